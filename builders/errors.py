@@ -1,0 +1,76 @@
+"""Errors of the builder, by who must act.
+
+    BuildError
+    ├── UserError            the repository's or Dockerfile's author: exit code 1
+    │   ├── DockerfileError      syntax, unknown instruction or flag, bad value
+    │   ├── ContextError         missing COPY source, unreadable path, bad .dockerignore
+    │   ├── ImageNotFound        FROM names an image nobody has
+    │   └── StepFailed           a RUN ended badly: carries its receipt and last lines
+    └── ServiceError         whoever runs Gantry: exit code 2
+        ├── RegistryError        registry unreachable, refused or lied
+        └── StoreError           our disk, a mount, a corrupt layer
+
+Each has a stable ``code`` (``dockerfile.syntax``), a sentence, the next step as
+``hint`` and, where there is one, ``place`` (``Dockerfile:12``).
+"""
+
+from __future__ import annotations
+
+from runtime.spec import Receipt
+
+
+class BuildError(Exception):
+    """A sentence for a person, with its place and what to do next."""
+
+    code = "build"
+
+    def __init__(self, message: str, *, place: str = "", hint: str = "", code: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.place = place
+        self.hint = hint
+        if code:
+            self.code = code
+
+    def __str__(self) -> str:
+        text = f"{self.place}: {self.message}" if self.place else self.message
+        return f"{text} {self.hint}" if self.hint else text
+
+
+class UserError(BuildError):
+    code = "build.user"
+
+
+class DockerfileError(UserError):
+    code = "dockerfile"
+
+
+class ContextError(UserError):
+    code = "context"
+
+
+class ImageNotFound(UserError):
+    code = "image.not-found"
+
+
+class StepFailed(UserError):
+    code = "step.failed"
+
+    def __init__(
+        self, message: str, *, receipt: Receipt, tail: str = "", place: str = "", hint: str = ""
+    ) -> None:
+        super().__init__(message, place=place, hint=hint)
+        self.receipt = receipt
+        self.tail = tail
+
+
+class ServiceError(BuildError):
+    code = "build.service"
+
+
+class RegistryError(ServiceError):
+    code = "registry"
+
+
+class StoreError(ServiceError):
+    code = "store"

@@ -1,0 +1,1 @@
+"""The service: webhooks, pipelines, releases and the pages that show them."""

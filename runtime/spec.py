@@ -1,0 +1,139 @@
+"""What a sandbox is asked to be, as frozen values: no file is touched here.
+
+Sizes are bytes, times are seconds. ``None`` means "no limit of its own".
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MIB = 1024 * 1024
+ID_RANGE_SIZE = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class IdRange:
+    """The host ids a sandbox's ids 0..size-1 are mapped to (user_namespaces(7)).
+
+    ``base`` is never 0: host root has no name inside a sandbox.
+    """
+
+    base: int
+    size: int = ID_RANGE_SIZE
+
+    def __post_init__(self) -> None:
+        if self.base < ID_RANGE_SIZE:
+            raise ValueError(f"an id range starts at {ID_RANGE_SIZE} or above, not at {self.base}")
+        if self.size < 1:
+            raise ValueError("an id range holds at least one id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Hard limits of one sandbox. ``memory`` includes swap; ``cpus`` is in cores."""
+
+    memory: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    timeout: float | None = None  # wall clock
+    output: int | None = None  # bytes of stdout and stderr together
+    shm: int = 64 * MIB
+
+
+class Network(enum.Enum):
+    """What a sandbox may reach. HOST exists for administrators' own tools only."""
+
+    NONE = "none"
+    EGRESS = "egress"
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindMount:
+    """``source``, a path the caller owns and vouches for, shown at ``target``."""
+
+    source: Path
+    target: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TmpfsMount:
+    """A fresh tmpfs at ``target``."""
+
+    target: str
+    size: int
+    mode: int = 0o1777
+    uid: int = 0
+    gid: int = 0
+
+
+Mount = BindMount | TmpfsMount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Numeric ids as seen inside the sandbox."""
+
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxSpec:
+    """One sandbox. ``rootfs`` is a mounted tree whose owners are already shifted to ``ids``.
+
+    ``netns`` joins an existing named network namespace (see ``runtime.network``)
+    instead of one made by the OCI runtime; it is how the steps of one build share one.
+    """
+
+    id: str
+    rootfs: Path
+    args: tuple[str, ...]
+    ids: IdRange
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = "/"
+    user: User = field(default_factory=User)
+    hostname: str = "sandbox"
+    limits: Limits = field(default_factory=Limits)
+    mounts: tuple[Mount, ...] = ()
+    network: Network = Network.NONE
+    netns: Path | None = None
+    read_only: bool = False
+    no_new_privileges: bool = True
+
+
+class Outcome(enum.StrEnum):
+    """How a sandbox ended. Everything but EXITED names the limit that was hit."""
+
+    EXITED = "exited"
+    OOM = "oom"
+    TIMEOUT = "timeout"
+    PIDS = "pids"
+    OUTPUT = "output"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What one sandbox cost. ``exit_code`` is the process's own, or 137 when it was killed."""
+
+    outcome: Outcome
+    exit_code: int
+    wall: float
+    user: float = 0.0
+    system: float = 0.0
+    peak_memory: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+    pids_peak: int = 0
+    output_bytes: int = 0
+    detail: str = ""  # e.g. "memory limit of 64 MiB reached"
+
+    @property
+    def ok(self) -> bool:
+        return self.outcome is Outcome.EXITED and self.exit_code == 0
