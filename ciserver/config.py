@@ -1,0 +1,141 @@
+"""Every GANTRY_* setting, read from the environment in this one place.
+
+Fails loudly: a value that cannot be used is a ConfigError that names the variable.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+
+class ConfigError(Exception):
+    """A setting is wrong; the message names the variable and what it should hold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The settings of one installation. See ``docs/settings.md`` for the words."""
+
+    home: Path
+    url: str
+    bind: str
+    port: int
+    registry: str
+    database_url: str
+    redis_url: str
+    debug: bool
+    extra_ca: Path | None
+    registry_mirrors: Mapping[str, str]
+    egress_allow: tuple[str, ...]
+    build_memory: int
+    build_cpus: float
+    build_pids: int
+    build_timeout: float
+    deploy_ports: range
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Config:
+        home = Path(env.get("GANTRY_HOME", "/var/lib/gantry"))
+        if not home.is_absolute():
+            raise ConfigError(f"GANTRY_HOME must be an absolute path, not {str(home)!r}.")
+        bind = env.get("GANTRY_BIND", "127.0.0.1")
+        port = _integer(env, "GANTRY_PORT", 8000, low=1, high=65535)
+        url = env.get("GANTRY_URL", f"http://{_reachable(bind)}:{port}").rstrip("/")
+        if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+            raise ConfigError(f"GANTRY_URL must be an http(s) address, not {url!r}.")
+        first = _integer(env, "GANTRY_DEPLOY_PORT", 8100, low=1, high=65000)
+        return cls(
+            home=home,
+            url=url,
+            bind=bind,
+            port=port,
+            registry=env.get("GANTRY_REGISTRY", "127.0.0.1:5055"),
+            database_url=env.get("GANTRY_DATABASE_URL", f"sqlite:///{home}/db/gantry.sqlite3"),
+            redis_url=env.get("GANTRY_REDIS_URL", f"unix://{home}/run/redis.sock"),
+            debug=env.get("GANTRY_DEBUG", "") == "1",
+            extra_ca=_optional_file(env, "GANTRY_EXTRA_CA"),
+            registry_mirrors=_pairs(env, "GANTRY_REGISTRY_MIRRORS"),
+            egress_allow=tuple(env.get("GANTRY_EGRESS_ALLOW", "").replace(",", " ").split()),
+            build_memory=_integer(env, "GANTRY_BUILD_MEMORY_MIB", 2048, low=16) * 1024 * 1024,
+            build_cpus=_number(env, "GANTRY_BUILD_CPUS", float(os.cpu_count() or 1)),
+            build_pids=_integer(env, "GANTRY_BUILD_PIDS", 1024, low=8),
+            build_timeout=_number(env, "GANTRY_BUILD_TIMEOUT", 3600.0),
+            deploy_ports=range(first, first + 500),
+        )
+
+    @property
+    def keys(self) -> Path:
+        return self.home / "keys"
+
+    @property
+    def run(self) -> Path:
+        return self.home / "run"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def repositories(self) -> Path:
+        return self.home / "repositories"
+
+    @property
+    def mirrors(self) -> Path:
+        return self.home / "mirrors"
+
+    @property
+    def store(self) -> Path:
+        return self.home / "store"
+
+    @property
+    def sandboxes(self) -> Path:
+        return self.home / "sandboxes"
+
+
+def _reachable(bind: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(bind, bind)  # noqa: S104
+
+
+def _integer(
+    env: Mapping[str, str], name: str, default: int, *, low: int = 0, high: int | None = None
+) -> int:
+    raw = env.get(name, str(default))
+    if not raw.isdecimal() or int(raw) < low or (high is not None and int(raw) > high):
+        limit = f"between {low} and {high}" if high is not None else f"of at least {low}"
+        raise ConfigError(f"{name} must be a whole number {limit}, not {raw!r}.")
+    return int(raw)
+
+
+def _number(env: Mapping[str, str], name: str, default: float) -> float:
+    raw = env.get(name, str(default))
+    try:
+        value = float(raw)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"{name} must be a number above 0, not {raw!r}.")
+    return value
+
+
+def _optional_file(env: Mapping[str, str], name: str) -> Path | None:
+    raw = env.get(name, "")
+    if not raw:
+        return None
+    path = Path(raw)
+    if not path.is_file():
+        raise ConfigError(f"{name} names no file: {raw!r}. Give a PEM bundle or leave it out.")
+    return path
+
+
+def _pairs(env: Mapping[str, str], name: str) -> dict[str, str]:
+    pairs = {}
+    for item in env.get(name, "").replace(",", " ").split():
+        left, found, right = item.partition("=")
+        if not found or not left or not right:
+            raise ConfigError(f"{name} holds NAME=HOST:PORT pairs, not {item!r}.")
+        pairs[left] = right
+    return pairs
