@@ -184,6 +184,14 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 24 * 3600, "socket_connect_timeout": 2}
 CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "interval_max": 0.2}
 
+# What was promised in a transaction, and the task that keeps it (see ciserver.lib.outbox).
+OUTBOX_TASKS = {
+    "delivery.accepted": "ciserver.webhooks.tasks.plan",
+    "pipeline.queued": "ciserver.pipelines.tasks.run",
+    "pipeline.passed": "ciserver.releases.tasks.release",
+    "deployment.queued": "ciserver.releases.tasks.deploy",
+}
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

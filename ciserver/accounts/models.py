@@ -1,0 +1,128 @@
+"""People, their tokens, and the record of what they did."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.contrib.auth.models import AbstractUser
+from django.db import models, transaction
+from django.utils import timezone
+
+PREFIX = "gantry_"
+
+
+class User(AbstractUser):
+    """A person or a robot that signs in."""
+
+    class Meta:
+        verbose_name = "user"
+
+
+class Scope(models.TextChoices):
+    READ = "read", "read everything the owner may read"
+    WRITE = "write", "push, promote and change settings as the owner may"
+
+
+class TokenQuerySet(models.QuerySet["Token"]):
+    def find(self, text: str) -> Token | None:
+        """The living token that ``text`` is, or None. Found by hash: no comparison leaks time."""
+        if not text.startswith(PREFIX):
+            return None
+        now = timezone.now()
+        token = self.select_related("user").filter(digest=_digest(text), user__is_active=True)
+        return token.filter(models.Q(expires_at=None) | models.Q(expires_at__gt=now)).first()
+
+
+class Token(models.Model):
+    """A bearer token. Only its hash is kept; the text is shown once, when it is made."""
+
+    user = models.ForeignKey(User, models.CASCADE, related_name="tokens")
+    name = models.CharField(max_length=80)
+    digest = models.CharField(max_length=64, unique=True)
+    hint = models.CharField(max_length=16)
+    scope = models.CharField(max_length=10, choices=Scope.choices, default=Scope.READ)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    objects = TokenQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.hint}…)"
+
+    @classmethod
+    def make(
+        cls, *, user: User, name: str, scope: Scope, lifetime: timedelta | None = None
+    ) -> tuple[Token, str]:
+        """A new token and its text, which cannot be read again."""
+        text = PREFIX + secrets.token_urlsafe(30)
+        token = cls.objects.create(
+            user=user,
+            name=name,
+            scope=scope,
+            digest=_digest(text),
+            hint=text[: len(PREFIX) + 4],
+            expires_at=timezone.now() + lifetime if lifetime else None,
+        )
+        return token, text
+
+    def touch(self) -> None:
+        """Note the use, at most once a minute."""
+        now = timezone.now()
+        if self.last_used_at is None or now - self.last_used_at > timedelta(minutes=1):
+            Token.objects.filter(pk=self.pk).update(last_used_at=now)
+
+    @property
+    def may_write(self) -> bool:
+        return self.scope == Scope.WRITE
+
+
+class AuditEntry(models.Model):
+    """Who did what, when. Append-only; each row's digest covers the one before it."""
+
+    at = models.DateTimeField()
+    actor = models.CharField(max_length=150)
+    action = models.CharField(max_length=60)
+    target = models.CharField(max_length=200)
+    detail = models.JSONField(default=dict)
+    digest = models.CharField(max_length=64)
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name_plural = "audit entries"
+
+    def __str__(self) -> str:
+        return f"{self.actor} {self.action} {self.target}"
+
+    @classmethod
+    def record(cls, *, actor: str, action: str, target: str, **detail: Any) -> AuditEntry:
+        with transaction.atomic():
+            last = cls.objects.select_for_update().order_by("-id").first()
+            entry = cls(at=timezone.now(), actor=actor, action=action, target=target, detail=detail)
+            entry.digest = entry.chained(last.digest if last else "")
+            entry.save(force_insert=True)
+        return entry
+
+    def chained(self, previous: str) -> str:
+        fields = [self.at.isoformat(), self.actor, self.action, self.target, self.detail]
+        return hashlib.sha256(
+            (previous + json.dumps(fields, sort_keys=True, default=str)).encode()
+        ).hexdigest()
+
+    @classmethod
+    def broken_at(cls) -> datetime | None:
+        """The time of the first row that does not fit the one before it, or None."""
+        previous = ""
+        for entry in cls.objects.order_by("id").iterator():
+            if entry.digest != entry.chained(previous):
+                return entry.at
+            previous = entry.digest
+        return None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

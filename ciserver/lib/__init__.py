@@ -1,0 +1,1 @@
+"""What every app may use: the outbox, states, sealing, errors."""

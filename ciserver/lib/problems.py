@@ -1,0 +1,93 @@
+"""Errors of the API as problem documents (RFC 9457).
+
+A refusal that a service raises is a ``Refused``: one sentence, a stable code, the next step.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, JsonResponse
+from rest_framework import exceptions
+from rest_framework.response import Response
+from rest_framework.views import exception_handler as drf_handler
+
+CONTENT_TYPE = "application/problem+json"
+
+
+class Refused(Exception):
+    """Somebody asked for what cannot be done; tells why and what to do next."""
+
+    def __init__(self, message: str, *, code: str, hint: str = "", status: int = 409) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.hint = hint
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+def problem(status: int, *, code: str, detail: str, hint: str = "", **more: Any) -> dict[str, Any]:
+    document = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }
+    return document | ({"hint": hint} if hint else {}) | more
+
+
+def problem_response(
+    status: int, *, code: str, detail: str, hint: str = "", **more: Any
+) -> JsonResponse:
+    """For plain Django views; the API's views raise and ``exception_handler`` answers."""
+    document = problem(status, code=code, detail=detail, hint=hint, **more)
+    return JsonResponse(document, status=status, content_type=CONTENT_TYPE)
+
+
+def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's ``EXCEPTION_HANDLER``."""
+    if isinstance(error, Refused):
+        document = problem(error.status, code=error.code, detail=error.message, hint=error.hint)
+        return Response(document, status=error.status, content_type=CONTENT_TYPE)
+    response = drf_handler(error, context)
+    if response is None:
+        return None
+    response.data = problem(
+        response.status_code, code=_code(error), detail=_detail(error), **_fields(error)
+    )
+    response.content_type = CONTENT_TYPE
+    return response
+
+
+def _code(error: Exception) -> str:
+    match error:
+        case exceptions.ValidationError():
+            return "invalid"
+        case exceptions.APIException():
+            return str(error.default_code).replace("_", "-")
+        case Http404():
+            return "not-found"
+        case PermissionDenied():
+            return "permission-denied"
+    return "error"
+
+
+def _detail(error: Exception) -> str:
+    match error:
+        case exceptions.ValidationError():
+            return "The request has fields that cannot be used; 'errors' names each."
+        case exceptions.APIException():
+            return str(error.detail)
+        case Http404():
+            return "There is no such thing here, or you may not see it."
+    return "You may not do this."
+
+
+def _fields(error: Exception) -> dict[str, Any]:
+    return {"errors": error.detail} if isinstance(error, exceptions.ValidationError) else {}

@@ -1,0 +1,1 @@
+"""From commit to verdict: planning, running, logs."""

@@ -1,0 +1,189 @@
+"""Pipeline, Job, Step and TestCase rows, and the moves their states may make."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from django.conf import settings
+from django.db import models
+from django.urls import reverse
+from django.utils import timezone
+
+from ciserver.projects.models import Project
+
+LEASE = timedelta(seconds=20)
+HEARTBEAT = timedelta(seconds=5)
+MAX_ATTEMPTS = 3
+
+
+class State(models.TextChoices):
+    QUEUED = "queued"
+    RUNNING = "running"
+    PASSED = "passed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINISHED = (State.PASSED, State.FAILED, State.CANCELLED)
+
+# A running pipeline goes back to the queue when the worker that held it died.
+PIPELINE_MOVES = {
+    State.QUEUED: (State.RUNNING, State.FAILED, State.CANCELLED),
+    State.RUNNING: (State.QUEUED, *FINISHED),
+}
+JOB_MOVES = {
+    State.QUEUED: (State.RUNNING, State.FAILED, State.CANCELLED),
+    State.RUNNING: FINISHED,
+}
+
+
+class Pipeline(models.Model):
+    """One run for one commit. The row is the queue of record; see ``lease_until``."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="pipelines")
+    number = models.PositiveIntegerField()
+    commit = models.CharField(max_length=64)
+    ref = models.CharField(max_length=300)
+    title = models.CharField(max_length=300, blank=True)
+    author = models.CharField(max_length=200, blank=True)
+    committed_at = models.DateTimeField(null=True)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    reason = models.TextField(blank=True)
+    place = models.CharField(max_length=300, blank=True)  # "Dockerfile:12"
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    worker = models.CharField(max_length=120, blank=True)
+    fence = models.PositiveIntegerField(default=0)
+    attempt = models.PositiveSmallIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True)
+    cancel_requested_by = models.CharField(max_length=150, blank=True)
+
+    repository = models.CharField(max_length=300, blank=True)
+    digest = models.CharField(max_length=80, blank=True)
+    bytes_sent = models.BigIntegerField(default=0)
+    bytes_existing = models.BigIntegerField(default=0)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "number"], name="pipeline_number")
+        ]
+        indexes = [models.Index(fields=["state", "lease_until"])]
+
+    def __str__(self) -> str:
+        return f"{self.project} #{self.number}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("pipeline", args=[self.project.slug, self.number])
+
+    @property
+    def branch(self) -> str:
+        return self.ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
+
+    @property
+    def short_commit(self) -> str:
+        return self.commit[:8]
+
+    @property
+    def finished(self) -> bool:
+        return self.state in FINISHED
+
+    @property
+    def seconds(self) -> float | None:
+        return _seconds(self.started_at, self.finished_at)
+
+
+class JobKind(models.TextChoices):
+    BUILD = "build"
+    TEST = "test"
+    PUSH = "push"
+
+
+class Job(models.Model):
+    """One unit of a pipeline. ``reason`` says in words why it did not pass."""
+
+    pipeline = models.ForeignKey(Pipeline, models.CASCADE, related_name="jobs")
+    position = models.PositiveSmallIntegerField()
+    name = models.CharField(max_length=80)
+    kind = models.CharField(max_length=10, choices=JobKind.choices)
+    options = models.JSONField(default=dict)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    reason = models.TextField(blank=True)
+    place = models.CharField(max_length=300, blank=True)
+    hint = models.TextField(blank=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["position"]
+        constraints = [
+            models.UniqueConstraint(fields=["pipeline", "position"], name="job_position")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.pipeline}/{self.name}"
+
+    @property
+    def log_path(self) -> Path:
+        directory = settings.GANTRY.logs / "pipelines" / str(self.pipeline_id)
+        return Path(directory) / f"{self.position}.log"
+
+    @property
+    def seconds(self) -> float | None:
+        return _seconds(self.started_at, self.finished_at)
+
+
+class Step(models.Model):
+    """One Dockerfile instruction or command. ``receipt`` is runtime.Receipt as JSON."""
+
+    job = models.ForeignKey(Job, models.CASCADE, related_name="steps")
+    position = models.PositiveSmallIntegerField()
+    text = models.TextField()
+    stage = models.CharField(max_length=100, blank=True)
+    place = models.CharField(max_length=300, blank=True)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    cached = models.BooleanField(default=False)
+    seconds = models.FloatField(null=True)
+    layer_bytes = models.BigIntegerField(default=0)
+    receipt = models.JSONField(null=True)
+
+    class Meta:
+        ordering = ["position"]
+        constraints = [models.UniqueConstraint(fields=["job", "position"], name="step_position")]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class TestCase(models.Model):
+    """One case of a JUnit report."""
+
+    __test__ = False  # not a test itself, whatever pytest thinks of its name
+
+    class Outcome(models.TextChoices):
+        PASSED = "passed"
+        FAILED = "failed"
+        ERROR = "error"
+        SKIPPED = "skipped"
+
+    job = models.ForeignKey(Job, models.CASCADE, related_name="cases")
+    suite = models.CharField(max_length=300, blank=True)
+    name = models.CharField(max_length=500)
+    outcome = models.CharField(max_length=10, choices=Outcome.choices)
+    seconds = models.FloatField(default=0)
+    message = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.suite}.{self.name}"
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float | None:
+    if start is None:
+        return None
+    return ((end or timezone.now()) - start).total_seconds()

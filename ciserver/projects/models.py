@@ -1,0 +1,105 @@
+"""Projects, who may do what in them, and their webhook secret."""
+
+from __future__ import annotations
+
+import secrets as random
+from typing import Any
+
+from django.core.validators import RegexValidator
+from django.db import models
+from django.urls import reverse
+
+from ciserver.accounts.models import User
+from ciserver.lib.crypto import Secret, seal, unseal
+
+FIRST_ID = 0x10000000  # above every range that distributions hand out in /etc/subuid
+RANGE = 65536
+SLUG = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+
+
+class Role(models.IntegerChoices):
+    """What a member may do; each may do what those before it may."""
+
+    VIEWER = 10, "viewer"
+    DEVELOPER = 20, "developer"
+    MAINTAINER = 30, "maintainer"
+    OWNER = 40, "owner"
+
+
+class ProjectQuerySet(models.QuerySet["Project"]):
+    def visible_to(self, user: Any) -> ProjectQuerySet:
+        """The projects ``user`` may see: every lookup of a page or the API starts here."""
+        return self.with_role(user, Role.VIEWER)
+
+    def with_role(self, user: Any, role: Role) -> ProjectQuerySet:
+        if not user.is_authenticated:
+            return self.none()
+        if user.is_superuser:
+            return self
+        return self.filter(memberships__user=user, memberships__role__gte=role)
+
+
+class Project(models.Model):
+    """One Git repository with its settings and members. An empty clone_url means hosted here."""
+
+    slug = models.CharField(max_length=63, unique=True, validators=[RegexValidator(rf"^{SLUG}\Z")])
+    description = models.CharField(max_length=200, blank=True)
+    clone_url = models.CharField(max_length=500, blank=True)
+    default_branch = models.CharField(max_length=200, default="main")
+    hook_secret_sealed = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    members = models.ManyToManyField(User, through="Membership", related_name="projects")
+
+    objects = ProjectQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["slug"]
+
+    def __str__(self) -> str:
+        return self.slug
+
+    def get_absolute_url(self) -> str:
+        return reverse("project", args=[self.slug])
+
+    @property
+    def hosted(self) -> bool:
+        return not self.clone_url
+
+    @property
+    def id_base(self) -> int:
+        """First host id of the range that this project's sandboxes are mapped to."""
+        return FIRST_ID + self.pk * RANGE
+
+    @property
+    def hook_secret(self) -> Secret | None:
+        """The webhook secret, or None: a project without one refuses every webhook."""
+        if not self.hook_secret_sealed:
+            return None
+        return unseal(self.hook_secret_sealed, self._hook_secret_place)
+
+    def renew_hook_secret(self) -> Secret:
+        secret = Secret(random.token_urlsafe(32))
+        self.hook_secret_sealed = seal(secret, self._hook_secret_place)
+        self.save(update_fields=["hook_secret_sealed"])
+        return secret
+
+    @property
+    def _hook_secret_place(self) -> str:
+        return f"projects_project:{self.pk}:hook_secret"
+
+    def allows(self, user: Any, role: Role) -> bool:
+        return Project.objects.filter(pk=self.pk).with_role(user, role).exists()
+
+
+class Membership(models.Model):
+    project = models.ForeignKey(Project, models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, models.CASCADE, related_name="memberships")
+    role = models.PositiveSmallIntegerField(choices=Role.choices, default=Role.VIEWER)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "user"], name="one_membership_each")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user}: {self.get_role_display()} of {self.project}"

@@ -1,0 +1,1 @@
+"""Releases, environments, hosts and deployments."""

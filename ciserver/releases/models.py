@@ -1,0 +1,192 @@
+"""Release, Environment, Host, Deployment and what runs where."""
+
+from __future__ import annotations
+
+from django.core.validators import RegexValidator
+from django.db import models
+from django.urls import reverse
+
+from ciserver.pipelines.models import Pipeline
+from ciserver.projects.models import SLUG, Project
+
+
+class Release(models.Model):
+    """A digest and its evidence, numbered per project. Immutable once it is there."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="releases")
+    number = models.PositiveIntegerField()
+    pipeline = models.OneToOneField(Pipeline, models.PROTECT, related_name="release")
+    commit = models.CharField(max_length=64)
+    title = models.CharField(max_length=300, blank=True)
+    repository = models.CharField(max_length=300)
+    digest = models.CharField(max_length=80)
+    evidence = models.JSONField(default=dict)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [models.UniqueConstraint(fields=["project", "number"], name="release_number")]
+
+    def __str__(self) -> str:
+        return f"{self.project} {self.name}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("release", args=[self.project.slug, self.number])
+
+    @property
+    def name(self) -> str:
+        return f"v{self.number}"
+
+    @property
+    def reference(self) -> str:
+        return f"{self.repository}@{self.digest}"
+
+    @property
+    def short_commit(self) -> str:
+        return self.commit[:8]
+
+
+class Host(models.Model):
+    """A machine that runs containers. ``kind`` is a row of ``targets.KINDS``."""
+
+    name = models.CharField(max_length=63, unique=True, validators=[RegexValidator(rf"^{SLUG}\Z")])
+    kind = models.CharField(max_length=20, default="local")
+    address = models.CharField(max_length=300, blank=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Environment(models.Model):
+    """A place in a project's ordered chain. ``auto`` ones get every new release."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="environments")
+    name = models.CharField(max_length=63, validators=[RegexValidator(rf"^{SLUG}\Z")])
+    position = models.PositiveSmallIntegerField()
+    auto = models.BooleanField(default=False)
+    port = models.PositiveIntegerField(null=True, blank=True)  # where its hosts serve it
+    variables = models.JSONField(default=dict, blank=True)
+    health_timeout = models.PositiveSmallIntegerField(default=60)  # seconds
+    hosts = models.ManyToManyField(Host, related_name="environments")
+
+    class Meta:
+        ordering = ["position"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "name"], name="environment_name"),
+            models.UniqueConstraint(fields=["project", "position"], name="environment_position"),
+            models.UniqueConstraint(fields=["port"], name="environment_port"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.project}@{self.name}"
+
+
+class DeploymentState(models.TextChoices):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+
+
+DEPLOYMENT_MOVES = {
+    DeploymentState.QUEUED: (
+        DeploymentState.RUNNING,
+        DeploymentState.FAILED,
+        DeploymentState.SUPERSEDED,
+    ),
+    DeploymentState.RUNNING: (
+        DeploymentState.QUEUED,  # its worker died: the next one takes it up
+        DeploymentState.SUCCEEDED,
+        DeploymentState.FAILED,
+    ),
+}
+
+
+class DeploymentKind(models.TextChoices):
+    AUTO = "auto", "automatic"
+    PROMOTION = "promotion"
+    ROLLBACK = "rollback"
+
+
+class Deployment(models.Model):
+    """One release put into one environment, host by host."""
+
+    environment = models.ForeignKey(Environment, models.CASCADE, related_name="deployments")
+    release = models.ForeignKey(Release, models.PROTECT, related_name="deployments")
+    kind = models.CharField(max_length=10, choices=DeploymentKind.choices)
+    state = models.CharField(
+        max_length=10, choices=DeploymentState.choices, default=DeploymentState.QUEUED
+    )
+    reason = models.TextField(blank=True)
+    requested_by = models.CharField(max_length=150, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    worker = models.CharField(max_length=120, blank=True)
+    fence = models.PositiveIntegerField(default=0)
+    attempt = models.PositiveSmallIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True)
+    bytes_pulled = models.BigIntegerField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["environment"],
+                condition=models.Q(state=DeploymentState.RUNNING),
+                name="one_deployment_at_a_time",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.release} to {self.environment.name}"
+
+    @property
+    def finished(self) -> bool:
+        return self.state not in {DeploymentState.QUEUED, DeploymentState.RUNNING}
+
+
+class DeploymentStep(models.Model):
+    """What was done on one host, recorded before (running) and after (its end)."""
+
+    deployment = models.ForeignKey(Deployment, models.CASCADE, related_name="steps")
+    host = models.ForeignKey(Host, models.PROTECT)
+    position = models.PositiveSmallIntegerField()
+    name = models.CharField(max_length=40)
+    state = models.CharField(
+        max_length=10, choices=DeploymentState.choices, default=DeploymentState.RUNNING
+    )
+    detail = models.TextField(blank=True)
+    started_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["position"]
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.host}"
+
+
+class Running(models.Model):
+    """The container that serves an environment on a host, as the host itself reported it."""
+
+    environment = models.ForeignKey(Environment, models.CASCADE, related_name="running")
+    host = models.ForeignKey(Host, models.CASCADE, related_name="running")
+    release = models.ForeignKey(Release, models.PROTECT, related_name="running")
+    container_id = models.CharField(max_length=80)
+    digest = models.CharField(max_length=80)
+    healthy = models.BooleanField(default=True)
+    since = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["environment", "host"], name="one_runs_on_a_host")
+        ]
+        verbose_name_plural = "running"
+
+    def __str__(self) -> str:
+        return f"{self.release} on {self.host}"

@@ -1,0 +1,1 @@
+"""Git: hosted repositories and mirrors."""

@@ -1,0 +1,1 @@
+"""Deliveries: what forges and pushes told us."""

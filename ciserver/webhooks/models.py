@@ -1,0 +1,54 @@
+"""Deliveries: one webhook request or git push as received, with the verdict on it."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from ciserver.pipelines.models import Pipeline
+from ciserver.projects.models import Project
+
+
+class Verdict(models.TextChoices):
+    ACCEPTED = "accepted", "starts a pipeline"
+    IGNORED = "ignored", "well signed, but nothing to do"
+    DUPLICATE = "duplicate", "this commit of this ref already came"
+    FAILED = "failed", "could not be used"
+
+
+class Delivery(models.Model):
+    """``kind`` is what the event means (push, tag); ``event`` is the forge's own word."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="deliveries")
+    forge = models.CharField(max_length=20)
+    delivery_id = models.CharField(max_length=100)
+    event = models.CharField(max_length=60, blank=True)
+    kind = models.CharField(max_length=10, blank=True)
+    ref = models.CharField(max_length=300, blank=True)
+    sha = models.CharField(max_length=64, blank=True)
+    sender = models.CharField(max_length=150, blank=True)
+    headers = models.JSONField(default=dict)
+    body = models.BinaryField(default=b"")
+    verdict = models.CharField(max_length=10, choices=Verdict.choices)
+    detail = models.TextField(blank=True)
+    pipeline = models.ForeignKey(
+        Pipeline, models.SET_NULL, null=True, blank=True, related_name="deliveries"
+    )
+    received_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name_plural = "deliveries"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "forge", "delivery_id"], name="delivered_once"
+            ),
+            # Forges that renew the id when they replay are caught by what the event means.
+            models.UniqueConstraint(
+                fields=["project", "ref", "sha", "kind"],
+                condition=models.Q(verdict=Verdict.ACCEPTED),
+                name="accepted_once",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.forge} {self.event} {self.ref}"
