@@ -44,7 +44,7 @@ def sweep() -> int:
 def _wake(topic: str, object_id: int) -> bool:
     try:
         app.send_task(settings.OUTBOX_TASKS[topic], args=[object_id])
-    except Exception as error:  # noqa: BLE001 - whatever the broker's client raises, the row stays
+    except Exception as error:
         log.warning("no worker woken for %s %s: %s", topic, object_id, error)
         return False
     OutboxEntry.objects.filter(topic=topic, object_id=object_id).update(woken_at=timezone.now())
