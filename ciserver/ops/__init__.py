@@ -1,0 +1,1 @@
+"""Starts, shows and tests an installation. No Django here, and nothing imports this package."""

@@ -1,0 +1,168 @@
+"""The processes of the service: one row each, in the order in which they start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ciserver.config import Config
+from ciserver.ops.ready import Ready, at_once, http_answers, log_says, redis_answers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """What to run, as whom, and how to tell that it is up.
+
+    ``ready`` is called anew at each start, before the process is there. ``stop_seconds`` is
+    what SIGTERM may take before SIGKILL follows. Rows of one ``stage`` start together; a stage
+    starts when the one before it is ready, and they stop in the opposite order.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    stage: int
+    as_service_user: bool = True
+    env: Mapping[str, str] = field(default_factory=dict)
+    umask: int = 0o027
+    before: Callable[[], None] = lambda: None
+    ready: Callable[[], Ready] = lambda: at_once
+    ready_seconds: float = 30.0
+    stop_seconds: float = 5.0
+
+
+def children_of(config: Config) -> list[Child]:
+    """The rows that this installation needs: what a URL puts elsewhere is not started here."""
+    rows = []
+    if config.redis_url == f"unix://{config.home}/run/redis.sock":
+        rows.append(_redis(config))
+    if registry_is_ours(config):
+        rows.append(_registry(config))
+    return [*rows, _caddy(config), _web(config), _worker(config), _scheduler(config)]
+
+
+def registry_is_ours(config: Config) -> bool:
+    return config.registry.rpartition(":")[0] in {"127.0.0.1", "localhost"}
+
+
+def _redis(config: Config) -> Child:
+    settings = {
+        "port": "0",
+        "unixsocket": str(config.run / "redis.sock"),
+        "unixsocketperm": "770",
+        "dir": str(config.home / "redis"),
+        "appendonly": "yes",
+        "save": "",
+        "daemonize": "no",
+        "supervised": "no",
+    }
+    words = [word for key, value in settings.items() for word in (f"--{key}", value)]
+    return Child(
+        name="redis",
+        stage=0,
+        command=("redis-server", *words),
+        umask=0o007,
+        ready=lambda: redis_answers(config.run / "redis.sock"),
+    )
+
+
+def _registry(config: Config) -> Child:
+    host, _, port = config.registry.rpartition(":")
+    file = config.run / "registry.json"
+    return Child(
+        name="registry",
+        stage=0,
+        command=("docker-registry", "serve", str(file)),
+        before=lambda: _write_json(file, registry_settings(config)),
+        ready=lambda: http_answers("/v2/", {200, 401}, host=host, port=int(port)),
+    )
+
+
+def registry_settings(config: Config) -> dict[str, object]:
+    """docker-registry's configuration; JSON is YAML. No ``cache``: it outlives deletions."""
+    return {
+        "version": "0.1",
+        "log": {"level": "warn", "accesslog": {"disabled": True}},
+        "storage": {
+            "filesystem": {"rootdirectory": str(config.home / "registry")},
+            "delete": {"enabled": True},
+        },
+        "http": {"addr": config.registry, "relativeurls": True},
+        "auth": {
+            "token": {
+                "realm": f"{config.url}/api/v1/registry/token",
+                "service": "gantry-registry",
+                "issuer": "gantry",
+                "rootcertbundle": str(config.keys / "registry.crt"),
+            }
+        },
+    }
+
+
+def _caddy(config: Config) -> Child:
+    socket, file = config.run / "caddy.sock", config.run / "caddy.json"
+
+    def before() -> None:
+        socket.unlink(missing_ok=True)
+        # Deployments add their routes through the socket; --resume brings them back.
+        admin = {"listen": f"unix/{socket}", "origins": ["localhost"]}
+        _write_json(file, {"admin": admin})
+
+    return Child(
+        name="caddy",
+        stage=0,
+        command=("caddy", "run", "--config", str(file), "--resume"),
+        as_service_user=False,
+        env={
+            "HOME": str(config.home / "caddy"),
+            "XDG_CONFIG_HOME": str(config.home / "caddy"),
+            "XDG_DATA_HOME": str(config.home / "caddy"),
+        },
+        umask=0o077,  # the socket is root's alone
+        before=before,
+        ready=lambda: http_answers("/config/", {200}, socket=socket),
+    )
+
+
+def _web(config: Config) -> Child:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.bind, config.bind)  # noqa: S104
+    command = ["python", "-m", "uvicorn", "ciserver.asgi:application"]
+    command += ["--host", config.bind, "--port", str(config.port), "--no-access-log"]
+    # An open event stream would keep it from ever ending.
+    command += ["--timeout-graceful-shutdown", "3"]
+    return Child(
+        name="web",
+        stage=1,
+        command=tuple(command),
+        ready=lambda: http_answers("/readyz", {200}, host=host, port=config.port),
+        ready_seconds=60.0,
+    )
+
+
+def _worker(config: Config) -> Child:
+    command = ["python", "-m", "celery", "-A", "ciserver.celery", "worker", "-Q", "default"]
+    command += ["--pool", "prefork", "--concurrency", "2", "--loglevel", "INFO"]
+    command += ["--without-gossip", "--without-mingle", "-n", "worker@%h"]
+    return Child(
+        name="worker",
+        stage=1,
+        command=tuple(command),
+        as_service_user=False,  # it makes sandboxes
+        ready=lambda: log_says(log_of(config, "worker"), b" ready."),
+        ready_seconds=60.0,
+        stop_seconds=10.0,
+    )
+
+
+def _scheduler(config: Config) -> Child:
+    return Child(name="scheduler", stage=1, command=("python", "manage.py", "tick"))
+
+
+def log_of(config: Config, name: str) -> Path:
+    return config.logs / "service" / f"{name}.log"
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2))
+    path.chmod(0o644)

@@ -1,0 +1,230 @@
+"""Keeps the children running: start in stages, restart with growing pauses, stop in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO
+
+from ciserver.config import Config
+from ciserver.ops import launch
+from ciserver.ops.children import Child, log_of
+from ciserver.ops.errors import OpsError
+from ciserver.ops.ready import Ready
+
+Say = Callable[[str, str], None]  # (child's name, what happened)
+
+FIRST_PAUSE, LONGEST_PAUSE, STEADY = 0.2, 10.0, 30.0  # seconds
+_LOG_KEPT = 8 * 1024 * 1024
+
+
+class Guard:
+    """The process that cleans up after us if we are killed; see ``ciserver.ops.guard``."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", str(Path(__file__).with_name("guard.py"))],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+        )
+
+    def add(self, group: int) -> None:
+        self._tell(f"+{group}\n")
+
+    def remove(self, group: int) -> None:
+        self._tell(f"-{group}\n")
+
+    def close(self) -> None:
+        if self._process.stdin:
+            self._process.stdin.close()
+        self._process.wait()
+
+    def _tell(self, line: str) -> None:
+        if self._process.stdin:
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+
+
+class Keeper:
+    """One child: ``start`` returns when it is ready; from then on it is kept running."""
+
+    def __init__(self, child: Child, config: Config, guard: Guard, say: Say) -> None:
+        self.child, self.config, self.guard, self.say = child, config, guard, say
+        self.log = log_of(config, child.name)
+        self.process: subprocess.Popen[bytes] | None = None
+        self._ended: asyncio.Future[None]
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        began = time.monotonic()
+        ready = self._spawn()
+        while not await ready():
+            if self._ended.done():
+                raise self._failed(f"ended at its start ({_how(self.process)})")
+            if time.monotonic() - began > self.child.ready_seconds:
+                raise self._failed(f"was not ready within {self.child.ready_seconds:.0f} s")
+            await asyncio.sleep(0.03)
+        self.say(self.child.name, f"ready after {time.monotonic() - began:.1f} s")
+        self._task = asyncio.create_task(self._keep())
+
+    async def stop(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        process = self.process
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        await asyncio.wait({self._ended}, timeout=self.child.stop_seconds)
+        self._sweep()
+
+    async def _keep(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            began = time.monotonic()
+            await asyncio.wait({self._ended})
+            how = _how(self.process)
+            self._sweep()
+            if time.monotonic() - began > STEADY:
+                pause = FIRST_PAUSE
+            self.say(self.child.name, f"ended ({how}), starting again in {pause:.1f} s; {self.log}")
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+            self._spawn()
+
+    def _spawn(self) -> Ready:
+        """Starts the process; ``_ended`` is done when it has ended."""
+        self.child.before()
+        ready = self.child.ready()
+        with open_log(self.log) as output:
+            process = launch.start(
+                self.child.command,
+                home=self.config.home,
+                as_service_user=self.child.as_service_user,
+                output=output,
+                env=self.child.env,
+                umask=self.child.umask,
+            )
+        self.process = process
+        self.guard.add(process.pid)
+        self._ended = _end_of(process)
+        return ready
+
+    def _sweep(self) -> None:
+        """Ends and reaps what is left of the child's process group."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        self.guard.remove(process.pid)
+
+    def _failed(self, what: str) -> OpsError:
+        return OpsError(
+            f"{self.child.name} {what}.",
+            next_step=f"Its whole log: {self.log}",
+            details=end_of_log(self.log),
+        )
+
+
+async def supervise(
+    children: Sequence[Child],
+    config: Config,
+    say: Say,
+    *,
+    stop: asyncio.Event,
+    started: Callable[[], None] = lambda: None,
+) -> None:
+    """Runs the children until ``stop`` is set. Raises OpsError when one does not come up."""
+    guard = Guard()
+    keepers: list[Keeper] = []
+    try:
+        for _, stage in groupby(children, key=lambda child: child.stage):
+            new = [Keeper(child, config, guard, say) for child in stage]
+            keepers += new
+            await _unless(stop, asyncio.gather(*(keeper.start() for keeper in new)))
+            if stop.is_set():
+                return
+        started()
+        await stop.wait()
+    finally:
+        for _, group in groupby(reversed(keepers), key=lambda keeper: keeper.child.stage):
+            await asyncio.gather(*(keeper.stop() for keeper in group))
+        guard.close()
+
+
+def run_once(command: Sequence[str], config: Config, *, log: str, what: str) -> None:
+    """Runs a set-up command as the service user. Raises OpsError with its last words."""
+    path = log_of(config, log)
+    with open_log(path) as output:
+        process = launch.start(command, home=config.home, as_service_user=True, output=output)
+        if process.wait() != 0:
+            raise OpsError(
+                f"{what} failed ({_how(process)}).",
+                next_step=f"Its whole log: {path}",
+                details=end_of_log(path),
+            )
+
+
+def open_log(path: Path) -> BinaryIO:
+    """For appending; a log grown too long is set aside once as ``.1``."""
+    if path.exists() and path.stat().st_size > _LOG_KEPT:
+        path.rename(path.with_name(path.name + ".1"))
+    return path.open("ab")
+
+
+def end_of_log(path: Path, lines: int = 15) -> str:
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 16384))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+
+
+async def _unless(stop: asyncio.Event, work: asyncio.Future[list[None]]) -> None:
+    """Waits for ``work``, or gives it up when ``stop`` is set."""
+    stopped = asyncio.ensure_future(stop.wait())
+    stopped.add_done_callback(lambda _: work.cancel())
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+    finally:
+        stopped.cancel()
+
+
+def _end_of(process: subprocess.Popen[bytes]) -> asyncio.Future[None]:
+    # A pidfd rather than asyncio's child watcher, which starts a thread for each child (3.11):
+    # a fork beside threads is not safe.
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    pidfd = os.pidfd_open(process.pid)
+
+    def on_exit() -> None:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+        process.poll()
+        if not ended.done():
+            ended.set_result(None)
+
+    loop.add_reader(pidfd, on_exit)
+    return ended
+
+
+def _how(process: subprocess.Popen[bytes] | None) -> str:
+    code = process.poll() if process else None
+    if code is None:
+        return "running"
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -1,0 +1,94 @@
+"""``gantry up``: prepares $GANTRY_HOME, then runs the service until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+from ciserver.config import Config
+from ciserver.ops import layout
+from ciserver.ops.children import children_of
+from ciserver.ops.errors import OpsError
+from ciserver.ops.supervisor import run_once, supervise
+
+
+def up(config: Config) -> None:
+    """Blocks until SIGINT or SIGTERM. Raises OpsError when the service cannot start."""
+    prepare(config)
+    with only_one(config):
+        set_up_django(config)
+        asyncio.run(_serve(config))
+
+
+def prepare(config: Config) -> None:
+    layout.check_code_is_readable()
+    layout.make_user(config.home)
+    layout.make_folders(config.home)
+    layout.make_keys(config.home)
+
+
+def set_up_django(config: Config) -> None:
+    """Tables and static files."""
+    migrate = ("python", "manage.py", "migrate", "--no-input")
+    collect = ("python", "manage.py", "collectstatic", "--no-input")
+    run_once(migrate, config, log="migrate", what="Bringing the database up to date")
+    run_once(collect, config, log="collectstatic", what="Collecting the static files")
+
+
+async def _serve(config: Config) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    began = time.monotonic()
+
+    def started() -> None:
+        say("gantry", f"up after {time.monotonic() - began:.1f} s: {config.url}  (Ctrl-C stops it)")
+
+    await supervise(children_of(config), config, say, stop=stop, started=started)
+    say("gantry", "stopped")
+
+
+def say(name: str, what: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {name:<10} {what}", flush=True)
+
+
+@contextlib.contextmanager
+def only_one(config: Config) -> Iterator[None]:
+    """Holds the installation's lock. Raises OpsError when another process does."""
+    pid_file = config.run / "gantry.pid"
+    with pid_file.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            pid = file.read().strip() or "?"
+            raise OpsError(
+                f"Gantry already runs here as process {pid} ({config.url}).",
+                next_step=f"Stop it with 'kill {pid}', or set GANTRY_HOME to another folder.",
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def running_pid(config: Config) -> int | None:
+    """The process that holds the installation's lock, if any."""
+    try:
+        with (config.run / "gantry.pid").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return int(file.read() or 0) or None
+    except FileNotFoundError:
+        pass
+    return None
