@@ -1,0 +1,1 @@
+"""A web server that says which commit it was built from."""
