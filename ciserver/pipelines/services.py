@@ -28,7 +28,7 @@ def queue(
     author: str = "",
     committed_at: datetime | None = None,
 ) -> Pipeline:
-    """A new pipeline for ``commit``, with the next number of its project, and the promise to run it."""
+    """A new pipeline for ``commit``, numbered within its project, and the promise to run it."""
     pipeline = _create(
         project, commit=commit, ref=ref, title=title, author=author, committed_at=committed_at
     )

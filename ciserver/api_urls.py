@@ -1,0 +1,34 @@
+"""The API: every app's viewsets under one router."""
+
+from __future__ import annotations
+
+from django.urls import include, path
+from rest_framework.routers import DefaultRouter
+
+from ciserver.accounts.api import Me
+from ciserver.pipelines.api import JobViewSet, PipelineViewSet
+from ciserver.projects.api import ProjectViewSet
+from ciserver.projects.registry import token
+from ciserver.releases.api import (
+    DeploymentViewSet,
+    EnvironmentViewSet,
+    HostViewSet,
+    ReleaseViewSet,
+)
+from ciserver.webhooks.api import DeliveryViewSet
+
+router = DefaultRouter()
+router.register("projects", ProjectViewSet)
+router.register("pipelines", PipelineViewSet)
+router.register("jobs", JobViewSet)
+router.register("releases", ReleaseViewSet)
+router.register("environments", EnvironmentViewSet)
+router.register("hosts", HostViewSet)
+router.register("deployments", DeploymentViewSet)
+router.register("deliveries", DeliveryViewSet)
+
+urlpatterns = [
+    path("me/", Me.as_view(), name="me"),
+    path("registry/token", token, name="registry-token"),
+    path("", include(router.urls)),
+]

@@ -1,0 +1,59 @@
+"""``manage.py tick``: the scheduler. Finds what was lost and sets it going again.
+
+Any number may run: each thing done here is one atomic statement, so that two do it once.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+from django.db import connection
+
+from ciserver.lib import outbox
+from ciserver.pipelines import leases
+from ciserver.releases.runner import recover_deployments
+from ciserver.webhooks.services import ingest_spools
+
+log = logging.getLogger(__name__)
+
+CHORES: dict[str, Callable[[], object]] = {
+    "wake workers for what none has claimed": outbox.sweep,
+    "recover pipelines of dead workers": leases.recover,
+    "recover deployments of dead workers": recover_deployments,
+    "take up pushes that were not told": ingest_spools,
+}
+
+
+class Command(BaseCommand):
+    help = "Run the scheduler until SIGTERM."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--interval", type=float, default=2.0, help="seconds between rounds")
+        parser.add_argument("--once", action="store_true", help="one round, then exit")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        stop = threading.Event()
+        if options["once"]:
+            stop.set()
+        else:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: stop.set())
+        while True:
+            for name, chore in CHORES.items():
+                _do(name, chore)
+            if stop.wait(options["interval"]):
+                return
+
+
+def _do(name: str, chore: Callable[[], object]) -> None:
+    try:
+        chore()
+    except Exception:
+        # One chore's trouble (a database away, a full disk) must not stop the others.
+        log.exception("could not %s", name)
+        connection.close()

@@ -1,0 +1,28 @@
+"""Probes: is this process alive, and can it do its work."""
+
+from __future__ import annotations
+
+from django.db import DatabaseError, connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+
+from ciserver.lib.problems import problem_response
+
+
+def healthz(request: HttpRequest) -> HttpResponse:
+    """The process answers."""
+    return JsonResponse({"status": "ok"})
+
+
+def readyz(request: HttpRequest) -> HttpResponse:
+    """The database answers too. Redis may be away: it only wakes workers."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError as error:
+        return problem_response(
+            503,
+            code="database",
+            detail=f"The database does not answer: {error}.",
+            hint="See the database's log; Gantry goes on by itself when it is back.",
+        )
+    return JsonResponse({"status": "ok"})

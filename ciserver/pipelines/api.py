@@ -1,0 +1,158 @@
+"""Pipelines, their jobs and logs over the API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.db.models import Prefetch, QuerySet
+from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from rest_framework import serializers, viewsets
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from ciserver.pipelines import services
+from ciserver.pipelines.logs import LogReader
+from ciserver.pipelines.models import Job, Pipeline, Step, TestCase
+from ciserver.projects.models import Project, Role
+from ciserver.projects.services import require
+
+
+class StepSerializer(serializers.ModelSerializer[Step]):
+    class Meta:
+        model = Step
+        fields = [
+            "position",
+            "text",
+            "stage",
+            "place",
+            "state",
+            "cached",
+            "seconds",
+            "layer_bytes",
+            "receipt",
+        ]
+
+
+class TestCaseSerializer(serializers.ModelSerializer[TestCase]):
+    class Meta:
+        model = TestCase
+        fields = ["suite", "name", "outcome", "seconds", "message"]
+
+
+class JobSerializer(serializers.ModelSerializer[Job]):
+    steps = StepSerializer(many=True, read_only=True)
+    cases = TestCaseSerializer(many=True, read_only=True)
+
+    class Meta:
+        model = Job
+        fields = [
+            "id",
+            "position",
+            "name",
+            "kind",
+            "state",
+            "reason",
+            "place",
+            "hint",
+            "started_at",
+            "finished_at",
+            "steps",
+            "cases",
+        ]
+
+
+class PipelineSerializer(serializers.ModelSerializer[Pipeline]):
+    project = serializers.SlugRelatedField(slug_field="slug", read_only=True)
+    page = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Pipeline
+        fields = [
+            "id",
+            "project",
+            "number",
+            "commit",
+            "ref",
+            "title",
+            "author",
+            "state",
+            "reason",
+            "place",
+            "created_at",
+            "started_at",
+            "finished_at",
+            "repository",
+            "digest",
+            "bytes_sent",
+            "bytes_existing",
+            "page",
+        ]
+
+    def get_page(self, pipeline: Pipeline) -> str:
+        return f"{settings.GANTRY.url}{pipeline.get_absolute_url()}"
+
+
+class PipelineDetailSerializer(PipelineSerializer):
+    jobs = JobSerializer(many=True, read_only=True)
+
+    class Meta(PipelineSerializer.Meta):
+        fields = [*PipelineSerializer.Meta.fields, "jobs"]
+
+
+FILTERS = [
+    OpenApiParameter("project", str, description="slug of a project"),
+    OpenApiParameter("commit", str, description="full commit id"),
+    OpenApiParameter("state", str, description="queued, running, passed, failed, cancelled"),
+]
+
+
+@extend_schema_view(list=extend_schema(parameters=FILTERS))
+class PipelineViewSet(viewsets.ReadOnlyModelViewSet[Pipeline]):
+    """Pipelines of the projects the caller may see, newest first."""
+
+    queryset = Pipeline.objects.all()
+    serializer_class = PipelineSerializer
+
+    def get_queryset(self) -> QuerySet[Pipeline]:
+        seen = Project.objects.visible_to(self.request.user)
+        pipelines = Pipeline.objects.filter(project__in=seen).select_related("project")
+        if self.action != "list":
+            jobs = Job.objects.prefetch_related("steps", "cases")
+            return pipelines.prefetch_related(Prefetch("jobs", jobs))
+        asked = self.request.query_params
+        fields = {"project": "project__slug", "commit": "commit", "state": "state"}
+        return pipelines.filter(**{fields[key]: asked[key] for key in fields if key in asked})
+
+    def get_serializer_class(self) -> type[serializers.BaseSerializer[Pipeline]]:
+        return PipelineSerializer if self.action == "list" else PipelineDetailSerializer
+
+    @extend_schema(request=None, responses={202: PipelineSerializer})
+    @action(detail=True, methods=["post"])
+    def cancel(self, request: Request, pk: str) -> Response:
+        """End a pipeline that has not ended yet."""
+        pipeline = self.get_object()
+        require(request.user, pipeline.project, Role.DEVELOPER)
+        pipeline = services.cancel(pipeline=pipeline, by=request.user.get_username())
+        return Response(PipelineSerializer(pipeline).data, status=202)
+
+
+class JobViewSet(viewsets.GenericViewSet[Job]):
+    """Jobs come with their pipeline; here are their logs."""
+
+    queryset = Job.objects.all()
+    serializer_class = JobSerializer
+
+    def get_queryset(self) -> QuerySet[Job]:
+        seen = Project.objects.visible_to(self.request.user)
+        return Job.objects.filter(pipeline__project__in=seen)
+
+    @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
+    @action(detail=True)
+    def log(self, request: Request, pk: str) -> Any:
+        """The whole log as plain text, one line a line."""
+        lines = (f"{line.text}\n" for line in LogReader(self.get_object().log_path))
+        return StreamingHttpResponse(lines, content_type="text/plain; charset=utf-8")

@@ -1,0 +1,137 @@
+"""``gantry.yml``: what a repository says of its pipeline. All of it is optional.
+
+The keys are Compose's where it has a word for the thing. See ``docs/gantry.yml``
+for the commented example.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+FILE = "gantry.yml"
+NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}\Z")
+_SIZES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+_TIMES = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+class DefinitionError(Exception):
+    """``gantry.yml`` cannot be used. ``place`` is file and key path, or file and line."""
+
+    def __init__(self, message: str, *, place: str) -> None:
+        super().__init__(f"{place}: {message}")
+        self.message = message
+        self.place = place
+
+
+def _size(value: Any) -> int:
+    """Bytes from 64m, 1.5gb or a number, as Compose writes them."""
+    return int(_scaled(value, _SIZES, r"b?", "a size such as 256m or 1g"))
+
+
+def _duration(value: Any) -> float:
+    """Seconds from 90s, 5m, 1h or a number."""
+    return _scaled(value, _TIMES, "", "a time such as 90s or 5m")
+
+
+def _scaled(value: Any, units: dict[str, int], tail: str, wanted: str) -> float:
+    names = "".join(unit for unit in units if unit)
+    match = re.fullmatch(rf"(\d+(?:\.\d+)?)\s*([{names}]?){tail}", str(value).strip().lower())
+    if not match or isinstance(value, bool):
+        raise ValueError(f"expected {wanted}, not {value!r}")
+    return float(match[1]) * units[match[2]]
+
+
+def _words(value: Any) -> Any:
+    """Environment as a mapping, or as Compose's list of NAME=VALUE."""
+    if isinstance(value, list):
+        pairs = [str(item).partition("=") for item in value]
+        return {name: text for name, _, text in pairs}
+    if isinstance(value, dict):
+        return {str(name): "" if text is None else str(text) for name, text in value.items()}
+    return value
+
+
+Size = Annotated[int, BeforeValidator(_size)]
+Duration = Annotated[float, BeforeValidator(_duration)]
+Words = Annotated[dict[str, str], BeforeValidator(_words)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Build(_Part):
+    """How the image is made."""
+
+    context: str = "."
+    dockerfile: str = "Dockerfile"
+    target: str | None = None
+    args: Words = Field(default_factory=dict)
+
+
+class Test(_Part):
+    """One test: a command in a container of the built image, or of one of its stages."""
+
+    stage: str | None = None
+    command: str | list[str] | None = None
+    environment: Words = Field(default_factory=dict)
+    memory: Size = 512 * 1024**2
+    cpus: Annotated[float, Field(gt=0, le=256)] = 1.0
+    pids: Annotated[int, Field(ge=2, le=32768)] = 256
+    timeout: Duration = 600.0
+    junit: str | None = None
+
+
+class Definition(_Part):
+    build: Build = Field(default_factory=Build)
+    tests: dict[str, Test] | None = None
+
+
+def parse(text: str) -> Definition:
+    """The definition in ``text``. Raises DefinitionError with the place of the first fault."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "this is not YAML"
+        raise DefinitionError(f"{problem}.", place=FILE + line) from None
+    if data is None:
+        return Definition()
+    if not isinstance(data, dict):
+        raise DefinitionError("expected keys such as 'build' and 'tests'.", place=FILE)
+    for name in data.get("tests") or {}:
+        if not NAME.match(str(name)):
+            message = "a test's name is lower-case letters, digits, '-' and '_'."
+            raise DefinitionError(message, place=f"{FILE}: tests.{name}")
+    try:
+        return Definition.model_validate(data)
+    except ValidationError as error:
+        raise _explained(error) from None
+
+
+def _explained(error: ValidationError) -> DefinitionError:
+    fault = error.errors()[0]
+    path = [str(part) for part in fault["loc"]]
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1)
+        message = f"there is no key {path[-1]!r}"
+        message += f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}."
+    elif not message.endswith((".", "?")):
+        message += "."
+    return DefinitionError(message, place=f"{FILE}: {'.'.join(path)}")
+
+
+def _known_keys(path: Sequence[str]) -> list[str]:
+    part: type[_Part] = (
+        {"build": Build, "tests": Test}.get(path[0], Definition) if path else (Definition)
+    )
+    return list(part.model_fields)

@@ -1,0 +1,159 @@
+"""Who works on a pipeline: an atomic lease with a fencing token, and what to do when it ends.
+
+A worker that was stopped for longer than its lease may wake up and go on; whatever it then
+writes carries an old fence and changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+
+from django.db import connection, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from ciserver.lib import outbox
+from ciserver.lib.states import IllegalMove, move
+from ciserver.pipelines import events
+from ciserver.pipelines.models import (
+    HEARTBEAT,
+    LEASE,
+    MAX_ATTEMPTS,
+    PIPELINE_MOVES,
+    Pipeline,
+    State,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to work on ``pipeline_id``, valid while the row's fence is ``fence``."""
+
+    pipeline_id: int
+    fence: int
+
+
+def claim(pipeline_id: int) -> Lease | None:
+    """Take a queued pipeline, or None when it is not there to be taken."""
+    with transaction.atomic():
+        now = timezone.now()
+        taken = Pipeline.objects.filter(pk=pipeline_id, state=State.QUEUED).update(
+            state=State.RUNNING,
+            worker=f"{socket.gethostname()}/{os.getpid()}",
+            fence=F("fence") + 1,
+            attempt=F("attempt") + 1,
+            started_at=now,
+            lease_until=now + LEASE,
+        )
+        outbox.keep("pipeline.queued", pipeline_id)
+    if not taken:
+        return None
+    events.publish(pipeline_id)
+    return Lease(pipeline_id, Pipeline.objects.values_list("fence", flat=True).get(pk=pipeline_id))
+
+
+class Heartbeat:
+    """Renews a lease from a thread; sets ``cancel`` when it is lost or somebody cancels.
+
+    ``cancelled_by`` then names the person, or is empty when the lease was lost.
+    """
+
+    def __init__(self, lease: Lease) -> None:
+        self.cancel = threading.Event()
+        self.cancelled_by = ""
+        self._lease = lease
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        try:
+            # Cancelling must be felt within two seconds, so the row is read more often
+            # than the lease is renewed.
+            ticks = 0
+            while not self._stop.wait(1.0):
+                ticks += 1
+                self._look()
+                if ticks % int(HEARTBEAT.total_seconds()) == 0:
+                    self._renew()
+        finally:
+            connection.close()
+
+    def _look(self) -> None:
+        row = Pipeline.objects.filter(pk=self._lease.pipeline_id, fence=self._lease.fence)
+        by = row.values_list("cancel_requested_by", flat=True).first()
+        if by is None or by:
+            self.cancelled_by = by or ""
+            self.cancel.set()
+
+    def _renew(self) -> None:
+        Pipeline.objects.filter(pk=self._lease.pipeline_id, fence=self._lease.fence).update(
+            lease_until=timezone.now() + LEASE
+        )
+
+
+def recover() -> list[int]:
+    """Put pipelines whose worker died back into the queue, or fail them after three attempts."""
+    lost = Pipeline.objects.filter(state=State.RUNNING, lease_until__lt=timezone.now())
+    recovered = []
+    for pipeline in lost:
+        try:
+            _recover(pipeline)
+        except IllegalMove:
+            continue  # its worker was only slow, or another sweeper came first
+        recovered.append(pipeline.pk)
+        events.publish(pipeline.pk)
+    return recovered
+
+
+@transaction.atomic
+def _recover(pipeline: Pipeline) -> None:
+    log.warning("the worker %s of pipeline %s is gone", pipeline.worker, pipeline.pk)
+    guard = {"fence": pipeline.fence, "lease_until": pipeline.lease_until}
+    if pipeline.cancel_requested_by:
+        move(
+            pipeline,
+            State.CANCELLED,
+            table=PIPELINE_MOVES,
+            guard=guard,
+            fence=pipeline.fence + 1,
+            finished_at=timezone.now(),
+            reason=f"Cancelled by {pipeline.cancel_requested_by}.",
+        )
+    elif pipeline.attempt >= MAX_ATTEMPTS:
+        move(
+            pipeline,
+            State.FAILED,
+            table=PIPELINE_MOVES,
+            guard=guard,
+            fence=pipeline.fence + 1,
+            finished_at=timezone.now(),
+            reason=f"Its worker died in each of {pipeline.attempt} attempts."
+            " See the worker's log, then push again.",
+        )
+    else:
+        move(pipeline, State.QUEUED, table=PIPELINE_MOVES, guard=guard, fence=pipeline.fence + 1)
+        outbox.promise("pipeline.queued", pipeline.pk)
+        return
+    pipeline.jobs.exclude(state__in=[State.PASSED, State.FAILED]).update(
+        state=State.CANCELLED, finished_at=timezone.now()
+    )
