@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView
 
-from ciserver.dashboard.views import api_docs
+from ciserver.lib.api_docs import Docs
 from ciserver.lib.health import healthz, readyz
 
 urlpatterns = [
@@ -13,6 +13,7 @@ urlpatterns = [
     path("readyz", readyz),
     path("api/v1/", include("ciserver.api_urls")),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs/", Docs.as_view(), name="api-docs"),
     path("git/", include("ciserver.repositories.urls")),
     path("hooks/", include("ciserver.webhooks.urls")),
     path("", include("ciserver.accounts.urls")),
