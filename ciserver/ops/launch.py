@@ -14,7 +14,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SERVICE_USER = "gantry"
@@ -45,7 +45,7 @@ def start(
     *,
     home: Path,
     as_service_user: bool,
-    output: BinaryIO,
+    output: IO[bytes],
     env: Mapping[str, str] | None = None,
     umask: int = 0o027,
 ) -> subprocess.Popen[bytes]:

@@ -7,17 +7,11 @@ from __future__ import annotations
 
 import os
 import pwd
-import secrets
 import subprocess
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
+from ciserver.lib.keys import ensure_keys
 from ciserver.ops.errors import OpsError
 from ciserver.ops.launch import CHECKOUT, SERVICE_USER
 
@@ -54,6 +48,14 @@ FOLDERS = (
 )
 
 
+def prepare(home: Path) -> None:
+    """All of it, in order. Raises OpsError."""
+    check_code_is_readable()
+    make_user(home)
+    make_folders(home)
+    make_keys(home)
+
+
 def make_user(home: Path) -> None:
     """The system user ``gantry``, who has no shell and no password."""
     try:
@@ -80,21 +82,11 @@ def make_folders(home: Path) -> None:
 
 
 def make_keys(home: Path) -> None:
-    """Django's secret key, and the key that signs registry tokens with its certificate."""
-    keys = home / "keys"
-    if not (keys / "secret_key").exists():
-        _write_key(keys / "secret_key", secrets.token_urlsafe(50).encode())
-    if not (keys / "registry.crt").exists():
-        private = ec.generate_private_key(ec.SECP256R1())
-        _write_key(
-            keys / "registry.key",
-            private.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            ),
-        )
-        _write_key(keys / "registry.crt", _certificate(private))
+    """The installation's keys: root's, and readable by the service user's group."""
+    ensure_keys(home / "keys")
+    for key in (home / "keys").iterdir():
+        os.chown(key, 0, pwd.getpwnam(SERVICE_USER).pw_gid)
+        key.chmod(0o640)
 
 
 def check_code_is_readable() -> None:
@@ -114,31 +106,3 @@ def _check_reachable(home: Path) -> None:
                 f"{parent} is closed to the user {SERVICE_USER}, so {home} cannot hold the data.",
                 next_step=f"Type: chmod o+x {parent} -- or set GANTRY_HOME to another folder.",
             )
-
-
-def _write_key(path: Path, data: bytes) -> None:
-    """All of it or nothing; root's, readable by the service user's group."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640), "wb") as file:
-        file.write(data)
-        os.fchown(file.fileno(), 0, pwd.getpwnam(SERVICE_USER).pw_gid)
-        os.fsync(file.fileno())
-    part.rename(path)
-
-
-def _certificate(private: ec.EllipticCurvePrivateKey) -> bytes:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gantry registry tokens")])
-    start = datetime.now(UTC) - timedelta(days=1)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(private.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + timedelta(days=365 * 20))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(private, hashes.SHA256())
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -175,6 +176,22 @@ def run_once(command: Sequence[str], config: Config, *, log: str, what: str) -> 
                 next_step=f"Its whole log: {path}",
                 details=end_of_log(path),
             )
+
+
+def output_of(command: Sequence[str], config: Config, *, what: str) -> str:
+    """Runs a command as the service user and returns what it printed. Raises OpsError."""
+    with tempfile.TemporaryFile() as output:
+        process = launch.start(command, home=config.home, as_service_user=True, output=output)
+        process.wait()
+        output.seek(0)
+        text = output.read().decode(errors="replace")
+    if process.returncode != 0:
+        raise OpsError(
+            f"{what} failed ({_how(process)}).",
+            next_step="See the lines above.",
+            details="\n".join(text.splitlines()[-15:]),
+        )
+    return text
 
 
 def open_log(path: Path) -> BinaryIO:

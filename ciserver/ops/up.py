@@ -19,17 +19,10 @@ from ciserver.ops.supervisor import run_once, supervise
 
 def up(config: Config) -> None:
     """Blocks until SIGINT or SIGTERM. Raises OpsError when the service cannot start."""
-    prepare(config)
+    layout.prepare(config.home)
     with only_one(config):
         set_up_django(config)
         asyncio.run(_serve(config))
-
-
-def prepare(config: Config) -> None:
-    layout.check_code_is_readable()
-    layout.make_user(config.home)
-    layout.make_folders(config.home)
-    layout.make_keys(config.home)
 
 
 def set_up_django(config: Config) -> None:
@@ -47,10 +40,16 @@ async def _serve(config: Config) -> None:
         loop.add_signal_handler(number, stop.set)
     began = time.monotonic()
 
+    marker = config.run / "gantry.up"
+
     def started() -> None:
+        marker.touch()
         say("gantry", f"up after {time.monotonic() - began:.1f} s: {config.url}  (Ctrl-C stops it)")
 
-    await supervise(children_of(config), config, say, stop=stop, started=started)
+    try:
+        await supervise(children_of(config), config, say, stop=stop, started=started)
+    finally:
+        marker.unlink(missing_ok=True)
     say("gantry", "stopped")
 
 
@@ -79,6 +78,11 @@ def only_one(config: Config) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def is_up(config: Config) -> bool:
+    """Have all children been ready once since the supervisor started?"""
+    return running_pid(config) is not None and (config.run / "gantry.up").exists()
 
 
 def running_pid(config: Config) -> int | None:

@@ -1,0 +1,71 @@
+"""``gantry demo``: an example's way from ``git push`` to production, on this machine.
+
+Everything goes through what a user has: ``git push``, the HTTP API and ``curl``.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from rich.console import Console
+from rich.panel import Panel
+
+from ciserver.config import Config
+from ciserver.ops.demo.api import Api
+from ciserver.ops.demo.compare import difference
+from ciserver.ops.demo.credentials import Credentials, obtain
+from ciserver.ops.demo.journey import Journey, travel
+from ciserver.ops.demo.repository import Repository
+from ciserver.ops.demo.scene import BASE_IMAGE, ensure_base, set_the_scene
+from ciserver.ops.demo.service import running_service
+
+PROJECT = "hello"
+
+
+def demo(config: Config, *, leave: bool) -> int:
+    """Plays the demo; 0 when production shows what was pushed. Raises OpsError otherwise."""
+    console = Console(highlight=False)
+    began = time.monotonic()
+    with running_service(config, console):
+        with console.status(f"Making the base image {BASE_IMAGE} from this machine's mirror"):
+            ensure_base(config)
+        credentials = obtain(config)
+        with Api(config.url, credentials.token) as api:
+            set_the_scene(api, PROJECT)
+            repository = Repository(config, PROJECT, credentials)
+            first = travel(api, repository, config, console)
+            second = travel(api, repository, config, console)
+        console.print(difference(first, second))
+        _say_goodbye(console, config, credentials, second, time.monotonic() - began)
+        if not leave:
+            _wait_for_interrupt(console)
+    return 0
+
+
+def _say_goodbye(
+    console: Console, config: Config, login: Credentials, last: Journey, seconds: float
+) -> None:
+    console.print(
+        Panel(
+            f"Dashboard   [bold]{config.url}[/]\n"
+            f"User        [bold]{login.username}[/]\n"
+            f"Password    [bold]{login.password}[/]\n"
+            f"Production  [bold]{last.production_url}[/]"
+            f"   {last.release}, commit {last.commit[:8]}\n"
+            f"Repository  {config.url}/git/{PROJECT}.git\n"
+            f"\nThe client is ready too: [bold]./gantry status[/], [bold]./gantry --help[/]",
+            title=f"From an empty folder to production in {seconds:.0f} s",
+            border_style="green",
+            expand=False,
+        )
+    )
+
+
+def _wait_for_interrupt(console: Console) -> None:
+    console.print("Gantry stays up until you press Ctrl-C.")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        console.print("Stopping. What you made is kept; './gantry up' starts it again.")

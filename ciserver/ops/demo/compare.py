@@ -1,0 +1,74 @@
+"""The first push beside the second: what was built again, what came from the cache."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from ciserver.ops.demo.api import Row
+from ciserver.ops.demo.journey import Journey
+
+
+def difference(first: Journey, second: Journey) -> RenderableType:
+    """Two tables: step by step, and in sum."""
+    return Group(_steps(first, second), _sums(first, second))
+
+
+def _steps(first: Journey, second: Journey) -> Table:
+    table = Table(title="What the second push built again", title_justify="left", expand=False)
+    table.add_column("step", no_wrap=True, overflow="ellipsis", max_width=60)
+    table.add_column(f"first, {first.commit[:8]}", justify="right")
+    table.add_column(f"second, {second.commit[:8]}", justify="right")
+    before = {_key(step): step for step in _build_steps(first)}
+    for step in _build_steps(second):
+        style = "dim" if step["cached"] else "bold"
+        table.add_row(step["text"], _cost(before.get(_key(step))), _cost(step), style=style)
+    return table
+
+
+def _sums(first: Journey, second: Journey) -> Table:
+    table = Table(title="In sum", title_justify="left", expand=False)
+    table.add_column("")
+    table.add_column("first", justify="right")
+    table.add_column("second", justify="right")
+    for name, of in (
+        ("steps built", lambda j: str(sum(not s["cached"] for s in _build_steps(j)))),
+        ("steps from the cache", lambda j: str(sum(s["cached"] for s in _build_steps(j)))),
+        ("sent to the registry", lambda j: size(j.pipeline["bytes_sent"])),
+        ("already there", lambda j: size(j.pipeline["bytes_existing"])),
+        ("pulled by qa", lambda j: size(j.qa["bytes_pulled"])),
+        ("pulled by prod", lambda j: size(j.prod["bytes_pulled"])),
+        ("push to green and in the registry", lambda j: f"{j.seconds_to_green:.1f} s"),
+        ("push to production", lambda j: f"{j.seconds_to_production:.1f} s"),
+    ):
+        table.add_row(name, of(first), of(second))
+    return table
+
+
+def size(count: int | None) -> str:
+    """Bytes for people: 512 B, 1.4 kB, 31 MB."""
+    if count is None:
+        return "not known"
+    value, units = float(count), iter(("B", "kB", "MB", "GB"))
+    unit = next(units)
+    while value >= 1000 and unit != "GB":
+        value, unit = value / 1000, next(units)
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
+
+
+def _build_steps(journey: Journey) -> list[Row]:
+    return [
+        step for job in journey.pipeline["jobs"] if job["kind"] == "build" for step in job["steps"]
+    ]
+
+
+def _key(step: Row) -> tuple[str, str]:
+    return str(step["stage"]), str(step["text"])
+
+
+def _cost(step: Row | None) -> str:
+    if step is None:
+        return "-"
+    if step["cached"]:
+        return "cache"
+    return f"{step['seconds'] or 0:.2f} s, {size(step['layer_bytes'])}"

@@ -1,0 +1,53 @@
+"""What must be there before the first push: base image, project, host, environments."""
+
+from __future__ import annotations
+
+import subprocess
+
+from ciserver.config import Config
+from ciserver.ops.demo.api import Api
+from ciserver.ops.errors import OpsError
+from ciserver.ops.launch import CHECKOUT, service_environment
+
+BASE_IMAGE = "gantry/python:3"
+HOST = "local"
+CHAIN = (("qa", True), ("prod", False))  # (name, deploys by itself)
+
+
+def ensure_base(config: Config) -> None:
+    """Makes the base image unless the store has it. Raises OpsError with the tool's words."""
+    python = str(CHECKOUT / ".venv/bin/python")
+    tool = [python, "-m", "builders", "--store", str(config.store)]
+    if _run([*tool, "inspect", BASE_IMAGE], config).returncode == 0:
+        return
+    made = _run([*tool, "base", BASE_IMAGE], config)
+    if made.returncode != 0:
+        raise OpsError(
+            f"The base image {BASE_IMAGE} could not be made.",
+            next_step="See the lines above; the distribution's mirror must be reachable.",
+            details="\n".join(made.stdout.splitlines()[-15:]),
+        )
+
+
+def set_the_scene(api: Api, project: str) -> None:
+    """Project and environments, each only when it is not there yet."""
+    if not api.exists(f"/projects/{project}/"):
+        api.post("/projects/", slug=project, description="The demo's example")
+    if HOST not in {row["name"] for row in api.rows("/hosts/")}:
+        api.post("/hosts/", name=HOST, kind="local")
+    present = {row["name"] for row in api.rows("/environments/", project=project)}
+    for name, auto in CHAIN:
+        if name not in present:
+            api.post("/environments/", project=project, name=name, auto=auto, hosts=[HOST])
+
+
+def _run(command: list[str], config: Config) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        env=service_environment(config.home),
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
