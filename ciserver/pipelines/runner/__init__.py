@@ -1,0 +1,8 @@
+"""Running one pipeline: the only part of this app that uses builders and runtime.
+
+``run`` is the story; the modules beside it are its chapters.
+"""
+
+from ciserver.pipelines.runner.story import run
+
+__all__ = ["run"]

@@ -1,0 +1,58 @@
+"""The build job: from the commit to images in the store."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from django.conf import settings
+
+from builders.build import BuildRequest, build
+from builders.images.store import Image
+from ciserver.pipelines.models import Pipeline
+from ciserver.pipelines.runner.jobs import JobRun
+from ciserver.pipelines.runner.plan import Plan, open_context
+from ciserver.pipelines.runner.recorder import StepRecorder
+from ciserver.repositories import git
+from runtime.spec import Network
+
+Images = dict[str | None, Image]
+
+
+def build_images(run: JobRun, plan: Plan) -> Images:
+    """Every stage that the plan needs, by its name; None is the Dockerfile's last stage."""
+    workshop = run.workshop
+    pipeline = run.job.pipeline
+    context = open_context(pipeline, git.git_dir(pipeline.project), plan.build)
+    with closing(context), StepRecorder(run.job, run.log) as recorder:
+        request = BuildRequest(
+            context=context,
+            dockerfile=plan.build.dockerfile,
+            targets=plan.targets,
+            build_args=plan.build.args,
+            labels=_labels(pipeline),
+            epoch=int(pipeline.committed_at.timestamp()) if pipeline.committed_at else 0,
+            ids=run.ids,
+            limits=workshop.limits(),
+            network=Network.EGRESS,
+            egress_allow=workshop.config.egress_allow,
+            scope=f"project-{pipeline.project_id}",
+            extra_ca=workshop.config.extra_ca,
+            parent=run.cgroup,
+        )
+        return build(
+            request,
+            store=workshop.store,
+            state=workshop.state,
+            resolve=workshop.resolver,
+            listener=recorder,
+            cancel=run.cancel,
+        )
+
+
+def _labels(pipeline: Pipeline) -> dict[str, str]:
+    """https://github.com/opencontainers/image-spec/blob/main/annotations.md"""
+    return {
+        "org.opencontainers.image.revision": pipeline.commit,
+        "org.opencontainers.image.source": pipeline.project.clone_url
+        or f"{settings.GANTRY.url}/git/{pipeline.project.slug}.git",
+    }

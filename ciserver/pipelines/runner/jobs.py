@@ -1,0 +1,101 @@
+"""One job from start to end: its state, its log, and why it did not pass."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Event
+
+from django.utils import timezone
+
+from builders.errors import BuildError, StepFailed, UserError
+from ciserver.lib.states import move
+from ciserver.pipelines import events
+from ciserver.pipelines.logs import LogWriter
+from ciserver.pipelines.models import JOB_MOVES, Job, State
+from ciserver.pipelines.runner.plan import PlanError
+from ciserver.pipelines.runner.workshop import Workshop
+from runtime.errors import SandboxError
+from runtime.spec import IdRange
+
+log = logging.getLogger(__name__)
+
+
+class JobFailed(Exception):
+    """A job did not pass. The sentence, its place and the next step are for the page."""
+
+    def __init__(
+        self, reason: str, *, place: str = "", hint: str = "", state: State = State.FAILED
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.place = place
+        self.hint = hint
+        self.state = state
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """A job that is being worked on, with all that its work needs."""
+
+    job: Job
+    workshop: Workshop
+    log: LogWriter
+    cancel: Event
+
+    @property
+    def cgroup(self) -> str:
+        """All sandboxes of a pipeline share one parent."""
+        return f"pipeline-{self.job.pipeline_id}"
+
+    @property
+    def ids(self) -> IdRange:
+        return IdRange(self.job.pipeline.project.id_base)
+
+
+@contextmanager
+def working_on(job: Job, workshop: Workshop, cancel: Event) -> Iterator[JobRun]:
+    """Run the block as ``job``. Whatever goes wrong in it becomes the job's end and JobFailed."""
+    move(job, State.RUNNING, table=JOB_MOVES, started_at=timezone.now())
+    events.publish(job.pipeline_id)
+    with LogWriter(job.log_path) as writer:
+        try:
+            yield JobRun(job, workshop, writer, cancel)
+            if cancel.is_set():
+                raise JobFailed("Cancelled.", state=State.CANCELLED)
+        except Exception as error:
+            end = _explained(error, cancel)
+            writer.say(f"{end.place}: {end.reason}" if end.place else end.reason)
+            if end.hint:
+                writer.say(end.hint)
+            _finish(job, end.state, reason=end.reason, place=end.place, hint=end.hint)
+            raise end from error
+    _finish(job, State.PASSED)
+
+
+def _finish(job: Job, state: State, **fields: str) -> None:
+    move(job, state, table=JOB_MOVES, finished_at=timezone.now(), **fields)
+    events.publish(job.pipeline_id)
+
+
+def _explained(error: Exception, cancel: Event) -> JobFailed:
+    if cancel.is_set():
+        return JobFailed("Cancelled.", state=State.CANCELLED)
+    match error:
+        case JobFailed():
+            return error
+        case PlanError() | UserError():
+            hint = error.hint
+            if isinstance(error, StepFailed) and not hint:
+                hint = "The step's last lines are in the log."
+            return JobFailed(error.message, place=error.place, hint=hint)
+        case BuildError() | SandboxError():
+            log.error("%s: %s", error.code, error)
+            return JobFailed(f"Gantry could not do this: {error.message}", hint=error.hint)
+    log.exception("a job ended by an error of ours", exc_info=error)
+    return JobFailed(
+        f"Gantry failed ({type(error).__name__}: {error}).",
+        hint="This is a fault of the service, not of the commit: see the worker's log.",
+    )

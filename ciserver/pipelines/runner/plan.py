@@ -1,0 +1,96 @@
+"""What a commit asks for: ``gantry.yml`` or, without it, the Dockerfile alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from builders.context.git import GitContext
+from builders.dockerfile import parse_dockerfile
+from builders.dockerfile.instructions import From
+from ciserver.pipelines.definition import FILE, Build, Definition, DefinitionError, Test, parse
+from ciserver.pipelines.models import JobKind, Pipeline
+from ciserver.repositories import git
+
+CONVENTION = "test"
+MAX_FILE = 1024 * 1024
+
+
+class PlanError(Exception):
+    """The commit cannot be planned; ``place`` is the file that is to blame."""
+
+    def __init__(self, message: str, *, place: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.place = place
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``tests`` maps a test's name to what it runs; its stage None is the image itself."""
+
+    build: Build
+    tests: dict[str, Test]
+
+    @property
+    def targets(self) -> tuple[str | None, ...]:
+        """The stages to build, the image that is released first."""
+        wanted = [self.build.target, *(test.stage for test in self.tests.values())]
+        return tuple(dict.fromkeys(wanted))
+
+    @property
+    def jobs_after_build(self) -> list[tuple[JobKind, str]]:
+        return [*((JobKind.TEST, name) for name in self.tests), (JobKind.PUSH, "push")]
+
+
+def make_plan(pipeline: Pipeline, git_dir: Path) -> Plan:
+    """The plan of ``pipeline``'s commit.
+
+    Raises PlanError, or builders' DockerfileError for a Dockerfile that cannot be read.
+    """
+    definition = _definition(git_dir, pipeline.commit)
+    stages = _stages(git_dir, pipeline, definition.build)
+    if definition.tests is None:
+        tests = {CONVENTION: Test(stage=CONVENTION)} if CONVENTION in stages else {}
+        return Plan(definition.build, tests)
+    for name, test in definition.tests.items():
+        if test.stage is not None and test.stage.lower() not in stages:
+            raise PlanError(
+                f"{definition.build.dockerfile} has no stage {test.stage!r}.",
+                place=f"{FILE}: tests.{name}.stage",
+                hint=f"It has {', '.join(sorted(stages)) or 'no named stage'}.",
+            )
+    return Plan(definition.build, dict(definition.tests))
+
+
+def _definition(git_dir: Path, commit: str) -> Definition:
+    data = git.read_file(git_dir, commit, FILE, max_bytes=MAX_FILE)
+    if data is None:
+        return Definition()
+    try:
+        return parse(data.decode())
+    except UnicodeDecodeError:
+        raise PlanError("This file is not UTF-8.", place=FILE) from None
+    except DefinitionError as error:
+        raise PlanError(error.message, place=error.place) from None
+
+
+def _stages(git_dir: Path, pipeline: Pipeline, build: Build) -> set[str]:
+    path = str(PurePosixPath(build.context, build.dockerfile))
+    data = git.read_file(git_dir, pipeline.commit, path, max_bytes=MAX_FILE)
+    if data is None:
+        raise PlanError(
+            f"Commit {pipeline.short_commit} of {pipeline.branch} has no {path}.",
+            place=path,
+            hint=f"Add a Dockerfile there, or name another with build.dockerfile in {FILE}.",
+        )
+    parsed = parse_dockerfile(data, file=build.dockerfile)
+    return {
+        step.stage.lower() for step in parsed.instructions if isinstance(step, From) and step.stage
+    }
+
+
+def open_context(pipeline: Pipeline, git_dir: Path, build: Build) -> GitContext:
+    subdir = "" if build.context in {"", "."} else build.context
+    return GitContext(git_dir, pipeline.commit, subdir)

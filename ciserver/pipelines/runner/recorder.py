@@ -1,0 +1,114 @@
+"""Writes what steps do: their output to the job's log at once, their rows from one thread.
+
+Rows are written in batches, each one transaction, so that a build whose steps all come from
+the cache is not slowed by a commit for each of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import queue
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from django.db import connection, transaction
+
+from builders.build import StepInfo, StepResult
+from ciserver.pipelines import events
+from ciserver.pipelines.logs import LogWriter
+from ciserver.pipelines.models import Job, State, Step
+from runtime.sandbox import Stream
+from runtime.spec import Receipt
+
+log = logging.getLogger(__name__)
+_STREAMS = {Stream.STDOUT: "out", Stream.STDERR: "err"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    position: int
+    fields: dict[str, Any]
+
+
+class StepRecorder:
+    """A builders' BuildListener for one job. Leave its ``with`` block to have every row written."""
+
+    def __init__(self, job: Job, writer: LogWriter) -> None:
+        self._job = job
+        self._log = writer
+        self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_rows, name="recorder", daemon=True)
+
+    def __enter__(self) -> StepRecorder:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._changes.put(None)
+        self._thread.join()
+
+    def step_started(self, step: StepInfo) -> None:
+        fields = {
+            "text": step.text,
+            "stage": step.stage,
+            "place": step.place,
+            "state": State.RUNNING,
+        }
+        self._changes.put(_Change(step.index, fields))
+
+    def step_output(self, step: StepInfo, stream: Stream, data: bytes) -> None:
+        self._log.write(step.index, _STREAMS[stream], data)
+
+    def step_finished(self, step: StepInfo, result: StepResult) -> None:
+        self._log.flush(step.index)
+        if result.error:
+            self._log.say(str(result.error), step.index)
+        fields = {
+            "state": State.FAILED if result.error else State.PASSED,
+            "cached": result.cached,
+            "seconds": result.seconds,
+            "layer_bytes": result.layer_size,
+            "receipt": receipt_json(result.receipt),
+        }
+        self._changes.put(_Change(step.index, fields))
+
+    def _write_rows(self) -> None:
+        try:
+            more = True
+            while more:
+                batch, more = self._next_batch()
+                self._write(batch)
+        finally:
+            connection.close()
+
+    def _next_batch(self) -> tuple[dict[int, dict[str, Any]], bool]:
+        """Everything that is waiting (at least one change), merged by step."""
+        merged: dict[int, dict[str, Any]] = {}
+        change = self._changes.get()
+        while change is not None:
+            merged.setdefault(change.position, {}).update(change.fields)
+            try:
+                change = self._changes.get_nowait()
+            except queue.Empty:
+                return merged, True
+        return merged, False
+
+    def _write(self, batch: dict[int, dict[str, Any]]) -> None:
+        if not batch:
+            return
+        with transaction.atomic():
+            for position, fields in batch.items():
+                Step.objects.update_or_create(job=self._job, position=position, defaults=fields)
+        events.publish(self._job.pipeline_id)
+
+
+def receipt_json(receipt: Receipt | None) -> dict[str, Any] | None:
+    return None if receipt is None else dataclasses.asdict(receipt)

@@ -1,0 +1,132 @@
+"""A pipeline from claim to verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+
+from django.db import transaction
+from django.utils import timezone
+
+from ciserver.lib import outbox
+from ciserver.lib.states import IllegalMove, move
+from ciserver.pipelines import events
+from ciserver.pipelines.leases import Heartbeat, Lease, claim
+from ciserver.pipelines.models import PIPELINE_MOVES, Job, JobKind, Pipeline, State
+from ciserver.pipelines.runner.build import Images, build_images
+from ciserver.pipelines.runner.jobs import JobFailed, working_on
+from ciserver.pipelines.runner.plan import Plan, make_plan
+from ciserver.pipelines.runner.push import Pushed, Upload
+from ciserver.pipelines.runner.test import run_test
+from ciserver.pipelines.runner.workshop import Workshop, open_workshop
+from ciserver.repositories import git
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    state: State
+    reason: str = ""
+    place: str = ""
+    pushed: Pushed | None = None
+
+
+def run(pipeline_id: int) -> None:
+    """Run a queued pipeline to its end; do nothing when another worker has it."""
+    lease = claim(pipeline_id)
+    if lease is None:
+        return
+    pipeline = Pipeline.objects.select_related("project").get(pk=pipeline_id)
+    with Heartbeat(lease) as heart:
+        end = _attempt(pipeline, open_workshop(), heart)
+    _finish(pipeline, lease, end)
+
+
+def _attempt(pipeline: Pipeline, workshop: Workshop, heart: Heartbeat) -> _End:
+    try:
+        return _work(pipeline, workshop, heart)
+    except JobFailed as failure:
+        if failure.state == State.CANCELLED:
+            by = heart.cancelled_by or "the service, because its worker lost the lease"
+            return _End(State.CANCELLED, f"Cancelled by {by}.")
+        return _End(State.FAILED, failure.reason, failure.place)
+    except Exception as error:
+        log.exception("pipeline %s ended by an error of ours", pipeline.pk)
+        return _End(State.FAILED, f"Gantry failed ({error}). See the worker's log.")
+
+
+def _work(pipeline: Pipeline, workshop: Workshop, heart: Heartbeat) -> _End:
+    git_dir = git.git_dir(pipeline.project)
+    build = _first_job(pipeline)
+    with working_on(build, workshop, heart.cancel) as run:
+        plan = make_plan(pipeline, git_dir)
+        tests, push = _other_jobs(pipeline, plan)
+        images = build_images(run, plan)
+    image = images[plan.build.target]
+    with Upload(workshop, pipeline, image) as upload:
+        _run_tests(tests, plan, images, workshop, heart)
+        with working_on(push, workshop, heart.cancel) as run:
+            pushed = upload.finish(run.log)
+    return _End(State.PASSED, pushed=pushed)
+
+
+def _run_tests(
+    jobs: list[Job], plan: Plan, images: Images, workshop: Workshop, heart: Heartbeat
+) -> None:
+    """Run every test, also after one failed: its author wants to know of all of them."""
+    failures = []
+    for job in jobs:
+        test = plan.tests[job.name]
+        try:
+            with working_on(job, workshop, heart.cancel) as run:
+                run_test(run, test, images[test.stage or plan.build.target])
+        except JobFailed as failure:
+            if failure.state == State.CANCELLED:
+                raise
+            failures.append((job, failure))
+    if failures:
+        job, failure = failures[0]
+        more = f" ({len(failures)} tests failed.)" if len(failures) > 1 else ""
+        raise JobFailed(f"Test {job.name}: {failure.reason}{more}", place=failure.place)
+
+
+def _first_job(pipeline: Pipeline) -> Job:
+    """The build job. What an earlier attempt, whose worker died, has left is replaced."""
+    pipeline.jobs.all().delete()
+    return Job.objects.create(pipeline=pipeline, position=1, name="build", kind=JobKind.BUILD)
+
+
+def _other_jobs(pipeline: Pipeline, plan: Plan) -> tuple[list[Job], Job]:
+    jobs = [
+        Job(pipeline=pipeline, position=position, name=name, kind=kind)
+        for position, (kind, name) in enumerate(plan.jobs_after_build, start=2)
+    ]
+    *tests, push = Job.objects.bulk_create(jobs)
+    events.publish(pipeline.pk)
+    return tests, push
+
+
+def _finish(pipeline: Pipeline, lease: Lease, end: _End) -> None:
+    try:
+        with transaction.atomic():
+            move(
+                pipeline,
+                end.state,
+                table=PIPELINE_MOVES,
+                guard={"fence": lease.fence},
+                reason=end.reason,
+                place=end.place,
+                finished_at=timezone.now(),
+                lease_until=None,
+                **(dataclasses.asdict(end.pushed) if end.pushed else {}),
+            )
+            pipeline.jobs.filter(state=State.QUEUED).update(state=State.CANCELLED)
+            if end.state == State.PASSED:
+                outbox.promise("pipeline.passed", pipeline.pk)
+    except IllegalMove:
+        log.warning("pipeline %s was taken from this worker before it ended", pipeline.pk)
+        return
+    events.publish(pipeline.pk)
+    events.publish_matrix()

@@ -1,0 +1,134 @@
+"""A test job: a command in a container that starts straight from the built snapshot."""
+
+from __future__ import annotations
+
+import shlex
+import time
+
+from builders.build import StepInfo, StepResult
+from builders.containers import Container, open_container
+from builders.images.store import Image
+from ciserver.pipelines import junit
+from ciserver.pipelines.definition import Test
+from ciserver.pipelines.models import TestCase
+from ciserver.pipelines.runner.jobs import JobFailed, JobRun
+from ciserver.pipelines.runner.recorder import StepRecorder
+from runtime.spec import Limits, Network, Outcome, Receipt
+
+MAX_REPORT = 16 * 1024 * 1024
+MAX_OUTPUT = 64 * 1024 * 1024
+MAX_REPORTS = 200
+
+
+def run_test(run: JobRun, test: Test, image: Image) -> None:
+    """Run one test; its exit code decides. Raises JobFailed."""
+    text = _text(test, image)
+    if not text:
+        raise JobFailed(
+            "There is no command to run.",
+            place=f"gantry.yml: tests.{run.job.name}.command",
+            hint="Give the stage a CMD, or the test a command.",
+        )
+    step = StepInfo(index=1, total=1, stage=test.stage or "", text=text, place="")
+    with (
+        StepRecorder(run.job, run.log) as recorder,
+        open_container(
+            image,
+            store=run.workshop.store,
+            state=run.workshop.state,
+            ids=run.ids,
+            network=Network.NONE,
+        ) as container,
+    ):
+        recorder.step_started(step)
+        start = time.monotonic()
+        receipt = container.run(
+            test.command,
+            env=test.environment,
+            limits=_limits(test),
+            on_output=lambda stream, data: recorder.step_output(step, stream, data),
+            cancel=run.cancel,
+            parent=run.cgroup,
+        )
+        cases = _read_reports(run, test, container)
+        failure = _failure(receipt, cases)
+        recorder.step_finished(
+            step,
+            StepResult(
+                cached=False,
+                layer_size=0,
+                receipt=receipt,
+                seconds=time.monotonic() - start,
+                error=failure,
+            ),
+        )
+    if failure:
+        raise failure
+
+
+def _limits(test: Test) -> Limits:
+    return Limits(
+        memory=test.memory,
+        cpus=test.cpus,
+        pids=test.pids,
+        timeout=test.timeout,
+        output=MAX_OUTPUT,
+    )
+
+
+def _text(test: Test, image: Image) -> str:
+    command = test.command
+    if command is None:
+        command = [*(image.config.entrypoint or ()), *(image.config.cmd or ())]
+    return command if isinstance(command, str) else shlex.join(command)
+
+
+def _failure(receipt: Receipt, cases: list[junit.Case]) -> JobFailed | None:
+    if receipt.ok:
+        return None
+    if receipt.outcome is not Outcome.EXITED:
+        return JobFailed(f"{_WORDS[receipt.outcome]}: {receipt.detail}.")
+    bad = [case for case in cases if case.outcome in {"failed", "error"}]
+    if bad:
+        count = f"{len(bad)} of {len(cases)} cases failed, the first is"
+        return JobFailed(f"{count} {bad[0].suite}.{bad[0].name}.")
+    return JobFailed(
+        f"The command ended with exit code {receipt.exit_code}.",
+        hint="Its last lines are in the log.",
+    )
+
+
+_WORDS = {
+    Outcome.OOM: "Out of memory",
+    Outcome.TIMEOUT: "Out of time",
+    Outcome.PIDS: "Too many processes",
+    Outcome.OUTPUT: "Too much output",
+    Outcome.CANCELLED: "Cancelled",
+}
+
+
+def _read_reports(run: JobRun, test: Test, container: Container) -> list[junit.Case]:
+    """The cases of the test's JUnit reports, also kept as rows. A bad report is said, not fatal."""
+    if test.junit is None:
+        return []
+    cases: list[junit.Case] = []
+    paths = container.glob(test.junit)[:MAX_REPORTS]
+    if not paths:
+        run.log.say(f"No JUnit report at {test.junit}.")
+    for path in paths:
+        try:
+            cases += junit.parse(container.read_file(path, MAX_REPORT))
+        except (junit.ReportError, OSError) as error:
+            run.log.say(f"The report {path} cannot be read: {error}.")
+    TestCase.objects.bulk_create(
+        TestCase(
+            job=run.job,
+            suite=case.suite,
+            name=case.name,
+            outcome=case.outcome,
+            seconds=case.seconds,
+            message=case.message,
+        )
+        for case in cases
+    )
+    return cases

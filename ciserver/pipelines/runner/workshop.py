@@ -1,0 +1,57 @@
+"""What a worker process keeps between pipelines: the store, the sandboxes, the registry."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from django.conf import settings
+
+from builders.images.store import Store
+from builders.registry import Registry
+from builders.resolve import Resolver
+from ciserver.accounts.registry_tokens import Access, issue
+from ciserver.config import Config
+from runtime.spec import Limits
+from runtime.state import StateDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    config: Config
+    store: Store
+    state: StateDirectory
+    registry: Registry
+    resolver: Resolver
+
+    def limits(self) -> Limits:
+        """The limits of one build step."""
+        config = self.config
+        return Limits(
+            memory=config.build_memory,
+            cpus=config.build_cpus,
+            pids=config.build_pids,
+            timeout=config.build_timeout,
+        )
+
+
+@cache
+def open_workshop() -> Workshop:
+    """This process's workshop. Made after the fork, because it holds connections."""
+    config: Config = settings.GANTRY
+    store = Store(config.store)
+    registry = Registry(config.registry, token=_token)
+    return Workshop(
+        config=config,
+        store=store,
+        state=StateDirectory(config.sandboxes),
+        registry=registry,
+        resolver=Resolver(store, mirrors=config.registry_mirrors),
+    )
+
+
+def _token(repository: str, actions: Sequence[str]) -> str:
+    """Workers sign their own registry tokens: no round trip, no password."""
+    return issue(f"worker-{os.getpid()}", [Access(repository, tuple(actions))])
