@@ -42,6 +42,7 @@ FOLDERS = (
     Folder("keys", "root", SERVICE_USER, 0o750),
     Folder("mirrors", "root", "root", 0o700),
     Folder("caddy", "root", "root", 0o700),
+    Folder("demo", "root", "root", 0o700),  # the administrator's first password is in it
     # Sandboxes' own ids walk through these, and can list neither.
     Folder("store", "root", "root", 0o711),
     Folder("sandboxes", "root", "root", 0o711),

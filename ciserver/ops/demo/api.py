@@ -86,8 +86,7 @@ def wait_for(
 def _detail(answer: httpx.Response) -> str:
     try:
         document = answer.json()
-        return (
-            f"{document['detail']} {document.get('hint', '')}{document.get('errors', '')}".strip()
-        )
+        words = (document["detail"], document.get("hint"), document.get("errors"))
+        return " ".join(str(word) for word in words if word)
     except (ValueError, KeyError, TypeError):
         return answer.text[:200]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 
@@ -31,7 +33,7 @@ def _sums(first: Journey, second: Journey) -> Table:
     table.add_column("")
     table.add_column("first", justify="right")
     table.add_column("second", justify="right")
-    for name, of in (
+    rows: list[tuple[str, Callable[[Journey], str]]] = [
         ("steps built", lambda j: str(sum(not s["cached"] for s in _build_steps(j)))),
         ("steps from the cache", lambda j: str(sum(s["cached"] for s in _build_steps(j)))),
         ("sent to the registry", lambda j: size(j.pipeline["bytes_sent"])),
@@ -40,7 +42,8 @@ def _sums(first: Journey, second: Journey) -> Table:
         ("pulled by prod", lambda j: size(j.prod["bytes_pulled"])),
         ("push to green and in the registry", lambda j: f"{j.seconds_to_green:.1f} s"),
         ("push to production", lambda j: f"{j.seconds_to_production:.1f} s"),
-    ):
+    ]
+    for name, of in rows:
         table.add_row(name, of(first), of(second))
     return table
 

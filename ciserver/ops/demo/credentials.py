@@ -23,8 +23,9 @@ class Credentials:
 def obtain(config: Config) -> Credentials:
     """Makes the administrator if there is none, and a new token in place of the last one."""
     command = ("python", "manage.py", "bootstrap", "--token-name", "gantry demo")
-    made = json.loads(output_of(command, config, what="Making the administrator"))
-    file = config.keys / "demo.json"
+    printed = output_of(command, config, what="Making the administrator")
+    made = json.loads(printed.splitlines()[-1])
+    file = config.home / "demo" / "credentials.json"
     password = made["password"] or _kept_password(file)
     credentials = Credentials(username=made["username"], password=password, token=made["token"])
     _write(file, asdict(credentials))

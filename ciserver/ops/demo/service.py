@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from ciserver.config import Config
+from ciserver.ops.children import log_of
 from ciserver.ops.errors import OpsError
 from ciserver.ops.launch import CHECKOUT
 from ciserver.ops.layout import prepare
-from ciserver.ops.supervisor import end_of_log, log_of, open_log
+from ciserver.ops.supervisor import end_of_log, open_log
 from ciserver.ops.up import is_up, running_pid
 
 START_WITHIN = 180.0  # seconds; a small machine applies all migrations in these
@@ -27,7 +28,7 @@ def running_service(config: Config, console: Console) -> Iterator[None]:
         console.print(f"Using the service that runs already (process {pid}).")
         yield
         return
-    prepare(config)
+    prepare(config.home)
     log = log_of(config, "supervisor")
     with open_log(log) as output:
         process = subprocess.Popen(
