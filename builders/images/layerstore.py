@@ -1,0 +1,244 @@
+"""Layers in the store: a tree on disk each, named by the digest of its tar.
+
+``layers/sha256/<diff id>/tree`` is what overlayfs takes as a lower directory and
+``layer.json`` beside it says what is known of it. ``compressed/`` maps a diff id to
+the blob that holds it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from builders.errors import RegistryError, StoreError
+from builders.images.blobs import Blobs
+from builders.images.digests import COMPRESSIONS, OCI_LAYER_GZIP, Descriptor, check_digest
+from builders.images.disk import Disk, read_json
+from builders.images.documents import Malformed
+from builders.images.extract import extract_tar
+from builders.images.layers import LayerLimits, LayerTooBig, Written, write_tree
+from builders.images.streams import GzipSink, HashingReader, HashingSink, Readable, TarStream
+from builders.images.tarformat import BadTar
+from runtime.snapshots import LowerDir
+
+EMPTY_DIFF_ID = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+
+_OCI_NAMES = {"none": "", "gzip": "+gzip", "zstd": "+zstd"}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer on disk. ``size`` is the tar's, in bytes; ``files`` counts its entries.
+
+    ``base`` is the host id that owns what belongs to uid 0 in the layer.
+    """
+
+    diff_id: str
+    size: int
+    files: int
+    tree: Path
+    base: int
+
+    @property
+    def empty(self) -> bool:
+        """Whether it changes nothing: the tar without entries."""
+        return self.files == 0
+
+    @property
+    def lower(self) -> LowerDir:
+        return LowerDir(self.tree, self.base)
+
+
+class Layers:
+    """The layers of a store. Safe for threads and for processes of one machine."""
+
+    def __init__(self, disk: Disk, blobs: Blobs) -> None:
+        self._disk = disk
+        self._blobs = blobs
+
+    def get(self, diff_id: str) -> Layer | None:
+        """The layer, or None."""
+        folder = self._disk.path("layers", check_digest(diff_id))
+        known = read_json(folder / "layer.json")
+        if known is None:
+            return None
+        return Layer(diff_id, known["size"], known["files"], folder / "tree", known["base"])
+
+    def commit(self, tree: Path, *, base: int, epoch: int, limits: LayerLimits) -> Layer:
+        """Move ``tree`` into the store as the layer that its content is.
+
+        Where an equal layer is there already, that one is returned and ``tree`` stays.
+        Raises StoreError, LayerTooBig, UnlayerableFile.
+        """
+        sink = HashingSink()
+        written = write_tree(tree, sink, base=base, epoch=epoch, limits=limits)
+        known = self.get(sink.digest)
+        if known is not None:
+            return known
+        with self._disk.staging() as folder:
+            staged = folder / "layer"
+            staged.mkdir(mode=0o700)
+            try:
+                tree.rename(staged / "tree")
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                _copy(tree, staged / "tree", base, sink.digest)
+            return self._keep(staged, sink.digest, written, base)
+
+    def load(
+        self, blob: Readable, *, expect: Descriptor, diff_id: str, limits: LayerLimits
+    ) -> Layer:
+        """Unpack a layer blob from a stranger, and keep the blob.
+
+        It must have the digest, size and diff id it was announced with, and stay within the
+        limits. Raises RegistryError for a blob that lies, LayerTooBig for a bomb.
+        """
+        check_digest(diff_id)
+        compression = COMPRESSIONS.get(expect.media_type)
+        if compression is None:
+            raise RegistryError(f"Layers of the type {expect.media_type!r} are not supported.")
+        with self._disk.lock(f"load-{diff_id}"):
+            known = self.get(diff_id)
+            if known is not None and self._blobs.has(expect):
+                return known
+            with self._blobs.draft() as (file, draft), self._disk.staging() as folder:
+                reader = HashingReader(blob, limit=expect.size, then=file)
+                stream = TarStream(reader, compression, limits)
+                staged = folder / "layer"
+                _new_tree(staged / "tree", 0)
+                try:
+                    files = extract_tar(stream, staged / "tree", base=0, limits=limits)
+                    _judge(reader, stream, expect, diff_id)
+                except BadTar as error:
+                    raise RegistryError(
+                        f"The layer {expect.digest} is refused: {error}.", code="registry.layer"
+                    ) from error
+                file.flush()
+                self._blobs.keep(draft, expect.digest)
+                layer = self._keep(staged, diff_id, Written(stream.size, files), 0)
+            kept = Descriptor(
+                f"application/vnd.oci.image.layer.v1.tar{_OCI_NAMES[compression]}",
+                expect.digest,
+                expect.size,
+            )
+            self._disk.write_json(self._record(diff_id), kept.to_json())
+            return layer
+
+    def blob(self, layer: Layer) -> Descriptor:
+        """The layer as a blob; compressed on first demand, by one caller for all."""
+        known = self._known_blob(layer)
+        if known is not None:
+            return known
+        with self._disk.lock(f"blob-{layer.diff_id}"):
+            known = self._known_blob(layer)
+            return known if known is not None else self._compress(layer)
+
+    def verify(self, layer: Layer) -> bool:
+        """Whether the tree on disk still is the layer. False for one that came as another's tar
+        and was written in another order, unless its blob is intact."""
+        sink = HashingSink()
+        write_tree(layer.tree, sink, base=layer.base, epoch=None)
+        return sink.digest == layer.diff_id
+
+    def _known_blob(self, layer: Layer) -> Descriptor | None:
+        value = read_json(self._record(layer.diff_id))
+        if value is None:
+            return None
+        try:
+            descriptor = Descriptor.from_json(value)
+        except Malformed:
+            return None
+        return descriptor if self._blobs.has(descriptor) else None
+
+    def _compress(self, layer: Layer) -> Descriptor:
+        with self._blobs.draft() as (file, draft):
+            packed = HashingSink(file)
+            gzip = GzipSink(packed)
+            plain = HashingSink(gzip)
+            write_tree(layer.tree, plain, base=layer.base, epoch=None)
+            gzip.close()
+            if plain.digest != layer.diff_id:
+                raise StoreError(
+                    f"The layer {layer.diff_id} is damaged on disk, or its blob was removed.",
+                    hint="Remove it with `prune`, then build or pull it again.",
+                )
+            file.flush()
+            self._blobs.keep(draft, packed.digest)
+        descriptor = Descriptor(OCI_LAYER_GZIP, packed.digest, packed.size)
+        self._disk.write_json(self._record(layer.diff_id), descriptor.to_json())
+        return descriptor
+
+    def _record(self, diff_id: str) -> Path:
+        return self._disk.path("compressed", diff_id, ".json")
+
+    def _keep(self, staged: Path, diff_id: str, written: Written, base: int) -> Layer:
+        """Give a finished layer its name; if another process was first, take that one."""
+        value = {"size": written.size, "files": written.files, "base": base}
+        self._disk.write_json(staged / "layer.json", value)
+        final = self._disk.path("layers", diff_id)
+        for _ in range(3):
+            try:
+                staged.rename(final)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                known = self.get(diff_id)
+                if known is not None:
+                    return known
+                self._set_aside(final)
+                continue
+            return Layer(diff_id, written.size, written.files, final / "tree", base)
+        raise StoreError(f"The layer {diff_id} could not be put into the store.")
+
+    def _set_aside(self, broken: Path) -> None:
+        """Remove a layer whose description a power cut has eaten."""
+        with self._disk.staging() as folder:
+            broken.rename(folder / "broken")
+
+
+def _judge(reader: HashingReader, stream: TarStream, expect: Descriptor, diff_id: str) -> None:
+    if reader.size != expect.size:
+        raise BadTar(f"it is {reader.size} bytes long and not {expect.size}")
+    if reader.digest != expect.digest:
+        raise BadTar(f"its bytes have the digest {reader.digest}")
+    if stream.digest != diff_id:
+        raise BadTar(f"it unpacks to {stream.digest}, its image says {diff_id}")
+
+
+def _new_tree(tree: Path, owner: int) -> None:
+    tree.mkdir(parents=True)
+    tree.chmod(0o755)
+    if owner:
+        os.chown(tree, owner, owner)
+
+
+def _copy(tree: Path, target: Path, base: int, digest: str) -> None:
+    """Copy a tree from another file system: one thread writes the tar, this one unpacks it."""
+    _new_tree(target, base)
+    read_end, write_end = os.pipe()
+    failures: list[Exception] = []
+
+    def write() -> None:
+        try:
+            with os.fdopen(write_end, "wb") as pipe:
+                write_tree(tree, pipe, base=base, epoch=None)
+        except Exception as error:
+            failures.append(error)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    limits = LayerLimits(size=1 << 62, files=1 << 62)
+    try:
+        with os.fdopen(read_end, "rb") as pipe:
+            stream = TarStream(HashingReader(pipe, limit=1 << 62), "none", limits)
+            extract_tar(stream, target, base=base, limits=limits)
+    except (BadTar, LayerTooBig) as error:
+        raise StoreError(f"The layer could not be copied into the store: {error}.") from error
+    finally:
+        writer.join()
+    if failures or stream.digest != digest:
+        raise StoreError("The layer changed while it was copied into the store.")

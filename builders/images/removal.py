@@ -1,0 +1,57 @@
+"""Removing directory trees that strangers shaped: any depth, two open fds, nothing followed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def remove_tree(parent: int, name: bytes) -> None:
+    """Remove the directory ``name`` in ``parent`` and all it holds.
+
+    Directories inside are moved up to the top one before they are emptied, so that
+    neither the stack nor the table of open files grows with the depth.
+    """
+    top = os.open(name, _DIRECTORY, dir_fd=parent)
+    try:
+        while children := os.listdir(top):  # noqa: PTH208 - by fd
+            for child in children:
+                _remove_child(top, child)
+    finally:
+        os.close(top)
+    os.rmdir(name, dir_fd=parent)
+
+
+def remove_path(path: str | os.PathLike[str]) -> None:
+    """Remove a tree by its path, which the caller owns; an absent one is fine."""
+    folder, name = os.path.split(os.fsencode(path))
+    with contextlib.suppress(FileNotFoundError):
+        parent = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_tree(parent, name)
+        finally:
+            os.close(parent)
+
+
+def _remove_child(top: int, child: str) -> None:
+    if _unlinked(top, child):
+        return
+    fd = os.open(child, _DIRECTORY, dir_fd=top)
+    try:
+        for name in os.listdir(fd):  # noqa: PTH208 - by fd
+            if not _unlinked(fd, name):
+                os.rename(name, f".{uuid.uuid4().hex}", src_dir_fd=fd, dst_dir_fd=top)
+    finally:
+        os.close(fd)
+    os.rmdir(child, dir_fd=top)
+
+
+def _unlinked(parent: int, name: str) -> bool:
+    try:
+        os.unlink(name, dir_fd=parent)
+    except (IsADirectoryError, PermissionError):
+        return False
+    return True
