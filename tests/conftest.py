@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
+from typing import Any
 
-# Settings are read when Django is set up, so the home of this test run comes first.
-_HOME = Path(tempfile.mkdtemp(prefix="gantry-test-"))
-_HOME.chmod(0o711)
-os.environ["GANTRY_HOME"] = str(_HOME)
-for _name in [name for name in os.environ if name.startswith("GANTRY_") and name != "GANTRY_HOME"]:
-    del os.environ[_name]
-
-from ciserver.lib.keys import ensure_keys  # noqa: E402
-
-ensure_keys(_HOME / "keys")
-for _folder in ("db", "run", "logs", "repositories", "mirrors"):
-    (_HOME / _folder).mkdir()
-
-import shutil  # noqa: E402
-from typing import Any  # noqa: E402
-
-import pytest  # noqa: E402
+import pytest
 
 
-def pytest_sessionfinish() -> None:
-    shutil.rmtree(_HOME, ignore_errors=True)
+@pytest.fixture(autouse=True)
+def quick_settings(settings: Any) -> None:
+    """The real hasher takes a third of a second for each user, on purpose; and the names of
+    static files are made from a manifest that only ``collectstatic`` writes."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    settings.STORAGES = settings.STORAGES | {
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    }
 
 
 @pytest.fixture

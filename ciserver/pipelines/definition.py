@@ -106,14 +106,18 @@ def parse(text: str) -> Definition:
         return Definition()
     if not isinstance(data, dict):
         raise DefinitionError("expected keys such as 'build' and 'tests'.", place=FILE)
-    for name in data.get("tests") or {}:
-        if not NAME.match(str(name)):
-            message = "a test's name is lower-case letters, digits, '-' and '_'."
-            raise DefinitionError(message, place=f"{FILE}: tests.{name}")
+    _check_names(data.get("tests"))
     try:
         return Definition.model_validate(data)
     except ValidationError as error:
         raise _explained(error) from None
+
+
+def _check_names(tests: object) -> None:
+    for name in tests if isinstance(tests, dict) else ():
+        if not NAME.match(str(name)):
+            message = "a test's name is lower-case letters, digits, '-' and '_'."
+            raise DefinitionError(message, place=f"{FILE}: tests.{name}")
 
 
 def _explained(error: ValidationError) -> DefinitionError:

@@ -1,0 +1,62 @@
+"""Tokens of people, and the audit log."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from ciserver.accounts.models import AuditEntry, Scope, Token
+from tests.conftest import api_as
+
+
+def test_a_tokens_text_is_not_kept(alice: Any) -> None:
+    token, text = Token.make(user=alice, name="laptop", scope=Scope.READ)
+    assert text not in str(token.__dict__)
+    assert Token.objects.find(text) == token
+
+
+def test_an_expired_token_and_one_of_an_inactive_user_are_not_found(alice: Any) -> None:
+    _token, text = Token.make(user=alice, name="old", scope=Scope.READ)
+    Token.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    assert Token.objects.find(text) is None
+    Token.objects.update(expires_at=None)
+    alice.is_active = False
+    alice.save()
+    assert Token.objects.find(text) is None
+
+
+def test_the_api_says_who_the_caller_is(api: Any) -> None:
+    assert api.get("/api/v1/me/").json()["username"] == "alice"
+
+
+def test_without_a_token_the_api_asks_for_one(db: None) -> None:
+    response = APIClient().get("/api/v1/me/")
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+    assert response.headers["Content-Type"] == "application/problem+json"
+
+
+def test_an_unknown_token_is_refused_with_the_next_step(db: None) -> None:
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION="Bearer gantry_wrong")
+    response = client.get("/api/v1/me/")
+    assert response.status_code == 401
+    assert "Make a new one" in response.json()["detail"]
+
+
+def test_a_read_token_may_not_write(alice: Any) -> None:
+    response = api_as(alice, "read").post("/api/v1/projects/", {"slug": "x"}, format="json")
+    assert response.status_code == 403
+    assert "may only read" in response.json()["detail"]
+
+
+def test_the_audit_log_shows_where_it_was_changed(db: None) -> None:
+    for number in range(3):
+        AuditEntry.record(actor="alice", action="test", target=str(number))
+    assert AuditEntry.broken_at() is None
+    changed = AuditEntry.objects.order_by("id")[1]
+    AuditEntry.objects.filter(pk=changed.pk).update(actor="mallory")
+    assert AuditEntry.broken_at() == changed.at

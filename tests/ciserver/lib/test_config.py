@@ -1,0 +1,38 @@
+"""Settings fail loudly and name the variable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ciserver.config import Config, ConfigError
+
+
+def test_everything_has_a_default() -> None:
+    config = Config.from_env({})
+    assert config.home == Path("/var/lib/gantry")
+    assert config.url == "http://127.0.0.1:8000"
+
+
+def test_an_address_that_binds_everywhere_is_reached_on_loopback() -> None:
+    assert Config.from_env({"GANTRY_BIND": "0.0.0.0"}).url == "http://127.0.0.1:8000"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GANTRY_HOME", "relative"),
+        ("GANTRY_PORT", "0"),
+        ("GANTRY_PORT", "x"),
+        ("GANTRY_URL", "ftp://x"),
+        ("GANTRY_EXTRA_CA", "/no/such/file"),
+        ("GANTRY_REGISTRY_MIRRORS", "docker.io"),
+        ("GANTRY_BUILD_CPUS", "nan"),
+        ("GANTRY_BUILD_TIMEOUT", "-1"),
+        ("GANTRY_BUILD_MEMORY_MIB", "1"),
+    ],
+)
+def test_a_value_that_cannot_be_used_names_its_variable(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        Config.from_env({name: value})

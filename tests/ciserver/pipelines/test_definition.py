@@ -1,0 +1,60 @@
+"""gantry.yml: what is understood, and where each mistake is said to be."""
+
+from __future__ import annotations
+
+import pytest
+
+from ciserver.pipelines.definition import DefinitionError, parse
+
+
+def test_an_empty_file_is_the_convention() -> None:
+    definition = parse("")
+    assert definition.tests is None
+    assert definition.build.dockerfile == "Dockerfile"
+
+
+def test_compose_words_are_understood() -> None:
+    test = parse(
+        """
+        tests:
+          unit:
+            stage: test
+            command: ["pytest", "-q"]
+            environment: ["A=1", "B=x=y"]
+            memory: 256m
+            cpus: 0.5
+            timeout: 5m
+        """
+    ).tests["unit"]  # type: ignore[index]
+    assert test.command == ["pytest", "-q"]
+    assert test.environment == {"A": "1", "B": "x=y"}
+    assert test.memory == 256 * 1024**2
+    assert test.timeout == 300
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("tets: {}", "gantry.yml: tets", "did you mean 'tests'?"),
+        ("build: {dockerfle: x}", "gantry.yml: build.dockerfle", "did you mean 'dockerfile'?"),
+        ("tests: {unit: {zzz: 1}}", "gantry.yml: tests.unit.zzz", "known are stage, command"),
+        ("tests: {unit: {memory: lots}}", "gantry.yml: tests.unit.memory", "a size such as 256m"),
+        ("tests: {unit: {timeout: true}}", "gantry.yml: tests.unit.timeout", "a time such as"),
+        ("tests: {unit: {pids: 0}}", "gantry.yml: tests.unit.pids", "greater than or equal to 2"),
+        ("tests: {Unit!: {}}", "gantry.yml: tests.Unit!", "lower-case letters"),
+        ("- a\n- b", "gantry.yml", "expected keys such as"),
+        ("a: [1,\nb: 2", "gantry.yml:2", "expected"),
+        ("tests: {unit: 3}", "gantry.yml: tests.unit", "valid dictionary"),
+        ("tests: 3", "gantry.yml: tests", "valid dictionary"),
+    ],
+)
+def test_a_mistake_names_its_place_and_what_was_expected(text: str, place: str, words: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        parse(text)
+    assert caught.value.place == place
+    assert words in caught.value.message
+
+
+def test_yaml_tags_cannot_make_objects() -> None:
+    with pytest.raises(DefinitionError):
+        parse("!!python/object/apply:os.system ['true']")

@@ -1,0 +1,50 @@
+"""JUnit reports of several writers, and documents that are none."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ciserver.pipelines.junit import ReportError, parse
+
+PYTEST = b"""<?xml version="1.0"?><testsuites><testsuite name="pytest">
+<testcase classname="tests.test_a" name="test_good" time="0.01"/>
+<testcase classname="tests.test_a" name="test_bad" time="0.02"><failure message="assert 1 == 2">
+tests/test_a.py:3</failure></testcase>
+<testcase classname="tests.test_a" name="test_boom">
+<error message="KeyError">trace</error></testcase>
+<testcase classname="tests.test_a" name="test_later"><skipped message="not now"/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_cases_have_outcome_time_and_message() -> None:
+    cases = parse(PYTEST)
+    assert [case.outcome for case in cases] == ["passed", "failed", "error", "skipped"]
+    assert cases[0].seconds == 0.01
+    assert cases[1].message == "assert 1 == 2\ntests/test_a.py:3"
+    assert cases[3].message == "not now"
+
+
+def test_a_single_suite_without_a_wrapper_is_read() -> None:
+    assert parse(b'<testsuite><testcase name="x" time="1,234.5"/></testsuite>')[0].seconds == 1234.5
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"<a>", b"\x00\xff", b"<a/><b/>"])
+def test_what_is_not_xml_is_an_error_in_words(data: bytes) -> None:
+    with pytest.raises(ReportError, match="not XML"):
+        parse(data)
+
+
+def test_a_document_type_is_refused_because_entities_can_grow_without_bound() -> None:
+    bomb = b'<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;">]><a>&y;</a>'
+    with pytest.raises(ReportError, match="document type"):
+        parse(bomb)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_cases_or_an_error(data: bytes) -> None:
+    with contextlib.suppress(ReportError):
+        parse(data)

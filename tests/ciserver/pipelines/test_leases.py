@@ -1,0 +1,110 @@
+"""Leases: one worker at a time, whatever dies."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from ciserver.lib.models import OutboxEntry
+from ciserver.lib.problems import Refused
+from ciserver.pipelines import leases, services
+from ciserver.pipelines.models import MAX_ATTEMPTS, Pipeline, State
+
+
+@pytest.fixture
+def pipeline(project: Any) -> Pipeline:
+    return services.queue(project=project, commit="a" * 40, ref="refs/heads/main", title="First")
+
+
+def expire(pipeline: Pipeline) -> None:
+    past = timezone.now() - timedelta(seconds=1)
+    Pipeline.objects.filter(pk=pipeline.pk).update(lease_until=past)
+
+
+def test_queueing_numbers_within_the_project_and_promises(pipeline: Pipeline) -> None:
+    second = services.queue(project=pipeline.project, commit="b" * 40, ref="refs/heads/main")
+    assert (pipeline.number, second.number) == (1, 2)
+    assert OutboxEntry.objects.filter(topic="pipeline.queued").count() == 2
+
+
+def test_a_pipeline_is_claimed_once(pipeline: Pipeline) -> None:
+    lease = leases.claim(pipeline.pk)
+    assert lease is not None
+    assert lease.fence == 1
+    assert leases.claim(pipeline.pk) is None
+    assert not OutboxEntry.objects.exists()
+
+
+def test_a_living_lease_is_left_alone(pipeline: Pipeline) -> None:
+    leases.claim(pipeline.pk)
+    assert leases.recover() == []
+
+
+def test_the_pipeline_of_a_dead_worker_goes_back_to_the_queue_with_a_new_fence(
+    pipeline: Pipeline,
+) -> None:
+    lease = leases.claim(pipeline.pk)
+    expire(pipeline)
+    assert leases.recover() == [pipeline.pk]
+    pipeline.refresh_from_db()
+    assert pipeline.state == State.QUEUED
+    assert lease is not None
+    assert pipeline.fence > lease.fence
+    assert OutboxEntry.objects.filter(topic="pipeline.queued", object_id=pipeline.pk).exists()
+
+
+def test_after_three_dead_workers_it_fails_and_says_why(pipeline: Pipeline) -> None:
+    for _ in range(MAX_ATTEMPTS):
+        assert leases.claim(pipeline.pk) is not None
+        expire(pipeline)
+        leases.recover()
+    pipeline.refresh_from_db()
+    assert pipeline.state == State.FAILED
+    assert "worker died in each of 3 attempts" in pipeline.reason
+
+
+def test_cancelling_a_queued_pipeline_ends_it_at_once(pipeline: Pipeline) -> None:
+    services.cancel(pipeline=pipeline, by="alice")
+    pipeline.refresh_from_db()
+    assert (pipeline.state, pipeline.reason) == (State.CANCELLED, "Cancelled by alice.")
+    assert leases.claim(pipeline.pk) is None
+
+
+def test_cancelling_a_finished_pipeline_is_refused(pipeline: Pipeline) -> None:
+    services.cancel(pipeline=pipeline, by="alice")
+    with pytest.raises(Refused, match="already ended"):
+        services.cancel(pipeline=pipeline, by="alice")
+
+
+def test_a_running_pipeline_whose_worker_died_after_a_cancel_is_cancelled(
+    pipeline: Pipeline,
+) -> None:
+    leases.claim(pipeline.pk)
+    services.cancel(pipeline=pipeline, by="alice")
+    expire(pipeline)
+    leases.recover()
+    pipeline.refresh_from_db()
+    assert pipeline.state == State.CANCELLED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_heartbeat_sees_a_cancel_within_two_seconds(pipeline: Pipeline) -> None:
+    lease = leases.claim(pipeline.pk)
+    assert lease is not None
+    with leases.Heartbeat(lease) as heart:
+        services.cancel(pipeline=pipeline, by="alice")
+        assert heart.cancel.wait(2.0)
+    assert heart.cancelled_by == "alice"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_heartbeat_notices_that_the_lease_was_taken(pipeline: Pipeline) -> None:
+    lease = leases.claim(pipeline.pk)
+    assert lease is not None
+    with leases.Heartbeat(lease) as heart:
+        Pipeline.objects.filter(pk=pipeline.pk).update(fence=99)
+        assert heart.cancel.wait(2.0)
+    assert heart.cancelled_by == ""

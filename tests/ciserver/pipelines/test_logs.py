@@ -1,0 +1,103 @@
+"""Job logs: what is written is what is read, however it was cut."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ciserver.pipelines.logs import LINE_CAP, LogReader, LogWriter, Position
+
+
+def texts(path: Path, step: int = 1, stream: str = "out") -> list[str]:
+    return [line.text for line in LogReader(path) if (line.step, line.stream) == (step, stream)]
+
+
+def test_lines_come_back_with_number_step_and_stream(tmp_path: Path) -> None:
+    with LogWriter(tmp_path / "a" / "1.log") as log:
+        log.write(1, "out", b"one\ntwo\n")
+        log.write(2, "err", b"three\n")
+        log.say("done")
+    lines = list(LogReader(tmp_path / "a" / "1.log"))
+    assert [(line.number, line.step, line.stream, line.text) for line in lines] == [
+        (1, 1, "out", "one"),
+        (2, 1, "out", "two"),
+        (3, 2, "err", "three"),
+        (4, 0, "sys", "done"),
+    ]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(data=st.binary(max_size=400), cuts=st.lists(st.integers(0, 400), max_size=8))
+def test_any_bytes_cut_anywhere_read_as_their_lines(
+    tmp_path: Path, data: bytes, cuts: list[int]
+) -> None:
+    path = tmp_path / "1.log"
+    bounds = [0, *sorted(cut for cut in cuts if cut <= len(data)), len(data)]
+    with LogWriter(path) as log:
+        for start, end in itertools.pairwise(bounds):
+            log.write(1, "out", data[start:end])
+    whole = data[:-1] if data.endswith(b"\n") else data
+    expected = [part.decode("utf-8", "replace").rstrip("\r") for part in whole.split(b"\n")]
+    assert texts(path) == (expected if data else [])
+
+
+def test_a_reader_goes_on_where_it_was_without_gap_or_repeat(tmp_path: Path) -> None:
+    path = tmp_path / "1.log"
+    seen: list[int] = []
+    position = Position()
+    with LogWriter(path) as log:
+        for number in range(500):
+            log.write(1, "out", b"line %d\n" % number)
+            lines, position = LogReader(path).read(Position.parse(str(position)), size=64)
+            seen += [line.number for line in lines]
+    while lines:
+        lines, position = LogReader(path).read(position)
+        seen += [line.number for line in lines]
+    assert seen == list(range(1, 501))
+
+
+def test_a_line_past_the_cap_is_split_and_nothing_of_it_lost(tmp_path: Path) -> None:
+    path = tmp_path / "1.log"
+    with LogWriter(path) as log:
+        log.write(1, "out", b"x" * (2 * LINE_CAP + 5))
+        log.write(1, "out", b"y\n")
+    assert [len(text) for text in texts(path)] == [LINE_CAP, LINE_CAP, 6]
+
+
+def test_past_the_jobs_cap_the_rest_is_counted_exactly(tmp_path: Path) -> None:
+    path = tmp_path / "1.log"
+    with LogWriter(path, cap=100) as log:
+        for _ in range(30):
+            log.write(1, "out", b"123456789\n")
+    kept = texts(path)
+    note = texts(path, step=0, stream="sys")
+    assert note == [f"[{(30 - len(kept)) * 10} bytes more were written and not kept]"]
+
+
+def test_steps_may_write_from_several_threads(tmp_path: Path) -> None:
+    path = tmp_path / "1.log"
+    with LogWriter(path) as log:
+        threads = [
+            threading.Thread(target=lambda step=step: [log.write(step, "out", b"abc\n")] * 200)
+            for step in range(1, 5)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert {line.text for line in LogReader(path)} == {"abc"}
+
+
+def test_a_log_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
+    assert LogReader(tmp_path / "none.log").read() == ([], Position())
+
+
+@pytest.mark.parametrize("text", ["", "1", "a-b", "-1-5", "1--5"])
+def test_a_position_that_we_did_not_write_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        Position.parse(text)
