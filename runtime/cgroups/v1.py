@@ -1,0 +1,99 @@
+"""Control groups v1, also the hybrid layout (Documentation/admin-guide/cgroup-v1/).
+
+One directory of the same path in each hierarchy. runc is told to keep them at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from runtime.cgroups.usage import Usage, read_fields, read_int, read_pids, read_text
+from runtime.errors import HostError
+
+KILL_ROUNDS = 20
+
+
+class Cgroup:
+    """See runtime.cgroups.Cgroup."""
+
+    def __init__(self, root: Path, path: str) -> None:
+        self._root = root
+        self._path = path
+
+    @property
+    def box(self) -> str:
+        return self._path
+
+    def _at(self, controller: str) -> Path:
+        return self._root / controller / self._path.lstrip("/")
+
+    def _everywhere(self) -> list[Path]:
+        """Its directory in every hierarchy; links such as ``cpu -> cpu,cpuacct`` are no more."""
+        return [
+            Path(entry.path) / self._path.lstrip("/")
+            for entry in os.scandir(self._root)
+            if entry.is_dir(follow_symlinks=False)
+        ]
+
+    def create(self) -> None:
+        for directory in self._everywhere():
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise HostError(f"The cgroup {directory} cannot be made: {error}.") from error
+
+    def usage(self) -> Usage:
+        read, written = self._io_bytes()
+        return Usage(
+            user=read_int(self._at("cpuacct") / "cpuacct.usage_user") / 1e9,
+            system=read_int(self._at("cpuacct") / "cpuacct.usage_sys") / 1e9,
+            peak_memory=read_int(self._at("memory") / "memory.max_usage_in_bytes"),
+            read_bytes=read,
+            written_bytes=written,
+            pids_peak=read_int(self._at("pids") / "pids.peak"),
+        )
+
+    def _io_bytes(self) -> tuple[int, int]:
+        text = read_text(self._at("blkio") / "blkio.throttle.io_service_bytes")
+        read = sum(int(n) for n in re.findall(r"^\S+ Read (\d+)$", text, re.MULTILINE))
+        return read, sum(int(n) for n in re.findall(r"^\S+ Write (\d+)$", text, re.MULTILINE))
+
+    def oom_kills(self) -> int:
+        return read_fields(self._at("memory") / "memory.oom_control").get("oom_kill", 0)
+
+    def pids_refused(self) -> int:
+        return read_fields(self._at("pids") / "pids.events").get("max", 0)
+
+    def processes(self) -> list[int]:
+        return read_pids(self._at("freezer") / "cgroup.procs")
+
+    def kill(self) -> None:
+        """Frozen first: what cannot run cannot fork while it is being killed."""
+        state = self._at("freezer") / "freezer.state"
+        with suppress(OSError):
+            state.write_text("FROZEN")
+        for _ in range(KILL_ROUNDS):
+            for pid in self.processes():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if read_text(state).strip() != "FREEZING":
+                break
+            time.sleep(0.005)  # a process inside a long system call freezes at its end
+        with suppress(OSError):
+            state.write_text("THAWED")
+
+    def remove(self) -> bool:
+        gone = True
+        for directory in self._everywhere():
+            try:
+                directory.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                gone = False
+        return gone

@@ -1,0 +1,116 @@
+"""Control groups v2 (Documentation/admin-guide/cgroup-v2.rst).
+
+Two levels: the outer one is ours and is counted, the inner one (``box``) is made and
+removed by the OCI runtime. crun removes the cgroup that it was given when the container
+ends; the outer one keeps the sums, because v2's counters are hierarchical.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+from runtime.cgroups.usage import Usage, read_fields, read_int, read_pids, read_text
+from runtime.errors import HostError
+
+CONTROLLERS = ("cpu", "memory", "pids", "io", "cpuset")
+NEEDED = ("cpu", "memory", "pids")
+BOX = "box"
+
+
+class Cgroup:
+    """See runtime.cgroups.Cgroup."""
+
+    def __init__(self, root: Path, path: str) -> None:
+        self._root = root
+        self._path = path
+        self._dir = root / path.lstrip("/")
+        self._box = self._dir / BOX
+
+    @property
+    def box(self) -> str:
+        return f"{self._path}/{BOX}"
+
+    def create(self) -> None:
+        self._dir.mkdir(parents=True, exist_ok=True)
+        for directory in [*reversed(self._dir.relative_to(self._root).parents), None]:
+            at = self._root / directory if directory is not None else self._dir
+            _enable_controllers(at)
+
+    def usage(self) -> Usage:
+        cpu = read_fields(self._dir / "cpu.stat")
+        read, written = _io_bytes(read_text(self._dir / "io.stat"))
+        return Usage(
+            user=cpu.get("user_usec", 0) / 1e6,
+            system=cpu.get("system_usec", 0) / 1e6,
+            peak_memory=read_int(self._dir / "memory.peak"),
+            read_bytes=read,
+            written_bytes=written,
+            pids_peak=read_int(self._dir / "pids.peak"),
+        )
+
+    def oom_kills(self) -> int:
+        events = read_fields(self._dir / "memory.events")
+        return max(events.get("oom_kill", 0), events.get("oom_group_kill", 0))
+
+    def pids_refused(self) -> int:
+        """Before Linux 6.11 only the forking task's own cgroup counts this, not its parents."""
+        outer = read_fields(self._dir / "pids.events").get("max", 0)
+        return max(outer, read_fields(self._box / "pids.events").get("max", 0))
+
+    def processes(self) -> list[int]:
+        found = read_pids(self._dir / "cgroup.procs")
+        for directory in self._children():
+            found += read_pids(directory / "cgroup.procs")
+        return found
+
+    def _children(self) -> list[Path]:
+        """Cgroups below, deepest first."""
+        return [Path(at) for at, _, _ in os.walk(self._dir, topdown=False) if Path(at) != self._dir]
+
+    def kill(self) -> None:
+        try:
+            (self._dir / "cgroup.kill").write_text("1")
+        except FileNotFoundError:  # before Linux 5.14
+            for pid in self.processes():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        except OSError:
+            return
+
+    def remove(self) -> bool:
+        for directory in [*self._children(), self._dir]:
+            try:
+                directory.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
+        return True
+
+
+def _enable_controllers(directory: Path) -> None:
+    """Hand the controllers down to the children of ``directory``."""
+    control = directory / "cgroup.subtree_control"
+    have = set(read_text(control).split())
+    offered = set(read_text(directory / "cgroup.controllers").split())
+    for name in CONTROLLERS:
+        if name in have or (name not in offered and name not in NEEDED):
+            continue
+        try:
+            control.write_text(f"+{name}")
+        except OSError as error:
+            if name in NEEDED:
+                raise HostError(
+                    f"The cgroup controller {name} cannot be enabled in {directory}: {error}.",
+                    hint="Run on the host itself, or delegate its controllers to this container.",
+                ) from error
+
+
+def _io_bytes(text: str) -> tuple[int, int]:
+    """Sums over all devices of ``io.stat``: (read, written) bytes."""
+    read = sum(int(n) for n in re.findall(r"\brbytes=(\d+)", text))
+    return read, sum(int(n) for n in re.findall(r"\bwbytes=(\d+)", text))

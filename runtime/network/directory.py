@@ -1,0 +1,114 @@
+"""The directory of one network, with its network namespace and /sys mounted in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from runtime import owner, syscalls
+from runtime.errors import HostError
+from runtime.state import NEW_PREFIX, StateDirectory
+
+OWNER = "owner"
+NETNS = "netns"
+SYSFS = "sysfs"
+RESOLV_CONF = "resolv.conf"
+NUMBERS = 4096
+SYSFS_FLAGS = (
+    syscalls.MOUNT_ATTR_RDONLY
+    | syscalls.MOUNT_ATTR_NOSUID
+    | syscalls.MOUNT_ATTR_NODEV
+    | syscalls.MOUNT_ATTR_NOEXEC
+)
+
+
+def claim(state: StateDirectory) -> tuple[int, Path]:
+    """A number that no other network of this state directory has, and its new directory."""
+    taken = {path.name for path in state.networks_dir.iterdir()}
+    for number in range(NUMBERS):
+        if str(number) in taken:
+            continue
+        new = state.networks_dir / f"{NEW_PREFIX}{owner.token()}-{threading.get_ident()}"
+        new.mkdir(mode=0o711)
+        new.chmod(0o711)
+        (new / OWNER).write_text(owner.token())
+        path = state.networks_dir / str(number)
+        try:
+            new.rename(path)
+        except OSError:  # another process was faster
+            shutil.rmtree(new)
+            continue
+        return number, path
+    raise HostError(
+        f"All {NUMBERS} sandbox networks are in use.", hint="Run `python -m runtime reap`."
+    )
+
+
+def populate(path: Path, *, fresh: bool, inside: Callable[[], None] = lambda: None) -> None:
+    """Mount ``sysfs`` and, for a ``fresh`` network namespace, ``netns``; run ``inside`` in it.
+
+    The work is done by a thread of its own, because entering a namespace is for good. What
+    programs ``inside`` starts are in the namespace too.
+    """
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            if fresh:
+                syscalls.unshare(syscalls.CLONE_NEWNET)
+                (path / NETNS).touch(mode=0o444)
+                source = "/proc/thread-self/ns/net"
+                syscalls.mount(source, path / NETNS, "", syscalls.MS_BIND)
+            _mount_sysfs(path / SYSFS)
+            inside()
+        except BaseException as error:  # handed to the caller below
+            failed.append(error)
+
+    thread = threading.Thread(target=work, name="sandbox-network")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+def _mount_sysfs(at: Path) -> None:
+    """/sys shows the network devices of the namespace in which it was mounted."""
+    at.mkdir(mode=0o755)
+    fd = syscalls.new_mount("sysfs", SYSFS_FLAGS)
+    try:
+        syscalls.move_mount(fd, syscalls.AT_FDCWD, at)
+    finally:
+        os.close(fd)
+
+
+def clear(path: Path) -> None:
+    """Unmount and remove everything of a network's directory; may be repeated."""
+    for name in (SYSFS, NETNS):
+        with suppress(OSError):
+            syscalls.umount2(path / name)
+    for name in (SYSFS, NETNS, RESOLV_CONF):
+        _remove(path / name)
+    _remove(path / OWNER)
+    with suppress(FileNotFoundError):
+        path.rmdir()
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except (IsADirectoryError, PermissionError):
+        path.rmdir()
+
+
+@contextmanager
+def opened(state: StateDirectory) -> Iterator[tuple[int, Path]]:
+    """A claimed directory for the block; its mounts go with it."""
+    number, path = claim(state)
+    try:
+        yield number, path
+    finally:
+        clear(path)

@@ -1,0 +1,132 @@
+"""The one nftables table of sandboxes' networks, as text; pure but for name look-ups in `allow`.
+
+    forward   sandbox -> anywhere: what its own chain allows, then no private address, then yes
+              anywhere -> sandbox: answers only
+    input     sandbox -> the host itself: what its own chain allows, else refused
+    nat       sandbox -> anywhere: masquerade
+
+Every text can be loaded any number of times, in one transaction, and leaves the chains of
+other living networks as they are.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runtime.errors import SpecError
+
+TABLE = "inet gantry"
+DEVICE_PREFIX = "gtw"
+
+# IANA's special-purpose registry (RFC 6890 and its successors), multicast and reserved space.
+PRIVATE = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/3",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """A destination outside the rules: a network and a port (None: any)."""
+
+    network: ipaddress.IPv4Network
+    port: int | None = None
+
+    def rules(self) -> list[str]:
+        address = f"ip daddr {self.network}"
+        if self.port is None:
+            return [f"{address} accept"]
+        return [f"{address} {proto} dport {self.port} accept" for proto in ("tcp", "udp")]
+
+
+def parse_allow(text: str) -> list[Allowed]:
+    """``HOST``, ``HOST:PORT``, ``NET/BITS`` or ``NET/BITS:PORT``; a name is looked up now.
+
+    Raises SpecError when it cannot be read or the name is unknown.
+    """
+    place, colon, port_text = text.strip().rpartition(":")
+    if not colon:
+        place, port_text = text.strip(), ""
+    if port_text and not (port_text.isdecimal() and 0 < int(port_text) < 65536):
+        raise SpecError(f"{text!r} is no destination to allow: {port_text!r} is no port.")
+    port = int(port_text) if port_text else None
+    try:
+        return [Allowed(ipaddress.IPv4Network(place, strict=False), port)]
+    except ValueError:
+        return [Allowed(network, port) for network in _look_up(text, place)]
+
+
+def _look_up(text: str, name: str) -> list[ipaddress.IPv4Network]:
+    try:
+        found = socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise SpecError(
+            f"{text!r} is no destination to allow: {name!r} cannot be looked up.",
+            hint="Write it as HOST, HOST:PORT, NET/BITS or NET/BITS:PORT.",
+        ) from error
+    return [ipaddress.IPv4Network(address) for address in sorted({f"{e[4][0]}" for e in found})]
+
+
+def open_script(device: str, allowed: Sequence[Allowed]) -> str:
+    """nft commands that let ``device``'s network out, by the rules of this module."""
+    chain = f"{TABLE} {device}"
+    lines = [
+        f"add table {TABLE}",
+        f"add map {TABLE} networks {{ type ifname : verdict; }}",
+        *_chain("from_sandbox"),
+        *_chain("forward", "type filter hook forward priority filter - 5; policy accept;"),
+        *_chain("input", "type filter hook input priority filter - 5; policy accept;"),
+        *_chain("nat", "type nat hook postrouting priority srcnat; policy accept;"),
+        f"add rule {TABLE} from_sandbox ct state established,related accept",
+        f"add rule {TABLE} from_sandbox iifname vmap @networks",
+        f'add rule {TABLE} forward iifname "{DEVICE_PREFIX}*" jump from_sandbox',
+        f'add rule {TABLE} forward iifname "{DEVICE_PREFIX}*" {_not_private()}',
+        f'add rule {TABLE} forward iifname "{DEVICE_PREFIX}*" meta nfproto ipv6 drop',
+        f'add rule {TABLE} forward oifname "{DEVICE_PREFIX}*" ct state established,related accept',
+        f'add rule {TABLE} forward oifname "{DEVICE_PREFIX}*" drop',
+        f'add rule {TABLE} input iifname "{DEVICE_PREFIX}*" jump from_sandbox',
+        f'add rule {TABLE} input iifname "{DEVICE_PREFIX}*" {REFUSE}',
+        f'add rule {TABLE} nat iifname "{DEVICE_PREFIX}*" oifname != "{DEVICE_PREFIX}*" masquerade',
+        f"add chain {chain}",
+        f"flush chain {chain}",
+        *(f"add rule {chain} {rule}" for each in allowed for rule in each.rules()),
+        f'add element {TABLE} networks {{ "{device}" : jump {device} }}',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+# An answer, not silence: a forbidden connection fails at once instead of timing out.
+REFUSE = "reject with icmpx type admin-prohibited"
+
+
+def _not_private() -> str:
+    return f"ip daddr {{ {', '.join(PRIVATE)} }} {REFUSE}"
+
+
+def _chain(name: str, hook: str = "") -> list[str]:
+    body = f" {{ {hook} }}" if hook else ""
+    return [f"add chain {TABLE} {name}{body}", f"flush chain {TABLE} {name}"]
+
+
+def close_script(device: str) -> str:
+    """nft commands that forget ``device``'s network."""
+    return (
+        f'delete element {TABLE} networks {{ "{device}" }}\n'
+        f"flush chain {TABLE} {device}\n"
+        f"delete chain {TABLE} {device}\n"
+    )

@@ -1,0 +1,155 @@
+"""Starts programs of the host: the only module of this package that uses subprocess."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import HostError
+
+# What the OCI runtime, ip and nft get to see of the caller's environment.
+HOST_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+}
+
+# Signals are ignored: a Ctrl-C or a stop of the whole group must not take the watcher first.
+WATCHER = 'trap "" INT TERM HUP; read -r _; exec "$@"'
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program with its arguments, as a value; ``input`` goes to its stdin."""
+
+    args: tuple[str, ...]
+    input: bytes = b""
+
+    def describe(self) -> str:
+        return " ".join(self.args)
+
+
+@dataclass(slots=True)
+class Piped:
+    """A running program whose stdout and stderr are read by the caller, who closes both."""
+
+    process: subprocess.Popen[bytes]
+    stdout: int
+    stderr: int
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Exit code as a shell would say it (128 + signal), or None after ``timeout`` seconds."""
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        return code if code >= 0 else 128 - code
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def close(self) -> None:
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def start(command: Command, *, cwd: Path | None = None) -> Piped:
+    """Start ``command`` with an empty stdin, only fds 0-2 open, in a session of its own."""
+    process = subprocess.Popen(
+        command.args,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=HOST_ENVIRONMENT,
+        cwd=cwd or "/",
+        close_fds=True,
+        start_new_session=True,
+        bufsize=0,
+    )
+    assert process.stdout is not None and process.stderr is not None  # noqa: S101
+    return Piped(process, process.stdout.fileno(), process.stderr.fileno())
+
+
+def run(command: Command, *, timeout: float = 30.0) -> str:
+    """Run ``command`` to its end and return its stdout. Raises HostError with its own words."""
+    try:
+        done = subprocess.run(
+            command.args,
+            input=command.input,
+            capture_output=True,
+            env=HOST_ENVIRONMENT,
+            cwd="/",
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise HostError(
+            f"The program {command.args[0]} is not installed.",
+            hint="Install it from the distribution's packages.",
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise HostError(f"{command.args[0]} did not end within {timeout:g} s.") from error
+    if done.returncode != 0:
+        words = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+        raise HostError(f"{command.args[0]} failed: {words}")
+    return done.stdout.decode(errors="replace")
+
+
+class Holder:
+    """A child that lives until its pipe is closed: ``cat`` started through ``wrapper``."""
+
+    def __init__(self, wrapper: Sequence[str]) -> None:
+        self._process = subprocess.Popen(
+            (*wrapper, "cat"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=HOST_ENVIRONMENT,
+            cwd="/",
+            bufsize=0,
+        )
+
+    def __enter__(self) -> int:
+        """The child's pid, once the wrapper has done its work (an echo proves that cat runs)."""
+        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101
+        self._process.stdin.write(b"x")
+        if self._process.stdout.read(1) != b"x":
+            self.__exit__()
+            raise HostError(f"{self._process.args!r} could not be started.")
+        return self._process.pid
+
+    def __exit__(self, *_: object) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._process.wait()
+
+
+def start_on_our_death(command: Command) -> int:
+    """Arrange for ``command`` to be run when this process is gone, however it goes.
+
+    A shell holds the read end of a pipe whose only write end is ours; the kernel
+    closes ours with us. Returns the write end, which the caller keeps open (closing
+    it also runs the command).
+    """
+    read_end, write_end = os.pipe()
+    try:
+        subprocess.Popen(
+            ("/bin/sh", "-c", WATCHER, "gantry-watcher", *command.args),
+            stdin=read_end,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=HOST_ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+        )
+    finally:
+        os.close(read_end)
+    return write_end

@@ -1,0 +1,92 @@
+"""Removes what dead owners left: processes, cgroups, mounts, networks, directories.
+
+Runs when a worker dies (runtime.watcher), at each start and now and then. Whatever has a
+living owner is not touched; two reapers take turns.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from runtime import cgroups, owner
+from runtime.network import directory, egress, firewall
+from runtime.sandbox import remove_cgroup
+from runtime.snapshots import overlay
+from runtime.state import Box, StateDirectory
+
+
+def reap(state: StateDirectory) -> list[str]:
+    """Remove what is dead; one sentence for each thing that was. Needs root."""
+    with _turn(state):
+        done = [_reap_box(box) for box in state.boxes() if not owner.is_alive(box.record.owner)]
+        for path in state.abandoned():
+            shutil.rmtree(path, ignore_errors=True)
+            done.append(f"removed the unfinished directory {path.name}")
+        done += [_reap_network(path) for path in _dead_networks(state)]
+        done += [f"unmounted {target}" for target in overlay.unmount_dead()]
+    return done
+
+
+@contextmanager
+def _turn(state: StateDirectory) -> Iterator[None]:
+    with (state.root / "reap.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _reap_box(box: Box) -> str:
+    """The OCI runtime first: it may be about to make the container."""
+    for pid in _runtimes_of(box):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    cgroup = cgroups.open_cgroup(box.record.cgroup_name)
+    cgroup.kill()
+    if not remove_cgroup(cgroup):
+        return f"sandbox {box.record.id} has processes that do not die; it is tried again later"
+    cgroups.remove_parent(box.record.cgroup_parent)
+    for entry in os.scandir(box.path):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        elif entry.name != "record.json":
+            Path(entry.path).unlink(missing_ok=True)
+    (box.path / "record.json").unlink(missing_ok=True)
+    box.path.rmdir()
+    return f"removed sandbox {box.record.id}"
+
+
+def _runtimes_of(box: Box) -> list[int]:
+    """Pids of OCI runtimes that were started for ``box``, by their --root argument."""
+    marker = b"--root\0" + os.fsencode(box.oci_root) + b"\0"
+    found = []
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdecimal():
+            continue
+        with suppress(OSError):
+            if marker in Path(entry.path, "cmdline").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
+def _dead_networks(state: StateDirectory) -> list[Path]:
+    found = []
+    for path in sorted(state.networks_dir.iterdir()):
+        try:
+            alive = owner.is_alive((path / directory.OWNER).read_text())
+        except OSError:
+            alive = False
+        if not alive:
+            found.append(path)
+    return found
+
+
+def _reap_network(path: Path) -> str:
+    if path.name.isdecimal() and (path / directory.NETNS).exists():
+        egress.remove(f"{firewall.DEVICE_PREFIX}{path.name}")
+    directory.clear(path)
+    return f"removed network {path.name}"

@@ -1,0 +1,140 @@
+"""What is on disk about sandboxes, so that a crash can be reaped.
+
+    root/networks/<n>/            see runtime.network
+    root/boxes/<id>/record.json   who owns it, its cgroup
+                    config.json   the OCI bundle
+                    oci/  oci.log the OCI runtime's own state
+                    hosts hostname resolv.conf                 bind-mounted into /etc
+
+A record is there before anything that would have to be removed. Directories are 0711:
+the sandbox's root, another user on the host, has to walk through them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from runtime import owner
+from runtime.cgroups import CgroupName
+from runtime.errors import SpecError
+
+RECORD = "record.json"
+NEW_PREFIX = ".new-"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of one sandbox from outside."""
+
+    id: str
+    owner: str
+    cgroup: str
+    cgroup_parent: str
+    started: float
+    command: str
+
+    @property
+    def cgroup_name(self) -> CgroupName:
+        return CgroupName(self.cgroup, self.cgroup_parent)
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """The directory of one sandbox, which is its OCI bundle too."""
+
+    path: Path
+    record: Record
+
+    @property
+    def oci_root(self) -> Path:
+        return self.path / "oci"
+
+    @property
+    def oci_log(self) -> Path:
+        return self.path / "oci.log"
+
+
+class StateDirectory:
+    """The directory that holds the sandboxes of one installation; made if it is missing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.boxes_dir = root / "boxes"
+        self.networks_dir = root / "networks"
+        for directory in (root, self.boxes_dir, self.networks_dir):
+            directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+            if directory.stat().st_mode & 0o111 != 0o111:
+                directory.chmod(0o711)
+
+    @contextmanager
+    def open_box(self, id: str, *, parent: str, command: str) -> Iterator[Box]:
+        """A new box; its directory is removed at the end. Raises SpecError for an id in use."""
+        record = Record(
+            id=id,
+            owner=owner.token(),
+            cgroup=f"{id}-{secrets.token_hex(4)}",
+            cgroup_parent=parent,
+            started=time.time(),
+            command=command[:200],
+        )
+        box = Box(self.boxes_dir / id, record)
+        self._make(box)
+        try:
+            yield box
+        finally:
+            self.remove(box)
+
+    def _make(self, box: Box) -> None:
+        """Filled beside its place, then renamed: no box is ever seen without its record."""
+        new = self.boxes_dir / f"{NEW_PREFIX}{box.record.owner}-{box.record.id}"
+        new.mkdir(mode=0o711)
+        new.chmod(0o711)
+        (new / RECORD).write_text(json.dumps(asdict(box.record)))
+        try:
+            new.rename(box.path)
+        except OSError as error:
+            shutil.rmtree(new)
+            raise SpecError(f"A sandbox called {box.record.id} exists already.") from error
+
+    def remove(self, box: Box) -> None:
+        """The record goes last, so that a crash in the middle leaves a box to be reaped."""
+        for entry in os.scandir(box.path):
+            if entry.name == RECORD:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                Path(entry.path).unlink()
+        (box.path / RECORD).unlink(missing_ok=True)
+        box.path.rmdir()
+
+    def boxes(self) -> list[Box]:
+        """Every sandbox on record, living and dead."""
+        found = []
+        for path in sorted(self.boxes_dir.iterdir()):
+            try:
+                record = Record(**json.loads((path / RECORD).read_text()))
+            except (OSError, ValueError, TypeError):
+                continue  # being made or removed just now, or see abandoned()
+            found.append(Box(path, record))
+        return found
+
+    def abandoned(self) -> list[Path]:
+        """Directories of boxes that have no record, and whose maker is gone."""
+        found = []
+        for path in sorted(self.boxes_dir.iterdir()):
+            if path.name.startswith(NEW_PREFIX):
+                maker = path.name.removeprefix(NEW_PREFIX).partition("-")[0]
+                if not owner.is_alive(maker):
+                    found.append(path)
+            elif not any(path.iterdir()):
+                found.append(path)
+        return found

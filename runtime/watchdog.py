@@ -1,0 +1,119 @@
+"""Ends a sandbox that overruns, and says which limit it was."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Protocol
+
+from runtime.spec import MIB, Limits, Outcome
+
+TICK = 0.1
+PIDS_PATIENCE = 1.0  # seconds of refused forks without a pause: a bomb, not a busy `make -j`
+STUCK = 1.0  # seconds after a kill before the OCI runtime itself is killed
+
+
+class Killable(Protocol):
+    """The cgroup, as far as a watchdog needs it."""
+
+    def oom_kills(self) -> int: ...
+    def pids_refused(self) -> int: ...
+    def kill(self) -> None: ...
+
+
+class Running(Protocol):
+    """The OCI runtime's own process."""
+
+    def kill(self) -> None: ...
+
+
+class Watchdog:
+    """A thread that looks every 100 ms, between ``with`` and its end.
+
+    It kills for memory (v1 kills one process of many; v2 the group), for a fork bomb, for
+    wall time and for cancellation; ``end`` is for limits that others see. The first reason
+    counts. Killing is repeated until the block ends: a container that was just being made
+    at the first kill does not slip through.
+    """
+
+    def __init__(
+        self, limits: Limits, cgroup: Killable, running: Running, cancel: threading.Event | None
+    ) -> None:
+        self._limits = limits
+        self._cgroup = cgroup
+        self._running = running
+        self._cancel = cancel
+        self._started = time.monotonic()
+        self._done = threading.Event()
+        self._lock = threading.Lock()
+        self._verdict: tuple[Outcome, str] | None = None
+        self._killed_at = 0.0
+        self._refused = 0
+        self._refused_since: float | None = None
+        self._thread = threading.Thread(target=self._loop, name="sandbox-watchdog", daemon=True)
+
+    def __enter__(self) -> Watchdog:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def end(self, outcome: Outcome, detail: str) -> None:
+        """Kill the sandbox for this reason, unless another was first."""
+        with self._lock:
+            if self._verdict is None:
+                self._verdict = (outcome, detail)
+                self._killed_at = time.monotonic()
+        self._cgroup.kill()
+
+    def verdict(self, exit_code: int) -> tuple[Outcome, str]:
+        """(outcome, detail) once the process has ended with ``exit_code``."""
+        self._done.set()
+        self._thread.join()
+        if self._verdict is not None:
+            return self._verdict
+        if self._cgroup.oom_kills():
+            return Outcome.OOM, self._memory_words()
+        if exit_code != 0 and self._cgroup.pids_refused():
+            return Outcome.PIDS, self._pids_words()
+        return Outcome.EXITED, ""
+
+    def _loop(self) -> None:
+        while not self._done.wait(TICK):
+            if self._verdict is None:
+                self._look(time.monotonic())
+            else:
+                self._cgroup.kill()
+                if time.monotonic() - self._killed_at > STUCK:
+                    self._running.kill()
+
+    def _look(self, now: float) -> None:
+        limits = self._limits
+        if self._cancel is not None and self._cancel.is_set():
+            self.end(Outcome.CANCELLED, "cancelled")
+        elif limits.timeout is not None and now - self._started >= limits.timeout:
+            self.end(Outcome.TIMEOUT, f"time limit of {limits.timeout:g} s reached")
+        elif limits.memory is not None and self._cgroup.oom_kills():
+            self.end(Outcome.OOM, self._memory_words())
+        elif limits.pids is not None and self._is_bomb(now):
+            self.end(Outcome.PIDS, self._pids_words())
+
+    def _is_bomb(self, now: float) -> bool:
+        refused = self._cgroup.pids_refused()
+        if refused == self._refused:
+            self._refused_since = None
+            return False
+        self._refused = refused
+        if self._refused_since is None:
+            self._refused_since = now
+        return now - self._refused_since >= PIDS_PATIENCE
+
+    def _memory_words(self) -> str:
+        if self._limits.memory is None:
+            return "the host ran out of memory"
+        return f"memory limit of {self._limits.memory / MIB:g} MiB reached"
+
+    def _pids_words(self) -> str:
+        return f"limit of {self._limits.pids} processes reached"
