@@ -185,8 +185,8 @@ def _end(running: process.Piped, cgroup: cgroups.Cgroup) -> None:
 def _write_bundle(
     spec: SandboxSpec, box: Box, cgroup_path: str, network: NetworkHandle | None
 ) -> None:
-    hosts = _write(box.path / "hosts", etc_hosts(spec.hostname))
-    hostname = _write(box.path / "hostname", f"{spec.hostname}\n")
+    hosts = _write(box.path / "hosts", etc_hosts(spec.hostname), spec.ids.base)
+    hostname = _write(box.path / "hostname", f"{spec.hostname}\n", spec.ids.base)
     resolv_conf = network.resolv_conf if network else _write(box.path / "resolv.conf", "")
     around = bundle.Surroundings(
         cgroup_path=cgroup_path,
@@ -208,9 +208,10 @@ def etc_hosts(hostname: str) -> str:
     )
 
 
-def _write(path: Path, text: str) -> Path:
+def _write(path: Path, text: str, uid: int = 0) -> Path:
     path.write_text(text)
     path.chmod(0o644)
+    os.chown(path, uid, uid)
     return path
 
 

@@ -95,7 +95,7 @@ def inside_commands(device: str, host_side: str, inside: str, mtu: int) -> list[
         f"link add eth0 mtu {mtu} type veth peer name {device} mtu {mtu} netns {host_netns}",
         f"addr add {inside}/30 dev eth0",
         "link set eth0 up",
-        f"route add default via {host_side} onlink",
+        f"route add default via {host_side} dev eth0",
     ]
 
 

@@ -21,7 +21,8 @@ from runtime.errors import SpecError
 TABLE = "inet gantry"
 DEVICE_PREFIX = "gtw"
 
-# IANA's special-purpose registry (RFC 6890 and its successors), multicast and reserved space.
+# IANA's special-purpose registry (RFC 6890 and its successors), multicast and reserved space;
+# without the documentation networks: no route leads there unless someone means it.
 PRIVATE = (
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -30,12 +31,8 @@ PRIVATE = (
     "169.254.0.0/16",
     "172.16.0.0/12",
     "192.0.0.0/24",
-    "192.0.2.0/24",
-    "192.88.99.0/24",
     "192.168.0.0/16",
     "198.18.0.0/15",
-    "198.51.100.0/24",
-    "203.0.113.0/24",
     "224.0.0.0/3",
 )
 

@@ -1,0 +1,242 @@
+"""``python -m runtime run|list|reap|check``: sandboxes without a server."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from runtime import cgroups, host, hostroot, owner
+from runtime.errors import SandboxError, SpecError
+from runtime.network import open_network
+from runtime.reap import reap
+from runtime.sandbox import Stream, run
+from runtime.snapshots import LowerDir, mount_rootfs
+from runtime.spec import (
+    ID_RANGE_SIZE,
+    IdRange,
+    Limits,
+    Mount,
+    Network,
+    Outcome,
+    Receipt,
+    SandboxSpec,
+    User,
+)
+from runtime.state import StateDirectory
+
+OURS = 125  # the exit code of docker, podman and runc for "the sandbox itself failed"
+DEFAULT_IDS = 2_000_000_000  # above what distributions and systemd-nspawn hand out
+UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: that of the command; 137 when it was killed; 125 when it could not be run."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.function(arguments))
+    except SandboxError as error:
+        print(f"runtime: {error}", file=sys.stderr)
+        return OURS
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m runtime", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--state", type=Path, default=default_state(), metavar="DIR")
+    _add_run(commands.add_parser("run", parents=[common], help="run a command in a sandbox"))
+    for name, function, text in (
+        ("list", _list, "show the sandboxes on record"),
+        ("reap", _reap, "remove what dead owners left"),
+        ("check", _check, "say what this machine lacks for sandboxes"),
+    ):
+        command = commands.add_parser(name, parents=[common], help=text)
+        command.set_defaults(function=function)
+    return parser
+
+
+def default_state() -> Path:
+    return Path(os.environ.get("GANTRY_HOME", "/var/lib/gantry")) / "sandboxes"
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(function=_run)
+    parser.add_argument("--memory", type=parse_size, metavar="64m", help="swap included")
+    parser.add_argument("--cpus", type=float, metavar="0.5")
+    parser.add_argument("--pids", type=int, metavar="32")
+    parser.add_argument("--timeout", type=float, metavar="10", help="seconds of wall time")
+    parser.add_argument("--output", type=parse_size, metavar="64m", help="bytes of both streams")
+    parser.add_argument("--network", choices=[n.value for n in Network], default="none")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="HOST[:PORT]", help="with egress"
+    )
+    parser.add_argument(
+        "--rootfs", type=Path, metavar="DIR", help="default: the host's /usr and nothing else of it"
+    )
+    parser.add_argument(
+        "--rootfs-base", type=int, default=0, metavar="UID", help="owner of DIR's root"
+    )
+    parser.add_argument(
+        "--ids", type=int, default=DEFAULT_IDS, metavar="UID", help="host id of root"
+    )
+    parser.add_argument("--user", type=parse_user, default=User(), metavar="UID[:GID]")
+    parser.add_argument("--workdir", default="/", metavar="DIR")
+    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--hostname", default="sandbox")
+    parser.add_argument("--read-only", action="store_true", help="no writing outside /tmp and /dev")
+    parser.add_argument("--receipt", type=Path, metavar="FILE", help="write the receipt as JSON")
+    parser.add_argument("command", nargs="+", metavar="-- CMD")
+
+
+def parse_size(text: str) -> int:
+    """``64m`` as docker reads it: a number and b, k, m or g (powers of 1024)."""
+    found = re.fullmatch(r"(\d+)([bkmg]?)", text.lower().removesuffix("ib"))
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 64m or 1g")
+    return int(found[1]) * UNITS[found[2]]
+
+
+def parse_user(text: str) -> User:
+    uid, _, gid = text.partition(":")
+    if not uid.isdecimal() or not (gid or "0").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not UID or UID:GID in numbers")
+    return User(uid=int(uid), gid=int(gid or uid))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if missing := host.check():
+        raise SandboxError(missing[0])
+    state = StateDirectory(arguments.state)
+    cancel = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: cancel.set())
+    ids = _id_range(arguments.ids)
+    kind = Network(arguments.network)
+    with ExitStack() as stack:
+        rootfs, mounts = stack.enter_context(_rootfs(arguments, state, ids))
+        network = stack.enter_context(open_network(kind, state=state, allow=arguments.allow))
+        spec = SandboxSpec(
+            id=rootfs.parent.name,
+            rootfs=rootfs,
+            args=tuple(arguments.command),
+            ids=ids,
+            env=_environment(arguments.env),
+            cwd=arguments.workdir,
+            user=arguments.user,
+            hostname=arguments.hostname,
+            limits=Limits(
+                memory=arguments.memory,
+                cpus=arguments.cpus,
+                pids=arguments.pids,
+                timeout=arguments.timeout,
+                output=arguments.output,
+            ),
+            mounts=mounts,
+            network=kind,
+            netns=network.netns if network else None,
+            read_only=arguments.read_only,
+        )
+        receipt = run(spec, state=state, on_output=_print, cancel=cancel)
+    _tell(receipt, arguments.receipt)
+    return receipt.exit_code
+
+
+def _id_range(base: int) -> IdRange:
+    try:
+        return IdRange(base)
+    except ValueError as error:
+        raise SpecError(f"{error}.".capitalize()) from error
+
+
+@contextmanager
+def _rootfs(
+    arguments: argparse.Namespace, state: StateDirectory, ids: IdRange
+) -> Iterator[tuple[Path, tuple[Mount, ...]]]:
+    """A writable view of the asked directory; what is written is thrown away."""
+    home = state.root / "scratch" / f"run-{secrets.token_hex(4)}"
+    scratch = home / "layers"
+    for directory in (home.parent, home, scratch):
+        directory.mkdir(exist_ok=True)
+        directory.chmod(0o711)
+    try:
+        mounts: tuple[Mount, ...] = ()
+        lower, base = arguments.rootfs, arguments.rootfs_base
+        if lower is None:
+            lower, base = home / "hostroot", 0
+            lower.mkdir()
+            mounts = hostroot.make(lower)
+        elif not lower.is_dir():
+            raise SpecError(f"The root file system {lower} is no directory.")
+        layers = [LowerDir(lower.absolute(), base)]
+        with mount_rootfs(layers, ids=ids, scratch=scratch, target=home / "root") as rootfs:
+            yield rootfs.path, mounts
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _environment(pairs: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        found[name] = value if equals else os.environ.get(name, "")
+    return found
+
+
+def _print(stream: Stream, data: bytes) -> None:
+    out = sys.stdout.buffer if stream is Stream.STDOUT else sys.stderr.buffer
+    out.write(data)
+    out.flush()
+
+
+def _tell(receipt: Receipt, file: Path | None) -> None:
+    if receipt.outcome is not Outcome.EXITED:
+        print(f"killed: {receipt.detail}", file=sys.stderr)
+    elif receipt.detail:
+        print(f"runtime: {receipt.detail}", file=sys.stderr)
+    if file is not None:
+        file.write_text(json.dumps(asdict(receipt), indent=2) + "\n")
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    for box in StateDirectory(arguments.state).boxes():
+        record = box.record
+        state = "running" if owner.is_alive(record.owner) else "dead"
+        count = len(cgroups.open_cgroup(record.cgroup_name).processes())
+        pid = record.owner.partition(".")[0]
+        print(f"{record.id}\t{state}\towner {pid}\t{count} processes\t{record.command}")
+    return 0
+
+
+def _reap(arguments: argparse.Namespace) -> int:
+    for sentence in reap(StateDirectory(arguments.state)):
+        print(sentence)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    missing = host.check()
+    for sentence in (*missing, *host.notes()):
+        print(sentence)
+    if missing:
+        return 1
+    runtime = host.oci_runtime()
+    version = "v2" if host.cgroup_version() is host.CgroupVersion.V2 else "v1"
+    print(
+        f"Ready: sandboxes run by {runtime.path} with cgroups {version}, {ID_RANGE_SIZE} ids each."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

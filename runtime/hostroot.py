@@ -1,0 +1,55 @@
+"""A root file system made from the host's own programs, for ``python -m runtime run`` without
+``--rootfs``.
+
+Not a view of the host's ``/``: only /usr, read-only, and the few files of /etc without which
+programs do not start. No /root, /home, /var, /etc/shadow, keys or settings can be seen.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from runtime.spec import BindMount, Mount
+
+LINKED = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
+ETC = (
+    "alternatives",
+    "bash.bashrc",
+    "group",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "nsswitch.conf",
+    "passwd",
+    "protocols",
+    "services",
+    "ssl/certs",
+)
+DIRECTORIES = ("home", "mnt", "root", "run", "tmp", "usr", "var/tmp")
+
+
+def make(target: Path, host: Path = Path("/")) -> tuple[Mount, ...]:
+    """Fill the empty directory ``target``; returns the mounts that complete it."""
+    target.chmod(0o755)
+    for name in DIRECTORIES:
+        (target / name).mkdir(parents=True)
+        (target / name).chmod(0o1777 if name.endswith("tmp") else 0o755)
+    for name in LINKED:
+        if (host / name).is_symlink():
+            (target / name).symlink_to(f"usr/{name}")
+    for name in ETC:
+        _copy(host / "etc" / name, target / "etc" / name)
+    return (BindMount(source=host / "usr", target="/usr"),)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Links stay links; what a link leads to outside /usr and /etc is simply not there."""
+    if not source.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copy2(source, target)
