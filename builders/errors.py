@@ -6,6 +6,7 @@
     │   ├── ContextError         missing COPY source, unreadable path, bad .dockerignore
     │   ├── ImageNotFound        FROM names an image nobody has
     │   └── StepFailed           a RUN ended badly: carries its receipt and last lines
+    ├── BuildCancelled       somebody asked for it; nothing is wrong
     └── ServiceError         whoever runs Gantry: exit code 2
         ├── RegistryError        registry unreachable, refused or lied
         └── StoreError           our disk, a mount, a corrupt layer
@@ -34,7 +35,9 @@ class BuildError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.place}: {self.message}" if self.place else self.message
-        return f"{text} {self.hint}" if self.hint else text
+        if not self.hint:
+            return text
+        return f"{text}{'' if text.endswith(('.', '?', '!')) else '.'} {self.hint}"
 
 
 class UserError(BuildError):
@@ -62,6 +65,10 @@ class StepFailed(UserError):
         super().__init__(message, place=place, hint=hint)
         self.receipt = receipt
         self.tail = tail
+
+
+class BuildCancelled(BuildError):
+    code = "build.cancelled"
 
 
 class ServiceError(BuildError):

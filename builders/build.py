@@ -1,0 +1,195 @@
+"""The story of a build: Dockerfile -> plan -> stages -> images."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from builders.cache import StepCache
+from builders.context import Context
+from builders.context.ignore import MAX_BYTES as MAX_IGNORE
+from builders.context.ignore import Ignore
+from builders.context.tree import ContextTree, read_file
+from builders.dockerfile import parse_dockerfile, parse_trigger
+from builders.dockerfile.instructions import Instruction
+from builders.dockerfile.parse import MAX_BYTES as MAX_DOCKERFILE
+from builders.errors import DockerfileError
+from builders.events import BuildListener, StepInfo, StepResult
+from builders.images.store import Image, Store
+from builders.networks import LazyNetwork
+from builders.plan import SCRATCH, Plan, host_platform, make_plan, platform_args
+from builders.stages import Bases, Resolve, Stages
+from builders.steps.bench import Bench
+from builders.steps.state import StageState, timestamp
+from runtime.spec import IdRange, Limits, Network
+from runtime.state import StateDirectory
+
+__all__ = ["BuildListener", "BuildRequest", "StepInfo", "StepResult", "build"]
+
+_CANCEL_POLL = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """All that one build is asked. Its images depend on nothing else.
+
+    ``targets`` are stage names, None the last stage. ``epoch`` (seconds) is the
+    images' creation time, the commit's. ``scope`` is the cache lane that is
+    written, ``also_read`` are lanes that are read too. ``extra_ca`` is a bundle of
+    the machine's certificates and ``step_env`` are variables that RUN steps see;
+    neither leaves a trace in image or cache key. ``parent`` names a cgroup.
+    """
+
+    context: Context
+    ids: IdRange
+    dockerfile: str = "Dockerfile"
+    dockerfile_data: bytes | None = None
+    targets: tuple[str | None, ...] = (None,)
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    epoch: int = 0
+    limits: Limits = field(default_factory=Limits)
+    network: Network = Network.EGRESS
+    egress_allow: Sequence[str] = ()
+    scope: str = "default"
+    also_read: Sequence[str] = ()
+    no_cache: bool = False
+    extra_ca: Path | None = None
+    step_env: Mapping[str, str] = field(default_factory=dict)
+    parent: str = ""
+    parallel: int = field(default_factory=lambda: os.cpu_count() or 1)
+
+
+def build(
+    request: BuildRequest,
+    *,
+    store: Store,
+    state: StateDirectory,
+    resolve: Resolve,
+    listener: BuildListener,
+    cancel: threading.Event | None = None,
+) -> dict[str | None, Image]:
+    """Build every target of ``request``. Blocks; raises ``builders.errors``.
+
+    ``resolve`` finds base images. After ``cancel`` is set, or one stage has failed,
+    the others end within seconds, and nothing is left running or mounted.
+    """
+    bases = Bases(resolve)
+    plan = with_triggers(plan_of(request), bases)
+    with ExitStack() as stack:
+        stop = stack.enter_context(_stop_event(cancel))
+        network = stack.enter_context(
+            LazyNetwork(request.network, state=state, allow=request.egress_allow)
+        )
+        bench = _bench(request, plan, store, state, network, stop)
+        states = Stages(plan, bases, bench, listener).run()
+    return {target: _save(states[index], request, store) for target, index in plan.targets.items()}
+
+
+def plan_of(request: BuildRequest) -> Plan:
+    """Read and plan the request's Dockerfile. Raises DockerfileError."""
+    data = request.dockerfile_data
+    if data is None:
+        data = read_file(request.context, request.dockerfile, MAX_DOCKERFILE)
+    if data is None:
+        raise DockerfileError(
+            f"there is no {request.dockerfile} in the build context",
+            hint="Add one, or name another.",
+            code="dockerfile.missing",
+        )
+    dockerfile = parse_dockerfile(data, file=request.dockerfile)
+    return make_plan(dockerfile, targets=request.targets, build_args=request.build_args)
+
+
+def with_triggers(plan: Plan, bases: Bases) -> Plan:
+    """Resolve the base images of needed stages; their ONBUILD lines join the stages."""
+    triggers: dict[int, tuple[Instruction, ...]] = {}
+    for index in plan.needed:
+        stage = plan.stages[index]
+        if stage.parent is None and stage.base != SCRATCH:
+            on_build = bases.get(stage.base, stage.at).config.on_build
+            triggers[index] = tuple(
+                parse_trigger(text, at=replace(stage.at, text=text)) for text in on_build
+            )
+    return plan.with_triggers({index: found for index, found in triggers.items() if found})
+
+
+def _ignore(request: BuildRequest) -> Ignore:
+    """``<Dockerfile>.dockerignore`` if it is there, else ``.dockerignore``."""
+    for name in (f"{request.dockerfile}.dockerignore", ".dockerignore"):
+        data = read_file(request.context, name, MAX_IGNORE)
+        if data is not None:
+            return Ignore.parse(data, file=name)
+    return Ignore.parse(b"")
+
+
+def _bench(
+    request: BuildRequest,
+    plan: Plan,
+    store: Store,
+    state: StateDirectory,
+    network: LazyNetwork,
+    stop: threading.Event,
+) -> Bench:
+    return Bench(
+        store=store,
+        state=state,
+        cache=StepCache(store.root / "steps", scope=request.scope, also_read=request.also_read),
+        tree=ContextTree(request.context, lambda: _ignore(request)),
+        ids=request.ids,
+        limits=request.limits,
+        network=network.get,
+        turns=threading.BoundedSemaphore(max(1, request.parallel)),
+        cancel=stop,
+        escape=plan.escape,
+        build_args=request.build_args,
+        head_args={**platform_args(host_platform()), **plan.head_args},
+        secrets=request.secrets,
+        step_env=request.step_env,
+        extra_ca=request.extra_ca,
+        platform=host_platform(),
+        use_cache=not request.no_cache,
+        parent_cgroup=request.parent,
+        scope=request.scope,
+        epoch=request.epoch,
+    )
+
+
+def _save(state: StageState, request: BuildRequest, store: Store) -> Image:
+    config = replace(
+        state.config,
+        created=timestamp(request.epoch),
+        labels={**state.config.labels, **request.labels},
+    )
+    return store.save_image(config, state.layers)
+
+
+@contextmanager
+def _stop_event(cancel: threading.Event | None) -> Iterator[threading.Event]:
+    """An event of this build's own, also set once the caller's is.
+
+    A failing stage sets it to stop the others; the caller's event is not ours to set.
+    """
+    stop = threading.Event()
+    if cancel is None:
+        yield stop
+        return
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            if cancel.wait(_CANCEL_POLL):
+                stop.set()
+                return
+
+    watcher = threading.Thread(target=watch, name="cancel", daemon=True)
+    watcher.start()
+    try:
+        yield stop
+    finally:
+        over.set()

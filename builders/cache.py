@@ -1,0 +1,89 @@
+"""Which layer a step made last time: one small file per key, in lanes of trust.
+
+A key is the hash of everything that shapes a step's result: the layers below
+(by diff id), the instruction, its content, and its environment. So an entry can
+be used from any branch or image that reaches the same point; what must not
+happen is that an untrusted build writes what a trusted one reads (CVE-2022-1423):
+a build writes one lane alone, its scope, and reads that and ``also_read``.
+
+Entries are written whole and renamed into place; a torn or stale one is a miss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_FORMAT = "gantry step 1"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """``diff_id`` is None for a step that changed no file."""
+
+    diff_id: str | None
+    seconds: float = 0.0  # what the step took when it ran
+
+
+class StepCache:
+    """Lanes below ``root``. Safe for any number of threads and processes."""
+
+    def __init__(self, root: Path, *, scope: str, also_read: Sequence[str] = ()) -> None:
+        self._write = root / _lane(scope)
+        self._read = (self._write, *(root / _lane(other) for other in also_read))
+
+    def get(self, key: str) -> CacheEntry | None:
+        for lane in self._read:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                data = json.loads((lane / key[:2] / key).read_bytes())
+                diff_id = data["diff_id"]
+                if diff_id is None or isinstance(diff_id, str):
+                    return CacheEntry(diff_id, float(data["seconds"]))
+        return None
+
+    def put(self, key: str, entry: CacheEntry) -> None:
+        folder = self._write / key[:2]
+        folder.mkdir(parents=True, exist_ok=True, mode=0o711)
+        data = {"diff_id": entry.diff_id, "seconds": entry.seconds, "made": int(time.time())}
+        fd, name = tempfile.mkstemp(dir=folder, prefix=".new-")
+        try:
+            with os.fdopen(fd, "w") as stream:
+                json.dump(data, stream)
+            Path(name).rename(folder / key)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    def touch(self, key: str) -> None:
+        """Remember that the entry was of use, for whoever prunes by age."""
+        with contextlib.suppress(OSError):
+            os.utime(self._write / key[:2] / key)
+
+
+def step_key(*parts: object) -> str:
+    """A key from JSON-like values; tuples and sorted items only, so that it is stable."""
+    text = json.dumps([_FORMAT, *parts], separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def prune(root: Path, *, older_than: float) -> int:
+    """Remove entries not used for ``older_than`` seconds; return how many."""
+    limit = time.time() - older_than
+    removed = 0
+    for path in root.glob("*/*/*"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < limit:
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def _lane(scope: str) -> str:
+    return hashlib.sha256(scope.encode()).hexdigest()[:32]

@@ -1,0 +1,222 @@
+"""Containers of a finished image: a fresh writable root file system, and commands in it.
+
+Tests run here straight from the built snapshot, with no push and pull between;
+their reports are read out of the same root afterwards.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import re
+import secrets
+import stat
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+
+from builders.context.tree import has_wildcard, name_matcher
+from builders.errors import UserError
+from builders.images.store import Image, Store
+from builders.steps.accounts import find_account
+from builders.steps.state import DEFAULT_PATH, DEFAULT_SHELL
+from runtime.errors import SpecError
+from runtime.network import NetworkHandle, open_network
+from runtime.paths import mkdir_in_root, open_in_root, open_root, read_in_root
+from runtime.sandbox import Stream
+from runtime.sandbox import run as run_sandbox
+from runtime.snapshots import RootFs
+from runtime.spec import IdRange, Limits, Mount, Network, Receipt, SandboxSpec
+from runtime.state import StateDirectory
+
+_MOST_FOUND = 10_000
+_DEEPEST = 64
+
+
+class Container:
+    """One root file system. Commands may follow one another: each sees what the last one wrote."""
+
+    def __init__(
+        self,
+        image: Image,
+        rootfs: RootFs,
+        root_fd: int,
+        *,
+        state: StateDirectory,
+        ids: IdRange,
+        network: Network,
+        handle: NetworkHandle | None,
+    ) -> None:
+        self._image = image
+        self._rootfs = rootfs
+        self._root = root_fd
+        self._state = state
+        self._ids = ids
+        self._network = network
+        self._handle = handle
+
+    def run(
+        self,
+        command: Sequence[str] | str | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | None = None,
+        limits: Limits | None = None,
+        mounts: Sequence[Mount] = (),
+        on_output: Callable[[Stream, bytes], None] | None = None,
+        cancel: threading.Event | None = None,
+        parent: str = "",
+    ) -> Receipt:
+        """Run ``command`` to its end: a list as it is, a string by the image's shell.
+
+        None is the image's ENTRYPOINT and CMD. ``user`` (a name or ids, the image's
+        own by default) is looked up in the image. Raises UserError when there is
+        nothing to run or no such user, SandboxError when the sandbox cannot be made.
+        """
+        config = self._image.config
+        account = find_account(self._root, config.user if user is None else user)
+        cwd = self._workdir(workdir or config.working_dir or "/")
+        spec = SandboxSpec(
+            id=f"run-{secrets.token_hex(8)}",
+            rootfs=self._rootfs.path,
+            args=self._words(command),
+            ids=self._ids,
+            env={
+                "PATH": DEFAULT_PATH,
+                "HOME": account.home,
+                **config.environment,
+                **(env or {}),
+            },
+            cwd=cwd,
+            user=account.user,
+            limits=limits or Limits(),
+            mounts=tuple(mounts),
+            network=self._network,
+            netns=self._handle.netns if self._handle else None,
+        )
+        return run_sandbox(
+            spec, state=self._state, on_output=on_output, cancel=cancel, parent=parent
+        )
+
+    def read_file(self, path: str, max_bytes: int) -> bytes:
+        """A regular file of the container, inside its root. Raises OSError (EFBIG, EINVAL too)."""
+        try:
+            return read_in_root(self._root, self._absolute(path), max_bytes)
+        except SpecError as error:
+            raise OSError(errno.EINVAL, error.message, path) from None
+
+    def glob(self, pattern: str) -> list[str]:
+        """Absolute paths of the regular files that match, sorted. ``**`` crosses folders."""
+        absolute = self._absolute(pattern)
+        if not has_wildcard(absolute):
+            return [absolute] if self._is_file(absolute) else []
+        matches = _path_matcher(absolute)
+        fixed = []
+        for part in absolute.split("/")[:-1]:
+            if has_wildcard(part):
+                break
+            fixed.append(part)
+        found = (path for path in self._files("/".join(fixed) or "/") if matches.match(path))
+        return sorted(found)
+
+    def _words(self, command: Sequence[str] | str | None) -> tuple[str, ...]:
+        config = self._image.config
+        if isinstance(command, str):
+            return (*(config.shell or DEFAULT_SHELL), command)
+        words = (*(config.entrypoint or ()), *(config.cmd or ())) if command is None else command
+        if not words:
+            raise UserError(
+                "the image has neither an ENTRYPOINT nor a CMD",
+                hint="Give it one, or name a command.",
+                code="image.no-command",
+            )
+        return tuple(words)
+
+    def _absolute(self, path: str) -> str:
+        base = self._image.config.working_dir or "/"
+        return "/" + posixpath.normpath(posixpath.join("/", base, path)).lstrip("/")
+
+    def _workdir(self, path: str) -> str:
+        """As docker does, a missing working directory is made."""
+        absolute = self._absolute(path)
+        try:
+            mkdir_in_root(self._root, absolute, owner=(self._ids.base, self._ids.base))
+        except NotADirectoryError:
+            raise UserError(
+                f"the working directory {absolute} is no directory", code="image.workdir"
+            ) from None
+        return absolute
+
+    def _is_file(self, path: str) -> bool:
+        try:
+            fd = open_in_root(self._root, path, os.O_PATH)
+        except OSError:
+            return False
+        try:
+            return stat.S_ISREG(os.fstat(fd).st_mode)
+        finally:
+            os.close(fd)
+
+    def _files(self, folder: str) -> Iterator[str]:
+        try:
+            fd = open_in_root(self._root, folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return
+        try:
+            prefix = folder.rstrip("/") + "/"
+            for count, path in enumerate(_walk(fd, prefix, 0)):
+                if count == _MOST_FOUND:
+                    return
+                yield path
+        finally:
+            os.close(fd)
+
+
+@contextmanager
+def open_container(
+    image: Image,
+    *,
+    store: Store,
+    state: StateDirectory,
+    ids: IdRange,
+    network: Network = Network.NONE,
+    egress_allow: Sequence[str] = (),
+) -> Iterator[Container]:
+    """A container of ``image`` for the duration of the block; nothing of it is kept."""
+    with ExitStack() as stack:
+        rootfs = stack.enter_context(store.rootfs(image.layers, ids=ids))
+        root_fd = stack.enter_context(open_root(rootfs.path))
+        handle = stack.enter_context(open_network(network, state=state, allow=egress_allow))
+        yield Container(
+            image, rootfs, root_fd, state=state, ids=ids, network=network, handle=handle
+        )
+
+
+def _walk(fd: int, prefix: str, depth: int) -> Iterator[str]:
+    if depth > _DEEPEST:
+        return
+    with os.scandir(fd) as listing:
+        items = sorted(listing, key=lambda item: item.name)
+    for item in items:
+        if item.is_file(follow_symlinks=False):
+            yield prefix + item.name
+        elif item.is_dir(follow_symlinks=False):
+            try:
+                inner = os.open(item.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+            except OSError:
+                continue
+            try:
+                yield from _walk(inner, f"{prefix}{item.name}/", depth + 1)
+            finally:
+                os.close(inner)
+
+
+@lru_cache(maxsize=64)
+def _path_matcher(pattern: str) -> re.Pattern[str]:
+    text = ""
+    for part in pattern.strip("/").split("/"):
+        text += "(?:/[^/]+)*" if part == "**" else "/" + name_matcher(part).pattern[:-2]
+    return re.compile(text + r"\Z", re.DOTALL)

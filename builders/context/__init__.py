@@ -1,0 +1,52 @@
+"""Build contexts: what COPY and ADD may read, as entries with content hashes.
+
+A context is a commit (``GitContext``) or a folder (``FolderContext``). Neither
+is ever checked out or copied whole: entries are listed once, and bytes are read
+only for what a step that is not cached really needs.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Kind(enum.Enum):
+    FILE = "file"
+    FOLDER = "folder"
+    SYMLINK = "symlink"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One path of a context.
+
+    ``path`` is relative and posix, undecodable bytes as surrogates; ``mode`` the
+    permission bits; ``token`` names the content for this context alone (a git
+    object id), empty where the content was not looked at yet.
+    """
+
+    path: str
+    kind: Kind
+    mode: int
+    token: str = ""
+
+
+class Context(Protocol):
+    """Where files come from. Any method may be called from several threads.
+
+    ``entries`` lists everything but the root, folders before what is in them.
+    ``digest`` is equal only for equal content. ``read`` yields each file's or
+    symlink's bytes, in the order asked, in chunks that must be used up before
+    the next is asked for. Whoever opened the context closes it.
+    """
+
+    def entries(self) -> Iterable[Entry]: ...
+
+    def digest(self, entry: Entry) -> str: ...
+
+    def read(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Iterator[bytes]]]: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,59 @@
+"""Variable expansion as BuildKit does it: ``$x ${x:-y} ${x:+y} ${x:?m} ${x#p} ${x%p} ${x/a/b}``.
+
+Names without a value expand to nothing; quotes and escapes are removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from e2b_dockerfile_utils import ShellLex
+
+from builders.dockerfile.instructions import Position
+from builders.errors import DockerfileError
+
+
+class Expander:
+    """Expands words with one environment; errors name the instruction's place."""
+
+    def __init__(self, env: Mapping[str, str], *, escape: str, at: Position) -> None:
+        self._env = env
+        self._escape = escape
+        self._at = at
+
+    def word(self, text: str) -> str:
+        if not _special(text, self._escape):
+            return text
+        try:
+            lex = ShellLex(self._escape, env=self._env, skip_unset_env=False)
+            return str(lex.process_word(text))
+        except ValueError as error:
+            raise self._error(error) from None
+
+    def words(self, text: str) -> tuple[str, ...]:
+        """The text split at unquoted white space after expansion."""
+        try:
+            lex = ShellLex(self._escape, env=self._env, skip_unset_env=False)
+            return tuple(lex.process_words(text))
+        except ValueError as error:
+            raise self._error(error) from None
+
+    def heredoc(self, text: str) -> str:
+        """A heredoc's body: names are expanded, quotes stay as they are."""
+        try:
+            lex = ShellLex("\\", skip_process_quotes=True, env=self._env, skip_unset_env=False)
+            return str(lex.process_word(text))
+        except ValueError as error:
+            raise self._error(error) from None
+
+    def _error(self, error: ValueError) -> DockerfileError:
+        text = str(error).partition(": ")[2] or str(error)
+        return DockerfileError(
+            f"cannot expand the variables of `{self._at.text}`: {text}",
+            place=self._at.place,
+            code="dockerfile.expansion",
+        )
+
+
+def _special(text: str, escape: str) -> bool:
+    return any(char in text for char in ("$", "'", '"', escape))

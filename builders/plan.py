@@ -1,0 +1,242 @@
+"""Dockerfile -> Plan: which stages there are, what each needs, which are needed at all. Pure."""
+
+from __future__ import annotations
+
+import platform as _platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from builders.dockerfile import Dockerfile
+from builders.dockerfile.expand import Expander
+from builders.dockerfile.flags import nearest
+from builders.dockerfile.instructions import Arg, Copy, From, Instruction, Onbuild, Position, Run
+from builders.dockerfile.mounts import parse_mount
+from builders.errors import DockerfileError
+
+SCRATCH = "scratch"
+# Known without an ARG line, and never part of a cache key or of the history.
+PROXY_ARGS = frozenset(
+    name
+    for upper in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+    for name in (upper, upper.lower())
+)
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """``base`` is an image name, ``scratch``, or empty when ``parent`` is a stage."""
+
+    index: int
+    name: str
+    base: str
+    parent: int | None
+    at: Position
+    instructions: tuple[Instruction, ...]
+    needs: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``targets`` maps each asked name to a stage; ``needed`` is in an order that can be run."""
+
+    stages: tuple[Stage, ...]
+    targets: Mapping[str | None, int]
+    needed: tuple[int, ...]
+    head_args: Mapping[str, str] = field(default_factory=dict)
+    escape: str = "\\"
+    warnings: tuple[str, ...] = ()
+
+    def stage_of(self, word: str, before: int) -> int | None:
+        """The stage that ``--from=word`` means in stage ``before``, None for an image."""
+        return _stage_of(self.stages, word, before)
+
+    def with_triggers(self, triggers: Mapping[int, tuple[Instruction, ...]]) -> Plan:
+        """The plan once the ONBUILD instructions of base images are known."""
+        stages = list(self.stages)
+        for index, extra in triggers.items():
+            stage = stages[index]
+            stages[index] = replace(stage, instructions=(*extra, *stage.instructions))
+        return _finish(stages, self)
+
+
+def host_platform() -> str:
+    """The only platform that can be built here, e.g. ``linux/amd64``."""
+    machine = _platform.machine()
+    return f"linux/{_MACHINES.get(machine, machine)}"
+
+
+def platform_args(platform: str) -> dict[str, str]:
+    """BuildKit's automatic platform ARGs; in a stage they need an ARG line."""
+    system, _, arch = platform.partition("/")
+    arch, _, variant = arch.partition("/")
+    values = {"PLATFORM": platform, "OS": system, "ARCH": arch, "VARIANT": variant}
+    return {f"{side}{k}": v for side in ("BUILD", "TARGET") for k, v in values.items()}
+
+
+def make_plan(
+    dockerfile: Dockerfile,
+    *,
+    targets: Sequence[str | None] = (None,),
+    build_args: Mapping[str, str] | None = None,
+) -> Plan:
+    """Raise DockerfileError for a stage, target or platform that cannot be."""
+    given = dict(build_args or {})
+    head = _head_args(dockerfile, given)
+    scope = {**platform_args(host_platform()), **head}
+    stages: list[Stage] = []
+    for first, body in _split(dockerfile.instructions):
+        stages.append(_stage(stages, first, body, scope, dockerfile.escape))
+    draft = Plan(
+        tuple(stages),
+        {target: _target(stages, target, dockerfile.file) for target in targets},
+        (),
+        head,
+        dockerfile.escape,
+        (*dockerfile.warnings, *_unused(dockerfile, given)),
+    )
+    return _finish(stages, draft)
+
+
+def _finish(stages: Sequence[Stage], draft: Plan) -> Plan:
+    linked = tuple(replace(stage, needs=_needs(stages, stage)) for stage in stages)
+    needed: list[int] = []
+    waiting = list(draft.targets.values())
+    while waiting:
+        index = waiting.pop()
+        if index not in needed:
+            needed.append(index)
+            waiting.extend(linked[index].needs)
+    return replace(draft, stages=linked, needed=tuple(sorted(needed)))
+
+
+def _head_args(dockerfile: Dockerfile, given: Mapping[str, str]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    automatic = platform_args(host_platform())
+    for arg in dockerfile.head:
+        expander = Expander({**automatic, **values}, escape=dockerfile.escape, at=arg.at)
+        for name, default in arg.pairs:
+            if name in given:
+                values[name] = given[name]
+            elif default is not None:
+                values[name] = expander.word(default)
+    return values
+
+
+def _split(instructions: Iterable[Instruction]) -> list[tuple[From, tuple[Instruction, ...]]]:
+    groups: list[tuple[From, list[Instruction]]] = []
+    for instruction in instructions:
+        if isinstance(instruction, From):
+            groups.append((instruction, []))
+        else:
+            groups[-1][1].append(instruction)
+    return [(first, tuple(body)) for first, body in groups]
+
+
+def _stage(
+    earlier: Sequence[Stage],
+    first: From,
+    body: tuple[Instruction, ...],
+    scope: Mapping[str, str],
+    escape: str,
+) -> Stage:
+    expander = Expander(scope, escape=escape, at=first.at)
+    _check_platform(expander.word(first.platform or ""), first.at)
+    base = expander.word(first.image)
+    if not base:
+        raise DockerfileError(
+            f"the image of `{first.at.text}` is empty",
+            place=first.at.place,
+            hint="Give the ARG a default before the first FROM, or pass --build-arg.",
+            code="dockerfile.from",
+        )
+    if first.stage and any(stage.name == first.stage for stage in earlier):
+        raise DockerfileError(
+            f"two stages are named {first.stage}", place=first.at.place, code="dockerfile.from"
+        )
+    parent = next((s.index for s in earlier if s.name and s.name == base.lower()), None)
+    return Stage(
+        index=len(earlier),
+        name=first.stage or "",
+        base="" if parent is not None else base,
+        parent=parent,
+        at=first.at,
+        instructions=(*_inherited(earlier, parent), *body),
+    )
+
+
+def _inherited(stages: Sequence[Stage], parent: int | None) -> tuple[Instruction, ...]:
+    """ONBUILD of a stage acts in the stages made from it."""
+    if parent is None:
+        return ()
+    return tuple(i.parsed for i in stages[parent].instructions if isinstance(i, Onbuild))
+
+
+def _check_platform(platform: str, at: Position) -> None:
+    if platform and platform != host_platform():
+        raise DockerfileError(
+            f"the platform {platform} cannot be built on this machine",
+            place=at.place,
+            hint=f"It builds {host_platform()}.",
+            code="dockerfile.platform",
+        )
+
+
+def _needs(stages: Sequence[Stage], stage: Stage) -> frozenset[int]:
+    needs = set() if stage.parent is None else {stage.parent}
+    for instruction in stage.instructions:
+        for word in origins(instruction):
+            found = _stage_of(stages, word, stage.index)
+            if found is not None:
+                needs.add(found)
+            elif word.isdigit():
+                raise DockerfileError(
+                    f"there is no stage {word} before this one",
+                    place=instruction.at.place,
+                    hint="Stages count from 0, and only earlier ones can be used.",
+                    code="dockerfile.stage",
+                )
+    return frozenset(needs)
+
+
+def origins(instruction: Instruction) -> tuple[str, ...]:
+    """Stages or images an instruction reads from, as written."""
+    if isinstance(instruction, Copy) and instruction.source:
+        return (instruction.source,)
+    if isinstance(instruction, Run):
+        mounts = (parse_mount(value, instruction.at) for value in instruction.mounts)
+        return tuple(mount.origin for mount in mounts if mount.origin)
+    return ()
+
+
+def _stage_of(stages: Sequence[Stage], word: str, before: int) -> int | None:
+    for stage in reversed(stages[:before]):
+        if stage.name and stage.name == word.lower():
+            return stage.index
+    if word.isdigit() and int(word) < before:
+        return int(word)
+    return None
+
+
+def _target(stages: Sequence[Stage], target: str | None, file: str) -> int:
+    if target is None:
+        return len(stages) - 1
+    found = _stage_of(stages, target, len(stages))
+    if found is None:
+        names = [stage.name for stage in stages if stage.name]
+        hint = nearest(target, names) or (
+            f"It has the stages {', '.join(names)}." if names else "It names no stage."
+        )
+        raise DockerfileError(
+            f"there is no stage {target!r}", place=file, hint=hint, code="dockerfile.target"
+        )
+    return found
+
+
+def _unused(dockerfile: Dockerfile, given: Mapping[str, str]) -> list[str]:
+    declared = {name for arg in dockerfile.head for name, _ in arg.pairs}
+    for instruction in dockerfile.instructions:
+        if isinstance(instruction, Arg):
+            declared.update(name for name, _ in instruction.pairs)
+    unused = sorted(set(given) - declared - PROXY_ARGS - set(platform_args(host_platform())))
+    return [f"The build argument {name} is not used by any ARG." for name in unused]

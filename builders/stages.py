@@ -1,0 +1,212 @@
+"""Running the stages of a plan: a thread each, waiting for one another only where they must."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from builders.dockerfile.instructions import Instruction, Position
+from builders.errors import BuildCancelled, BuildError, ServiceError
+from builders.events import BuildListener, StepInfo, StepResult
+from builders.images.config import ImageConfig
+from builders.images.layerstore import Layer
+from builders.images.reference import Reference
+from builders.images.store import Image
+from builders.plan import SCRATCH, Plan, Stage, host_platform
+from builders.steps import act
+from builders.steps.bench import Bench, Done
+from builders.steps.state import DEFAULT_PATH, StageState
+from runtime.errors import SandboxError
+from runtime.sandbox import Stream
+
+Resolve = Callable[[Reference], Image]
+
+
+class Bases:
+    """Images by name, each resolved once per build; safe for threads."""
+
+    def __init__(self, resolve: Resolve) -> None:
+        self._resolve = resolve
+        self._lock = threading.Lock()
+        self._known: dict[str, Image] = {}
+
+    def get(self, name: str, at: Position) -> Image:
+        with self._lock, located(at):
+            if name not in self._known:
+                self._known[name] = self._resolve(Reference.parse(name))
+            return self._known[name]
+
+
+class Stages:
+    """The stages a plan needs, and their states as they get ready.
+
+    The first failure stops the others (``bench.cancel`` is set) and is what
+    ``run`` raises.
+    """
+
+    def __init__(self, plan: Plan, bases: Bases, bench: Bench, listener: BuildListener) -> None:
+        self._plan = plan
+        self._bases = bases
+        self._bench = bench
+        self._listener = listener
+        self._changed = threading.Condition()
+        self._states: dict[int, StageState] = {}
+        self._failure: BaseException | None = None
+        self._first: dict[int, int] = {}
+        self._total = 0
+        for index in plan.needed:
+            self._first[index] = self._total + 1
+            self._total += 1 + len(plan.stages[index].instructions)
+
+    def run(self) -> dict[int, StageState]:
+        """The states of all needed stages. The last one runs in the caller's thread."""
+        *others, last = (self._plan.stages[index] for index in self._plan.needed)
+        threads = [
+            threading.Thread(target=self._guarded, args=(stage,), name=f"stage-{stage.index}")
+            for stage in others
+        ]
+        for thread in threads:
+            thread.start()
+        self._guarded(last)
+        for thread in threads:
+            thread.join()
+        if self._failure is not None:
+            raise self._failure
+        return self._states
+
+    def _guarded(self, stage: Stage) -> None:
+        try:
+            state = self._run_stage(stage)
+        except BaseException as error:  # carried to the caller's thread
+            with self._changed:
+                if self._failure is None:
+                    self._failure = error
+                self._bench.cancel.set()
+                self._changed.notify_all()
+        else:
+            with self._changed:
+                self._states[stage.index] = state
+                self._changed.notify_all()
+
+    def _wait(self, index: int) -> StageState:
+        with self._changed:
+            self._changed.wait_for(lambda: index in self._states or self._failure is not None)
+            if index not in self._states:
+                raise BuildCancelled("the build was stopped")
+            return self._states[index]
+
+    def _run_stage(self, stage: Stage) -> StageState:
+        state = self._begin(stage)
+        bench = replace(self._bench, origin=self._origin(stage)).for_base(state.config.created)
+        for number, step in enumerate(stage.instructions, 1):
+            bench.check_cancelled()
+            state = self._act(stage, number, step, state, bench)
+        return state
+
+    def _begin(self, stage: Stage) -> StageState:
+        info = self._info(stage, 0, stage.at)
+        started = time.monotonic()
+        self._listener.step_started(info)
+        with self._reporting(info, started):
+            state = self._base(stage)
+        self._listener.step_finished(
+            info, StepResult(cached=True, seconds=time.monotonic() - started)
+        )
+        return state
+
+    def _base(self, stage: Stage) -> StageState:
+        if stage.parent is not None:
+            parent = self._wait(stage.parent)
+            # A stage begins with its parent's image: its ARGs are not part of that.
+            return StageState.of_image(replace(parent.config, on_build=()), parent.layers)
+        if stage.base == SCRATCH:
+            return StageState.of_image(empty_config(), ())
+        image = self._bases.get(stage.base, stage.at)
+        return StageState.of_image(replace(image.config, on_build=()), image.layers)
+
+    def _act(
+        self, stage: Stage, number: int, step: Instruction, state: StageState, bench: Bench
+    ) -> StageState:
+        info = self._info(stage, number, step.at)
+
+        def output(stream: Stream, data: bytes) -> None:
+            self._listener.step_output(info, stream, data)
+
+        started = time.monotonic()
+        self._listener.step_started(info)
+        with self._reporting(info, started), located(step.at):
+            done = act(step, state, replace(bench, output=output))
+        self._listener.step_finished(info, _result(done, time.monotonic() - started))
+        return done.state.remembered(step.at.text, epoch=bench.epoch, empty=done.layer is None)
+
+    @contextmanager
+    def _reporting(self, info: StepInfo, started: float) -> Iterator[None]:
+        try:
+            yield
+        except BuildError as error:
+            receipt = getattr(error, "receipt", None)
+            self._listener.step_finished(
+                info,
+                StepResult(
+                    cached=False,
+                    receipt=receipt,
+                    seconds=time.monotonic() - started,
+                    error=error,
+                ),
+            )
+            raise
+
+    def _info(self, stage: Stage, number: int, at: Position) -> StepInfo:
+        return StepInfo(
+            self._first[stage.index] + number,
+            self._total,
+            stage.name or str(stage.index),
+            at.text,
+            at.place,
+        )
+
+    def _origin(self, stage: Stage) -> Callable[[str, Instruction], Sequence[Layer]]:
+        def origin(word: str, step: Instruction) -> Sequence[Layer]:
+            index = self._plan.stage_of(word, stage.index)
+            if index is not None:
+                return self._wait(index).layers
+            return self._bases.get(word, step.at).layers
+
+        return origin
+
+
+def empty_config() -> ImageConfig:
+    """What ``FROM scratch`` begins with."""
+    system, _, architecture = host_platform().partition("/")
+    return ImageConfig(
+        architecture=architecture, os=system, env=(f"PATH={DEFAULT_PATH}",), working_dir="/"
+    )
+
+
+@contextmanager
+def located(at: Position) -> Iterator[None]:
+    """Give errors that know no place the one of the instruction at work."""
+    try:
+        yield
+    except BuildError as error:
+        error.place = error.place or at.place
+        raise
+    except SandboxError as error:
+        raise ServiceError(
+            error.message, place=at.place, hint=error.hint, code=error.code
+        ) from error
+    except OSError as error:
+        raise ServiceError(f"{error}", place=at.place, code="build.os") from error
+
+
+def _result(done: Done, seconds: float) -> StepResult:
+    return StepResult(
+        cached=done.cached or not done.acted,
+        layer_size=done.layer.size if done.layer else 0,
+        receipt=done.receipt,
+        seconds=seconds,
+        layer=done.layer,
+    )

@@ -1,0 +1,104 @@
+"""User and group names as the image's own /etc/passwd and /etc/group have them.
+
+The files are the image's, so they are read inside its root and with a cap;
+a line that makes no sense is passed over, as libc does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from builders.errors import UserError
+from runtime.errors import SpecError
+from runtime.paths import read_in_root
+from runtime.spec import User
+
+_MAX_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    user: User
+    home: str = "/"
+
+
+def find_account(root_fd: int, text: str) -> Account:
+    """``name``, ``uid``, ``name:group`` or ``uid:gid`` -> ids and home; "" is root.
+
+    Raises UserError for a name the image does not have.
+    """
+    name, _, group = text.partition(":")
+    entry = _passwd(root_fd, name or "0")
+    if entry is None and not name.isdigit():
+        raise UserError(
+            f"the image has no user {name!r}",
+            hint="Create it first, or use a number.",
+            code="image.user",
+        )
+    uid = int(name) if entry is None else int(entry[2])
+    gid = 0 if entry is None else int(entry[3])
+    if group:
+        return Account(User(uid=uid, gid=find_group(root_fd, group)), _home(entry))
+    groups = () if entry is None else tuple(_memberships(root_fd, entry[0], gid))
+    return Account(User(uid=uid, gid=gid, groups=groups), _home(entry))
+
+
+def find_owner(root_fd: int, text: str) -> tuple[int, int]:
+    """``--chown``: (uid, gid); a user alone means the group of the same number or its own."""
+    name, sep, group = text.partition(":")
+    if name.isdigit():
+        uid = int(name)
+        gid = uid
+    else:
+        user = find_account(root_fd, name).user
+        uid, gid = user.uid, user.gid
+    if sep and group:
+        gid = find_group(root_fd, group)
+    return uid, gid
+
+
+def find_group(root_fd: int, name: str) -> int:
+    if name.isdigit():
+        return int(name)
+    for fields in _lines(root_fd, "/etc/group", 4):
+        if fields[0] == name and fields[2].isdigit():
+            return int(fields[2])
+    raise UserError(
+        f"the image has no group {name!r}",
+        hint="Create it first, or use a number.",
+        code="image.group",
+    )
+
+
+def _passwd(root_fd: int, name: str) -> list[str] | None:
+    found = None
+    for fields in _lines(root_fd, "/etc/passwd", 7):
+        if not (fields[2].isdigit() and fields[3].isdigit()):
+            continue
+        if fields[0] == name:
+            return fields
+        if found is None and name.isdigit() and fields[2] == name:
+            found = fields
+    return found
+
+
+def _memberships(root_fd: int, name: str, gid: int) -> Iterator[int]:
+    for fields in _lines(root_fd, "/etc/group", 4):
+        if name in fields[3].split(",") and fields[2].isdigit() and int(fields[2]) != gid:
+            yield int(fields[2])
+
+
+def _lines(root_fd: int, path: str, count: int) -> Iterator[list[str]]:
+    try:
+        data = read_in_root(root_fd, path, _MAX_BYTES)
+    except (OSError, SpecError):
+        return
+    for line in data.decode("utf-8", "replace").splitlines():
+        fields = line.split(":")
+        if len(fields) >= count:
+            yield fields
+
+
+def _home(entry: list[str] | None) -> str:
+    return entry[5] if entry and entry[5].startswith("/") else "/"

@@ -1,0 +1,202 @@
+"""COPY: files of the context, of another stage or of an image, as BuildKit places them."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from e2b_dockerfile_utils import PatternMatcher
+
+from builders.cache import step_key
+from builders.context import Kind
+from builders.dockerfile.instructions import Copy
+from builders.errors import BuildError, ContextError, DockerfileError
+from builders.images.layerstore import Layer
+from builders.steps.accounts import find_owner
+from builders.steps.bench import Bench, Done, layer_of
+from builders.steps.modes import ModeChange
+from builders.steps.placing import Placer
+from builders.steps.sources import ContextSource, Found, Item, RootSource, Source
+from builders.steps.state import StageState, chain_id
+from runtime.paths import open_root
+from runtime.snapshots import RootFs
+
+
+@dataclass(frozen=True)
+class Order:
+    """A COPY with everything expanded. ``texts`` are heredocs: (name, content)."""
+
+    sources: tuple[str, ...]
+    dest: str
+    texts: tuple[tuple[str, str], ...]
+    chown: str
+    chmod: str
+    exclude: tuple[str, ...]
+    parents: bool
+
+    @property
+    def matcher(self) -> PatternMatcher | None:
+        return PatternMatcher(list(self.exclude)) if self.exclude else None
+
+    def identity(self) -> list[object]:
+        return [
+            self.sources, self.dest, self.texts, self.chown, self.chmod, self.exclude, self.parents
+        ]  # fmt: skip
+
+
+def copy(step: Copy, state: StageState, bench: Bench) -> Done:
+    order = expand_order(step, state, bench)
+    if step.source is not None:
+        return _copy_from_layers(step, order, state, bench)
+    source = ContextSource(bench.tree)
+    found = find_all(step, order, source, "the build context")
+    content = [(item.path, source.digest(item, order.matcher)) for item in found]
+    key = step_key("copy", state.chain, order.identity(), content)
+
+    def act(rootfs: RootFs) -> None:
+        place(step, order, rootfs, bench, key, source, found)
+
+    return finish(state, bench, key, act)
+
+
+def finish(state: StageState, bench: Bench, key: str, act: object) -> Done:
+    made = layer_of(bench, state.layers, key, act)  # type: ignore[arg-type]
+    return Done(state.with_layer(made.layer), made.layer, made.cached)
+
+
+def expand_order(step: Copy, state: StageState, bench: Bench) -> Order:
+    expander = bench.expander(step, state)
+    dest = expander.word(step.dest)
+    sources = tuple(expander.word(word) for word in step.sources)
+    if not dest or "" in sources:
+        raise DockerfileError(
+            f"a path of `{step.at.text}` is empty after expansion",
+            place=step.at.place,
+            code="dockerfile.value",
+        )
+    return Order(
+        sources=sources,
+        dest=_destination(dest, state.workdir),
+        texts=tuple(
+            (doc.name, expander.heredoc(doc.content) if doc.expand else doc.content)
+            for doc in step.heredocs
+        ),
+        chown=expander.word(step.chown),
+        chmod=expander.word(step.chmod),
+        exclude=tuple(expander.word(pattern) for pattern in step.exclude),
+        parents=step.parents,
+    )
+
+
+def _destination(dest: str, workdir: str) -> str:
+    """Absolute; a final slash says "a folder", and so do ``.`` and ``..``."""
+    folder = dest.endswith("/") or posixpath.basename(dest) in {".", ".."}
+    path = "/" + posixpath.normpath(posixpath.join(workdir, dest)).lstrip("/")
+    return path + "/" if folder and path != "/" else path
+
+
+def find_all(step: Copy, order: Order, source: Source, where: str) -> list[Found]:
+    """Every source, in order. Raises ContextError naming the missing one and the nearest names."""
+    found: list[Found] = []
+    for pattern in order.sources:
+        matches = source.find(pattern)
+        if not matches:
+            near = source.nearest(pattern)
+            hint = f"The nearest names are {', '.join(near)}." if near else ""
+            raise ContextError(
+                f"{step.name} finds no {pattern} in {where}",
+                place=step.at.place,
+                hint=hint or "Is it ignored by .dockerignore, or not committed?",
+                code="context.missing",
+            )
+        found.extend(matches)
+    return found
+
+
+def _copy_from_layers(step: Copy, order: Order, state: StageState, bench: Bench) -> Done:
+    origin = step.source or ""
+    layers = bench.origin(origin, step)
+    key = step_key("copy-from", state.chain, order.identity(), chain_id(tuple(layers)))
+
+    def act(rootfs: RootFs) -> None:
+        with opened_layers(layers, bench) as source:
+            found = find_all(step, order, source, origin)
+            place(step, order, rootfs, bench, key, source, found)
+
+    return finish(state, bench, key, act)
+
+
+@contextmanager
+def opened_layers(layers: Sequence[Layer], bench: Bench) -> Iterator[RootSource]:
+    with ExitStack() as stack:
+        mounted = stack.enter_context(bench.store.rootfs(layers, ids=bench.ids))
+        fd = stack.enter_context(open_root(mounted.path))
+        yield RootSource(fd, base=bench.ids.base)
+
+
+def place(
+    step: Copy,
+    order: Order,
+    rootfs: RootFs,
+    bench: Bench,
+    key: str,
+    source: Source,
+    found: Sequence[Found],
+) -> None:
+    """Write everything found, and the heredocs, below ``rootfs``. Errors get the step's place."""
+    with open_root(rootfs.path) as root:
+        try:
+            placer = Placer(
+                root,
+                bench.ids,
+                bench.layer_time(key),
+                find_owner(root, order.chown) if order.chown else None,
+                ModeChange(order.chmod, step.at) if order.chmod else None,
+            )
+            many = len(found) + len(order.texts) > 1
+            for item in found:
+                bench.check_cancelled()
+                _place_one(placer, order, source, item, many=many)
+            for name, text in order.texts:
+                _place_text(placer, order, name, text, many=many)
+        except BuildError as error:
+            error.place = error.place or step.at.place
+            raise
+
+
+def _place_one(placer: Placer, order: Order, source: Source, found: Found, *, many: bool) -> None:
+    dest = order.dest
+    if order.parents:
+        dest = _with_parents(dest, found)
+    items = source.items(found, order.matcher if found.folder else None)
+    if found.folder:
+        placer.make_folders(dest)
+        placer.place_folder(dest, items)
+    else:
+        target = file_target(placer, dest, found.name, many=many or order.parents)
+        placer.place_file(target, items)
+
+
+def _with_parents(dest: str, found: Found) -> str:
+    """``--parents``: the source's folders, from its ``/./`` on, are kept below the destination."""
+    _, pivot, rest = ("/" + found.path).rpartition("/./")
+    path = rest if pivot else found.path
+    kept = path if found.folder else posixpath.dirname(path)
+    return posixpath.join(dest, kept) + "/"
+
+
+def _place_text(placer: Placer, order: Order, name: str, text: str, *, many: bool) -> None:
+    target = file_target(placer, order.dest, name, many=many)
+    body = text.encode("utf-8", "surrogateescape")
+    placer.place_file(target, [Item("", Kind.FILE, 0o644, chunks=[body])])
+
+
+def file_target(placer: Placer, dest: str, name: str, *, many: bool) -> str:
+    """Where one file goes: into ``dest`` when that is or must be a folder, else to ``dest``."""
+    if many or dest.endswith("/") or placer.is_folder(dest):
+        placer.make_folders(dest)
+        return posixpath.join(dest, name)
+    placer.make_folders(posixpath.dirname(dest))
+    return dest

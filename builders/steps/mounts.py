@@ -1,0 +1,221 @@
+"""What ``RUN --mount`` shows to one step: made ready before it, taken away after it.
+
+Secrets lie in memory only (/dev/shm) while the step runs. Sources inside stages
+or the context are opened inside their root and handed on by fd, never by a path
+that a step could have changed (CVE-2024-1753, CVE-2024-23651).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import posixpath
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from builders.cache import step_key
+from builders.dockerfile.instructions import Run
+from builders.dockerfile.mounts import RunMount
+from builders.errors import ContextError, UserError
+from builders.images.layerstore import Layer
+from builders.steps.bench import Bench, layer_of
+from builders.steps.placing import Placer
+from builders.steps.sources import ContextSource, Found
+from builders.steps.state import StageState, chain_id
+from runtime.paths import open_in_root, open_root
+from runtime.snapshots import RootFs
+from runtime.spec import BindMount, Mount, TmpfsMount
+
+_TMPFS_SIZE = 256 * 1024 * 1024
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, and the folders in it are 0700
+
+
+def mount_identity(mount: RunMount, step: Run, bench: Bench) -> object:
+    """What of a mount shapes the step's result: never the content of secrets and caches."""
+    known: list[object] = [mount.kind, mount.target, mount.source, mount.id, mount.env, mount.size]
+    if mount.kind == "bind":
+        if mount.origin:
+            known.append(chain_id(tuple(bench.origin(mount.origin, step))))
+        else:
+            source = ContextSource(bench.tree)
+            known.append([source.digest(found, None) for found in source.find(mount.source)])
+    return known
+
+
+class MountDesk:
+    """Context manager around one sandbox. ``env`` holds secrets asked for as variables."""
+
+    def __init__(self, bench: Bench, step: Run, state: StageState) -> None:
+        self._bench = bench
+        self._step = step
+        self._state = state
+        self._stack = ExitStack()
+        self.env: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    @staticmethod
+    def target(mount: RunMount, workdir: str) -> str:
+        return "/" + posixpath.normpath(posixpath.join(workdir, mount.target)).lstrip("/")
+
+    @staticmethod
+    def secret_target(mount: RunMount, workdir: str) -> str:
+        """Empty for a secret that is only a variable."""
+        if mount.env and not mount.target:
+            return ""
+        return MountDesk.target(mount, workdir) if mount.target else f"/run/secrets/{mount.id}"
+
+    def prepare(self, mounts: Sequence[RunMount]) -> list[Mount]:
+        ready: list[Mount] = []
+        for mount in mounts:
+            if mount.kind == "secret":
+                ready.extend(self._secret(mount))
+            elif mount.kind == "cache":
+                ready.append(self._cache(mount))
+            elif mount.kind == "tmpfs":
+                size = mount.size or _TMPFS_SIZE
+                ready.append(TmpfsMount(target=self._target(mount), size=size))
+            else:
+                ready.append(self._bind(mount))
+        return ready
+
+    def script(self, target: str, text: str) -> Mount:
+        """A heredoc with its own ``#!`` line, as a file that can be executed."""
+        return BindMount(source=self._memory_file(text.encode(), 0, 0, 0o755), target=target)
+
+    def _target(self, mount: RunMount) -> str:
+        return self.target(mount, self._state.workdir)
+
+    def _secret(self, mount: RunMount) -> list[Mount]:
+        name = mount.id or posixpath.basename(mount.target)
+        value = self._bench.secrets.get(name)
+        if value is None:
+            if not mount.required:
+                return []
+            raise UserError(
+                f"the secret {name!r} was not given",
+                place=self._step.at.place,
+                hint=f"Pass it with --secret id={name},src=FILE.",
+                code="dockerfile.secret",
+            )
+        if mount.env:
+            self.env[mount.env] = value.decode("utf-8", "replace")
+        target = self.secret_target(mount, self._state.workdir)
+        if not target:
+            return []
+        mode = 0o400 if mount.mode is None else mount.mode
+        return [
+            BindMount(source=self._memory_file(value, mount.uid, mount.gid, mode), target=target)
+        ]
+
+    def _memory_file(self, data: bytes, uid: int, gid: int, mode: int) -> Path:
+        folder = Path(tempfile.mkdtemp(prefix=f"gantry-{os.getpid()}-", dir=_MEMORY))
+        self._stack.callback(shutil.rmtree, folder)
+        path = folder / "file"
+        path.touch(mode=0o600)
+        path.write_bytes(data)
+        os.chown(path, self._bench.ids.base + uid, self._bench.ids.base + gid)
+        path.chmod(mode)
+        return path
+
+    def _cache(self, mount: RunMount) -> Mount:
+        """A folder per project lane and id. Names are hashed: they come from the Dockerfile."""
+        if mount.origin:
+            raise UserError(
+                "a cache mount with from= is not supported",
+                place=self._step.at.place,
+                code="dockerfile.mount",
+            )
+        name = mount.id or self._target(mount)
+        parts = f"{self._bench.scope}\0{self._bench.ids.base}\0{name}"
+        folder = self._bench.store.root / "caches" / hashlib.sha256(parts.encode()).hexdigest()
+        if mount.sharing == "private" and not self._lock(folder, wait=False):
+            folder = Path(tempfile.mkdtemp(prefix="private-", dir=folder.parent))
+            self._stack.callback(shutil.rmtree, folder)
+        elif mount.sharing == "locked":
+            self._lock(folder, wait=True)
+        tree = folder / "tree"
+        if not tree.exists():
+            tree.mkdir(parents=True, exist_ok=True)
+            os.chown(tree, self._bench.ids.base + mount.uid, self._bench.ids.base + mount.gid)
+            tree.chmod(0o755 if mount.mode is None else mount.mode)
+        return BindMount(source=tree, target=self._target(mount), read_only=mount.read_only)
+
+    def _lock(self, folder: Path, *, wait: bool) -> bool:
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            os.close(fd)
+            return False
+        self._stack.callback(os.close, fd)
+        return True
+
+    def _bind(self, mount: RunMount) -> Mount:
+        layers = (
+            self._bench.origin(mount.origin, self._step)
+            if mount.origin
+            else self._context_layers(mount)
+        )
+        shown = self._stack.enter_context(self._bench.store.rootfs(layers, ids=self._bench.ids))
+        root = self._stack.enter_context(open_root(shown.path))
+        try:
+            fd = open_in_root(root, "/" + mount.source, os.O_PATH)
+        except OSError:
+            raise ContextError(
+                f"there is no {mount.source} to mount",
+                place=self._step.at.place,
+                code="context.missing",
+            ) from None
+        self._stack.callback(os.close, fd)
+        return BindMount(
+            source=Path(f"/proc/{os.getpid()}/fd/{fd}"),
+            target=self._target(mount),
+            read_only=mount.read_only,
+        )
+
+    def _context_layers(self, mount: RunMount) -> Sequence[Layer]:
+        """The asked part of the context as a layer of its own, made once for its content."""
+        bench = self._bench
+        source = ContextSource(bench.tree)
+        found = source.find(mount.source)
+        if not found:
+            raise ContextError(
+                f"there is no {mount.source} in the build context",
+                place=self._step.at.place,
+                code="context.missing",
+            )
+        key = step_key("context", found[0].path, source.digest(found[0], None))
+
+        def act(rootfs: RootFs) -> None:
+            with open_root(rootfs.path) as root:
+                _place_whole(Placer(root, bench.ids, bench.layer_time(key)), source, found[0])
+
+        made = layer_of(bench, (), key, act)
+        return () if made.layer is None else (made.layer,)
+
+
+def _place_whole(placer: Placer, source: ContextSource, found: Found) -> None:
+    path = "/" + found.path
+    if found.folder:
+        placer.make_folders(path)
+        placer.place_folder(path, source.items(found, None))
+    else:
+        placer.make_folders(posixpath.dirname(path))
+        placer.place_file(path, source.items(found, None))

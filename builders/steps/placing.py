@@ -1,0 +1,188 @@
+"""Writes files into a mounted root by directory fds; no host path is ever formed from a name.
+
+Rules of what may replace what are BuildKit's (tonistiigi/fsutil copy): a file
+replaces a file or symlink but never a folder, a folder never replaces a file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from builders.context import Kind
+from builders.errors import ContextError
+from builders.steps.modes import ModeChange
+from builders.steps.sources import Item
+from runtime.paths import exists_in_root, mkdir_in_root, open_in_root, open_parent_in_root
+from runtime.spec import IdRange
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(slots=True)
+class Placer:
+    """``owner`` and ``change`` come from --chown and --chmod; ``time`` is in seconds."""
+
+    root_fd: int
+    ids: IdRange
+    time: int
+    owner: tuple[int, int] | None = None
+    change: ModeChange | None = None
+
+    def is_folder(self, path: str) -> bool:
+        status = exists_in_root(self.root_fd, path)
+        return status is not None and stat.S_ISDIR(status.st_mode)
+
+    def make_folders(self, path: str) -> None:
+        """``mkdir -p`` inside the root; what is new belongs to --chown's owner."""
+        try:
+            made = mkdir_in_root(self.root_fd, path, owner=self._host(*(self.owner or (0, 0))))
+        except NotADirectoryError as error:
+            raise _not_a_folder(error.filename or path) from None
+        for new in made:
+            fd = open_in_root(self.root_fd, new, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.utime(fd, ns=self._times(None))
+            finally:
+                os.close(fd)
+
+    def place_file(self, path: str, items: Iterable[Item]) -> None:
+        """The one item at exactly ``path``; its folder must exist."""
+        parent, name = open_parent_in_root(self.root_fd, path)
+        try:
+            for item in items:
+                self._put(parent, name, path, item, {})
+        finally:
+            os.close(parent)
+
+    def place_folder(self, path: str, items: Iterable[Item]) -> None:
+        """All items below the existing folder ``path``; parents come before children."""
+        root = open_in_root(self.root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
+        twins: dict[tuple[int, int], str] = {}
+        stack: list[tuple[str, int, Item | None]] = [("", root, None)]
+        try:
+            for item in items:
+                folder, _, name = item.path.rpartition("/")
+                while stack[-1][0] != folder and not folder.startswith(
+                    stack[-1][0] + "/" * bool(stack[-1][0])
+                ):
+                    self._leave(stack)
+                self._enter_missing(stack, folder)
+                parent = stack[-1][1]
+                if item.kind is Kind.FOLDER:
+                    stack.append((item.path, self._folder(parent, name, item), item))
+                else:
+                    self._put(parent, name, item.path, item, twins, root)
+        finally:
+            while stack:
+                self._leave(stack)
+
+    def _enter_missing(self, stack: list[tuple[str, int, Item | None]], folder: str) -> None:
+        """Folders that an --exclude took away but that something below them needs."""
+        while stack[-1][0] != folder:
+            done = stack[-1][0]
+            rest = folder[len(done) + 1 :] if done else folder
+            name = rest.split("/")[0]
+            path = f"{done}/{name}" if done else name
+            item = Item(path, Kind.FOLDER, 0o755)
+            stack.append((path, self._folder(stack[-1][1], name, item), item))
+
+    def _leave(self, stack: list[tuple[str, int, Item | None]]) -> None:
+        _, fd, item = stack.pop()
+        try:
+            if item is not None:
+                # Last, because what was put inside has touched the folder.
+                self._finish(fd, item, folder=True)
+        finally:
+            os.close(fd)
+
+    def _folder(self, parent: int, name: str, item: Item) -> int:
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=parent)
+        try:
+            return os.open(name, _FOLDER, dir_fd=parent)
+        except OSError:
+            raise _not_a_folder(item.path) from None
+
+    def _put(
+        self,
+        parent: int,
+        name: str,
+        shown: str,
+        item: Item,
+        twins: dict[tuple[int, int], str],
+        root: int = -1,
+    ) -> None:
+        _make_room(parent, name, shown)
+        if item.kind is Kind.SYMLINK:
+            os.symlink(item.link, name, dir_fd=parent)
+            os.chown(name, *self._owner(item), dir_fd=parent, follow_symlinks=False)
+            os.utime(name, ns=self._times(item), dir_fd=parent, follow_symlinks=False)
+            return
+        if item.twin is not None and item.twin in twins:
+            os.link(twins[item.twin], name, src_dir_fd=root, dst_dir_fd=parent)
+            return
+        fd = os.open(name, _NEW, 0o600, dir_fd=parent)
+        try:
+            for chunk in item.chunks:
+                _write(fd, chunk)
+            self._finish(fd, item, folder=False)
+        finally:
+            os.close(fd)
+        if item.twin is not None and root >= 0:
+            twins[item.twin] = item.path
+
+    def _finish(self, fd: int, item: Item, *, folder: bool) -> None:
+        os.fchown(fd, *self._owner(item))
+        mode = self.change.apply(item.mode, folder=folder) if self.change else item.mode
+        os.fchmod(fd, mode)
+        for key, value in item.xattrs.items():
+            os.setxattr(fd, key, value)
+        os.utime(fd, ns=self._times(item))
+
+    def _owner(self, item: Item) -> tuple[int, int]:
+        return self._host(*(self.owner or (item.uid, item.gid)))
+
+    def _host(self, uid: int, gid: int) -> tuple[int, int]:
+        for number in (uid, gid):
+            if not 0 <= number < self.ids.size:
+                raise ContextError(
+                    f"the owner {uid}:{gid} is beyond the {self.ids.size} ids of a build",
+                    code="context.owner",
+                )
+        return self.ids.base + uid, self.ids.base + gid
+
+    def _times(self, item: Item | None) -> tuple[int, int]:
+        late = self.time * 1_000_000_000
+        mtime = late if item is None or item.mtime is None else item.mtime
+        return mtime, mtime
+
+
+def _make_room(parent: int, name: str, shown: str) -> None:
+    try:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(status.st_mode):
+        raise ContextError(
+            f"cannot replace the folder {shown} by a file", code="context.replace-folder"
+        )
+    os.unlink(name, dir_fd=parent)
+
+
+def _not_a_folder(path: str) -> ContextError:
+    return ContextError(
+        f"cannot copy a folder to {path}: there is something else in the image",
+        hint="Where it is a symbolic link, copy to what it points to.",
+        code="context.replace-file",
+    )
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,200 @@
+"""RUN: one command in a sandbox on top of the layers so far; what it wrote is the new layer."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections import deque
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+from builders.cache import step_key
+from builders.dockerfile.instructions import Run
+from builders.dockerfile.mounts import RunMount, parse_mount
+from builders.errors import BuildCancelled, BuildError, StepFailed
+from builders.plan import PROXY_ARGS
+from builders.steps.accounts import Account, find_account
+from builders.steps.bench import Bench, Done, layer_of
+from builders.steps.mounts import MountDesk, mount_identity
+from builders.steps.state import DEFAULT_PATH, StageState
+from runtime.paths import open_root
+from runtime.sandbox import Stream
+from runtime.sandbox import run as run_sandbox
+from runtime.snapshots import RootFs
+from runtime.spec import BindMount, Network, Outcome, Receipt, SandboxSpec
+
+CA_PATH = "/run/gantry/ca-certificates.crt"
+CA_VARIABLES = (
+    "SSL_CERT_FILE",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "GIT_SSL_CAINFO",
+)
+_HEREDOC_ONLY = re.compile(r"^\d*<<-?\s*(['\"]?)[^\s<'\"]+\1\s*$")
+_TAIL_LINES = 20
+_TAIL_BYTES = 16 * 1024
+
+
+def run(step: Run, state: StageState, bench: Bench) -> Done:
+    expander = bench.expander(step, state)
+    mounts = tuple(parse_mount(value, step.at, expander.word) for value in step.mounts)
+    words, script = command_words(step, state)
+    env = {key: value for key, value in state.env.items() if key not in PROXY_ARGS}
+    key = step_key(
+        "run",
+        state.chain,
+        words,
+        script,
+        sorted(env.items()),
+        state.config.user,
+        state.workdir,
+        step.network,
+        bench.platform,
+        [mount_identity(mount, step, bench) for mount in mounts],
+    )
+
+    def act(rootfs: RootFs) -> Receipt:
+        return _act(step, state, bench, rootfs, words, script, mounts, key)
+
+    targets = [target for mount in mounts if (target := _stub(mount, state))]
+    if bench.extra_ca is not None:
+        targets.append(CA_PATH)
+    made = layer_of(bench, state.layers, key, act, mountpoints=targets)
+    return Done(state.with_layer(made.layer), made.layer, made.cached, made.receipt)
+
+
+def command_words(step: Run, state: StageState) -> tuple[tuple[str, ...], str | None]:
+    """The argument vector, and the text of a script that it runs (a heredoc with ``#!``)."""
+    if not step.command.shell:
+        return step.command.words, None
+    line = step.command.words[0]
+    if not step.heredocs:
+        return (*state.shell, line), None
+    if len(step.heredocs) == 1 and _HEREDOC_ONLY.match(line):
+        body = step.heredocs[0].content
+        if body.startswith("#!"):
+            return (f"/dev/pipes/{step.heredocs[0].name}",), body
+        return (*state.shell, body), None
+    # Anything else is the shell's to understand: give it the text as it was written.
+    whole = line + "".join(f"\n{content}{name}" for name, content in step.raw_heredocs)
+    return (*state.shell, whole), None
+
+
+def _stub(mount: RunMount, state: StageState) -> str:
+    if mount.kind == "secret":
+        return MountDesk.secret_target(mount, state.workdir)
+    target = MountDesk.target(mount, state.workdir)
+    return target + "/"
+
+
+def _act(
+    step: Run,
+    state: StageState,
+    bench: Bench,
+    rootfs: RootFs,
+    words: tuple[str, ...],
+    script: str | None,
+    mounts: tuple[RunMount, ...],
+    key: str,
+) -> Receipt:
+    tail = Tail(bench)
+    with ExitStack() as stack:
+        root = stack.enter_context(open_root(rootfs.path))
+        account = _account(root, state, step)
+        desk = stack.enter_context(MountDesk(bench, step, state))
+        wanted = desk.prepare(mounts)
+        if script is not None:
+            wanted.append(desk.script(words[0], script))
+        if bench.extra_ca is not None:
+            wanted.append(BindMount(source=bench.extra_ca, target=CA_PATH))
+        kind, network = (Network.NONE, None) if step.network == "none" else bench.network()
+        spec = SandboxSpec(
+            id=f"build-{secrets.token_hex(8)}",
+            rootfs=rootfs.path,
+            args=words,
+            ids=bench.ids,
+            env={**_environment(state, bench, account, bench.layer_time(key)), **desk.env},
+            cwd=state.workdir,
+            user=account.user,
+            hostname="build",
+            limits=bench.limits,
+            mounts=tuple(wanted),
+            network=kind,
+            netns=network.netns if network is not None else None,
+            # Build steps install packages: sudo and setuid helpers must work as in docker build.
+            # The user namespace bounds what they can become.
+            no_new_privileges=False,
+        )
+        with bench.turns:
+            bench.check_cancelled()
+            receipt = run_sandbox(
+                spec,
+                state=bench.state,
+                on_output=tail.take,
+                cancel=bench.cancel,
+                parent=bench.parent_cgroup,
+            )
+    if not receipt.ok:
+        raise _failure(step, receipt, tail)
+    return receipt
+
+
+def _account(root: int, state: StageState, step: Run) -> Account:
+    try:
+        return find_account(root, state.config.user)
+    except BuildError as error:
+        error.place = error.place or step.at.place
+        raise
+
+
+def _environment(state: StageState, bench: Bench, account: Account, time: int) -> Mapping[str, str]:
+    """What the command sees. Only ``state.env`` of it shapes the key, config and history."""
+    env = {"PATH": DEFAULT_PATH, "HOME": account.home, "SOURCE_DATE_EPOCH": str(time)}
+    if bench.extra_ca is not None:
+        env.update(dict.fromkeys(CA_VARIABLES, CA_PATH))
+    env.update(bench.step_env)
+    env.update({k: v for k, v in bench.build_args.items() if k in PROXY_ARGS})
+    env.update(state.env)
+    return env
+
+
+class Tail:
+    """Passes output on and keeps its last lines for the error."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+
+    def take(self, stream: Stream, data: bytes) -> None:
+        self._bench.output(stream, data)
+        self._chunks.append(data)
+        self._size += len(data)
+        while self._size - len(self._chunks[0]) >= _TAIL_BYTES:
+            self._size -= len(self._chunks.popleft())
+
+    def text(self) -> str:
+        lines = b"".join(self._chunks)[-_TAIL_BYTES:].decode("utf-8", "replace").splitlines()
+        return "\n".join(lines[-_TAIL_LINES:])
+
+
+_CAUSES = {
+    Outcome.OOM: "ran out of memory",
+    Outcome.TIMEOUT: "took too long",
+    Outcome.PIDS: "started too many processes",
+    Outcome.OUTPUT: "wrote too much output",
+}
+
+
+def _failure(step: Run, receipt: Receipt, tail: Tail) -> BuildError:
+    if receipt.outcome is Outcome.CANCELLED:
+        return BuildCancelled("the build was cancelled", place=step.at.place)
+    line = step.at.text if len(step.at.text) <= 100 else step.at.text[:97] + "..."
+    if receipt.outcome is Outcome.EXITED:
+        ending = f"ended with exit code {receipt.exit_code}"
+    else:
+        detail = f": {receipt.detail}" if receipt.detail else ""
+        ending = f"{_CAUSES.get(receipt.outcome, 'was stopped')}{detail}"
+    return StepFailed(f"`{line}` {ending}", receipt=receipt, tail=tail.text(), place=step.at.place)

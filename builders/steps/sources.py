@@ -1,0 +1,236 @@
+"""What COPY and ADD read from: a context, or the file system of another stage or image.
+
+Both sides answer alike: ``find`` says what a pattern names, ``items`` walks it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import posixpath
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from e2b_dockerfile_utils import PatternMatcher
+
+from builders.context import Entry, Kind
+from builders.context.tree import ContextTree, has_wildcard, name_matcher
+from builders.errors import ContextError
+from runtime.paths import exists_in_root, open_in_root, resolve_in_root
+
+_CHUNK = 1 << 20
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """``path`` as matched (its last name is the copy's), ``real`` with symlinks followed."""
+
+    path: str
+    real: str
+    folder: bool
+
+    @property
+    def name(self) -> str:
+        return posixpath.basename(self.path.rstrip("/"))
+
+
+@dataclass(slots=True)
+class Item:
+    """One thing to make. ``path`` is relative to the copied folder, empty for a single file.
+
+    ``uid``/``gid`` are the image's; ``mtime`` nanoseconds, None for the layer's own time.
+    ``twin`` is equal for hard links of one file. ``chunks`` must be used before the next item.
+    """
+
+    path: str
+    kind: Kind
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    mtime: int | None = None
+    link: str = ""
+    chunks: Iterable[bytes] = ()
+    twin: tuple[int, int] | None = None
+    xattrs: dict[str, bytes] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """``find`` returns [] for a missing path; ``nearest`` then helps the message."""
+
+    def find(self, pattern: str) -> Sequence[Found]: ...
+
+    def items(self, found: Found, exclude: PatternMatcher | None) -> Iterator[Item]: ...
+
+    def nearest(self, pattern: str) -> Sequence[str]: ...
+
+
+class ContextSource:
+    """Files of the build context: owned by root, with the layer's time."""
+
+    def __init__(self, tree: ContextTree) -> None:
+        self._tree = tree
+
+    def find(self, pattern: str) -> list[Found]:
+        paths = self._tree.match(pattern) if has_wildcard(pattern) else [_clean(pattern)]
+        found = []
+        for path in paths:
+            entry = self._tree.resolve(path)
+            if entry is not None:
+                found.append(Found(path, entry.path, entry.kind is Kind.FOLDER))
+        return found
+
+    def digest(self, found: Found, exclude: PatternMatcher | None) -> str:
+        entry = self._entry(found)
+        return self._tree.digest(entry, exclude.matches if exclude else None)
+
+    def items(self, found: Found, exclude: PatternMatcher | None) -> Iterator[Item]:
+        entry = self._entry(found)
+        if not found.folder:
+            pairs = [("", entry)]
+        else:
+            pairs = [
+                (path, child)
+                for path, child in self._tree.under(entry)
+                if exclude is None or not exclude.matches(path)
+            ]
+        bodies = self._tree.context.read(
+            child for _, child in pairs if child.kind is not Kind.FOLDER
+        )
+        for path, child in pairs:
+            if child.kind is Kind.FOLDER:
+                yield Item(path, child.kind, child.mode)
+                continue
+            _, chunks = next(bodies)
+            if child.kind is Kind.SYMLINK:
+                text = b"".join(chunks)
+                yield Item(path, child.kind, child.mode, link=os.fsdecode(text))
+            else:
+                yield Item(path, child.kind, child.mode, chunks=chunks)
+        next(bodies, None)  # lets the reader finish its last body
+
+    def nearest(self, pattern: str) -> list[str]:
+        return self._tree.nearest(pattern)
+
+    def _entry(self, found: Found) -> Entry:
+        entry = self._tree.get(found.real)
+        if entry is None:
+            raise ContextError(f"{found.path} has vanished", code="context.changed")
+        return entry
+
+
+class RootSource:
+    """Files of a mounted root: owners, times and attributes are kept. ``base`` is its uid 0."""
+
+    def __init__(self, root_fd: int, *, base: int) -> None:
+        self._root = root_fd
+        self._base = base
+
+    def find(self, pattern: str) -> list[Found]:
+        paths = self._match(pattern) if has_wildcard(pattern) else [_clean(pattern)]
+        found = []
+        for path in paths:
+            status = exists_in_root(self._root, "/" + path)
+            if status is not None:
+                real = resolve_in_root(self._root, "/" + path)
+                found.append(Found(path, real, stat.S_ISDIR(status.st_mode)))
+        return found
+
+    def items(self, found: Found, exclude: PatternMatcher | None) -> Iterator[Item]:
+        if found.folder:
+            fd = open_in_root(self._root, found.real, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                yield from self._walk(fd, "", exclude)
+            finally:
+                os.close(fd)
+            return
+        folder, name = posixpath.split(found.real)
+        parent = open_in_root(self._root, folder or "/", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield from self._item(parent, name, "", None)
+        finally:
+            os.close(parent)
+
+    def nearest(self, pattern: str) -> list[str]:
+        folder, name = posixpath.split("/" + _clean(pattern))
+        names: list[str] = []
+        with suppress(OSError):
+            names = self._names(folder)
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        return [posixpath.join(folder, other) for other in close]
+
+    def _match(self, pattern: str) -> list[str]:
+        paths = [""]
+        for part in _clean(pattern).split("/"):
+            matches = name_matcher(part)
+            following: list[str] = []
+            for base in paths:
+                if not has_wildcard(part):
+                    following.append(posixpath.join(base, part))
+                    continue
+                with suppress(OSError):
+                    names = [name for name in self._names("/" + base) if matches.match(name)]
+                    following += [posixpath.join(base, name) for name in names]
+            paths = following
+        return sorted(paths)
+
+    def _names(self, folder: str) -> list[str]:
+        fd = open_in_root(self._root, folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with os.scandir(fd) as listing:
+                return [item.name for item in listing]
+        finally:
+            os.close(fd)
+
+    def _walk(self, fd: int, prefix: str, exclude: PatternMatcher | None) -> Iterator[Item]:
+        for name in sorted(os.listdir(fd)):
+            yield from self._item(fd, name, prefix + name, exclude)
+
+    def _item(
+        self, parent: int, name: str, path: str, exclude: PatternMatcher | None
+    ) -> Iterator[Item]:
+        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        hidden = exclude is not None and path != "" and exclude.matches(path)
+        mode = stat.S_IMODE(status.st_mode)
+        item = Item(
+            path,
+            Kind.FILE,
+            mode,
+            uid=status.st_uid - self._base,
+            gid=status.st_gid - self._base,
+            mtime=status.st_mtime_ns,
+        )
+        if stat.S_ISDIR(status.st_mode):
+            fd = os.open(name, _FOLDER, dir_fd=parent)
+            try:
+                if not hidden:
+                    item.kind, item.xattrs = Kind.FOLDER, _xattrs(fd)
+                    yield item
+                yield from self._walk(fd, path + "/", exclude)
+            finally:
+                os.close(fd)
+        elif hidden:
+            return
+        elif stat.S_ISLNK(status.st_mode):
+            item.kind, item.link = Kind.SYMLINK, os.readlink(name, dir_fd=parent)
+            yield item
+        elif stat.S_ISREG(status.st_mode):
+            fd = os.open(name, _FILE, dir_fd=parent)
+            with os.fdopen(fd, "rb", buffering=0) as stream:
+                item.xattrs = _xattrs(fd)
+                item.chunks = iter(lambda: stream.read(_CHUNK), b"")
+                item.twin = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
+                yield item
+
+
+def _xattrs(fd: int) -> dict[str, bytes]:
+    names = [n for n in os.listxattr(fd) if n == "security.capability" or n.startswith("user.")]
+    return {name: os.getxattr(fd, name) for name in names}
+
+
+def _clean(pattern: str) -> str:
+    return posixpath.normpath("/" + pattern).strip("/")
