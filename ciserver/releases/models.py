@@ -70,6 +70,9 @@ class Environment(models.Model):
     port = models.PositiveIntegerField(null=True, blank=True)  # where its hosts serve it
     variables = models.JSONField(default=dict, blank=True)
     health_timeout = models.PositiveSmallIntegerField(default=60)  # seconds
+    memory_mib = models.PositiveIntegerField(default=512)  # of each container, as are the next two
+    cpus = models.FloatField(default=1.0)
+    pids = models.PositiveIntegerField(default=512)
     hosts = models.ManyToManyField(Host, related_name="environments")
 
     class Meta:
@@ -92,7 +95,7 @@ class DeploymentState(models.TextChoices):
     SUPERSEDED = "superseded"
 
 
-DEPLOYMENT_MOVES = {
+DEPLOYMENT_MOVES: dict[str, tuple[str, ...]] = {
     DeploymentState.QUEUED: (
         DeploymentState.RUNNING,
         DeploymentState.FAILED,

@@ -1,0 +1,70 @@
+"""The gate that a new container must pass before it gets traffic."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ciserver.releases.targets import Target
+from ciserver.releases.targets.spec import Check, Container
+
+BETWEEN_TRIES = 0.5  # seconds
+STABLE_FOR = 2.0  # seconds that it must stay up after the last pass
+LOG_LINES = 10
+
+
+class Unhealthy(Exception):
+    """The container did not pass. The message says why and ends with its last log lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """``passes`` of ``check`` in a row within ``timeout`` seconds, then a quiet while.
+
+    ``pulse`` is called between tries; what it raises ends the wait.
+    """
+
+    target: Target
+    check: Check
+    timeout: float
+    pulse: Callable[[], None] = lambda: None
+
+    def wait(self, container: Container) -> None:
+        """Returns when ``container`` is healthy. Raises Unhealthy."""
+        self._until_healthy(container)
+        quiet_until = time.monotonic() + STABLE_FOR
+        while time.monotonic() < quiet_until:
+            self._still_up(container)
+            time.sleep(BETWEEN_TRIES)
+        if wrong := self.target.probe(container, self.check):
+            raise Unhealthy(self._with_log(container, f"it was healthy, then {wrong}"))
+
+    def _until_healthy(self, container: Container) -> None:
+        deadline = time.monotonic() + self.timeout
+        passed, wrong = 0, "it was never tried"
+        while passed < self.check.passes:
+            self._still_up(container)
+            wrong = self.target.probe(container, self.check)
+            passed = 0 if wrong else passed + 1
+            if passed >= self.check.passes:
+                return
+            if time.monotonic() > deadline:
+                wrong = wrong or f"{self.check.describe()} did not pass twice in a row"
+                message = f"not healthy within {self.timeout:g} s: {wrong}"
+                raise Unhealthy(self._with_log(container, message))
+            time.sleep(BETWEEN_TRIES)
+
+    def _still_up(self, container: Container) -> None:
+        self.pulse()
+        now = self.target.find(container.name)
+        if now is None:
+            raise Unhealthy("somebody removed the container")
+        if now.oom_killed:
+            raise Unhealthy(self._with_log(now, "it ran out of memory"))
+        if not now.running or now.restarts > container.restarts:
+            raise Unhealthy(self._with_log(now, f"it ended with exit code {now.exit_code}"))
+
+    def _with_log(self, container: Container, message: str) -> str:
+        lines = self.target.last_lines(container, LOG_LINES)
+        return f"{message}. Its last words: {lines}" if lines else f"{message}. It logged nothing"

@@ -1,0 +1,221 @@
+"""Who works on a deployment: an atomic lease with a fencing token, one per environment.
+
+A worker that was stopped for longer than its lease may wake up and go on; every step it then
+begins, and the switch of traffic itself, asks for the fence first and is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from types import TracebackType
+
+from django.db import IntegrityError, connection, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from ciserver.lib import outbox
+from ciserver.lib.states import IllegalMove, move
+from ciserver.pipelines import events
+from ciserver.pipelines.models import HEARTBEAT, LEASE, MAX_ATTEMPTS
+from ciserver.releases.models import (
+    DEPLOYMENT_MOVES,
+    Deployment,
+    DeploymentState,
+    DeploymentStep,
+    Environment,
+    Release,
+)
+
+log = logging.getLogger(__name__)
+TOPIC = "deployment.queued"
+
+
+class LeaseLost(Exception):
+    """Another worker has taken over; whatever this one still does must change nothing."""
+
+
+def claim(deployment_id: int) -> Deployment | None:
+    """Take a queued deployment. None when it is not there to be taken, or not yet: then its
+    promise stays, and it is tried again when the one that runs in the environment ends.
+    """
+    deployment = Deployment.objects.filter(pk=deployment_id).first()
+    if deployment is None or deployment.state != DeploymentState.QUEUED:
+        outbox.keep(TOPIC, deployment_id)
+        return None
+    try:
+        with transaction.atomic():
+            return _take(deployment)
+    except IntegrityError:
+        return None  # one_deployment_at_a_time
+    except IllegalMove:
+        return None  # another worker was first
+
+
+def _take(deployment: Deployment) -> Deployment | None:
+    # The lock under which restore_routes tidies an environment that nobody deploys to.
+    Environment.objects.select_for_update().get(pk=deployment.environment_id)
+    outbox.keep(TOPIC, deployment.pk)
+    waiting = Deployment.objects.filter(
+        environment=deployment.environment_id, state=DeploymentState.QUEUED
+    )
+    newest = waiting.order_by("-pk").first()
+    if newest and newest.pk != deployment.pk:
+        supersede(deployment, by=newest)
+        return None
+    now = timezone.now()
+    move(
+        deployment,
+        DeploymentState.RUNNING,
+        table=DEPLOYMENT_MOVES,
+        guard={"fence": deployment.fence},
+        worker=f"{socket.gethostname()}/{os.getpid()}",
+        fence=F("fence") + 1,
+        attempt=F("attempt") + 1,
+        started_at=deployment.started_at or now,
+        lease_until=now + LEASE,
+    )
+    _close_steps(deployment, "The worker died here.")
+    return deployment
+
+
+def supersede(deployment: Deployment, *, by: Deployment) -> None:
+    """Newest wins: ``deployment`` is over before it began."""
+    move(
+        deployment,
+        DeploymentState.SUPERSEDED,
+        table=DEPLOYMENT_MOVES,
+        finished_at=timezone.now(),
+        reason=f"{by.release.name} was asked for {by.environment.name} before this one began.",
+    )
+    outbox.keep(TOPIC, deployment.pk)
+
+
+class Lease:
+    """Renews a claimed deployment's lease from a thread. ``check`` tells whether it still holds."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._held = Deployment.objects.filter(
+            pk=deployment.pk, fence=deployment.fence, state=DeploymentState.RUNNING
+        )
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Lease:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Raise LeaseLost unless the row still carries our fence. Inside a transaction that also
+        writes, nobody can take over before it ends."""
+        if not self._held.all().exists():
+            raise LeaseLost
+
+    def renew(self) -> bool:
+        return self._held.all().update(lease_until=timezone.now() + LEASE) == 1
+
+    def _beat(self) -> None:
+        try:
+            while not self._stop.wait(HEARTBEAT.total_seconds()):
+                try:
+                    if not self.renew():
+                        return
+                except Exception:
+                    # A database away for less than the lease is no reason to stop renewing.
+                    log.exception("a lease could not be renewed")
+                    connection.close()
+        finally:
+            connection.close()
+
+
+def finish(deployment: Deployment, state: DeploymentState, *, reason: str = "") -> None:
+    """End a running deployment and wake the next one of its environment. Raises LeaseLost."""
+    with transaction.atomic():
+        try:
+            move(
+                deployment,
+                state,
+                table=DEPLOYMENT_MOVES,
+                guard={"fence": deployment.fence},
+                reason=reason,
+                finished_at=timezone.now(),
+                lease_until=None,
+            )
+        except IllegalMove:
+            raise LeaseLost from None
+        _wake_next(deployment)
+    tell(deployment)
+
+
+def recover_deployments() -> list[int]:
+    """Put deployments whose worker died back into the queue, or fail them after three attempts."""
+    lost = Deployment.objects.filter(
+        state=DeploymentState.RUNNING, lease_until__lt=timezone.now()
+    ).select_related("release__pipeline", "environment")
+    recovered = []
+    for deployment in lost:
+        try:
+            _recover(deployment)
+        except IllegalMove:
+            continue  # its worker was only slow, or another sweeper came first
+        recovered.append(deployment.pk)
+        tell(deployment)
+    return recovered
+
+
+@transaction.atomic
+def _recover(deployment: Deployment) -> None:
+    log.warning("the worker %s of deployment %s is gone", deployment.worker, deployment.pk)
+    guard = {"fence": deployment.fence, "lease_until": deployment.lease_until}
+    fence = deployment.fence + 1
+    if deployment.attempt < MAX_ATTEMPTS:
+        move(deployment, DeploymentState.QUEUED, table=DEPLOYMENT_MOVES, guard=guard, fence=fence)
+        outbox.promise(TOPIC, deployment.pk)
+        return
+    move(
+        deployment,
+        DeploymentState.FAILED,
+        table=DEPLOYMENT_MOVES,
+        guard=guard,
+        fence=fence,
+        finished_at=timezone.now(),
+        reason=f"Its worker died in each of {deployment.attempt} attempts."
+        " See the worker's log, then deploy again.",
+    )
+    _close_steps(deployment, "The worker died here.")
+    _wake_next(deployment)
+
+
+def _close_steps(deployment: Deployment, detail: str) -> None:
+    DeploymentStep.objects.filter(deployment=deployment, state=DeploymentState.RUNNING).update(
+        state=DeploymentState.FAILED, detail=detail, finished_at=timezone.now()
+    )
+
+
+def _wake_next(deployment: Deployment) -> None:
+    waiting = Deployment.objects.filter(
+        environment=deployment.environment_id, state=DeploymentState.QUEUED
+    )
+    if following := waiting.order_by("-pk").first():
+        outbox.promise(TOPIC, following.pk)
+
+
+def tell(deployment: Deployment) -> None:
+    """Let open pages know."""
+    tell_of(deployment.release)
+
+
+def tell_of(release: Release) -> None:
+    events.publish(release.pipeline_id)
+    events.publish_matrix()

@@ -1,0 +1,338 @@
+"""The story of a deployment, host by host: pull, start, check, switch, retire.
+
+Each step finds what an attempt before it did, so that the whole can be run again after a crash
+at any point. Traffic and its record change in one transaction that holds the fence; until
+then, and whenever a step fails, the container that served goes on serving.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from ciserver.accounts import registry_tokens
+from ciserver.releases import images, leases
+from ciserver.releases.health import Gate, Unhealthy
+from ciserver.releases.images import Location
+from ciserver.releases.leases import Lease, LeaseLost, recover_deployments
+from ciserver.releases.models import Deployment, DeploymentState, Environment, Host, Running
+from ciserver.releases.steps import Recorder
+from ciserver.releases.targets import Target, open_target
+from ciserver.releases.targets.errors import TargetError
+from ciserver.releases.targets.spec import Container, ImageFacts, Wanted
+
+if TYPE_CHECKING:
+    from ciserver.releases.targets.credentials import Credentials
+
+__all__ = ["deploy", "recover_deployments", "restore_routes"]
+
+log = logging.getLogger(__name__)
+DRAIN = 10.0  # seconds for requests under way
+GRACE = 10  # seconds between asking a container to stop and killing it
+MIB = 1024 * 1024
+
+
+def deploy(deployment_id: int) -> None:
+    """Do a queued deployment, if it is there to be taken. Never raises for what can go wrong on
+    a host: the row tells."""
+    deployment = leases.claim(deployment_id)
+    if deployment is None:
+        return
+    leases.tell(deployment)
+    with Lease(deployment) as lease:
+        try:
+            _to_every_host(deployment, lease)
+        except LeaseLost:
+            log.warning("deployment %s was taken over by another worker", deployment_id)
+        except (TargetError, Unhealthy, Mismatch) as error:
+            _fail(deployment, str(error))
+        except Exception as error:
+            log.exception("deployment %s failed", deployment_id)
+            _fail(deployment, f"An error of Gantry's own ({type(error).__name__}: {error})")
+
+
+class Mismatch(Exception):
+    """What runs is not what was recorded."""
+
+
+def _to_every_host(deployment: Deployment, lease: Lease) -> None:
+    location = Location.parse(deployment.release.repository)
+    hosts = list(deployment.environment.hosts.all())
+    if not hosts:
+        raise TargetError(
+            f"{deployment.environment.name} has no host. Attach one, then deploy again."
+        )
+    image = images.read_facts(location, deployment.release.digest, token=_pull_token(location))
+    for host in hosts:
+        HostDeployment(
+            deployment=deployment,
+            location=location,
+            image=image,
+            host=host,
+            target=open_target(host.kind, host.address, run=settings.GANTRY.run),
+            lease=lease,
+        ).run()
+    leases.finish(deployment, DeploymentState.SUCCEEDED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostDeployment:
+    """One deployment on one host."""
+
+    deployment: Deployment
+    location: Location
+    image: ImageFacts
+    host: Host
+    target: Target
+    lease: Lease
+
+    def run(self) -> None:
+        record = Recorder(self.deployment, self.host, self.lease)
+        with ExitStack() as undo:
+            with record.step("pull") as note:
+                note.text = self._pull()
+            with record.step("start") as note:
+                undo.callback(self._withdraw)
+                container = self._start()
+                note.text = f"{container.name} {container.id[:12]}"
+            with record.step("check") as note:
+                note.text = self._check(container)
+            with record.step("switch") as note:
+                note.text = self._switch(container)
+            undo.pop_all()
+        with record.step("retire") as note:
+            note.text = self._retire(container)
+
+    def _pull(self) -> str:
+        def credentials() -> Credentials | None:
+            return _pull_credentials(self.location)
+
+        moved = self.target.pull(self.image, self.location, credentials)
+        Deployment.objects.filter(pk=self.deployment.pk).update(
+            bytes_pulled=Coalesce(F("bytes_pulled"), 0) + moved
+        )
+        total = sum(layer.size for layer in self.image.layers)
+        return f"{moved:,} of {total:,} bytes of layers were not here yet"
+
+    def _start(self) -> Container:
+        container = self.target.start(self.wanted)
+        if not container.runs(self.image):
+            raise Mismatch(
+                f"{self.host} started the image {container.image_id[:19]}, which is not"
+                f" {self.image.digest[:19]}, the one that was tested. Look at who changed it there"
+            )
+        return container
+
+    def _check(self, container: Container) -> str:
+        check = self.image.check
+        timeout = self.environment.health_timeout
+        Gate(self.target, check, timeout, pulse=self.lease.check).wait(container)
+        return f"{check.describe()} passed {check.passes} times, then it stayed up"
+
+    def _switch(self, container: Container) -> str:
+        """Route and row change together, or another worker has the fence and neither does."""
+        with transaction.atomic():
+            Environment.objects.select_for_update().get(pk=self.environment.pk)
+            self.lease.check()
+            if container.address:
+                self.target.proxy.serve(
+                    server_name(self.environment), port=self._port, upstream=container.address
+                )
+            else:
+                self.target.proxy.forget(server_name(self.environment))
+            Running.objects.update_or_create(
+                environment=self.environment,
+                host=self.host,
+                defaults={
+                    "release": self.deployment.release,
+                    "container_id": container.id,
+                    "digest": self.image.digest,
+                    "healthy": True,
+                    "since": timezone.now(),
+                },
+            )
+        return f"127.0.0.1:{self._port}" if container.address else "it has no port"
+
+    def _retire(self, container: Container) -> str:
+        others = [c for c in self._ours() if c.id != container.id]
+        for other in others:
+            if other.address:
+                self.target.proxy.drain(other.address, seconds=DRAIN)
+            self.lease.check()
+            self.target.remove(other, grace=GRACE)
+        return ", ".join(other.name for other in others) or "nothing to stop"
+
+    def _withdraw(self) -> None:
+        """After a failure: traffic to what the record says, and away with the new container."""
+        try:
+            self.lease.check()
+            serving = Running.objects.filter(environment=self.environment, host=self.host).first()
+            _route(self.target, self.environment, serving)
+            new = self.target.find(self.wanted.name)
+            if new and (serving is None or serving.container_id != new.id):
+                self.target.remove(new, grace=GRACE)
+        except (TargetError, LeaseLost) as error:
+            # The first failure is the one to tell; restore_routes tidies up what is left.
+            log.warning("deployment %s left something behind: %s", self.deployment.pk, error)
+
+    @property
+    def environment(self) -> Environment:
+        return self.deployment.environment
+
+    @property
+    def wanted(self) -> Wanted:
+        """Its name covers all that makes it what it is: the same again is the same container."""
+        environment, release = self.environment, self.deployment.release
+        env = {
+            "PORT": str(self.image.port or ""),
+            **{key: str(value) for key, value in environment.variables.items()},
+            "GANTRY_COMMIT": release.commit,
+            "GANTRY_RELEASE": release.name,
+            "GANTRY_ENVIRONMENT": environment.name,
+        }
+        content = [
+            self.image.digest,
+            env,
+            environment.memory_mib,
+            environment.cpus,
+            environment.pids,
+        ]
+        known = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+        name = f"gantry-{installation()}-{release.project.slug}-{environment.name}-{known}"
+        return Wanted(
+            name=name,
+            reference=f"{self.location.registry}/{self.location.name}@{self.image.digest}",
+            port=self.image.port,
+            memory=environment.memory_mib * MIB,
+            cpus=environment.cpus,
+            pids=environment.pids,
+            env={key: value for key, value in env.items() if value},
+            labels={
+                **labels_of(environment),
+                "release": release.name,
+                "deployment": str(self.deployment.pk),
+            },
+        )
+
+    @property
+    def _port(self) -> int:
+        if self.environment.port is None:
+            raise TargetError(f"{self.environment} has no port. Set one, then deploy again.")
+        return self.environment.port
+
+    def _ours(self) -> list[Container]:
+        return self.target.containers(labels_of(self.environment))
+
+
+def _fail(deployment: Deployment, reason: str) -> None:
+    """The last sentence of ``reason`` says what serves now."""
+    serving = deployment.environment.running.select_related("release").first()
+    name = deployment.environment.name
+    after = f"{serving.release.name} still serves {name}" if serving else f"nothing serves {name}"
+    try:
+        leases.finish(deployment, DeploymentState.FAILED, reason=f"{reason.rstrip('. ')}; {after}.")
+    except LeaseLost:
+        log.warning("deployment %s was taken over by another worker", deployment.pk)
+
+
+def restore_routes() -> None:
+    """Make every host serve what its row says: after a restart of the proxy, of the engine or of
+    the machine. Removes containers that no row and no deployment under way accounts for."""
+    for host in Host.objects.all():
+        try:
+            target = open_target(host.kind, host.address, run=settings.GANTRY.run)
+            for environment in host.environments.select_related("project"):
+                if not _is_right(target, environment, host):
+                    _restore(target, environment, host)
+        except TargetError as error:
+            log.warning("the routes of %s could not be restored: %s", host, error)
+
+
+def _is_right(target: Target, environment: Environment, host: Host) -> bool:
+    """A look without the lock, so that the many times when all is well hold up nobody."""
+    serving = Running.objects.filter(environment=environment, host=host).first()
+    route = target.proxy.routes().get(server_name(environment), "")
+    there = target.containers(labels_of(environment))
+    if serving is None:
+        return not there and not route
+    return (
+        [container.id for container in there] == [serving.container_id]
+        and there[0].running == serving.healthy
+        and there[0].running
+        and there[0].address == route
+    )
+
+
+def _restore(target: Target, environment: Environment, host: Host) -> None:
+    """Under the lock that ``_switch`` and ``leases.claim`` take, so that neither undoes the
+    other."""
+    with transaction.atomic():
+        Environment.objects.select_for_update().get(pk=environment.pk)
+        if environment.deployments.filter(state=DeploymentState.RUNNING).exists():
+            return
+        serving = Running.objects.filter(environment=environment, host=host).first()
+        healthy = _route(target, environment, serving)
+        if serving and serving.healthy != healthy:
+            Running.objects.filter(pk=serving.pk).update(healthy=healthy)
+        for container in target.containers(labels_of(environment)):
+            if serving is None or container.id != serving.container_id:
+                target.remove(container, grace=0)  # no traffic goes there
+
+
+def _route(target: Target, environment: Environment, serving: Running | None) -> bool:
+    """Send traffic to the container of ``serving``, started again if need be; False if it is
+    gone."""
+    if serving is None:
+        target.proxy.forget(server_name(environment))
+        return False
+    known = {c.id: c for c in target.containers(labels_of(environment))}
+    container = known.get(serving.container_id)
+    if container is None:
+        return False
+    if not container.running:
+        container = target.resume(container)
+    if container.address and environment.port:
+        target.proxy.serve(
+            server_name(environment), port=environment.port, upstream=container.address
+        )
+    return container.running
+
+
+def server_name(environment: Environment) -> str:
+    return f"gantry-{environment.pk}"
+
+
+def labels_of(environment: Environment) -> dict[str, str]:
+    """What marks an environment's containers as ours, also beside another installation's."""
+    return {
+        "installation": installation(),
+        "project": environment.project.slug,
+        "environment": environment.name,
+    }
+
+
+def installation() -> str:
+    return hashlib.sha256(f"installation {settings.SECRET_KEY}".encode()).hexdigest()[:8]
+
+
+def _pull_token(location: Location) -> str | None:
+    if location.registry != settings.GANTRY.registry:
+        return None
+    access = registry_tokens.Access(location.name, ("pull",))
+    return registry_tokens.issue(registry_tokens.PULL_USER, [access])
+
+
+def _pull_credentials(location: Location) -> Credentials | None:
+    if location.registry != settings.GANTRY.registry:
+        return None
+    return registry_tokens.PULL_USER, registry_tokens.pull_password(location.name)

@@ -1,0 +1,233 @@
+"""What a pipeline or a person asks of releases: make, promote, roll back, add a place to run."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Max
+
+from ciserver.accounts.models import AuditEntry
+from ciserver.lib import outbox
+from ciserver.lib.problems import Refused
+from ciserver.pipelines.models import Pipeline, State
+from ciserver.projects.models import SLUG, Project, Role
+from ciserver.projects.services import require
+from ciserver.releases import evidence, leases
+from ciserver.releases.models import (
+    Deployment,
+    DeploymentKind,
+    DeploymentState,
+    Environment,
+    Host,
+    Release,
+)
+
+GANTRY = "gantry"  # the actor of what nobody asked for by hand
+
+
+@transaction.atomic
+def make_release(pipeline: Pipeline) -> Release:
+    """The release of a pipeline that passed, made once, and its automatic deployments.
+
+    Raises ValueError for a pipeline that did not pass or pushed no image.
+    """
+    if pipeline.state != State.PASSED or not pipeline.digest:
+        raise ValueError(f"pipeline {pipeline} is {pipeline.state} and has no image to release")
+    # The project's row is the lock that keeps numbers without a gap or a twin.
+    project = Project.objects.select_for_update().get(pk=pipeline.project_id)
+    if made := Release.objects.filter(pipeline=pipeline).first():
+        return made
+    last = project.releases.aggregate(last=Max("number"))["last"] or 0
+    release = Release.objects.create(
+        project=project,
+        number=last + 1,
+        pipeline=pipeline,
+        commit=pipeline.commit,
+        title=pipeline.title,
+        repository=pipeline.repository,
+        digest=pipeline.digest,
+        evidence=evidence.collect(pipeline),
+    )
+    AuditEntry.record(
+        actor=GANTRY,
+        action="release.make",
+        target=str(release),
+        digest=release.digest,
+        commit=release.commit,
+    )
+    for environment in project.environments.filter(auto=True):
+        if _goes_forward(release, environment):
+            _queue(release, environment, DeploymentKind.AUTO, GANTRY)
+    transaction.on_commit(lambda: leases.tell_of(release))
+    return release
+
+
+@transaction.atomic
+def promote(*, release: Release, environment: Environment, user: Any) -> Deployment:
+    """Queue ``release`` for ``environment``. Raises Refused when the policy says no."""
+    _require_maintainer(user, release, environment)
+    if reason := refusal_to_promote(release, environment):
+        hint = "Promote it there first, or wait until its deployment has succeeded."
+        raise Refused(reason, code="release.order", hint=hint)
+    return _queue(release, environment, DeploymentKind.PROMOTION, user.get_username())
+
+
+@transaction.atomic
+def roll_back(*, environment: Environment, release: Release, user: Any) -> Deployment:
+    """Queue a release that served ``environment`` well before. Raises Refused."""
+    _require_maintainer(user, release, environment)
+    if not _succeeded(release, environment):
+        raise Refused(
+            f"{release.name} never ran healthy in {environment.name}: there is no way back to it.",
+            code="release.never-ran",
+            hint="Choose one that did, or promote it.",
+        )
+    return _queue(release, environment, DeploymentKind.ROLLBACK, user.get_username())
+
+
+def refusal_to_promote(release: Release, environment: Environment) -> str:
+    """Why ``release`` may not go to ``environment`` yet; empty when it may."""
+    before = _before(environment)
+    if before is None or _succeeded(release, before):
+        return ""
+    return f"{release.name} has not run healthy in {before.name} yet."
+
+
+@transaction.atomic
+def create_environment(
+    *,
+    project: Project,
+    name: str,
+    hosts: Iterable[Host] = (),
+    auto: bool = False,
+    port: int | None = None,
+    actor: str = GANTRY,
+    **fields: Any,
+) -> Environment:
+    """A new environment at the end of the project's chain, with a port of its own."""
+    if not re.fullmatch(SLUG, name):
+        raise Refused(
+            f"{name!r} cannot be an environment's name.",
+            code="environment.name",
+            hint="Use up to 63 lower-case letters, digits and '-'.",
+            status=400,
+        )
+    Project.objects.select_for_update().get(pk=project.pk)
+    if project.environments.filter(name=name).exists():
+        raise Refused(f"{project} has an environment {name!r} already.", code="environment.exists")
+    last = project.environments.aggregate(last=Max("position"))["last"] or 0
+    environment = Environment.objects.create(
+        project=project,
+        name=name,
+        position=last + 1,
+        auto=auto,
+        port=port or _free_port(),
+        **fields,
+    )
+    environment.hosts.set(hosts)
+    AuditEntry.record(actor=actor, action="environment.create", target=str(environment))
+    return environment
+
+
+@transaction.atomic
+def attach_host(
+    *,
+    environment: Environment,
+    name: str = "local",
+    kind: str = "local",
+    address: str = "",
+    actor: str = GANTRY,
+) -> Host:
+    """Let ``environment`` run on the host ``name``, which is made if it is not there."""
+    host, _ = Host.objects.get_or_create(name=name, defaults={"kind": kind, "address": address})
+    environment.hosts.add(host)
+    AuditEntry.record(
+        actor=actor, action="environment.attach", target=str(environment), host=host.name
+    )
+    return host
+
+
+def _queue(release: Release, environment: Environment, kind: str, actor: str) -> Deployment:
+    """A queued deployment; those that wait for the same environment give way to it."""
+    Environment.objects.select_for_update().get(pk=environment.pk)
+    newest = environment.deployments.first()
+    if newest and newest.release_id == release.pk and not newest.finished:
+        return newest  # asked twice is asked once
+    deployment = Deployment.objects.create(
+        environment=environment, release=release, kind=kind, requested_by=actor
+    )
+    waiting = environment.deployments.filter(state=DeploymentState.QUEUED)
+    for other in waiting.exclude(pk=deployment.pk):
+        leases.supersede(other, by=deployment)
+    AuditEntry.record(
+        actor=actor,
+        action=f"deployment.{kind}",
+        target=str(environment),
+        release=release.name,
+        digest=release.digest,
+    )
+    outbox.promise(leases.TOPIC, deployment.pk)
+    transaction.on_commit(lambda: leases.tell(deployment))
+    return deployment
+
+
+def _goes_forward(release: Release, environment: Environment) -> bool:
+    """Automatic deployments follow the default branch and never go back behind a newer push,
+    whichever pipeline ends first."""
+    if release.pipeline.branch != release.project.default_branch:
+        return False
+    ahead = environment.deployments.filter(
+        kind=DeploymentKind.AUTO, release__pipeline__number__gt=release.pipeline.number
+    )
+    return not ahead.exists()
+
+
+def _require_maintainer(user: Any, release: Release, environment: Environment) -> None:
+    require(user, environment.project, Role.MAINTAINER)
+    if release.project_id != environment.project_id:
+        raise Refused(
+            f"{release} and {environment} belong to different projects.",
+            code="release.project",
+            status=400,
+        )
+
+
+def _before(environment: Environment) -> Environment | None:
+    chain = Environment.objects.filter(
+        project=environment.project_id, position__lt=environment.position
+    )
+    return chain.order_by("-position").first()
+
+
+def _succeeded(release: Release, environment: Environment) -> bool:
+    return Deployment.objects.filter(
+        release=release, environment=environment, state=DeploymentState.SUCCEEDED
+    ).exists()
+
+
+def _free_port() -> int:
+    taken = set(Environment.objects.exclude(port=None).values_list("port", flat=True))
+    for port in settings.GANTRY.deploy_ports:
+        if port not in taken and _is_free(port):
+            return int(port)
+    ports = settings.GANTRY.deploy_ports
+    raise Refused(
+        f"All ports from {ports.start} to {ports.stop - 1} are in use.",
+        code="environment.port",
+        hint="Set GANTRY_DEPLOY_PORT to the first of 500 others.",
+    )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,66 @@
+"""Where containers run: one file per kind of host, one table that lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from ciserver.releases.images import Location
+from ciserver.releases.targets.credentials import Credentials
+from ciserver.releases.targets.errors import TargetError
+from ciserver.releases.targets.local import LocalTarget
+from ciserver.releases.targets.proxy import Proxy
+from ciserver.releases.targets.spec import Check, Container, ImageFacts, Wanted
+
+
+class Target(Protocol):
+    """A machine that runs containers. Every call may fail with a TargetError and none takes for
+    ever; every call may be made again after a crash and then finds what the first one did.
+    """
+
+    @property
+    def proxy(self) -> Proxy:
+        """The proxy that answers on this machine's ports."""
+
+    def pull(
+        self, image: ImageFacts, location: Location, credentials: Callable[[], Credentials | None]
+    ) -> int:
+        """Have ``image``; the bytes of the layers that were not there before."""
+
+    def start(self, wanted: Wanted) -> Container:
+        """Start a container, or return the one of that name, started again if it had stopped."""
+
+    def resume(self, container: Container) -> Container:
+        """Start one that stopped; its address may be another then."""
+
+    def find(self, name: str) -> Container | None:
+        """The container of that name, running or not."""
+
+    def containers(self, labels: Mapping[str, str]) -> list[Container]:
+        """Those with all of ``labels``, running or not, oldest first."""
+
+    def probe(self, container: Container, check: Check) -> str:
+        """One try: empty when it is healthy, else what was wrong."""
+
+    def last_lines(self, container: Container, lines: int) -> str:
+        """The end of its log."""
+
+    def remove(self, container: Container, *, grace: int) -> None:
+        """Ask it to stop, kill it after ``grace`` seconds, and remove it and its volumes."""
+
+
+KINDS: dict[str, Callable[[Path, str], Target]] = {
+    "local": LocalTarget.open,
+}
+
+
+def open_target(kind: str, address: str, *, run: Path) -> Target:
+    """The target for a host's row. ``run`` holds the local proxy's socket."""
+    try:
+        make = KINDS[kind]
+    except KeyError:
+        raise TargetError(
+            f"No kind of host is named {kind!r}; there are: {', '.join(KINDS)}."
+        ) from None
+    return make(run, address)

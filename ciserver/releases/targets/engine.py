@@ -1,0 +1,179 @@
+"""Podman and docker command lines as values. Nothing here runs anything.
+
+Both take the same words for nearly everything; the differences are the two ``Engine`` values
+that ``choose`` makes.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ciserver.releases.targets.spec import PREFIX, Container, Wanted
+
+# Moby's default set less MKNOD, NET_RAW and AUDIT_WRITE: images that start as root and then
+# drop to a user of their own still work.
+CAPABILITIES = (
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+)
+CAP_SYS_RESOURCE = 24
+OPEN_FILES, PROCESSES = 8192, 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """``program`` with what it needs on this kind of machine."""
+
+    program: str  # "podman" or "docker"
+    run_options: tuple[str, ...] = ()
+
+    def version(self) -> list[str]:
+        return [self.program, "version", "--format", "{{.Client.Version}}"]
+
+    def answers(self) -> list[str]:
+        """Fails when the engine is installed but does not work (docker without its daemon)."""
+        return [self.program, "info", "--format", "{{json .}}"]
+
+    def pull(self, reference: str, *, credentials: Path, plain_http: bool) -> list[str]:
+        """``credentials`` is a folder made by ``credentials.folder``."""
+        if self.program == "docker":
+            # Docker takes 127.0.0.0/8 as insecure by itself, others by its daemon's settings.
+            return ["docker", "--config", str(credentials), "pull", "--quiet", reference]
+        verify = ["--tls-verify=false"] if plain_http else []
+        authfile = ["--authfile", str(credentials / "config.json")]
+        return ["podman", "pull", "--quiet", *authfile, *verify, reference]
+
+    def run(self, wanted: Wanted) -> list[str]:
+        """Starts ``wanted`` in the background and prints its id."""
+        return [
+            self.program,
+            "run",
+            "--detach",
+            "--pull=never",  # only what was pulled by digest may start
+            f"--name={wanted.name}",
+            *(f"--label={PREFIX}{key}={value}" for key, value in wanted.labels.items()),
+            # A variable in our own environment would reach the engine too (LD_PRELOAD).
+            *(f"--env={key}={value}" for key, value in wanted.env.items()),
+            f"--memory={wanted.memory}",
+            f"--cpus={wanted.cpus:g}",
+            f"--pids-limit={wanted.pids}",
+            "--cap-drop=ALL",
+            *(f"--cap-add={name}" for name in CAPABILITIES),
+            "--security-opt=no-new-privileges",
+            # Started again after a crash; after a reboot too, by docker itself and for podman
+            # by the worker (see runner.restore_routes).
+            "--restart=unless-stopped",
+            "--log-opt=max-size=10m",
+            *([f"--publish=127.0.0.1::{wanted.port}"] if wanted.port else []),
+            *self.run_options,
+            wanted.reference,
+        ]
+
+    def start(self, container: str) -> list[str]:
+        return [self.program, "start", container]
+
+    def list_ids(self, labels: Mapping[str, str]) -> list[str]:
+        chosen = [f"--filter=label={PREFIX}{key}={value}" for key, value in labels.items()]
+        return [self.program, "ps", "--all", "--quiet", "--no-trunc", *chosen]
+
+    def inspect(self, containers: Sequence[str]) -> list[str]:
+        return [self.program, "container", "inspect", *containers]
+
+    def list_images(self) -> list[str]:
+        return [self.program, "image", "ls", "--all", "--quiet", "--no-trunc"]
+
+    def inspect_images(self, images: Sequence[str]) -> list[str]:
+        return [self.program, "image", "inspect", *images]
+
+    def execute(self, container: str, command: Sequence[str]) -> list[str]:
+        return [self.program, "exec", container, *command]
+
+    def logs(self, container: str, lines: int) -> list[str]:
+        return [self.program, "logs", f"--tail={lines}", container]
+
+    def stop(self, container: str, seconds: int) -> list[str]:
+        return [self.program, "stop", f"--time={seconds}", container]
+
+    def remove(self, container: str) -> list[str]:
+        return [self.program, "rm", "--force", "--volumes", container]
+
+
+def choose(program: str, *, hybrid: bool, raise_limits: bool) -> Engine:
+    """The engine ``program`` on a machine with these properties.
+
+    ``hybrid``: cgroup v1, which crun refuses and runc accepts. ``raise_limits``: we hold
+    CAP_SYS_RESOURCE; without it podman cannot give containers its own default of a million
+    open files, and starts none.
+    """
+    if program == "docker":
+        return Engine(program="docker", run_options=("--no-healthcheck",))
+    # Podman's health timers need systemd; checks are run by us either way.
+    options = ["--no-healthcheck"]
+    if hybrid:
+        options.append("--runtime=runc")
+    if not raise_limits:
+        files = min(OPEN_FILES, _hard(resource.RLIMIT_NOFILE))
+        processes = min(PROCESSES, _hard(resource.RLIMIT_NPROC))
+        options += [f"--ulimit=nofile={files}:{files}", f"--ulimit=nproc={processes}:{processes}"]
+    return Engine(program="podman", run_options=tuple(options))
+
+
+def here(program: str) -> Engine:
+    """``choose`` for this machine."""
+    hybrid = not Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    return choose(program, hybrid=hybrid, raise_limits=_may_raise_limits())
+
+
+def parse_container(raw: Mapping[str, Any]) -> Container:
+    """One element of ``inspect``'s answer. Both engines use these names."""
+    state = raw["State"]
+    labels = raw["Config"].get("Labels") or {}
+    return Container(
+        id=raw["Id"],
+        name=raw["Name"].lstrip("/"),
+        image_id=raw["Image"],
+        labels={k.removeprefix(PREFIX): v for k, v in labels.items() if k.startswith(PREFIX)},
+        running=bool(state["Running"]),
+        exit_code=int(state["ExitCode"]),
+        oom_killed=bool(state.get("OOMKilled")),
+        restarts=int(raw.get("RestartCount") or 0),
+        address=_address(raw),
+        pid=int(state.get("Pid") or 0),
+    )
+
+
+def _address(raw: Mapping[str, Any]) -> str:
+    ports = (raw.get("NetworkSettings") or {}).get("Ports") or {}
+    for bindings in ports.values():
+        for binding in bindings or ():
+            if binding.get("HostIp") == "127.0.0.1":
+                return f"127.0.0.1:{binding['HostPort']}"
+    return ""
+
+
+def _hard(limit: int) -> int:
+    hard = resource.getrlimit(limit)[1]
+    return OPEN_FILES if hard == resource.RLIM_INFINITY else hard
+
+
+def _may_raise_limits() -> bool:
+    if os.geteuid() != 0:
+        return False
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> CAP_SYS_RESOURCE & 1)
+    return False

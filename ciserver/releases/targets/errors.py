@@ -1,0 +1,49 @@
+"""Errors of deploy targets: each is one sentence for the deployment's page.
+
+TargetError
+├── CommandFailed     the engine refused; carries its last words
+├── CommandTimedOut   it did not answer in time
+├── NoEngine          neither podman nor docker works there
+├── ImageUnreadable   the registry did not give the image that was recorded
+└── TrafficError      the proxy on the host did not take a route
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+LAST_WORDS = 600  # characters
+
+
+class TargetError(Exception):
+    """Something on a host, or between us and it, did not work."""
+
+
+class CommandFailed(TargetError):
+    def __init__(self, argv: Sequence[str], code: int, words: str) -> None:
+        words = words.strip()[-LAST_WORDS:] or "it said nothing"
+        super().__init__(f"'{_short(argv)}' failed with exit code {code}: {words}")
+        self.code = code
+
+
+class CommandTimedOut(TargetError):
+    def __init__(self, argv: Sequence[str], seconds: float) -> None:
+        super().__init__(f"'{_short(argv)}' did not end within {seconds:g} s.")
+
+
+class NoEngine(TargetError):
+    pass
+
+
+class ImageUnreadable(TargetError):
+    pass
+
+
+class TrafficError(TargetError):
+    pass
+
+
+def _short(argv: Sequence[str]) -> str:
+    """Program and verb: options could hold an environment's variables."""
+    return shlex.join(argv[:2])

@@ -1,0 +1,171 @@
+"""This very machine, with its own podman or docker, and Caddy in front."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import httpx
+
+from ciserver.releases.images import Location, bytes_missing
+from ciserver.releases.targets import commands, credentials, engine
+from ciserver.releases.targets.credentials import Credentials
+from ciserver.releases.targets.engine import Engine
+from ciserver.releases.targets.errors import CommandFailed, CommandTimedOut, NoEngine
+from ciserver.releases.targets.proxy import Proxy
+from ciserver.releases.targets.spec import Check, Container, ImageFacts, Wanted
+
+QUICK, SLOW = 30.0, 600.0  # seconds for a command that asks, and for one that moves layers
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
+
+
+class LocalTarget:
+    """Implements ``targets.Target``."""
+
+    def __init__(self, engine: Engine, proxy: Proxy) -> None:
+        self.engine = engine
+        self.proxy = proxy
+
+    @classmethod
+    def open(cls, run: Path, address: str) -> LocalTarget:
+        """``address`` is not used: the machine is this one."""
+        return cls(find_engine(), Proxy(run / "caddy.sock"))
+
+    def pull(
+        self,
+        image: ImageFacts,
+        location: Location,
+        credentials_of: Callable[[], Credentials | None],
+    ) -> int:
+        reference = f"{location.registry}/{location.name}@{image.digest}"
+        if self._has(reference):
+            return 0
+        missing = bytes_missing(image.layers, self._layers())
+        with credentials.folder(location.registry, credentials_of()) as path:
+            argv = self.engine.pull(reference, credentials=path, plain_http=location.plain_http)
+            commands.run(argv, timeout=SLOW)
+        return missing
+
+    def start(self, wanted: Wanted) -> Container:
+        found = self.find(wanted.name)
+        if found is None:
+            self._run(wanted)
+            return self._inspect([wanted.name])[0]
+        return found if found.running else self.resume(found)
+
+    def resume(self, container: Container) -> Container:
+        commands.run(self.engine.start(container.id), timeout=QUICK)
+        return self._inspect([container.id])[0]
+
+    def find(self, name: str) -> Container | None:
+        answer = commands.attempt(self.engine.inspect([name]), timeout=QUICK)
+        return engine.parse_container(json.loads(answer.out)[0]) if answer.code == 0 else None
+
+    def containers(self, labels: Mapping[str, str]) -> list[Container]:
+        ids = commands.run(self.engine.list_ids(labels), timeout=QUICK).out.split()
+        return self._inspect(ids[::-1])
+
+    def probe(self, container: Container, check: Check) -> str:
+        if check.command:
+            return self._probe_command(container, check)
+        if check.path and container.address:
+            return probe_http(f"http://{container.address}{check.path}", check.timeout)
+        return probe_tcp(container.address, check.timeout) if container.address else ""
+
+    def last_lines(self, container: Container, lines: int) -> str:
+        said = commands.attempt(self.engine.logs(container.id, lines), timeout=QUICK)
+        return CONTROL.sub("", said.out + said.err).strip()
+
+    def remove(self, container: Container, *, grace: int) -> None:
+        if container.running and grace:
+            commands.attempt(self.engine.stop(container.id, grace), timeout=grace + QUICK)
+        if commands.attempt(self.engine.inspect([container.id]), timeout=QUICK).code == 0:
+            commands.run(self.engine.remove(container.id), timeout=QUICK)
+
+    def _run(self, wanted: Wanted) -> None:
+        try:
+            commands.run(self.engine.run(wanted), timeout=QUICK)
+        except CommandFailed:
+            # An engine that could not start a container keeps it, and its name with it.
+            commands.attempt(self.engine.remove(wanted.name), timeout=QUICK)
+            raise
+
+    def _inspect(self, ids: list[str]) -> list[Container]:
+        if not ids:
+            return []
+        answer = commands.attempt(self.engine.inspect(ids), timeout=QUICK)
+        # One that was removed since it was listed makes the command fail; the others are there.
+        raws = json.loads(answer.out or "[]")
+        if not raws and len(ids) == 1:
+            raise CommandFailed(self.engine.inspect(ids), answer.code, answer.err)
+        return [engine.parse_container(raw) for raw in raws]
+
+    def _has(self, reference: str) -> bool:
+        return commands.attempt(self.engine.inspect_images([reference]), timeout=QUICK).code == 0
+
+    def _layers(self) -> set[str]:
+        """Diff ids of all layers of all images here."""
+        images = list(set(commands.run(self.engine.list_images(), timeout=QUICK).out.split()))
+        if not images:
+            return set()
+        answer = commands.attempt(self.engine.inspect_images(images), timeout=QUICK)
+        return {
+            layer
+            for image in json.loads(answer.out or "[]")
+            for layer in (image.get("RootFS") or {}).get("Layers") or ()
+        }
+
+    def _probe_command(self, container: Container, check: Check) -> str:
+        argv = self.engine.execute(container.id, check.command)
+        try:
+            result = commands.attempt(argv, timeout=check.timeout)
+        except CommandTimedOut:
+            return f"the HEALTHCHECK did not end within {check.timeout:g} s"
+        if result.code == 0:
+            return ""
+        words = CONTROL.sub("", result.out + result.err).strip()[-300:]
+        return f"the HEALTHCHECK ended with exit code {result.code}" + (
+            f": {words}" if words else ""
+        )
+
+
+def find_engine() -> Engine:
+    """Podman if it works here, else docker. Raises NoEngine, with what each of them said."""
+    said = []
+    for program in ("podman", "docker"):
+        if not commands.found(program):
+            said.append(f"{program} is not installed")
+            continue
+        candidate = engine.here(program)
+        answer = commands.attempt(candidate.answers(), timeout=QUICK)
+        if answer.code == 0:
+            return candidate
+        said.append(f"{program} does not work: {answer.err.strip()[-200:]}")
+    raise NoEngine(f"No container engine works on this host ({'; '.join(said)}). Install podman.")
+
+
+def probe_http(url: str, timeout: float) -> str:
+    """A server that answers anything below 500 is up: not every application has a page at /."""
+    try:
+        with (
+            httpx.Client(timeout=timeout, trust_env=False) as client,
+            client.stream("GET", url) as r,
+        ):
+            status = r.status_code
+    except httpx.TimeoutException:
+        return f"GET / had no answer within {timeout:g} s"
+    except httpx.HTTPError:
+        return "nothing answers on its port"
+    return f"GET / answered {status}" if status >= 500 else ""
+
+
+def probe_tcp(address: str, timeout: float) -> str:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout).close()
+    except OSError:
+        return "nothing answers on its port"
+    return ""

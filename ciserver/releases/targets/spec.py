@@ -1,0 +1,86 @@
+"""Values that runners and targets hand each other. Pure data, no engine and no database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+PREFIX = "gantry."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """How to tell that a container is healthy.
+
+    ``command`` (argv, run inside it) comes first, then ``path`` by HTTP, then a TCP connection.
+    """
+
+    command: tuple[str, ...] = ()
+    path: str = ""
+    timeout: float = 5.0  # seconds for one try
+    passes: int = 2  # in a row
+
+    def describe(self) -> str:
+        if self.command:
+            return "its HEALTHCHECK"
+        return f"GET {self.path}" if self.path else "its process"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """``digest`` and ``size`` (bytes) are those of the compressed blob."""
+
+    digest: str
+    size: int
+    diff_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFacts:
+    """What a manifest and its config say about an image (OCI image-spec)."""
+
+    digest: str  # of the manifest
+    config_digest: str
+    layers: tuple[Layer, ...]
+    port: int | None  # lowest exposed TCP port
+    check: Check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A container to start. ``labels`` carry no prefix; ``memory`` is in bytes."""
+
+    name: str
+    reference: str  # REPOSITORY@DIGEST
+    port: int | None
+    memory: int
+    cpus: float
+    pids: int
+    labels: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """A container as its engine reports it. ``address`` is HOST:PORT or empty."""
+
+    id: str
+    name: str
+    image_id: str
+    labels: Mapping[str, str]
+    running: bool
+    exit_code: int
+    oom_killed: bool
+    restarts: int
+    address: str
+    pid: int = 0
+
+    def runs(self, image: ImageFacts) -> bool:
+        """Docker's and Podman's id of an image is its config's digest (manifest's in containerd).
+
+        Either names every byte of the image, so this is as strong as the digest we recorded.
+        """
+        own = self.image_id.removeprefix("sha256:")
+        return own in {
+            known.removeprefix("sha256:") for known in (image.config_digest, image.digest)
+        }

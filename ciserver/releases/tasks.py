@@ -1,0 +1,35 @@
+"""Celery tasks of releases: each loads by id and calls on."""
+
+from __future__ import annotations
+
+from celery.signals import worker_ready
+
+from ciserver.celery import app
+from ciserver.lib import outbox
+from ciserver.pipelines.models import Pipeline
+from ciserver.releases import runner, services
+
+
+@app.task(name="ciserver.releases.tasks.release")
+def release(pipeline_id: int) -> None:
+    """Make the release of a pipeline that passed."""
+    if pipeline := Pipeline.objects.filter(pk=pipeline_id).first():
+        services.make_release(pipeline)
+    outbox.keep("pipeline.passed", pipeline_id)
+
+
+@app.task(name="ciserver.releases.tasks.deploy")
+def deploy(deployment_id: int) -> None:
+    """Do a queued deployment."""
+    runner.deploy(deployment_id)
+
+
+@app.task(name="ciserver.releases.tasks.restore_routes")
+def restore_routes() -> None:
+    """Make hosts serve what their rows say."""
+    runner.restore_routes()
+
+
+@worker_ready.connect
+def _restore_at_start(**_: object) -> None:
+    restore_routes.delay()
