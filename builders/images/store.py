@@ -36,6 +36,8 @@ from runtime import syscalls
 from runtime.snapshots import RootFs, mount_rootfs
 from runtime.spec import IdRange
 
+__all__ = ["Image", "Layer", "Store"]
+
 _MOST_SOURCES = 16
 
 

@@ -1,0 +1,9 @@
+"""Registries: pull and push by the OCI distribution-spec 1.1.
+
+https://github.com/opencontainers/distribution-spec/blob/main/spec.md
+"""
+
+from builders.registry.auth import Credentials, Scope
+from builders.registry.client import PushResult, Registry, Sent
+
+__all__ = ["Credentials", "PushResult", "Registry", "Scope", "Sent"]

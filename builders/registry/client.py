@@ -1,0 +1,127 @@
+"""``Registry``: one registry as the builder uses it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from builders.images.layers import LayerLimits
+from builders.images.reference import Reference
+from builders.images.store import Image, Layer, Store
+from builders.registry.auth import Credentials, TokenProvider
+from builders.registry.pulling import Progress, pull
+from builders.registry.pushing import Sent, UploadLog, push_blob, push_blobs, push_manifest
+from builders.registry.transport import Transport
+
+__all__ = ["PushResult", "Registry", "Sent"]
+
+
+@dataclass(frozen=True, slots=True)
+class PushResult:
+    """The manifest's digest, and how many bytes of blobs travelled or were there already."""
+
+    digest: str
+    bytes_sent: int
+    bytes_existing: int
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+class Registry:
+    """A client of the registry ``host`` (``name[:port]``). Threads may share it; close it.
+
+    ``credentials`` answer basic and token challenges; ``token`` makes bearer tokens without
+    asking anyone. Plain HTTP is used for this machine itself and where ``plain_http`` says
+    so. Nothing is tried for longer than ``patience`` seconds after its last sign of life.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        credentials: Credentials | None = None,
+        token: TokenProvider | None = None,
+        plain_http: bool | None = None,
+        patience: float = 60.0,
+        timeout: float = 30.0,
+    ) -> None:
+        self.host = host
+        self._transport = Transport(
+            host,
+            credentials=credentials,
+            token=token,
+            plain_http=plain_http,
+            patience=patience,
+            timeout=timeout,
+        )
+
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def pull(
+        self,
+        reference: Reference,
+        store: Store,
+        *,
+        limits: LayerLimits | None = None,
+        progress: Progress | None = None,
+    ) -> Image:
+        """Fetch an image of this machine's architecture into ``store``, under its name.
+
+        The name's own registry may be another one, of which this one is a mirror.
+        Raises ImageNotFound, RegistryError, LayerTooBig.
+        """
+        return pull(self._transport, reference, store, limits=limits, progress=progress or _silent)
+
+    def push(
+        self,
+        image: Image,
+        reference: Reference,
+        store: Store,
+        *,
+        upload_log: UploadLog | None = None,
+    ) -> PushResult:
+        """Send what is missing, then the manifest under the reference's tag (or digest).
+
+        Raises RegistryError.
+        """
+        sent = self.push_blobs(image, reference, store, upload_log=upload_log)
+        digest = self.push_manifest(image, reference, store)
+        return PushResult(digest, sent.bytes_sent, sent.bytes_existing)
+
+    def push_blob(
+        self,
+        layer: Layer,
+        reference: Reference,
+        store: Store,
+        *,
+        upload_log: UploadLog | None = None,
+    ) -> Sent:
+        """Send one layer early, while later steps still run. Raises RegistryError."""
+        return push_blob(
+            self._transport, store.blob(layer), reference, store, log=upload_log or _silent
+        )
+
+    def push_blobs(
+        self,
+        image: Image,
+        reference: Reference,
+        store: Store,
+        *,
+        upload_log: UploadLog | None = None,
+    ) -> Sent:
+        """Send all of an image but its manifest: nothing can see it yet. Raises RegistryError."""
+        return push_blobs(self._transport, image, reference, store, log=upload_log or _silent)
+
+    def push_manifest(self, image: Image, reference: Reference, store: Store) -> str:
+        """Make the pushed blobs visible as an image; return the digest. Raises RegistryError."""
+        digest = push_manifest(self._transport, image.manifest(), reference)
+        store.tag(image, reference.with_digest(digest))
+        return digest
