@@ -9,12 +9,14 @@ from django.db.models import Model, Prefetch, QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import serializers, viewsets
 from rest_framework.decorators import action
+from rest_framework.generics import get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
 from ciserver.lib.problems import Refused
-from ciserver.projects.models import Project
+from ciserver.projects.models import Project, Role
+from ciserver.projects.services import require
 from ciserver.releases import services
 from ciserver.releases.models import (
     Deployment,
@@ -144,6 +146,13 @@ class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
         ]
 
 
+class NewEnvironmentSerializer(serializers.Serializer[Any]):
+    project = serializers.SlugField(help_text="slug of a project")
+    name = serializers.CharField()
+    auto = serializers.BooleanField(default=False, help_text="gets every new release by itself")
+    hosts = serializers.ListField(child=serializers.SlugField(), default=lambda: ["local"])
+
+
 class WhereSerializer(serializers.Serializer[Any]):
     environment = serializers.CharField(help_text="name of an environment of the project")
 
@@ -195,6 +204,26 @@ class EnvironmentViewSet(viewsets.ReadOnlyModelViewSet[Environment]):
             .prefetch_related("hosts", Prefetch("running", running))
         )
         return _asked(self.request, environments, {"project": "project__slug", "name": "name"})
+
+    @extend_schema(request=NewEnvironmentSerializer, responses={201: EnvironmentSerializer})
+    def create(self, request: Request) -> Response:
+        """Add an environment at the end of the project's chain. The host ``local`` is this
+        machine; a host that nothing runs on yet only an administrator may name."""
+        asked = NewEnvironmentSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        wanted = asked.validated_data
+        seen = Project.objects.visible_to(request.user)
+        project = get_object_or_404(seen, slug=wanted["project"])
+        require(request.user, project, Role.MAINTAINER)
+        hosts = services.usable_hosts(user=request.user, names=wanted["hosts"])
+        environment = services.create_environment(
+            project=project,
+            name=wanted["name"],
+            auto=wanted["auto"],
+            hosts=hosts,
+            actor=request.user.get_username(),
+        )
+        return Response(EnvironmentSerializer(environment).data, status=201)
 
 
 DEPLOYMENT_FILTERS = [

@@ -27,6 +27,7 @@ from ciserver.releases.models import (
     Release,
 )
 
+LOCAL = "local"  # the host that is this machine
 GANTRY = "gantry"  # the actor of what nobody asked for by hand
 
 
@@ -132,6 +133,24 @@ def create_environment(
     environment.hosts.set(hosts)
     AuditEntry.record(actor=actor, action="environment.create", target=str(environment))
     return environment
+
+
+def usable_hosts(*, user: Any, names: Iterable[str]) -> list[Host]:
+    """The hosts of these names. ``local``, this machine, is made when an administrator asks."""
+    hosts = []
+    for name in names:
+        host = Host.objects.filter(name=name).first()
+        if host is None and name == LOCAL and user.is_superuser:
+            host = Host.objects.create(name=LOCAL, kind="local")
+        if host is None or not (user.is_superuser or host.environments.exists()):
+            raise Refused(
+                f"There is no host {name!r} that you may use.",
+                code="host.unknown",
+                hint="Ask an administrator to add it.",
+                status=404,
+            )
+        hosts.append(host)
+    return hosts
 
 
 @transaction.atomic

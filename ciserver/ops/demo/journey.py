@@ -82,7 +82,7 @@ def _arrival(
 
     def find() -> Row | None:
         rows = api.rows("/deployments/", project="hello", environment=environment)
-        return next((row for row in rows if row["release"] == release["name"]), None)
+        return next((row for row in rows if row["release"] == release["id"]), None)
 
     with console.status(f"{release['name']} to {environment}"):
         found = deployment or wait_for(find, seconds=15, what=f"A deployment to {environment}")
@@ -104,7 +104,7 @@ def _arrival(
 
 def _production_url(api: Api) -> str:
     rows = api.rows("/environments/", project="hello")
-    return next(str(row["url"]) for row in rows if row["name"] == "prod")
+    return next(str(row["address"]) for row in rows if row["name"] == "prod")
 
 
 def _check_production(url: str, commit: str, console: Console) -> None:

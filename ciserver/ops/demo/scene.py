@@ -33,8 +33,6 @@ def set_the_scene(api: Api, project: str) -> None:
     """Project and environments, each only when it is not there yet."""
     if not api.exists(f"/projects/{project}/"):
         api.post("/projects/", slug=project, description="The demo's example")
-    if HOST not in {row["name"] for row in api.rows("/hosts/")}:
-        api.post("/hosts/", name=HOST, kind="local")
     present = {row["name"] for row in api.rows("/environments/", project=project)}
     for name, auto in CHAIN:
         if name not in present:
