@@ -66,7 +66,9 @@ class JobSerializer(serializers.ModelSerializer[Job]):
 
 
 class PipelineSerializer(serializers.ModelSerializer[Pipeline]):
-    project = serializers.SlugRelatedField(slug_field="slug", read_only=True)
+    project: serializers.SlugRelatedField[Project] = serializers.SlugRelatedField(
+        slug_field="slug", read_only=True
+    )
     page = serializers.SerializerMethodField()
 
     class Meta:

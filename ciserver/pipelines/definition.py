@@ -135,7 +135,5 @@ def _explained(error: ValidationError) -> DefinitionError:
 
 
 def _known_keys(path: Sequence[str]) -> list[str]:
-    part: type[_Part] = (
-        {"build": Build, "tests": Test}.get(path[0], Definition) if path else (Definition)
-    )
-    return list(part.model_fields)
+    parts: dict[str, type[_Part]] = {"build": Build, "tests": Test}
+    return list((parts[path[0]] if path else Definition).model_fields)

@@ -28,11 +28,11 @@ class State(models.TextChoices):
 FINISHED = (State.PASSED, State.FAILED, State.CANCELLED)
 
 # A running pipeline goes back to the queue when the worker that held it died.
-PIPELINE_MOVES = {
+PIPELINE_MOVES: dict[str, tuple[State, ...]] = {
     State.QUEUED: (State.RUNNING, State.FAILED, State.CANCELLED),
     State.RUNNING: (State.QUEUED, *FINISHED),
 }
-JOB_MOVES = {
+JOB_MOVES: dict[str, tuple[State, ...]] = {
     State.QUEUED: (State.RUNNING, State.FAILED, State.CANCELLED),
     State.RUNNING: FINISHED,
 }

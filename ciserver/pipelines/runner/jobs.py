@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
+from typing import Any
 
 from django.utils import timezone
 
@@ -75,7 +76,7 @@ def working_on(job: Job, workshop: Workshop, cancel: Event) -> Iterator[JobRun]:
     _finish(job, State.PASSED)
 
 
-def _finish(job: Job, state: State, **fields: str) -> None:
+def _finish(job: Job, state: State, **fields: Any) -> None:
     move(job, state, table=JOB_MOVES, finished_at=timezone.now(), **fields)
     events.publish(job.pipeline_id)
 

@@ -11,6 +11,7 @@ from builders.dockerfile.instructions import From
 from ciserver.pipelines.definition import FILE, Build, Definition, DefinitionError, Test, parse
 from ciserver.pipelines.models import JobKind, Pipeline
 from ciserver.repositories import git
+from ciserver.repositories.errors import RepositoryError, UnknownFile
 
 CONVENTION = "test"
 MAX_FILE = 1024 * 1024
@@ -65,7 +66,7 @@ def make_plan(pipeline: Pipeline, git_dir: Path) -> Plan:
 
 
 def _definition(git_dir: Path, commit: str) -> Definition:
-    data = git.read_file(git_dir, commit, FILE, max_bytes=MAX_FILE)
+    data = _read(git_dir, commit, FILE)
     if data is None:
         return Definition()
     try:
@@ -78,7 +79,7 @@ def _definition(git_dir: Path, commit: str) -> Definition:
 
 def _stages(git_dir: Path, pipeline: Pipeline, build: Build) -> set[str]:
     path = str(PurePosixPath(build.context, build.dockerfile))
-    data = git.read_file(git_dir, pipeline.commit, path, max_bytes=MAX_FILE)
+    data = _read(git_dir, pipeline.commit, path)
     if data is None:
         raise PlanError(
             f"Commit {pipeline.short_commit} of {pipeline.branch} has no {path}.",
@@ -89,6 +90,16 @@ def _stages(git_dir: Path, pipeline: Pipeline, build: Build) -> set[str]:
     return {
         step.stage.lower() for step in parsed.instructions if isinstance(step, From) and step.stage
     }
+
+
+def _read(git_dir: Path, commit: str, path: str) -> bytes | None:
+    """A file of the commit, None when it has none of that name."""
+    try:
+        return git.read_file(git_dir, commit, path, max_bytes=MAX_FILE)
+    except UnknownFile:
+        return None
+    except RepositoryError as error:
+        raise PlanError(str(error), place=path) from error
 
 
 def open_context(pipeline: Pipeline, git_dir: Path, build: Build) -> GitContext:

@@ -56,6 +56,7 @@ class StepRecorder:
         self._thread.join()
 
     def step_started(self, step: StepInfo) -> None:
+        self._log.say(step.text, step.index)
         fields = {
             "text": step.text,
             "stage": step.stage,
@@ -68,17 +69,21 @@ class StepRecorder:
         self._log.write(step.index, _STREAMS[stream], data)
 
     def step_finished(self, step: StepInfo, result: StepResult) -> None:
+        if result.cached:
+            self._log.say("cached", step.index)
+        self.end(
+            step,
+            State.FAILED if result.error else State.PASSED,
+            cached=result.cached,
+            seconds=result.seconds,
+            layer_bytes=result.layer_size,
+            receipt=receipt_json(result.receipt),
+        )
+
+    def end(self, step: StepInfo, state: State, **fields: Any) -> None:
+        """The step has ended; ``fields`` are its row's."""
         self._log.flush(step.index)
-        if result.error:
-            self._log.say(str(result.error), step.index)
-        fields = {
-            "state": State.FAILED if result.error else State.PASSED,
-            "cached": result.cached,
-            "seconds": result.seconds,
-            "layer_bytes": result.layer_size,
-            "receipt": receipt_json(result.receipt),
-        }
-        self._changes.put(_Change(step.index, fields))
+        self._changes.put(_Change(step.index, {"state": state, **fields}))
 
     def _write_rows(self) -> None:
         try:

@@ -85,11 +85,11 @@ def _run_tests(
         except JobFailed as failure:
             if failure.state == State.CANCELLED:
                 raise
-            failures.append((job, failure))
+            failures.append((job.name, failure))
     if failures:
-        job, failure = failures[0]
+        name, first = failures[0]
         more = f" ({len(failures)} tests failed.)" if len(failures) > 1 else ""
-        raise JobFailed(f"Test {job.name}: {failure.reason}{more}", place=failure.place)
+        raise JobFailed(f"Test {name}: {first.reason}{more}", place=first.place)
 
 
 def _first_job(pipeline: Pipeline) -> Job:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import shlex
-import time
 
-from builders.build import StepInfo, StepResult
+from builders.build import StepInfo
 from builders.containers import Container, open_container
 from builders.images.store import Image
 from ciserver.pipelines import junit
 from ciserver.pipelines.definition import Test
-from ciserver.pipelines.models import TestCase
+from ciserver.pipelines.models import State, TestCase
 from ciserver.pipelines.runner.jobs import JobFailed, JobRun
-from ciserver.pipelines.runner.recorder import StepRecorder
+from ciserver.pipelines.runner.recorder import StepRecorder, receipt_json
 from runtime.spec import Limits, Network, Outcome, Receipt
 
 MAX_REPORT = 16 * 1024 * 1024
@@ -41,7 +40,6 @@ def run_test(run: JobRun, test: Test, image: Image) -> None:
         ) as container,
     ):
         recorder.step_started(step)
-        start = time.monotonic()
         receipt = container.run(
             test.command,
             env=test.environment,
@@ -52,15 +50,11 @@ def run_test(run: JobRun, test: Test, image: Image) -> None:
         )
         cases = _read_reports(run, test, container)
         failure = _failure(receipt, cases)
-        recorder.step_finished(
+        recorder.end(
             step,
-            StepResult(
-                cached=False,
-                layer_size=0,
-                receipt=receipt,
-                seconds=time.monotonic() - start,
-                error=failure,
-            ),
+            State.FAILED if failure else State.PASSED,
+            seconds=receipt.wall,
+            receipt=receipt_json(receipt),
         )
     if failure:
         raise failure

@@ -10,7 +10,8 @@ from functools import cache
 from django.conf import settings
 
 from builders.images.store import Store
-from builders.registry import Registry
+from builders.registry.auth import Scope
+from builders.registry.client import Registry
 from builders.resolve import Resolver
 from ciserver.accounts.registry_tokens import Access, issue
 from ciserver.config import Config
@@ -52,6 +53,7 @@ def open_workshop() -> Workshop:
     )
 
 
-def _token(repository: str, actions: Sequence[str]) -> str:
+def _token(scopes: Sequence[Scope]) -> str:
     """Workers sign their own registry tokens: no round trip, no password."""
-    return issue(f"worker-{os.getpid()}", [Access(repository, tuple(actions))])
+    access = [Access(scope.repository, scope.actions) for scope in scopes]
+    return issue(f"worker-{os.getpid()}", access)
