@@ -7,7 +7,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import signal
 import sys
 import threading
@@ -127,7 +126,7 @@ def _run(arguments: argparse.Namespace) -> int:
         rootfs, mounts = stack.enter_context(_rootfs(arguments, state, ids))
         network = stack.enter_context(open_network(kind, state=state, allow=arguments.allow))
         spec = SandboxSpec(
-            id=rootfs.parent.name,
+            id=f"run-{secrets.token_hex(4)}",
             rootfs=rootfs,
             args=tuple(arguments.command),
             ids=ids,
@@ -164,12 +163,7 @@ def _rootfs(
     arguments: argparse.Namespace, state: StateDirectory, ids: IdRange
 ) -> Iterator[tuple[Path, tuple[Mount, ...]]]:
     """A writable view of the asked directory; what is written is thrown away."""
-    home = state.root / "scratch" / f"run-{secrets.token_hex(4)}"
-    scratch = home / "layers"
-    for directory in (home.parent, home, scratch):
-        directory.mkdir(exist_ok=True)
-        directory.chmod(0o711)
-    try:
+    with state.scratch() as home:
         mounts: tuple[Mount, ...] = ()
         lower, base = arguments.rootfs, arguments.rootfs_base
         if lower is None:
@@ -179,10 +173,10 @@ def _rootfs(
         elif not lower.is_dir():
             raise SpecError(f"The root file system {lower} is no directory.")
         layers = [LowerDir(lower.absolute(), base)]
+        scratch = home / "layers"
+        scratch.mkdir()
         with mount_rootfs(layers, ids=ids, scratch=scratch, target=home / "root") as rootfs:
             yield rootfs.path, mounts
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
 
 
 def _environment(pairs: Sequence[str]) -> dict[str, str]:

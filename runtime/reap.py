@@ -30,6 +30,9 @@ def reap(state: StateDirectory) -> list[str]:
             done.append(f"removed the unfinished directory {path.name}")
         done += [_reap_network(path) for path in _dead_networks(state)]
         done += [f"unmounted {target}" for target in overlay.unmount_dead()]
+        for path in state.dead_scratch():
+            shutil.rmtree(path, ignore_errors=True)
+            done.append(f"removed the directory {path}")
     return done
 
 

@@ -42,6 +42,8 @@ def run(
     the container. Nothing of the sandbox is left, also after an exception from ``on_output``.
     """
     bundle.validate(spec)
+    if parent and not bundle.ID_FORM.fullmatch(parent):
+        raise SpecError(f"{parent!r} is no name of a cgroup.")
     _check_rootfs(spec)
     runtime = host.oci_runtime()
     with ExitStack() as stack:

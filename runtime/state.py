@@ -1,6 +1,7 @@
 """What is on disk about sandboxes, so that a crash can be reaped.
 
     root/networks/<n>/            see runtime.network
+    root/scratch/<owner>-<x>/     whatever a caller needs for as long as it lives
     root/boxes/<id>/record.json   who owns it, its cgroup
                     config.json   the OCI bundle
                     oci/  oci.log the OCI runtime's own state
@@ -69,7 +70,8 @@ class StateDirectory:
         self.root = root
         self.boxes_dir = root / "boxes"
         self.networks_dir = root / "networks"
-        for directory in (root, self.boxes_dir, self.networks_dir):
+        self.scratch_dir = root / "scratch"
+        for directory in (root, self.boxes_dir, self.networks_dir, self.scratch_dir):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
             if directory.stat().st_mode & 0o111 != 0o111:
                 directory.chmod(0o711)
@@ -115,6 +117,22 @@ class StateDirectory:
                 Path(entry.path).unlink()
         (box.path / RECORD).unlink(missing_ok=True)
         box.path.rmdir()
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty directory for the block, removed after it, or by a reaper after a crash."""
+        path = self.scratch_dir / f"{owner.token()}-{secrets.token_hex(4)}"
+        path.mkdir(mode=0o711)
+        path.chmod(0o711)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path)
+
+    def dead_scratch(self) -> list[Path]:
+        """Scratch directories whose owner is gone."""
+        found = sorted(self.scratch_dir.iterdir())
+        return [path for path in found if not owner.is_alive(path.name.partition("-")[0])]
 
     def boxes(self) -> list[Box]:
         """Every sandbox on record, living and dead."""

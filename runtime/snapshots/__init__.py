@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,13 +58,16 @@ def mount_rootfs(
     they leave no stub in the upper. Raises SpecError for too many layers, HostError when
     the kernel cannot. Every mount is gone at the end.
     """
-    with ExitStack() as stack:
-        skeleton = LowerDir(_make_skeleton(scratch / "skeleton", ids, mountpoints), ids.base)
-        upper = _make_upper(scratch / "upper", lowers[-1] if lowers else skeleton, ids)
-        view = open_view(lowers, ids)
-        shown = stack.enter_context(view([skeleton, *lowers], ids, scratch))
-        stack.enter_context(overlay.mounted(shown, upper, scratch / "work", target))
+    skeleton = LowerDir(_make_skeleton(scratch / "skeleton", ids, mountpoints), ids.base)
+    upper = _make_upper(scratch / "upper", lowers[-1] if lowers else skeleton, ids)
+    show = open_view(lowers, ids)
+    # The overlay clones the mounts of its layers, so the view is needed for this call only.
+    with show([skeleton, *lowers], ids, scratch) as shown:
+        overlay.mount(shown, upper, scratch / "work", target)
+    try:
         yield RootFs(target, upper, ids)
+    finally:
+        overlay.unmount(target)
 
 
 def open_view(lowers: Sequence[LowerDir], ids: IdRange) -> overlay.View:

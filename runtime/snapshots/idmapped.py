@@ -14,7 +14,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime import host, process, syscalls
+from runtime import host, owner, process, syscalls
+from runtime.snapshots.overlay import MARK
 from runtime.spec import IdRange
 
 if TYPE_CHECKING:
@@ -62,8 +63,10 @@ def view(lowers: Sequence[LowerDir], ids: IdRange, scratch: Path) -> Iterator[Se
             if lower.base == ids.base:
                 shown.append(lower.path)
                 continue
-            at = scratch / f"lower-{number}"
-            at.mkdir(mode=0o700)
+            # The name says whose it is, should we be killed while it is mounted.
+            at = scratch / f"lower-{number}" / f"{MARK}{owner.token()}"
+            at.mkdir(mode=0o700, parents=True)
+            stack.callback(at.parent.rmdir)
             stack.callback(at.rmdir)
             _attach(lower, ids, at)
             stack.callback(syscalls.umount2, at)

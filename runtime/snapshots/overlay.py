@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,23 +26,17 @@ View = Callable[[Sequence["LowerDir"], IdRange, Path], AbstractContextManager[Se
 OPTIONS = "redirect_dir=off,metacopy=off,index=off,xino=off,volatile"
 DATA_MAXIMUM = 4095  # mount(2) copies one page
 LAYERS_MAXIMUM = 200
-SOURCE_PREFIX = "gantry:"  # an overlay has no source; ours says whose mount it is
+MARK = "gantry:"  # an overlay has no source; ours says whose mount it is
 
 
-@contextmanager
-def mounted(lowers: Sequence[Path], upper: Path, work: Path, target: Path) -> Iterator[None]:
-    """An overlay at ``target`` while the block runs."""
+def mount(lowers: Sequence[Path], upper: Path, work: Path, target: Path) -> None:
+    """Mount an overlay at ``target``; ``work`` and ``target`` are made. Lowest layer first.
+
+    Lowers are named by ``/proc/self/fd/N``: long store paths would not fit into one page.
+    Raises SpecError for too many layers, HostError when the kernel refuses.
+    """
     work.mkdir(mode=0o700)
     target.mkdir(mode=0o755, parents=True, exist_ok=True)
-    _mount(lowers, upper, work, target)
-    try:
-        yield
-    finally:
-        syscalls.umount2(target)
-
-
-def _mount(lowers: Sequence[Path], upper: Path, work: Path, target: Path) -> None:
-    """Lowers are named by ``/proc/self/fd/N``: long store paths would not fit into one page."""
     if len(lowers) > LAYERS_MAXIMUM:
         raise SpecError(
             f"The image has {len(lowers) - 1} layers; at most {LAYERS_MAXIMUM - 1} can be mounted.",
@@ -56,9 +50,7 @@ def _mount(lowers: Sequence[Path], upper: Path, work: Path, target: Path) -> Non
         data = f"{OPTIONS},upperdir={names[0]},workdir={names[1]},lowerdir={':'.join(names[2:])}"
         if len(data) > DATA_MAXIMUM:
             raise SpecError(f"The image has too many layers to be mounted: {len(lowers) - 1}.")
-        syscalls.mount(
-            f"{SOURCE_PREFIX}{owner.token()}", target, "overlay", syscalls.MS_NODEV, data
-        )
+        syscalls.mount(f"{MARK}{owner.token()}", target, "overlay", syscalls.MS_NODEV, data)
     except OSError as error:
         raise HostError(
             f"The layers cannot be mounted as an overlay at {target}: {error.strerror}.",
@@ -69,8 +61,13 @@ def _mount(lowers: Sequence[Path], upper: Path, work: Path, target: Path) -> Non
             os.close(fd)
 
 
+def unmount(target: Path) -> None:
+    """The overlay goes at once from here, from a process that still holds it later."""
+    syscalls.umount2(target)
+
+
 def unmount_dead(mountinfo: Path = Path("/proc/self/mountinfo")) -> list[Path]:
-    """Unmount the overlays whose makers are dead, newest first. Returns where they were."""
+    """Unmount what dead makers left, newest first. Returns where it was."""
     dead = dead_targets(mountinfo.read_text())
     for target in dead:
         with suppress(OSError):
@@ -79,15 +76,15 @@ def unmount_dead(mountinfo: Path = Path("/proc/self/mountinfo")) -> list[Path]:
 
 
 def dead_targets(mountinfo: str) -> list[Path]:
-    """Targets of dead owners' overlays in a proc_pid_mountinfo(5), newest first."""
+    """Targets of dead owners' mounts in a proc_pid_mountinfo(5), newest first."""
     found = []
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
-        fs_type, source, *_ = after.split(" ")
-        if fs_type != "overlay" or not source.startswith(SOURCE_PREFIX):
-            continue
-        if not owner.is_alive(source.removeprefix(SOURCE_PREFIX)):
-            found.append(Path(_unescape(before.split(" ")[4])))
+        target = Path(_unescape(before.split(" ")[4]))
+        source = after.split(" ")[1]
+        for name in (source, target.name):  # of an overlay, of a layer's view (idmapped.py)
+            if name.startswith(MARK) and not owner.is_alive(name.removeprefix(MARK)):
+                found.append(target)
     return found[::-1]
 
 
