@@ -15,6 +15,8 @@ for _name in [name for name in os.environ if name.startswith("GANTRY_")]:
 HOME = Path(tempfile.mkdtemp(prefix="gantry-test-"))
 HOME.chmod(0o711)
 os.environ["GANTRY_HOME"] = str(HOME)
+# A file, so that heartbeat threads and processes that tests start see the same rows.
+os.environ["GANTRY_TEST_DATABASE"] = str(HOME / "db" / "test.sqlite3")
 ensure_keys(HOME / "keys")
 for _folder in ("db", "run", "logs", "repositories", "mirrors", "static"):
     (HOME / _folder).mkdir()

@@ -1,0 +1,209 @@
+"""A registry, a proxy and an image maker of our own; nothing is pulled from anywhere."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import socket
+import subprocess
+import tarfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.home import HOME
+
+BUSYBOX = Path("/bin/busybox")
+SERVE = "trap 'exit 0' TERM; /bin/busybox httpd -f -p 8080 -h /www & wait"  # PID 1 ignores TERM
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A real docker-registry process on a loopback port, open to all."""
+
+    address: str
+
+    def push(self, name: str, *, page: str, command: str = SERVE, **config: Any) -> str:
+        """Push an image that serves ``page``; the manifest's digest."""
+        base = _layer({"bin/busybox": BUSYBOX.read_bytes(), "bin/sh": "busybox"})
+        top = _layer({"www/index.html": page.encode(), "www/id": os.urandom(64)})
+        runs = {
+            "Cmd": ["/bin/sh", "-c", command],
+            "Env": ["PATH=/bin"],
+            "ExposedPorts": {"8080/tcp": {}},
+        } | config
+        image = {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": runs,
+            "rootfs": {"type": "layers", "diff_ids": [_digest(base), _digest(top)]},
+        }
+        blobs = [gzip.compress(base, mtime=0), gzip.compress(top, mtime=0)]
+        layer = "application/vnd.oci.image.layer.v1.tar+gzip"
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": self._blob(
+                name, json.dumps(image).encode(), "application/vnd.oci.image.config.v1+json"
+            ),
+            "layers": [self._blob(name, blob, layer) for blob in blobs],
+        }
+        body = json.dumps(manifest).encode()
+        httpx.put(
+            f"http://{self.address}/v2/{name}/manifests/{_digest(body)}",
+            content=body,
+            headers={"Content-Type": manifest["mediaType"]},
+        ).raise_for_status()
+        return _digest(body)
+
+    def _blob(self, name: str, content: bytes, media_type: str) -> dict[str, Any]:
+        digest = _digest(content)
+        start = httpx.post(f"http://{self.address}/v2/{name}/blobs/uploads/").raise_for_status()
+        url = httpx.URL(start.headers["Location"]).copy_merge_params({"digest": digest})
+        httpx.put(url, content=content).raise_for_status()
+        return {"mediaType": media_type, "digest": digest, "size": len(content)}
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _layer(files: dict[str, bytes | str]) -> bytes:
+    """A tar; a ``str`` is the target of a symbolic link."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            if isinstance(content, str):
+                member.type, member.linkname = tarfile.SYMTYPE, content
+                tar.addfile(member)
+            else:
+                member.size, member.mode = len(content), 0o755
+                tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(ready: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, "it did not come up"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    folder = tmp_path_factory.mktemp("registry")
+    found = Registry(f"127.0.0.1:{free_port()}")
+    settings = {
+        "version": "0.1",
+        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "http": {"addr": found.address},
+    }
+    (folder / "config.yml").write_text(json.dumps(settings))
+    with _running(["docker-registry", "serve", str(folder / "config.yml")], folder / "log"):
+        wait_for(lambda: _answers(f"http://{found.address}/v2/"))
+        yield found
+
+
+@pytest.fixture(scope="session")
+def caddy_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Caddy as the supervisor runs it, with nothing configured but its admin socket."""
+    folder = tmp_path_factory.mktemp("caddy")
+    sock = HOME / "run" / "caddy.sock"
+    config = {"admin": {"listen": f"unix/{sock}", "origins": ["localhost"]}}
+    (folder / "caddy.json").write_text(json.dumps(config))
+    env = os.environ | {"XDG_CONFIG_HOME": str(folder), "XDG_DATA_HOME": str(folder)}
+    command = ["caddy", "run", "--config", str(folder / "caddy.json")]
+    with _running(command, folder / "log", env=env):
+        wait_for(sock.exists)
+        yield sock
+
+
+class _running:
+    """A child that is killed, by its own id, when the fixture ends."""
+
+    def __init__(self, argv: list[str], log: Path, env: Any = None) -> None:
+        self._log = log.open("wb")
+        self._child = subprocess.Popen(argv, stdout=self._log, stderr=self._log, env=env)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._child.terminate()
+        self._child.wait(10)
+        self._log.close()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.fixture
+def hello(project: Any, settings: Any) -> Any:
+    """The project with qa (automatic) and prod, neither with a host."""
+    from ciserver.releases import services
+
+    first = free_port()
+    settings.GANTRY = replace(settings.GANTRY, deploy_ports=range(first, first + 50))
+    services.create_environment(project=project, name="qa", auto=True)
+    services.create_environment(project=project, name="prod")
+    return project
+
+
+@pytest.fixture
+def passed(hello: Any) -> Callable[..., Any]:
+    """Makes pipelines that passed and pushed an image."""
+
+    def make(digest: str = "", *, repository: str = "", ref: str = "refs/heads/main") -> Any:
+        from ciserver.pipelines.models import Pipeline, State
+
+        number = hello.pipelines.count() + 1
+        return Pipeline.objects.create(
+            project=hello,
+            number=number,
+            commit=f"{number:040x}",
+            ref=ref,
+            title=f"Change {number}",
+            state=State.PASSED,
+            repository=repository or "registry.example:5000/hello",
+            digest=digest or f"sha256:{uuid.uuid4().hex:0>64}",
+        )
+
+    return make
+
+
+@pytest.fixture
+def succeeded() -> Callable[..., Any]:
+    """Makes deployments that already ran well."""
+
+    def make(release: Any, environment: Any) -> Any:
+        from ciserver.releases.models import Deployment, DeploymentState
+
+        row, _ = Deployment.objects.get_or_create(
+            release=release, environment=environment, defaults={"kind": "auto"}
+        )
+        Deployment.objects.filter(pk=row.pk).update(state=DeploymentState.SUCCEEDED)
+        row.refresh_from_db()
+        return row
+
+    return make

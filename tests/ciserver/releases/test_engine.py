@@ -1,0 +1,128 @@
+"""Command lines and what engines answer, as values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ciserver.releases.targets import credentials, engine
+from ciserver.releases.targets.engine import choose, parse_container
+from ciserver.releases.targets.spec import Check, ImageFacts, Wanted
+
+WANTED = Wanted(
+    name="gantry-x-hello-qa-1",
+    reference="127.0.0.1:5055/hello@sha256:aa",
+    port=8080,
+    memory=64 << 20,
+    cpus=0.5,
+    pids=50,
+    labels={"project": "hello"},
+    env={"PORT": "8080", "GREETING": "a b\nc"},
+)
+
+
+def podman(**machine: Any) -> engine.Engine:
+    return choose("podman", **({"hybrid": False, "raise_limits": True} | machine))
+
+
+def test_a_container_is_started_under_limits_and_without_privileges() -> None:
+    argv = podman().run(WANTED)
+    for option in (
+        "--memory=67108864",
+        "--cpus=0.5",
+        "--pids-limit=50",
+        "--cap-drop=ALL",
+        "--security-opt=no-new-privileges",
+        "--restart=unless-stopped",
+        "--pull=never",
+        "--publish=127.0.0.1::8080",
+        "--label=gantry.project=hello",
+        "--env=GREETING=a b\nc",
+    ):
+        assert option in argv
+    assert argv[-1] == WANTED.reference
+    assert "--privileged" not in argv
+    added = {option.partition("=")[2] for option in argv if option.startswith("--cap-add")}
+    assert not added & {"MKNOD", "NET_RAW", "AUDIT_WRITE", "SYS_ADMIN"}
+
+
+def test_a_hybrid_host_uses_runc() -> None:
+    assert "--runtime=runc" in podman(hybrid=True).run(WANTED)
+    assert "--runtime=runc" not in podman(hybrid=False).run(WANTED)
+
+
+def test_limits_are_set_low_only_where_they_cannot_be_raised() -> None:
+    assert not any(option.startswith("--ulimit") for option in podman().run(WANTED))
+    low = [option for option in podman(raise_limits=False).run(WANTED) if "ulimit" in option]
+    assert len(low) == 2
+    for option in low:
+        soft, _, hard = option.rpartition("=")[2].partition(":")
+        assert soft == hard
+        assert int(hard) <= 8192
+
+
+def test_docker_takes_the_same_words() -> None:
+    argv = choose("docker", hybrid=True, raise_limits=False).run(WANTED)
+    assert argv[0] == "docker"
+    assert not any("ulimit" in option or "runtime" in option for option in argv)
+
+
+def test_credentials_are_never_on_a_command_line() -> None:
+    with credentials.folder("127.0.0.1:5055", ("gantry-deploy", "hunter2")) as folder:
+        file = folder / "config.json"
+        assert file.stat().st_mode & 0o077 == 0
+        for program in ("podman", "docker"):
+            chosen = choose(program, hybrid=False, raise_limits=True)
+            argv = chosen.pull("r@d", credentials=folder, plain_http=True)
+            assert str(folder) in " ".join(argv)
+            assert "hunter2" not in " ".join(argv)
+    assert not folder.exists()
+
+
+def test_only_a_registry_on_this_machine_may_speak_plain_http() -> None:
+    assert "--tls-verify=false" in podman().pull("r@d", credentials=Path("/c"), plain_http=True)
+    assert "--tls-verify=false" not in podman().pull(
+        "r@d", credentials=Path("/c"), plain_http=False
+    )
+
+
+def test_an_inspected_container_is_understood() -> None:
+    raw = {
+        "Id": "abc",
+        "Name": "/one",
+        "Image": "sha256:cc",
+        "State": {"Running": True, "ExitCode": 0, "OOMKilled": False, "Pid": 7},
+        "RestartCount": 2,
+        "Config": {"Labels": {"gantry.project": "hello", "maintainer": "x"}},
+        "NetworkSettings": {
+            "Ports": {
+                "53/udp": None,
+                "8080/tcp": [{"HostIp": "127.0.0.1", "HostPort": "34567"}],
+            }
+        },
+    }
+    container = parse_container(raw)
+    assert container.name == "one"
+    assert container.address == "127.0.0.1:34567"
+    assert container.labels == {"project": "hello"}
+    assert container.restarts == 2
+
+
+def test_a_container_runs_an_image_only_if_the_bytes_are_the_same() -> None:
+    raw = {
+        "Id": "abc",
+        "Name": "one",
+        "Image": "cc",
+        "State": {"Running": True, "ExitCode": 0},
+        "Config": {"Labels": None},
+        "NetworkSettings": {"Ports": {}},
+    }
+    container = parse_container(raw)
+
+    def image(config: str) -> ImageFacts:
+        return ImageFacts(
+            digest="sha256:mm", config_digest=config, layers=(), port=None, check=Check()
+        )
+
+    assert container.runs(image("sha256:cc"))
+    assert not container.runs(image("sha256:cd"))

@@ -1,0 +1,201 @@
+"""Who may put which release where, in which order, and what is written down about it."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from ciserver.accounts.models import AuditEntry
+from ciserver.lib.models import OutboxEntry
+from ciserver.lib.problems import Refused
+from ciserver.pipelines.models import Job, JobKind, State, Step, TestCase
+from ciserver.projects.models import Membership, Role
+from ciserver.releases import services
+from ciserver.releases.models import Deployment, Release
+
+pytestmark = pytest.mark.django_db
+
+
+def place(project: Any, name: str) -> Any:
+    return project.environments.get(name=name)
+
+
+def test_a_pipeline_has_one_release_however_often_it_is_asked_for(passed: Any) -> None:
+    pipeline = passed()
+    assert services.make_release(pipeline) == services.make_release(pipeline)
+    assert Release.objects.count() == 1
+    assert Deployment.objects.count() == 1
+
+
+def test_releases_are_numbered_in_the_order_in_which_they_are_made(passed: Any) -> None:
+    assert [services.make_release(passed()).name for _ in range(3)] == ["v1", "v2", "v3"]
+
+
+def test_a_pipeline_that_failed_makes_no_release(passed: Any) -> None:
+    pipeline = passed()
+    pipeline.state = State.FAILED
+    with pytest.raises(ValueError, match="failed"):
+        services.make_release(pipeline)
+
+
+def test_a_release_keeps_its_evidence(passed: Any) -> None:
+    pipeline = passed()
+    job = Job.objects.create(
+        pipeline=pipeline, position=1, name="unit", kind=JobKind.TEST, state=State.PASSED
+    )
+    for name in ("a", "b"):
+        TestCase.objects.create(job=job, name=name, outcome="passed")
+    TestCase.objects.create(job=job, name="c", outcome="skipped")
+    receipt = {"wall": 1.5, "user": 0.25, "system": 0.5, "peak_memory": 4096}
+    Step.objects.create(job=job, position=1, text="RUN a", receipt=receipt)
+    Step.objects.create(job=job, position=2, text="RUN b", receipt=receipt, cached=True)
+    evidence = services.make_release(pipeline).evidence
+    assert evidence["commit"] == pipeline.commit
+    assert evidence["tests"] == {
+        "jobs": [{"name": "unit", "state": "passed"}],
+        "cases": 3,
+        "passed": 2,
+        "failed": 0,
+        "error": 0,
+        "skipped": 1,
+    }
+    assert evidence["receipts"] == {
+        "steps": 2,
+        "cached": 1,
+        "wall_seconds": 3.0,
+        "cpu_seconds": 1.5,
+        "peak_memory": 4096,
+    }
+
+
+def test_automatic_environments_get_a_new_release_and_others_do_not(passed: Any) -> None:
+    services.make_release(passed())
+    assert [(d.environment.name, d.kind) for d in Deployment.objects.all()] == [("qa", "auto")]
+    assert OutboxEntry.objects.filter(topic="deployment.queued").count() == 1
+
+
+def test_another_branch_is_released_but_not_deployed_by_itself(passed: Any) -> None:
+    services.make_release(passed(ref="refs/heads/feature"))
+    assert Release.objects.count() == 1
+    assert not Deployment.objects.exists()
+
+
+def test_an_older_push_that_ends_later_does_not_take_the_environment_back(passed: Any) -> None:
+    old, new = passed(), passed()
+    services.make_release(new)
+    services.make_release(old)
+    assert [d.release.commit for d in Deployment.objects.all()] == [new.commit]
+
+
+def test_a_newer_release_supersedes_what_still_waits(passed: Any) -> None:
+    services.make_release(passed())
+    services.make_release(passed())
+    newer, older = Deployment.objects.all()
+    assert (newer.state, older.state) == ("queued", "superseded")
+    assert older.reason == "v2 was asked for qa before this one began."
+    assert OutboxEntry.objects.filter(topic="deployment.queued").count() == 1
+
+
+def test_a_release_goes_straight_to_the_first_environment(passed: Any, alice: Any) -> None:
+    release = services.make_release(passed(ref="refs/heads/feature"))
+    qa = place(release.project, "qa")
+    deployment = services.promote(release=release, environment=qa, user=alice)
+    assert (deployment.kind, deployment.requested_by) == ("promotion", "alice")
+
+
+def test_promotion_out_of_order_is_refused_with_the_reason(passed: Any, alice: Any) -> None:
+    release = services.make_release(passed())
+    prod = place(release.project, "prod")
+    with pytest.raises(Refused, match="v1 has not run healthy in qa yet") as refusal:
+        services.promote(release=release, environment=prod, user=alice)
+    assert refusal.value.code == "release.order"
+    assert not prod.deployments.exists()
+
+
+def test_promotion_follows_a_success_in_the_environment_before(
+    passed: Any, succeeded: Any, alice: Any
+) -> None:
+    release = services.make_release(passed())
+    succeeded(release, place(release.project, "qa"))
+    prod = place(release.project, "prod")
+    deployment = services.promote(release=release, environment=prod, user=alice)
+    entry = AuditEntry.objects.first()
+    assert entry is not None
+    assert (entry.actor, entry.action, entry.target) == (
+        "alice",
+        "deployment.promotion",
+        "hello@prod",
+    )
+    assert entry.detail == {"release": "v1", "digest": release.digest}
+    assert AuditEntry.broken_at() is None
+    again = services.promote(release=release, environment=prod, user=alice)
+    assert again == deployment, "asked twice is asked once"
+
+
+@pytest.mark.parametrize("who", ["bob", "charlie"])
+def test_only_a_maintainer_may_promote(
+    passed: Any, succeeded: Any, request: pytest.FixtureRequest, who: str
+) -> None:
+    release = services.make_release(passed())
+    succeeded(release, place(release.project, "qa"))
+    user = request.getfixturevalue(who)
+    with pytest.raises(Refused, match="maintainer") as refusal:
+        services.promote(release=release, environment=place(release.project, "prod"), user=user)
+    assert refusal.value.status == 403
+
+
+def test_a_maintainer_who_owns_nothing_may_promote(passed: Any, succeeded: Any, bob: Any) -> None:
+    release = services.make_release(passed())
+    Membership.objects.filter(user=bob).update(role=Role.MAINTAINER)
+    qa = succeeded(release, place(release.project, "qa")).environment
+    assert services.promote(release=release, environment=place(qa.project, "prod"), user=bob)
+
+
+def test_there_is_a_way_back_only_to_what_ran_well(passed: Any, succeeded: Any, alice: Any) -> None:
+    first, second = services.make_release(passed()), services.make_release(passed())
+    qa = place(first.project, "qa")
+    succeeded(first, qa)
+    Deployment.objects.filter(release=second).update(state="failed")
+    back = services.roll_back(environment=qa, release=first, user=alice)
+    assert (back.kind, back.release) == ("rollback", first)
+    with pytest.raises(Refused, match="v2 never ran healthy in qa"):
+        services.roll_back(environment=qa, release=second, user=alice)
+
+
+def test_a_release_cannot_be_put_into_another_projects_environment(passed: Any, alice: Any) -> None:
+    from ciserver.projects.services import create
+
+    release = services.make_release(passed())
+    other = create(slug="other", owner=alice)
+    foreign = services.create_environment(project=other, name="qa")
+    with pytest.raises(Refused, match="different projects"):
+        services.promote(release=release, environment=foreign, user=alice)
+
+
+def test_environments_get_ports_that_nobody_uses(hello: Any, settings: Any) -> None:
+    ports = settings.GANTRY.deploy_ports
+    used = {environment.port for environment in hello.environments.all()}
+    assert len(used) == 2
+    free = next(port for port in ports if port not in used)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free))
+        taken.listen()
+        environment = services.create_environment(project=hello, name="canary")
+    assert environment.port not in {free, *used}
+    assert environment.position == 3
+
+
+def test_a_name_that_no_url_could_hold_is_refused(hello: Any) -> None:
+    with pytest.raises(Refused, match="cannot be an environment's name"):
+        services.create_environment(project=hello, name="Prod/1")
+    with pytest.raises(Refused, match="already"):
+        services.create_environment(project=hello, name="qa")
+
+
+def test_a_host_is_attached_once(hello: Any) -> None:
+    for name in ("qa", "prod", "qa"):
+        host = services.attach_host(environment=place(hello, name))
+    assert host.environments.count() == 2
+    assert host.kind == "local"
