@@ -1,0 +1,209 @@
+"""A whole installation of our own, as people use it: git push, the HTTP API, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+BASE = "gantry/python:3"
+FINISHED = {"passed", "failed", "cancelled"}
+
+
+@dataclass
+class Service:
+    """A running installation and its administrator's token."""
+
+    home: Path
+    env: dict[str, str]
+    url: str
+    registry: str
+    token: str
+    process: subprocess.Popen[bytes]
+    http: httpx.Client
+
+    def get(self, path: str, **params: str) -> Any:
+        answer = self.http.get(path, params=params)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def post(self, path: str, body: dict[str, Any] | None = None, *, status: int = 201) -> Any:
+        answer = self.http.post(path, json=body or {})
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    def make_project(self, slug: str, *environments: str) -> None:
+        """A hosted project; the first environment is automatic."""
+        self.post("projects/", {"slug": slug})
+        for position, name in enumerate(environments):
+            body = {"project": slug, "name": name, "auto": position == 0}
+            self.post("environments/", body)
+
+    def pipeline_of(self, slug: str, commit: str, *, seconds: float = 120) -> Any:
+        """The finished pipeline of a commit, with its jobs."""
+
+        def look() -> Any:
+            rows = self.get("pipelines/", project=slug, commit=commit)["results"]
+            return rows[0] if rows and rows[0]["state"] in FINISHED else None
+
+        return self.get(f"pipelines/{wait_for(look, seconds)['id']}/")
+
+    def log_of(self, job: Any) -> str:
+        return self.http.get(f"jobs/{job['id']}/log/").text
+
+    def deployment(self, slug: str, environment: str, release: int, *, seconds: float = 60) -> Any:
+        """The finished deployment of a release to an environment."""
+
+        def look() -> Any:
+            for row in self.get("deployments/", project=slug)["results"]:
+                here = (row["environment"], row["release"]) == (environment, release)
+                if here and row["state"] not in {"queued", "running"}:
+                    return row
+            return None
+
+        return wait_for(look, seconds)
+
+    def worker_pids(self) -> list[int]:
+        """The worker and its children, found through the supervisor that we started."""
+        return [
+            pid
+            for pid in descendants(self.process.pid)
+            if b"celery" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+
+
+class Repository:
+    """A clone with a remote at the service."""
+
+    def __init__(self, path: Path, service: Service, slug: str) -> None:
+        self.path = path
+        path.mkdir(parents=True)
+        address = service.url.replace("://", f"://admin:{service.token}@")
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.git("remote", "add", "origin", f"{address}/git/{slug}.git")
+
+    def git(self, *words: str) -> str:
+        done = subprocess.run(
+            ["git", "-c", "user.name=Alice", "-c", "user.email=alice@example.org", *words],
+            cwd=self.path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    def push(self, files: dict[str, str], *, branch: str = "main", message: str = "Change") -> str:
+        """Commit ``files`` and push them; the commit's id."""
+        for name, text in files.items():
+            target = self.path / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "-m", message)
+        self.said = self.git("push", "--quiet", "origin", f"HEAD:{branch}")
+        return self.git("rev-parse", "HEAD").strip()
+
+
+@contextmanager
+def running_service(home: Path) -> Iterator[Service]:
+    port, registry, deploy = free_ports(3)
+    env = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("GANTRY_")},
+        "GANTRY_HOME": str(home),
+        "GANTRY_PORT": str(port),
+        "GANTRY_REGISTRY": f"127.0.0.1:{registry}",
+        "GANTRY_DEPLOY_PORT": str(deploy),
+    }
+    log = (home.parent / "up.log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ciserver.ops", "up"],
+        cwd=CHECKOUT,
+        env=env,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(lambda: _ready(url, process), 60)
+        _make_base(env)
+        made = subprocess.run(
+            [sys.executable, "manage.py", "bootstrap"],
+            cwd=CHECKOUT,
+            env=env,
+            capture_output=True,
+            check=True,
+        )
+        token = json.loads(made.stdout)["token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=f"{url}/api/v1", headers=headers, trust_env=False) as http:
+            yield Service(home, env, url, f"127.0.0.1:{registry}", token, process, http)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=30)
+        log.close()
+
+
+def _ready(url: str, process: subprocess.Popen[bytes]) -> bool | None:
+    assert process.poll() is None, "the service ended while it started; see up.log"
+    try:
+        return httpx.get(f"{url}/readyz", trust_env=False).status_code == 200 or None
+    except httpx.HTTPError:
+        return None
+
+
+def _make_base(env: dict[str, str]) -> None:
+    words = [sys.executable, "-m", "builders", "base", BASE]
+    subprocess.run(words, cwd=CHECKOUT, env=env, check=True, capture_output=True)
+
+
+def wait_for(look: Callable[[], Any], seconds: float) -> Any:
+    """The first thing that ``look`` finds, asked ten times a second."""
+    deadline = time.monotonic() + seconds
+    while (found := look()) is None:
+        assert time.monotonic() < deadline, f"nothing after {seconds} s"
+        time.sleep(0.1)
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for item in sockets:
+            item.bind(("127.0.0.1", 0))
+        return [item.getsockname()[1] for item in sockets]
+    finally:
+        for item in sockets:
+            item.close()
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below ``pid``."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                stat = (entry / "stat").read_text()
+            except OSError:
+                continue
+            parent = int(stat.rpartition(")")[2].split()[1])
+            parents.setdefault(parent, []).append(int(entry.name))
+    found, queue = [], [pid]
+    while queue:
+        children = parents.get(queue.pop(), [])
+        found += children
+        queue += children
+    return found

@@ -1,0 +1,134 @@
+"""Bad input: one clear sentence in the right place, the right state, and nothing left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.service import Repository, Service
+
+pytestmark = [pytest.mark.e2e, pytest.mark.root]
+
+FROM = "FROM gantry/python:3\n"
+TEST = "tests:\n  unit:\n    memory: 64m\n    pids: 32\n    timeout: 3s\n    command: "
+
+
+@pytest.fixture(scope="module")
+def bad(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    service.make_project("bad")
+    return Repository(tmp_path_factory.mktemp("clone") / "bad", service, "bad")
+
+
+def traces() -> dict[str, Any]:
+    """What a sandbox could leave on this machine."""
+    mounts = Path("/proc/self/mountinfo").read_text()
+    groups = [path for path in Path("/sys/fs/cgroup").rglob("*gantry*") if path.is_dir()]
+    netns = Path("/run/netns")
+    return {
+        "processes": [
+            entry.name
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdecimal() and _uid(entry) >= 0x10000000
+        ],
+        "mounts": [line for line in mounts.splitlines() if "/sandboxes/" in line],
+        "cgroups": [str(path) for path in groups if "pipeline" in path.name or "run-" in path.name],
+        "networks": sorted(path.name for path in netns.iterdir() if "gantry" in path.name)
+        if netns.exists()
+        else [],
+    }
+
+
+def _uid(entry: Path) -> int:
+    try:
+        return entry.stat().st_uid
+    except OSError:
+        return -1
+
+
+CASES = {
+    "syntax": ({"Dockerfile": FROM + 'CMD ["a"\nRUN\n'}, "Dockerfile:3", "RUN"),
+    "unknown instruction": ({"Dockerfile": FROM + "RNU true\n"}, "Dockerfile:2", "RUN"),
+    "missing source": (
+        {"Dockerfile": FROM + "COPY requirments.txt /\n", "requirements.txt": "x"},
+        "Dockerfile:2",
+        "requirements.txt",
+    ),
+    "failing step": ({"Dockerfile": FROM + "RUN exit 3\n"}, "Dockerfile:2", "exit code 3"),
+    "no such base": ({"Dockerfile": "FROM gantry/pyton:3\n"}, "Dockerfile:1", "gantry/pyton"),
+    "failing test": ({"Dockerfile": FROM, "gantry.yml": TEST + "exit 4\n"}, "", "exit code 4"),
+    "greedy test": (
+        {
+            "Dockerfile": FROM,
+            "gantry.yml": TEST + "python3 -c 'x = bytearray(512 << 20); print(len(x))'\n",
+        },
+        "",
+        "memory",
+    ),
+    "forking test": (
+        {
+            "Dockerfile": FROM,
+            "gantry.yml": TEST
+            + "python3 -c 'import os, time; [os.fork() for _ in range(64)]; time.sleep(60)'\n",
+        },
+        "",
+        "process",
+    ),
+    "hanging test": ({"Dockerfile": FROM, "gantry.yml": TEST + "sleep 600\n"}, "", "3 s"),
+    "bad definition": (
+        {"Dockerfile": FROM, "gantry.yml": "tets: {}\n"},
+        "gantry.yml: tets",
+        "did you mean 'tests'?",
+    ),
+    "no Dockerfile": ({"README.md": "hello"}, "Dockerfile", "no Dockerfile"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_mistake_is_one_sentence_in_its_place(
+    service: Service, bad: Repository, name: str
+) -> None:
+    files, place, words = CASES[name]
+    for old in bad.path.iterdir():
+        if old.is_file():
+            old.unlink()
+    commit = bad.push(files, message=name)
+    pipeline = service.pipeline_of("bad", commit, seconds=60)
+    assert pipeline["state"] == "failed"
+    assert pipeline["place"] == place
+    failed = [job for job in pipeline["jobs"] if job["state"] == "failed"]
+    told = " ".join([pipeline["reason"], *(f"{job['reason']} {job['hint']}" for job in failed)])
+    assert words in told, told
+    assert len(pipeline["reason"]) < 300
+    assert failed[0]["reason"] in service.log_of(failed[0])
+    assert not any(job["state"] in {"queued", "running"} for job in pipeline["jobs"])
+    assert not any(traces().values()), traces()
+
+
+def test_a_webhook_with_a_wrong_signature_is_refused_and_one_with_the_right_one_is_not(
+    service: Service, bad: Repository
+) -> None:
+    secret = service.post("projects/bad/hook-secret/", status=200)["secret"]
+    body = json.dumps({"zen": "Keep it logically awesome.", "hook_id": 1}).encode()
+
+    def deliver(key: str, number: int) -> httpx.Response:
+        mac = hmac.new(key.encode(), body, hashlib.sha256).hexdigest()
+        headers = {
+            "X-GitHub-Event": "ping",
+            "X-GitHub-Delivery": str(number),
+            "X-Hub-Signature-256": f"sha256={mac}",
+            "Content-Type": "application/json",
+        }
+        return httpx.post(
+            f"{service.url}/hooks/github/bad/", content=body, headers=headers, trust_env=False
+        )
+
+    wrong = deliver("wrong", 1)
+    assert wrong.status_code == 401
+    assert wrong.headers["Content-Type"] == "application/problem+json"
+    assert deliver(secret, 2).is_success
