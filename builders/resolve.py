@@ -1,0 +1,98 @@
+"""Where FROM finds its image: the own store, then configured mirrors, then the image's registry."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+
+from builders.bases.recipes import recipe_names
+from builders.errors import ImageNotFound, RegistryError
+from builders.images.layers import LayerLimits
+from builders.images.reference import Reference
+from builders.images.store import Image, Store
+from builders.registry import Credentials, Registry
+
+_PATIENCE = 20.0
+_MOST_NEAR = 3
+
+
+class Resolver:
+    """Finds base images; what it pulls stays in the store. Threads may share it.
+
+    ``mirrors`` maps a registry (``docker.io``) to the ``HOST:PORT`` asked before it;
+    ``registries`` are clients to use instead of anonymous ones, by host.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        mirrors: Mapping[str, str] | None = None,
+        registries: Mapping[str, Registry] | None = None,
+        credentials: Mapping[str, Credentials] | None = None,
+        limits: LayerLimits | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._mirrors = dict(mirrors or {})
+        self._registries = dict(registries or {})
+        self._credentials = dict(credentials or {})
+        self._limits = limits
+        self._progress = progress
+
+    def __call__(self, reference: Reference) -> Image:
+        """The image. Raises ImageNotFound where nobody has it, RegistryError where nobody who
+        could have it can be asked, LayerTooBig."""
+        known = self._store.find_image(reference)
+        if known is not None:
+            return known
+        hosts = [reference.registry]
+        if reference.registry in self._mirrors:
+            hosts.insert(0, self._mirrors[reference.registry])
+        silent: RegistryError | None = None
+        for host in hosts:
+            try:
+                return self._pull(host, reference)
+            except ImageNotFound:
+                continue
+            except RegistryError as error:
+                silent = silent or error
+        hint = self._next_step(reference)
+        if silent is not None:
+            raise RegistryError(
+                f"The image {reference.familiar} is not in the store, and {_lower(silent.message)}",
+                hint=hint,
+                code=silent.code,
+            ) from silent
+        raise ImageNotFound(
+            f"The image {reference.familiar} is neither in the store nor at {' or '.join(hosts)}.",
+            hint=hint,
+        )
+
+    def _pull(self, host: str, reference: Reference) -> Image:
+        known = self._registries.get(host)
+        if known is not None:
+            return known.pull(reference, self._store, limits=self._limits, progress=self._progress)
+        client = Registry(host, credentials=self._credentials.get(host), patience=_PATIENCE)
+        with client:
+            return client.pull(reference, self._store, limits=self._limits, progress=self._progress)
+
+    def _next_step(self, reference: Reference) -> str:
+        """Names that are near, and what to do about the one that was meant."""
+        wanted = reference.familiar
+        here = [Reference.parse(name).familiar for name in self._store.names() if "@" not in name]
+        if wanted in recipe_names():
+            return f"Run: ./gantry base {wanted}"
+        every = sorted({*here, *recipe_names()})
+        near = difflib.get_close_matches(wanted, every, _MOST_NEAR, 0.5)
+        steps = [f"Did you mean {' or '.join(near)}?"] if near else []
+        makeable = next((name for name in near if name not in here), None)
+        if makeable:
+            steps.append(f"To make it run: ./gantry base {makeable}")
+        elif not near:
+            steps.append(f"Names that can be made here: {', '.join(recipe_names())}.")
+        return " ".join(steps)
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
