@@ -7,4 +7,12 @@ import os
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ciserver.settings")
-application = get_asgi_application()
+django = get_asgi_application()
+
+# Models may be imported only now that Django is set up.
+from ciserver.lib.bodies import LimitBodies  # noqa: E402
+from ciserver.repositories.http import GitHttp  # noqa: E402
+from ciserver.webhooks.services import ingest_push  # noqa: E402
+from ciserver.webhooks.views import MAX_BODY  # noqa: E402
+
+application = GitHttp(LimitBodies(django, {"/hooks/": MAX_BODY}), ingest=ingest_push)

@@ -1,0 +1,220 @@
+"""Everything asked of Git repositories: hosted ones, mirrors, and what is in them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from django.conf import settings
+
+from ciserver.projects.models import Project
+from ciserver.repositories.command import environment, run
+from ciserver.repositories.errors import (
+    FetchFailed,
+    FileTooBig,
+    GitFailed,
+    UnknownCommit,
+    UnknownFile,
+)
+from ciserver.repositories.names import check_path, check_ref, check_sha
+
+FETCH_TIMEOUT = 600.0  # seconds
+MAX_PACK = 2 * 1024**3  # bytes of one push
+PROTOCOLS = "https:http:ssh"
+PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+REGULAR = {"100644", "100755"}
+# Trying again is of no use when the other side's answer was clear.
+FINAL = (
+    "couldn't find remote ref",
+    "authentication failed",
+    "could not read username",
+    "could not read password",
+    "not found",
+    "returned error: 403",
+    "transport '",
+    "fsck error",
+    "redirect",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CommitInfo:
+    """Who wrote a commit, when it was committed, and the first line of its message."""
+
+    sha: str
+    subject: str
+    author: str
+    committed_at: datetime
+
+
+def git_dir(project: Project) -> Path:
+    """Where the repository of ``project`` is, or will be: hosted here, or our mirror of it."""
+    config = settings.GANTRY
+    folder: Path = config.repositories if project.hosted else config.mirrors
+    return folder / f"{project.pk}.git"
+
+
+def create_hosted(project: Project) -> Path:
+    """The hosted repository of ``project``, made if it is not there yet. May be called twice."""
+    target = git_dir(project)
+    if not target.exists():
+        with _made_beside(target) as fresh:
+            branch = check_ref(f"refs/heads/{project.default_branch}").removeprefix("refs/heads/")
+            run("init", "--bare", f"--initial-branch={branch}", str(fresh), owner=fresh)
+            for key, value in HOSTED.items():
+                run("config", key, value, git_dir=fresh)
+            spool = fresh / "spool"
+            spool.mkdir(mode=0o700)
+            _give(spool, to=fresh)
+    return target
+
+
+HOSTED = {
+    "core.logAllRefUpdates": "true",
+    "gc.auto": "0",
+    "receive.autogc": "false",
+    "receive.fsckObjects": "true",
+    "receive.maxInputSize": str(MAX_PACK),
+}
+
+
+def fetch(project: Project, ref: str) -> str:
+    """Bring ``ref`` of the outside repository into the mirror; the sha it is at now.
+
+    Raises FetchFailed with a sentence for the delivery's page.
+    """
+    check_ref(ref)
+    mirror = git_dir(project)
+    with _locked(mirror.with_suffix(".lock")):
+        if not mirror.exists():
+            with _made_beside(mirror) as fresh:
+                run("init", "--bare", str(fresh), owner=fresh)
+        try:
+            run(
+                "fetch",
+                "--quiet",
+                "--no-tags",
+                "--no-write-fetch-head",
+                "--no-recurse-submodules",
+                "--no-auto-maintenance",
+                "--end-of-options",
+                project.clone_url,
+                f"+{ref}:{ref}",
+                git_dir=mirror,
+                env=_network_environment(),
+                timeout=FETCH_TIMEOUT,
+            )
+        except GitFailed as error:
+            raise _fetch_failed(project, ref, str(error)) from error
+        return heads(mirror, ref)[ref]
+
+
+def commit_info(git_dir: Path, sha: str) -> CommitInfo:
+    """Raises UnknownCommit when the repository has no commit ``sha``."""
+    check_sha(sha)
+    try:
+        output = run(
+            "rev-list",
+            "--max-count=1",
+            "--no-commit-header",
+            "--format=%H%x00%an%x00%ct%x00%s",
+            "--end-of-options",
+            sha,
+            git_dir=git_dir,
+        )
+    except GitFailed as error:
+        raise UnknownCommit(f"The repository has no commit {sha[:12]}.") from error
+    found, author, seconds, subject = output.decode(errors="replace").rstrip("\n").split("\0", 3)
+    if found != sha:
+        raise UnknownCommit(f"{sha[:12]} is not a commit; it leads to {found[:12]}.")
+    return CommitInfo(sha, subject, author, datetime.fromtimestamp(int(seconds), UTC))
+
+
+def read_file(git_dir: Path, sha: str, path: str, max_bytes: int) -> bytes:
+    """The bytes of the regular file ``path`` at ``sha``; a symbolic link is never followed.
+
+    Raises UnknownFile, FileTooBig, or BadName for a path that leaves the repository.
+    """
+    check_sha(sha)
+    check_path(path)
+    try:
+        listing = run(
+            "ls-tree", "-z", "-l", "--full-tree", "--end-of-options", sha, "--", path,
+            git_dir=git_dir,
+        )  # fmt: skip
+    except GitFailed as error:
+        raise UnknownCommit(f"The repository has no commit {sha[:12]}.") from error
+    if not listing:
+        raise UnknownFile(f"There is no file {path!r} at {sha[:12]}.")
+    mode, _, oid, size = listing.split(b"\t", 1)[0].decode().split()
+    if mode not in REGULAR:
+        raise UnknownFile(f"{path!r} is not a regular file at {sha[:12]}.")
+    if int(size) > max_bytes:
+        raise FileTooBig(f"{path!r} has {size} bytes; at most {max_bytes} are read.")
+    return run("cat-file", "blob", oid, git_dir=git_dir)
+
+
+def heads(git_dir: Path, *refs: str) -> dict[str, str]:
+    """Ref -> sha of all branches, or of those among ``refs`` that exist."""
+    asked = [check_ref(ref) for ref in refs] or ["refs/heads"]
+    output = run("for-each-ref", "--format=%(objectname) %(refname)", "--", *asked, git_dir=git_dir)
+    pairs = (line.split(" ", 1) for line in output.decode(errors="replace").splitlines())
+    found = {ref: sha for sha, ref in pairs}
+    # for-each-ref takes prefixes: refs/heads/a would list refs/heads/a/b too.
+    return {ref: found[ref] for ref in refs if ref in found} if refs else found
+
+
+def _network_environment() -> dict[str, str]:
+    more = {name: os.environ[name] for name in PROXIES if name in os.environ}
+    if settings.GANTRY.extra_ca:
+        more |= {"GIT_SSL_CAINFO": str(settings.GANTRY.extra_ca)}
+        more |= {"GIT_SSL_CAPATH": "/etc/ssl/certs"}
+    if "ssh" in PROTOCOLS:
+        more["GIT_SSH_COMMAND"] = "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes"
+    return environment(protocols=PROTOCOLS) | more
+
+
+def _fetch_failed(project: Project, ref: str, said: str) -> FetchFailed:
+    lowered = said.lower()
+    temporary = not any(word in lowered for word in FINAL)
+    last = said.strip().splitlines()[-1]
+    return FetchFailed(
+        f"{ref} could not be fetched from {project.clone_url}: {last}", temporary=temporary
+    )
+
+
+@contextmanager
+def _made_beside(target: Path) -> Iterator[Path]:
+    """A fresh directory that takes the name ``target`` at the end, if nobody was faster."""
+    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        fresh.chmod(0o750)
+        _give(fresh, to=target.parent)
+        yield fresh
+        try:
+            fresh.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _give(path: Path, *, to: Path) -> None:
+    status = to.stat()
+    if os.geteuid() == 0:
+        os.chown(path, status.st_uid, status.st_gid)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

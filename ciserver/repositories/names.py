@@ -1,0 +1,65 @@
+"""Shas, refs and paths as outsiders write them: checked before they come near a command line.
+
+``check_ref`` follows git-check-ref-format(1), and refuses a leading ``-`` besides.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ciserver.repositories.errors import BadName
+
+SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
+MAX_REF = 300
+MAX_PATH = 4096
+
+
+def is_sha(text: str) -> bool:
+    return SHA.fullmatch(text) is not None
+
+
+def is_null(sha: str) -> bool:
+    """The all-zero sha by which Git says 'nothing'."""
+    return not sha.strip("0")
+
+
+def check_sha(text: str) -> str:
+    if not is_sha(text):
+        raise BadName(f"{text[:80]!r} is not a full commit id.")
+    return text
+
+
+def check_ref(text: str) -> str:
+    """``text`` if it is a full ref (``refs/…``) that Git would take. Raises BadName."""
+    parts = text.split("/")
+    wrong = (
+        not text.startswith("refs/")
+        or len(parts) < 3
+        or len(text.encode(errors="surrogatepass")) > MAX_REF
+        or _FORBIDDEN.search(text)
+        or text.endswith(".")
+        or any(not part or part[0] in ".-" or part.endswith(".lock") for part in parts)
+        or not _encodes(text)
+    )
+    if wrong:
+        raise BadName(f"{text[:80]!r} is not a ref that can be built.")
+    return text
+
+
+def check_path(text: str) -> str:
+    """``text`` if it is a relative path that stays where it is. Raises BadName."""
+    parts = text.split("/")
+    if not text or len(text) > MAX_PATH or "\0" in text or not _encodes(text):
+        raise BadName(f"{text[:80]!r} is not a path in a repository.")
+    if any(part in {"", ".", ".."} for part in parts):
+        raise BadName(f"{text[:80]!r} does not stay inside the repository.")
+    return text
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,73 @@
+"""What a forge's request comes down to, and careful readers for values that outsiders wrote.
+
+A payload is a hint: Git is asked afterwards whether it is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MAX_SENDER = 150
+MAX_EVENT = 60
+
+
+class Malformed(Exception):
+    """A well signed body that is not of the forge's shape; the message names the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """``ref`` moved to ``sha``; an all-zero ``sha`` means that it was deleted."""
+
+    ref: str
+    sha: str
+    sender: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """Well signed, of no interest; ``reason`` is a sentence."""
+
+    reason: str
+
+
+Event = Push | Nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What the headers say. ``delivery_id`` is empty when the forge sent none."""
+
+    event: str
+    delivery_id: str
+
+
+def member(payload: object, *keys: str) -> Any:
+    """``payload[k1][k2]…``, or None where something on the way is missing or is no object."""
+    for key in keys:
+        if not isinstance(payload, Mapping):
+            return None
+        payload = payload.get(key)
+    return payload
+
+
+def text(payload: object, *keys: str) -> str:
+    """The string there. Raises Malformed, naming the field, for anything else."""
+    value = member(payload, *keys)
+    if not isinstance(value, str):
+        raise Malformed(f"'{'.'.join(keys)}' must be a string.")
+    return value
+
+
+def word(payload: object, *keys: str, limit: int = MAX_SENDER) -> str:
+    """A string only shown to people: cut, cleaned, and empty where there is none."""
+    value = member(payload, *keys)
+    return printable(value, limit) if isinstance(value, str) else ""
+
+
+def printable(value: str, limit: int) -> str:
+    """``value`` without what a database or a terminal would choke on, cut to ``limit``."""
+    clean = value.encode(errors="replace").decode()
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in clean[:limit])

@@ -1,0 +1,175 @@
+"""Recording what forges and pushers tell us, once each."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+
+from django.conf import settings
+from django.db import transaction
+
+from ciserver.lib import outbox
+from ciserver.projects.models import Project
+from ciserver.repositories import spool
+from ciserver.repositories.errors import BadName
+from ciserver.repositories.git import git_dir
+from ciserver.repositories.names import check_ref, check_sha, is_null
+from ciserver.repositories.spool import Push as HostedPush
+from ciserver.repositories.spool import Update
+from ciserver.webhooks import runner
+from ciserver.webhooks.forges.events import Envelope, Event, Malformed, Nothing, Push
+from ciserver.webhooks.models import Delivery, Verdict
+
+log = logging.getLogger(__name__)
+HOSTED = "hosted"
+KEPT_BODY = 256 * 1024  # bytes of a body that stay with its delivery
+
+
+@transaction.atomic
+def receive(
+    *,
+    project: Project,
+    forge: str,
+    envelope: Envelope,
+    event: Event,
+    headers: Mapping[str, str],
+    body: bytes,
+) -> tuple[Delivery, bool]:
+    """The delivery of a verified request, and whether it is new.
+
+    What it starts is promised in the same transaction. Raises Malformed for a push of what
+    cannot be a ref or a commit.
+    """
+    delivery_id = envelope.delivery_id or f"body:{hashlib.sha256(body).hexdigest()}"
+    delivery = Delivery(
+        project=project,
+        forge=forge,
+        delivery_id=delivery_id,
+        event=envelope.event,
+        headers=dict(headers),
+        body=body[:KEPT_BODY],
+    )
+    return _record(delivery, event)
+
+
+def ingest_push(project_id: int, push_id: str) -> str:
+    """Record a push to our own Git and queue its pipelines; what its pusher should read.
+
+    Called by the web process while the push's hook waits. Done once however often it is called.
+    """
+    project = Project.objects.get(pk=project_id)
+    push = spool.find(git_dir(project), push_id)
+    return _ingest(project, push) if push else ""
+
+
+def ingest_spools() -> int:
+    """Record the pushes whose web process died before it could; the number of them."""
+    pushes = 0
+    for project in Project.objects.filter(clone_url=""):
+        for push in spool.waiting(git_dir(project)):
+            try:
+                _ingest(project, push)
+            except Exception:
+                # The next round tries again; another project's pushes must not wait for it.
+                log.exception("push %s to %s could not be recorded", push.id, project)
+            else:
+                pushes += 1
+    return pushes
+
+
+def _ingest(project: Project, push: HostedPush) -> str:
+    lines = [_said(_ingest_update(project, push, update)) for update in push.updates]
+    spool.forget(push)
+    return "".join(f"{line}\n" for line in lines)
+
+
+@transaction.atomic
+def _ingest_update(project: Project, push: HostedPush, update: Update) -> Delivery:
+    """Delivery and pipeline in one transaction: the commit is here, no worker need fetch it."""
+    delivery = Delivery(
+        project=project,
+        forge=HOSTED,
+        # The ref tells the lines of one push apart, however many of them a sweep finds.
+        delivery_id=f"{push.id}:{hashlib.sha256(update.ref.encode()).hexdigest()[:16]}",
+        event="push",
+    )
+    event = Push(ref=update.ref, sha=update.new, sender=push.user)
+    delivery, new = _record(delivery, event, promise=False)
+    if new and delivery.verdict == Verdict.ACCEPTED:
+        runner.start_hosted(delivery)
+    return delivery
+
+
+def _record(delivery: Delivery, event: Event, *, promise: bool = True) -> tuple[Delivery, bool]:
+    # The project's row is the lock under which the two unique keys are looked at.
+    Project.objects.select_for_update().get(pk=delivery.project_id)
+    known = Delivery.objects.filter(
+        project=delivery.project, forge=delivery.forge, delivery_id=delivery.delivery_id
+    ).select_related("project", "pipeline")
+    if earlier := known.first():
+        return earlier, False
+    _judge(delivery, event)
+    delivery.save(force_insert=True)
+    if promise and delivery.verdict == Verdict.ACCEPTED:
+        outbox.promise("delivery.accepted", delivery.pk)
+    return delivery, True
+
+
+def _judge(delivery: Delivery, event: Event) -> None:
+    """Set what the delivery means and the verdict on it."""
+    delivery.verdict = Verdict.IGNORED
+    if isinstance(event, Nothing):
+        delivery.detail = event.reason
+        return
+    _describe(delivery, event)
+    if delivery.kind == "delete":
+        delivery.detail = f"{event.ref} was deleted: there is nothing to build."
+    elif delivery.kind == "tag":
+        delivery.detail = f"{event.ref} is a tag: only branches are built."
+    elif delivery.kind != "push":
+        delivery.detail = f"{event.ref} is no branch: only branches are built."
+    else:
+        _judge_push(delivery)
+
+
+def _describe(delivery: Delivery, event: Push) -> None:
+    try:
+        delivery.ref, delivery.sha = check_ref(event.ref), check_sha(event.sha)
+    except BadName as error:
+        raise Malformed(str(error)) from error
+    delivery.sender = event.sender
+    kinds = {"refs/heads/": "push", "refs/tags/": "tag"}
+    kind = next((kinds[prefix] for prefix in kinds if event.ref.startswith(prefix)), "other")
+    delivery.kind = "delete" if is_null(event.sha) else kind
+
+
+def _judge_push(delivery: Delivery) -> None:
+    twin = (
+        Delivery.objects.filter(
+            project=delivery.project,
+            ref=delivery.ref,
+            sha=delivery.sha,
+            kind=delivery.kind,
+            verdict=Verdict.ACCEPTED,
+        )
+        .select_related("pipeline")
+        .first()
+    )
+    if twin is None:
+        delivery.verdict = Verdict.ACCEPTED
+        return
+    delivery.verdict = Verdict.DUPLICATE
+    delivery.pipeline = twin.pipeline
+    delivery.detail = f"{delivery.sha[:8]} of {delivery.ref} already came with delivery {twin.pk}."
+
+
+def _said(delivery: Delivery) -> str:
+    """One line for the pusher's terminal."""
+    pipeline = delivery.pipeline
+    if pipeline is None:
+        return delivery.detail
+    address = f"pipeline #{pipeline.number} {settings.GANTRY.url}{pipeline.get_absolute_url()}"
+    if delivery.verdict == Verdict.DUPLICATE:
+        return f"{delivery.sha[:8]} was already built on this branch: {address}"
+    return address

@@ -1,0 +1,123 @@
+"""``POST /hooks/FORGE/PROJECT/``: size, signature, JSON, shape, one transaction, then 202.
+
+Everything that is well signed gets a 2xx, for forges turn off hooks that refuse. Whatever is
+wrong with a signature gets one and the same 401, which does not tell whether the project exists.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from urllib.parse import parse_qs
+
+from django.db import DatabaseError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST
+
+from ciserver.lib.crypto import SealBroken, Secret
+from ciserver.lib.problems import problem_response
+from ciserver.projects.models import Project
+from ciserver.webhooks import services
+from ciserver.webhooks.forges import FORGES, Forge
+from ciserver.webhooks.forges.events import Malformed
+from ciserver.webhooks.models import Delivery, Verdict
+
+log = logging.getLogger(__name__)
+MAX_BODY = 25 * 1024 * 1024  # what GitHub and GitLab send at most
+NOBODY = Secret("no project, or one without a secret: checked all the same, for the time it takes")
+
+
+@csrf_exempt
+@require_POST
+def receive(request: HttpRequest, forge: str, slug: str) -> HttpResponse:
+    if forge not in FORGES:
+        known = ", ".join(FORGES)
+        return problem_response(
+            404, code="unknown-forge", detail="No such forge.", hint=f"Use one of: {known}."
+        )
+    try:
+        return _receive(request, FORGES[forge], slug)
+    except DatabaseError:
+        log.exception("a webhook could not be recorded")
+        response = problem_response(
+            503, code="unavailable", detail="The delivery could not be recorded. Send it again."
+        )
+        response["Retry-After"] = "10"
+        return response
+
+
+def _receive(request: HttpRequest, forge: Forge, slug: str) -> HttpResponse:
+    body = _body(request)
+    if body is None:
+        detail = f"A webhook's body may have at most {MAX_BODY} bytes."
+        return problem_response(413, code="too-large", detail=detail)
+    project = Project.objects.filter(slug=slug).first()
+    secret = _secret(project)
+    signed = forge.verify(request.headers, body, [secret or NOBODY])
+    if project is None or secret is None or not signed:
+        return problem_response(
+            401, code="bad-signature", detail="The signature is missing or wrong.",
+            hint="Use the webhook secret that the project's settings show.",
+        )  # fmt: skip
+    try:
+        delivery, new = _record(request.headers, project, forge, body)
+    except Malformed as error:
+        return problem_response(400, code="malformed", detail=str(error))
+    return _answer(delivery, new)
+
+
+def _record(
+    headers: Mapping[str, str], project: Project, forge: Forge, body: bytes
+) -> tuple[Delivery, bool]:
+    envelope = forge.envelope(headers)
+    payload = _payload(headers.get("Content-Type", ""), forge, body)
+    event = forge.read(envelope.event, payload)
+    kept = {name: headers[name][:500] for name in forge.HEADERS if name in headers}
+    return services.receive(
+        project=project, forge=forge.NAME, envelope=envelope, event=event, headers=kept, body=body
+    )
+
+
+def _body(request: HttpRequest) -> bytes | None:
+    """The raw body, or None if it is too large. Not ``request.body``: its limit is a form's."""
+    declared = request.headers.get("Content-Length", "")
+    if declared.isdecimal() and int(declared) > MAX_BODY:
+        return None
+    body = request.read(MAX_BODY + 1)
+    return body if len(body) <= MAX_BODY else None
+
+
+def _secret(project: Project | None) -> Secret | None:
+    try:
+        return project.hook_secret if project else None
+    except SealBroken:
+        log.exception("a webhook secret does not open")
+        return None
+
+
+def _payload(content_type: str, forge: Forge, body: bytes) -> object:
+    if forge.FORM_FIELD and content_type.startswith("application/x-www-form-urlencoded"):
+        body = _form_field(forge.FORM_FIELD, body)
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Malformed("The body is not JSON.") from error
+    if not isinstance(payload, dict):
+        raise Malformed("The body must be a JSON object.")
+    return payload
+
+
+def _form_field(name: str, body: bytes) -> bytes:
+    try:
+        fields = parse_qs(body, max_num_fields=10)
+    except ValueError as error:
+        raise Malformed("The body is not a form.") from error
+    return fields.get(name.encode(), [b""])[0]
+
+
+def _answer(delivery: Delivery, new: bool) -> JsonResponse:
+    verdict = delivery.verdict if new else Verdict.DUPLICATE
+    document = {"delivery": delivery.pk, "verdict": verdict, "detail": delivery.detail}
+    return JsonResponse(document, status=202 if verdict == Verdict.ACCEPTED else 200)
