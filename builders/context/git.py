@@ -201,6 +201,35 @@ class _Body:
         self._stream.read(1)  # the line feed after each object
 
 
+def find_commit(repository: Path, ref: str) -> tuple[Path, str]:
+    """(git directory, full commit id) of a ref in a local repository, bare or not.
+
+    Raises ContextError.
+    """
+    inner = repository / ".git"
+    git_dir = inner if inner.is_dir() else repository
+    done = subprocess.run(
+        [
+            *_GIT,
+            f"--git-dir={git_dir}",
+            "rev-parse",
+            "--verify",
+            "--quiet",
+            "--end-of-options",
+            f"{ref}^{{commit}}",
+        ],
+        env=_ENV,
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    commit = done.stdout.decode("ascii", "replace").strip()
+    if done.returncode != 0 or not _COMMIT.match(commit):
+        raise ContextError(f"there is no commit {ref!r} in {repository}", code="context.commit")
+    return git_dir.resolve(), commit
+
+
 def _clean_subdir(subdir: str) -> str:
     parts = [part for part in subdir.split("/") if part not in {"", "."}]
     if ".." in parts:

@@ -1,4 +1,4 @@
-"""WORKDIR: the config's working directory, made in the image where it is missing."""
+"""WORKDIR: the config's working directory; where the image lacks it, the USER gets it made."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import posixpath
 from builders.cache import step_key
 from builders.dockerfile.instructions import Workdir
 from builders.errors import DockerfileError
+from builders.steps.accounts import find_account
 from builders.steps.bench import Bench, Done, layer_of
 from builders.steps.placing import Placer
 from builders.steps.state import StageState
@@ -29,9 +30,11 @@ def workdir(step: Workdir, state: StageState, bench: Bench) -> Done:
     def act(rootfs: RootFs) -> None:
         with open_root(rootfs.path) as root:
             _check(resolve_in_root(root, path), step)
-            Placer(root, bench.ids, bench.layer_time(key)).make_folders(path)
+            user = find_account(root, state.config.user).user
+            placer = Placer(root, bench.ids, bench.layer_time(key), (user.uid, user.gid))
+            placer.make_folders(path)
 
-    key = step_key("workdir", state.chain, path)
+    key = step_key("workdir", state.chain, path, state.config.user)
     made = layer_of(bench, state.layers, key, act)
     return Done(after.with_layer(made.layer), made.layer, made.cached)
 

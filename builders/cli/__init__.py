@@ -1,0 +1,50 @@
+"""The command line of the builder: what was asked for -> the code that does it.
+
+Exit codes: 0 done; 1 the Dockerfile's, a step's or the caller's fault; 2 ours.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from builders.cli.commands import COMMANDS
+from builders.cli.options import parse_arguments
+from builders.errors import BuildCancelled, BuildError, StepFailed, UserError
+from runtime.errors import SandboxError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; never raises for what went wrong, but says it and returns the code."""
+    options = parse_arguments(arguments)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    cancel = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: cancel.set())
+    try:
+        COMMANDS[options.command](options, cancel)
+    except StepFailed as error:
+        print(f"\n{error}", file=sys.stderr)
+        _print_receipt(error)
+        return 1
+    except (UserError, BuildCancelled) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (BuildError, SandboxError) as error:
+        print(f"Gantry could not do this: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _print_receipt(error: StepFailed) -> None:
+    receipt = error.receipt
+    print(
+        f"  {receipt.wall:.2f} s, {receipt.user + receipt.system:.2f} s of CPU, "
+        f"{receipt.peak_memory / 2**20:.0f} MiB of memory at most, "
+        f"{receipt.pids_peak} processes at most",
+        file=sys.stderr,
+    )

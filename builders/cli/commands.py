@@ -1,0 +1,149 @@
+"""What each command does, a function each; ``COMMANDS`` lists them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+from collections.abc import Callable
+
+from builders.bases import make_base, recipe_names
+from builders.build import BuildRequest, build
+from builders.cli.progress import PlainProgress, say
+from builders.cli.sources import open_context, pairs, secrets
+from builders.errors import ImageNotFound, UserError
+from builders.images.reference import Reference
+from builders.images.store import Image, Store
+from builders.registry import Registry
+from builders.resolve import Resolver
+from runtime.spec import IdRange, Limits
+from runtime.state import StateDirectory
+
+Command = Callable[[argparse.Namespace, threading.Event], None]
+
+
+def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
+    names = [Reference.parse(name) for name in options.tag]
+    if options.push and not names:
+        raise UserError("--push needs a name", hint="Give one with -t.", code="cli.flag")
+    store = Store(options.store)
+    context, epoch = open_context(options.context)
+    try:
+        request = BuildRequest(
+            context=context,
+            dockerfile=options.file or "Dockerfile",
+            targets=(options.target,),
+            build_args=pairs(options.build_arg, "--build-arg"),
+            labels=pairs(options.label, "--label"),
+            secrets=secrets(options.secret),
+            epoch=epoch,
+            ids=IdRange(options.id_base),
+            limits=Limits(
+                memory=options.memory,
+                cpus=options.cpus,
+                pids=options.pids,
+                timeout=options.timeout,
+            ),
+            network=options.network,
+            egress_allow=tuple(options.egress_allow),
+            scope="cli",
+            no_cache=options.no_cache,
+            extra_ca=options.extra_ca,
+        )
+        images = build(
+            request,
+            store=store,
+            state=StateDirectory(options.store.parent / "sandboxes"),
+            resolve=_resolver(options, store),
+            listener=PlainProgress(quiet=options.quiet),
+            cancel=cancel,
+        )
+    finally:
+        context.close()
+    _deliver(options, store, images[options.target], names)
+
+
+def _deliver(
+    options: argparse.Namespace, store: Store, image: Image, names: list[Reference]
+) -> None:
+    for name in names:
+        store.tag(image, name)
+    if options.push:
+        for name in names:
+            _push(image, name, store)
+    if options.iidfile is not None:
+        options.iidfile.write_text(image.id)
+    print(image.id)
+
+
+def pull(options: argparse.Namespace, _: threading.Event) -> None:
+    store = Store(options.store)
+    name = Reference.parse(options.name)
+    mirror = _mirrors(options).get(name.registry, name.registry)
+    with Registry(mirror) as registry:
+        image = registry.pull(name, store)
+    print(image.id)
+
+
+def push(options: argparse.Namespace, _: threading.Event) -> None:
+    store = Store(options.store)
+    name = Reference.parse(options.name)
+    _push(_known(store, name), name, store)
+
+
+def inspect(options: argparse.Namespace, _: threading.Event) -> None:
+    store = Store(options.store)
+    image = _known(store, Reference.parse(options.name))
+    document = {
+        "id": image.id,
+        "layers": [
+            {"diff_id": layer.diff_id, "size": layer.size, "files": layer.files}
+            for layer in image.layers
+        ],
+        **json.loads(image.config.to_json()),
+    }
+    print(json.dumps(document, indent=2))
+
+
+def _push(image: Image, name: Reference, store: Store) -> None:
+    with Registry(name.registry) as registry:
+        result = registry.push(image, name, store)
+    print(f"{name} {result.digest}: {result.bytes_sent} bytes sent")
+
+
+def _known(store: Store, name: Reference) -> Image:
+    image = store.find_image(name)
+    if image is None:
+        known = ", ".join(store.names()) or "none"
+        raise ImageNotFound(
+            f"the store has no image {name.familiar}",
+            hint=f"It has: {known}.",
+        )
+    return image
+
+
+def _resolver(options: argparse.Namespace, store: Store) -> Resolver:
+    return Resolver(store, mirrors=_mirrors(options))
+
+
+def _mirrors(options: argparse.Namespace) -> dict[str, str]:
+    return pairs(options.registry_mirror, "--registry-mirror")
+
+
+def base(options: argparse.Namespace, _: threading.Event) -> None:
+    if not options.name:
+        print("\n".join(recipe_names()))
+        return
+    image = make_base(
+        Reference.parse(options.name), Store(options.store), again=options.again, progress=say
+    )
+    print(image.id)
+
+
+COMMANDS: dict[str, Command] = {
+    "base": base,
+    "build": build_command,
+    "pull": pull,
+    "push": push,
+    "inspect": inspect,
+}

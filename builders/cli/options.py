@@ -1,0 +1,80 @@
+"""The options of ``python -m builders``: docker build's names wherever it has one."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from runtime.spec import Network
+
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_FIRST_ID = 0x6000_0000  # far above the ranges that the service gives to projects
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Exits with code 2 and the usage for what is no command line of ours."""
+    parser = argparse.ArgumentParser(
+        prog="python -m builders", description="Build and move OCI images."
+    )
+    home = Path(os.environ.get("GANTRY_HOME", "/var/lib/gantry"))
+    parser.add_argument("--store", type=Path, default=home / "store", help="folder of the images")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _build(commands.add_parser("build", help="build an image from a Dockerfile"))
+    for name, text in (
+        ("pull", "fetch an image into the store"),
+        ("push", "send an image to its registry"),
+        ("inspect", "print an image's config as JSON"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("name")
+        _mirrors(command)
+    _base(commands.add_parser("base", help="make a base image from the system's package mirror"))
+    return parser.parse_args(arguments)
+
+
+def _build(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("context", metavar="CONTEXT", help="a folder, or REPO#REF[:SUBDIR] for a commit")
+    add("-f", "--file", default=None, metavar="PATH", help="Dockerfile, inside the context")
+    add("-t", "--tag", action="append", default=[], metavar="NAME")
+    add("--build-arg", action="append", default=[], metavar="KEY=VALUE")
+    add("--label", action="append", default=[], metavar="KEY=VALUE")
+    add("--secret", action="append", default=[], metavar="id=ID,src=FILE")
+    add("--target", default=None, metavar="STAGE")
+    add("--no-cache", action="store_true")
+    add("--push", action="store_true", help="push every -t NAME")
+    add("--network", type=Network, default=Network.EGRESS, choices=[Network.NONE, Network.EGRESS])
+    add("--memory", type=size, default=None, metavar="SIZE")
+    add("--cpus", type=float, default=None)
+    add("--pids", type=int, default=1024)
+    add("--timeout", type=float, default=3600.0, metavar="SECONDS", help="of one step")
+    add("--egress-allow", action="append", default=[], metavar="HOST[:PORT]")
+    add("--extra-ca", type=Path, default=None, metavar="FILE", help="for RUN steps only")
+    add("--id-base", type=int, default=_FIRST_ID, help="first host id of the sandboxes")
+    add("--iidfile", type=Path, default=None, metavar="FILE")
+    add("-q", "--quiet", action="store_true")
+    _mirrors(command)
+
+
+def _base(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", nargs="?", default="", help="none lists the recipes")
+    command.add_argument("--again", action="store_true", help="make it anew, for newer packages")
+
+
+def _mirrors(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--registry-mirror",
+        action="append",
+        default=[],
+        metavar="REGISTRY=HOST:PORT",
+        help="e.g. docker.io=127.0.0.1:5000",
+    )
+
+
+def size(text: str) -> int:
+    """Bytes of ``64m``, ``1g`` or a plain number."""
+    lowered = text.lower()
+    unit = lowered[-1:] if lowered[-1:] in "bkmg" else ""
+    return int(float(lowered.removesuffix(unit)) * _UNITS[unit])

@@ -1,0 +1,58 @@
+"""What the command line names: contexts, key=value pairs, secrets."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from builders.context import Context
+from builders.context.folder import FolderContext
+from builders.context.git import GitContext, find_commit
+from builders.errors import UserError
+
+
+def open_context(text: str) -> tuple[Context, int]:
+    """The context and its time in seconds: a commit's own, else SOURCE_DATE_EPOCH or now.
+
+    Raises ContextError.
+    """
+    place, sep, rest = text.partition("#")
+    if not sep or Path(text).is_dir():
+        return FolderContext(Path(text)), int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
+    ref, _, subdir = rest.partition(":")
+    git_dir, commit = find_commit(Path(place), ref or "HEAD")
+    context = GitContext(git_dir, commit, subdir)
+    return context, context.commit_time()
+
+
+def pairs(values: Sequence[str], flag: str) -> dict[str, str]:
+    """``K=V`` values of a flag; for a build argument ``K`` alone takes the environment's."""
+    found: dict[str, str] = {}
+    for value in values:
+        key, sep, text = value.partition("=")
+        if not key or (not sep and flag != "--build-arg"):
+            raise UserError(f"{flag} {value!r} is not KEY=VALUE", code="cli.flag")
+        if sep:
+            found[key] = text
+        elif key in os.environ:
+            found[key] = os.environ[key]
+    return found
+
+
+def secrets(values: Sequence[str]) -> dict[str, bytes]:
+    """``id=ID,src=FILE`` or ``id=ID,env=NAME``; ``id=ID`` alone takes the variable of that name."""
+    found: dict[str, bytes] = {}
+    for value in values:
+        fields = dict(part.partition("=")[::2] for part in value.split(","))
+        name = fields.get("id", "")
+        path = fields.get("src") or fields.get("source") or ""
+        variable = fields.get("env") or ("" if path else name)
+        if not name:
+            raise UserError(f"--secret {value!r} has no id", hint="Write id=NAME,src=FILE.")
+        try:
+            found[name] = Path(path).read_bytes() if path else os.environ[variable].encode()
+        except (OSError, KeyError):
+            raise UserError(f"the secret {name!r} cannot be read from {path or variable}") from None
+    return found
