@@ -1,0 +1,182 @@
+"""What runs where: rows of projects by columns of environments, in a fixed number of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.models import Max, Prefetch, QuerySet
+
+from ciserver.pipelines.models import Pipeline
+from ciserver.projects.models import Membership, Project, Role
+from ciserver.releases.models import (
+    Deployment,
+    DeploymentState,
+    Environment,
+    Release,
+    Running,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One environment: what its hosts run, what is on its way, and what could come next."""
+
+    environment: Environment
+    running: list[Running]
+    latest: Deployment | None
+    newest: Release | None
+    candidate: Release | None
+    may_promote: bool
+
+    @property
+    def shown(self) -> Running | None:
+        """The container to draw: that of the newest release among the hosts."""
+        return max(self.running, key=lambda one: one.release.number, default=None)
+
+    @property
+    def release(self) -> Release | None:
+        return self.shown.release if self.shown else None
+
+    @property
+    def healthy(self) -> bool:
+        return all(one.healthy for one in self.running)
+
+    @property
+    def mixed(self) -> bool:
+        """Hosts run different releases: a deployment is half way, or stopped there."""
+        return len({one.release_id for one in self.running}) > 1
+
+    @property
+    def drifted(self) -> bool:
+        """A host runs something else than the release that was put there."""
+        return any(one.digest and one.digest != one.release.digest for one in self.running)
+
+    @property
+    def behind(self) -> int:
+        """How many releases are newer than the one that runs here."""
+        if self.release is None or self.newest is None:
+            return 0
+        return max(self.newest.number - self.release.number, 0)
+
+    @property
+    def arriving(self) -> Deployment | None:
+        if self.latest and not self.latest.finished:
+            return self.latest
+        return None
+
+    @property
+    def failed(self) -> Deployment | None:
+        """The last deployment, when it failed: the one before it still serves."""
+        if self.latest and self.latest.state == DeploymentState.FAILED:
+            return self.latest
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    project: Project
+    role: int
+    cells: dict[str, Cell] = field(default_factory=dict)
+    pipeline: Pipeline | None = None
+    newest: Release | None = None
+
+    @property
+    def chain(self) -> list[Cell]:
+        return list(self.cells.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    rows: list[Row]
+    columns: list[str]
+
+    @property
+    def running(self) -> int:
+        return sum(1 for row in self.rows for cell in row.chain if cell.running)
+
+    @property
+    def unhealthy(self) -> int:
+        return sum(1 for row in self.rows for cell in row.chain if not cell.healthy)
+
+    @property
+    def table(self) -> list[tuple[Row, list[tuple[str, Cell | None]]]]:
+        """Each row with its cells in the order of the columns; None where it has no such place."""
+        return [(row, [(name, row.cells.get(name)) for name in self.columns]) for row in self.rows]
+
+
+def matrix_for(user: Any) -> Matrix:
+    """All that ``user`` may see."""
+    projects = list(Project.objects.visible_to(user))
+    rows = rows_for(projects, user)
+    places: dict[str, int] = {}
+    for row in rows:
+        for cell in row.chain:
+            name, position = cell.environment.name, cell.environment.position
+            places[name] = max(places.get(name, 0), position)
+    return Matrix(rows, sorted(places, key=lambda name: (places[name], name)))
+
+
+def rows_for(projects: Sequence[Project], user: Any) -> list[Row]:
+    """The rows of ``projects``, in seven queries however many there are."""
+    environments = _environments(projects)
+    newest = {release.project_id: release for release in _newest(projects)}
+    pipelines = {pipeline.project_id: pipeline for pipeline in _last_pipelines(projects)}
+    deployments = {latest.environment_id: latest for latest in _last_deployments(projects)}
+    roles = _roles(projects, user)
+    rows = []
+    for project in projects:
+        row = Row(project, roles[project.pk], {}, pipelines.get(project.pk), newest.get(project.pk))
+        before: Cell | None = None
+        for environment in environments.get(project.pk, []):
+            before = _cell(row, environment, deployments.get(environment.pk), before)
+            row.cells[environment.name] = before
+        rows.append(row)
+    return rows
+
+
+def _cell(
+    row: Row, environment: Environment, latest: Deployment | None, before: Cell | None
+) -> Cell:
+    """The cell of ``environment``, whose candidate is what runs in the place before it."""
+    running = list(environment.running.all())
+    here = max((one.release.number for one in running), default=0)
+    candidate = before.release if before else row.newest
+    if candidate is not None and (
+        candidate.number <= here or (latest is not None and not latest.finished)
+    ):
+        candidate = None
+    return Cell(environment, running, latest, row.newest, candidate, row.role >= Role.MAINTAINER)
+
+
+def _environments(projects: Sequence[Project]) -> dict[int, list[Environment]]:
+    running = Prefetch("running", Running.objects.select_related("release", "host"))
+    found: dict[int, list[Environment]] = {}
+    for environment in Environment.objects.filter(project__in=projects).prefetch_related(running):
+        found.setdefault(environment.project_id, []).append(environment)
+    return found
+
+
+def _newest(projects: Sequence[Project]) -> QuerySet[Release]:
+    last = Release.objects.filter(project__in=projects).values("project").order_by()
+    return Release.objects.filter(pk__in=last.annotate(last=Max("pk")).values("last"))
+
+
+def _last_pipelines(projects: Sequence[Project]) -> QuerySet[Pipeline]:
+    last = Pipeline.objects.filter(project__in=projects).values("project").order_by()
+    found = Pipeline.objects.filter(pk__in=last.annotate(last=Max("pk")).values("last"))
+    return found.select_related("project")
+
+
+def _last_deployments(projects: Sequence[Project]) -> QuerySet[Deployment]:
+    here = Deployment.objects.filter(environment__project__in=projects)
+    last = here.values("environment").order_by().annotate(last=Max("pk")).values("last")
+    return Deployment.objects.filter(pk__in=last).select_related("release")
+
+
+def _roles(projects: Sequence[Project], user: Any) -> dict[int, int]:
+    if user.is_superuser:
+        return {project.pk: Role.OWNER for project in projects}
+    rows = Membership.objects.filter(user=user, project__in=projects)
+    return dict(rows.values_list("project", "role"))

@@ -1,0 +1,14 @@
+"""Addresses of the pages that cross apps."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from ciserver.dashboard import views
+
+urlpatterns = [
+    path("", views.matrix, name="matrix"),
+    path("projects/new/", views.new_project, name="new-project"),
+    path("projects/<slug:slug>/", views.project, name="project"),
+    path("projects/<slug:slug>/hook-secret/", views.hook_secret, name="hook-secret"),
+]

@@ -1,0 +1,91 @@
+"""The matrix, the project page, and making a project: pages that cross apps."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_POST, require_safe
+
+from ciserver.accounts.models import AuditEntry, User
+from ciserver.dashboard.forms import ProjectForm
+from ciserver.dashboard.matrix import matrix_for, rows_for
+from ciserver.lib import live
+from ciserver.lib.problems import Refused
+from ciserver.pipelines.models import Pipeline
+from ciserver.projects import services
+from ciserver.projects.models import Project, Role
+
+LISTED = 25
+
+
+@login_required
+@require_safe
+def matrix(request: HttpRequest) -> HttpResponse:
+    """Home: what runs where."""
+    found = matrix_for(request.user)
+    if live.wanted(request):
+        return live.answer(request, "dashboard/_matrix.html", {"matrix": found})
+    context = {"matrix": found, "git_url": settings.GANTRY.url}
+    return render(request, "dashboard/matrix.html", context)
+
+
+@login_required
+@require_safe
+def project(request: HttpRequest, slug: str) -> HttpResponse:
+    """One project: its chain of environments, pipelines, releases and how to reach it."""
+    row = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
+    context = _project_context(request, row)
+    if live.wanted(request):
+        return live.answer(request, "dashboard/_project_live.html", context)
+    return render(request, "dashboard/project.html", context)
+
+
+@login_required
+@require_POST
+def hook_secret(request: HttpRequest, slug: str) -> HttpResponse:
+    """A new webhook secret, shown on this answer alone."""
+    row = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
+    try:
+        services.require(request.user, row, Role.MAINTAINER)
+    except Refused as refusal:
+        context = {"refusal": refusal, "back": row.get_absolute_url()}
+        return render(request, "refused.html", context, status=refusal.status)
+    secret = row.renew_hook_secret()
+    actor = request.user.get_username()
+    AuditEntry.record(actor=actor, action="project.hook-secret", target=row.slug)
+    context = _project_context(request, row) | {"new_secret": secret.reveal()}
+    response = render(request, "dashboard/project.html", context)
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@login_required
+def new_project(request: HttpRequest) -> HttpResponse:
+    """Make a project, then show its three steps to the first push."""
+    form = ProjectForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            owner = cast(User, request.user)
+            return redirect(services.create(owner=owner, **form.cleaned_data))
+        except Refused as refusal:
+            form.add_error("slug", str(refusal))
+    status = 400 if form.errors else 200
+    return render(request, "dashboard/new_project.html", {"form": form}, status=status)
+
+
+def _project_context(request: HttpRequest, row: Project) -> dict[str, object]:
+    pipelines = Pipeline.objects.filter(project=row).select_related("project", "release")
+    return {
+        "project": row,
+        "row": rows_for([row], request.user)[0],
+        "pipelines": pipelines[:LISTED],
+        "releases": row.releases.all()[:LISTED],
+        "deliveries": row.deliveries.select_related("pipeline", "pipeline__project")[:10],
+        "git_url": f"{settings.GANTRY.url}/git/{row.slug}.git",
+        "hook_url": f"{settings.GANTRY.url}/hooks",
+        "may_maintain": row.allows(request.user, Role.MAINTAINER),
+    }

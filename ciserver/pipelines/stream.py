@@ -1,0 +1,187 @@
+"""The event stream of one pipeline page: log lines of all jobs and changes of state.
+
+Events (https://html.spec.whatwg.org/multipage/server-sent-events.html):
+  log      fragments with lines, each for one step: the page appends them
+  state    fragments that replace what the page shows under the same ids
+  restart  another attempt began and its logs start anew: the page loads itself again
+  end      the pipeline ended and everything was sent: the page closes the stream
+
+Every id holds how far each job's log was sent, so that ``Last-Event-ID`` goes on exactly there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from asgiref.sync import sync_to_async
+from django.db import connection
+from django.template.loader import render_to_string
+
+from ciserver.pipelines import events, logview, shutdown
+from ciserver.pipelines.logs import LINE_CAP, Line, LogReader, Position
+from ciserver.pipelines.models import Pipeline
+from ciserver.pipelines.timeline import PipelineView, view_of
+
+TICK = 0.1
+KEEP_ALIVE = 15.0
+BATCH_BYTES = 16 * 1024
+RETRY_MS = 1000
+
+
+@dataclass(slots=True)
+class Progress:
+    """What one page has: its attempt, and by job position how far its log was sent."""
+
+    attempt: int
+    positions: dict[int, Position] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        jobs = [f"{job}-{position}" for job, position in sorted(self.positions.items())]
+        return ".".join([str(self.attempt), *jobs])
+
+    @classmethod
+    def parse(cls, text: str) -> Progress | None:
+        """What ``str()`` wrote; None for anything else, which a browser never sends."""
+        attempt, *jobs = text.split(".")
+        try:
+            positions = {}
+            for item in jobs:
+                job, _, position = item.partition("-")
+                positions[int(job)] = Position.parse(position)
+            return cls(int(attempt), positions)
+        except ValueError:
+            return None
+
+
+async def stream(pipeline_id: int, progress: Progress) -> AsyncIterator[str]:
+    """The frames of the stream, until the pipeline has ended or the server stops."""
+    changed = asyncio.Event()
+    watcher = asyncio.create_task(_watch(pipeline_id, changed))
+    page = _Page(pipeline_id, progress)
+    quiet_since = time.monotonic()
+    yield f"retry: {RETRY_MS}\n\n"
+    try:
+        while not shutdown.stopping():
+            news = changed.is_set()
+            changed.clear()
+            frames = await page.next_frames(look_at_rows=news)
+            for frame in frames:
+                yield frame
+            if page.over:
+                return
+            now = time.monotonic()
+            if frames:
+                quiet_since = now
+            elif now - quiet_since > KEEP_ALIVE:
+                quiet_since = now
+                yield ": still here\n\n"
+            if len(frames) < 2:  # a log that is behind is read on at once
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), TICK)
+                await asyncio.sleep(TICK / 2)
+    finally:
+        watcher.cancel()
+        with suppress(asyncio.CancelledError):
+            await watcher
+
+
+async def _watch(pipeline_id: int, changed: asyncio.Event) -> None:
+    async for _ in events.changes(pipeline_id):
+        changed.set()
+
+
+class _Page:
+    """One reader's page: what it was sent, and what comes next."""
+
+    def __init__(self, pipeline_id: int, progress: Progress) -> None:
+        self.over = False
+        self._pipeline_id = pipeline_id
+        self._progress = progress
+        self._sent: dict[str, str] = {}
+        self._view: PipelineView | None = None
+
+    @sync_to_async
+    def next_frames(self, *, look_at_rows: bool) -> list[str]:
+        """State first, then what the logs have more: a log is complete once its rows say ended."""
+        frames = []
+        if look_at_rows or self._view is None:
+            self._view = self._load()
+            if self._view is None or self._restarted(self._view):
+                self.over = True
+                return [_frame("restart", "", self._progress)]
+            if html := self._changed_fragments(self._view):
+                frames.append(_frame("state", html, self._progress))
+        logs = list(self._log_frames(self._view))
+        if not logs and self._view.pipeline.finished:
+            self.over = True
+            return [*frames, _frame("end", self._view.pipeline.state, self._progress)]
+        return frames + logs
+
+    def _load(self) -> PipelineView | None:
+        try:
+            rows = Pipeline.objects.select_related("project").filter(pk=self._pipeline_id)
+            pipeline = rows.first()
+            return view_of(pipeline) if pipeline else None
+        finally:
+            connection.close_if_unusable_or_obsolete()  # no request ends, so nothing else does
+
+    def _restarted(self, view: PipelineView) -> bool:
+        if self._progress.attempt == 0:
+            self._progress.attempt = view.pipeline.attempt
+        return self._progress.attempt != view.pipeline.attempt
+
+    def _changed_fragments(self, view: PipelineView) -> str:
+        changed = []
+        for name, html in fragments(view):
+            if self._sent.get(name) != html:
+                self._sent[name] = html
+                changed.append(html)
+        return "".join(changed)
+
+    def _log_frames(self, view: PipelineView) -> Iterator[str]:
+        for job in view.jobs:
+            number = job.job.position
+            for lines, end in _batches(
+                LogReader(job.job.log_path), self._progress.positions.get(number)
+            ):
+                self._progress.positions[number] = end
+                yield _frame("log", _log_html(lines, number), self._progress)
+
+
+def _batches(reader: LogReader, position: Position | None) -> Iterator[tuple[list[Line], Position]]:
+    """What a log has behind ``position``, in small pieces; at most 256 KiB at a time."""
+    for _ in range(16):
+        lines, end = reader.read(position, size=BATCH_BYTES)
+        if not lines:  # the end, or one line that is longer than a batch
+            lines, end = reader.read(position, size=LINE_CAP + 1024)
+        if not lines:
+            return
+        yield lines, end
+        position = end
+
+
+def _log_html(lines: list[Line], job: int) -> str:
+    return "".join(
+        f'<template data-job="{job}" data-step="{step}">{logview.lines_html(group, job)}</template>'
+        for step, group in logview.runs(lines)
+    )
+
+
+def fragments(view: PipelineView) -> Iterator[tuple[str, str]]:
+    """The parts of the page that change, by name."""
+    context = {"view": view, "pipeline": view.pipeline}
+    yield "verdict", render_to_string("pipelines/_verdict.html", context)
+    yield "jobs", render_to_string("pipelines/_jobs.html", context)
+    for job in view.jobs:
+        parts = {"view": view, "pipeline": view.pipeline, "job": job}
+        yield job.anchor, render_to_string("pipelines/_job_parts.html", parts)
+
+
+def _frame(event: str, data: str, progress: Progress) -> str:
+    lines = data.replace("\r", "&#13;").split("\n")
+    body = "\n".join(f"data: {line}" for line in lines)
+    return f"id: {progress}\nevent: {event}\n{body}\n\n"

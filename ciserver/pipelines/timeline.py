@@ -1,0 +1,226 @@
+"""What the pipeline page shows of jobs, steps, receipts and tests: rows made ready to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.utils import timezone
+
+from ciserver.pipelines.models import Job, JobKind, Pipeline, State, Step, TestCase
+
+GAUGE_WIDTH = 60  # where the limit is drawn; the gauge goes on to 64
+STRIP_WIDTH = 1000
+MAX_CASES = 200
+_BAD = (TestCase.Outcome.FAILED, TestCase.Outcome.ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """One figure of a receipt against its limit. ``width`` is in the gauge's own units."""
+
+    name: str
+    kind: str  # how to print it: "size", "duration" or "cores"
+    value: float
+    limit: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        return self.value / self.limit if self.limit else None
+
+    @property
+    def width(self) -> float:
+        ratio = self.ratio or 0.0
+        return round(min(max(ratio * GAUGE_WIDTH, 1.0), 64.0), 1) if self.value else 0.0
+
+    @property
+    def hot(self) -> bool:
+        return (self.ratio or 0) >= 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """A step with its place in the page. ``bar`` is its length against the job's longest, 0..100."""
+
+    step: Step
+    anchor: str
+    look: str
+    bar: float
+    gauges: tuple[Gauge, ...] = ()
+
+    @property
+    def ended(self) -> str:
+        """How a step ended that did not simply succeed: ``exit 2``, ``oom``."""
+        receipt = self.step.receipt or {}
+        outcome = receipt.get("outcome", "exited")
+        code = receipt.get("exit_code", 0)
+        if outcome != "exited":
+            return str(outcome)
+        return f"exit {code}" if code else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cases:
+    """A job's tests, failures first."""
+
+    rows: list[TestCase] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def bad(self) -> list[TestCase]:
+        return [case for case in self.rows if case.outcome in _BAD]
+
+    @property
+    def hidden(self) -> int:
+        return self.total - len(self.rows)
+
+    @property
+    def passed(self) -> int:
+        return self.counts.get(TestCase.Outcome.PASSED, 0)
+
+    @property
+    def failed(self) -> int:
+        return sum(self.counts.get(outcome, 0) for outcome in _BAD)
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job with its steps and tests. ``start`` and ``width`` place its bar, in thousandths."""
+
+    job: Job
+    anchor: str
+    start: float
+    width: float
+    steps: list[StepView]
+    cases: Cases
+
+    @property
+    def receipts(self) -> list[StepView]:
+        return [view for view in self.steps if view.gauges]
+
+    @property
+    def cached(self) -> int:
+        return sum(view.step.cached for view in self.steps)
+
+    @property
+    def shown_steps(self) -> list[StepView]:
+        return [view for view in self.steps if view.step.state != State.QUEUED]
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineView:
+    """A pipeline, its jobs in order, and which of them the reader should see first."""
+
+    pipeline: Pipeline
+    jobs: list[JobView]
+
+    @property
+    def focus(self) -> JobView | None:
+        """The failed job, else the running one, else the last that ran, else the first."""
+        for states in ((State.FAILED,), (State.RUNNING,)):
+            for view in self.jobs:
+                if view.job.state in states:
+                    return view
+        done = [view for view in self.jobs if view.job.state == State.PASSED]
+        tested = [view for view in done if view.job.kind == JobKind.TEST]
+        return (tested or done or self.jobs or [None])[-1]
+
+    @property
+    def blame(self) -> JobView | None:
+        """The first job that failed."""
+        return next((view for view in self.jobs if view.job.state == State.FAILED), None)
+
+    @property
+    def doing(self) -> StepView | None:
+        """The step that runs now."""
+        running = (view for job in self.jobs for view in job.steps if view.look == State.RUNNING)
+        return next(running, None)
+
+    def job_named(self, name: str) -> JobView | None:
+        return next((view for view in self.jobs if view.job.name == name), None)
+
+
+def view_of(pipeline: Pipeline) -> PipelineView:
+    """Everything the page draws, in three queries."""
+    jobs = list(pipeline.jobs.prefetch_related("steps"))
+    for job in jobs:
+        job.pipeline = pipeline
+    cases = _cases(jobs)
+    start, span = _span(pipeline)
+    views = [_job_view(job, cases.get(job.pk, Cases()), start, span) for job in jobs]
+    return PipelineView(pipeline, views)
+
+
+def _job_view(job: Job, cases: Cases, start: datetime | None, span: float) -> JobView:
+    anchor = f"j{job.position}"
+    steps = list(job.steps.all())
+    longest = max((step.seconds or 0 for step in steps), default=0) or 1
+    limits = _limits(job)
+    views = [_step_view(step, anchor, longest, limits) for step in steps]
+    left = width = 0.0
+    if start and job.started_at:
+        left = min(max((job.started_at - start).total_seconds() / span, 0), 1) * STRIP_WIDTH
+        width = min(max((job.seconds or 0) / span, 0.008), 1) * STRIP_WIDTH
+        left = min(left, STRIP_WIDTH - 8)
+    return JobView(job, anchor, round(left, 1), round(width, 1), views, cases)
+
+
+def _step_view(step: Step, job: str, longest: float, limits: dict[str, Any]) -> StepView:
+    look = "cached" if step.cached and step.state == State.PASSED else step.state
+    bar = round((step.seconds or 0) / longest * 100, 1)
+    return StepView(step, f"{job}-s{step.position}", look, bar, _gauges(step.receipt, limits))
+
+
+def _gauges(receipt: dict[str, Any] | None, limits: dict[str, Any]) -> tuple[Gauge, ...]:
+    if not receipt:
+        return ()
+    wall = float(receipt.get("wall", 0))
+    cpu = float(receipt.get("user", 0)) + float(receipt.get("system", 0))
+    return (
+        Gauge("memory", "size", float(receipt.get("peak_memory", 0)), limits.get("memory")),
+        Gauge("cpu", "cores", cpu / wall if wall else 0.0, limits.get("cpus")),
+        Gauge("wall", "duration", wall, limits.get("timeout")),
+    )
+
+
+def _limits(job: Job) -> dict[str, Any]:
+    """The limits a job's steps ran under, as far as its row or the settings tell."""
+    if "limits" in job.options:
+        return dict(job.options["limits"])
+    if job.kind != JobKind.BUILD:
+        return {}
+    config = settings.GANTRY
+    return {
+        "memory": config.build_memory,
+        "cpus": config.build_cpus,
+        "timeout": config.build_timeout,
+    }
+
+
+def _cases(jobs: Iterable[Job]) -> dict[int, Cases]:
+    """Tests by job: counts of all, rows of the first 200 with failures first."""
+    found: dict[int, Cases] = {}
+    rows: dict[int, list[TestCase]] = {}
+    for case in TestCase.objects.filter(job__in=list(jobs)):
+        cases = found.setdefault(case.job_id, Cases())
+        cases.counts[case.outcome] = cases.counts.get(case.outcome, 0) + 1
+        rows.setdefault(case.job_id, []).append(case)
+    for job, listed in rows.items():
+        listed.sort(key=lambda case: (case.outcome not in _BAD, case.pk))
+        found[job].rows.extend(listed[:MAX_CASES])
+    return found
+
+
+def _span(pipeline: Pipeline) -> tuple[datetime | None, float]:
+    start = pipeline.started_at
+    if start is None:
+        return None, 1.0
+    end = pipeline.finished_at or timezone.now()
+    return start, max((end - start).total_seconds(), 0.001)

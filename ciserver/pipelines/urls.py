@@ -1,0 +1,16 @@
+"""Addresses of pipeline pages."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from ciserver.pipelines import views
+
+_PAGE = "projects/<slug:slug>/pipelines/<int:number>/"
+
+urlpatterns = [
+    path(_PAGE, views.pipeline, name="pipeline"),
+    path(f"{_PAGE}events", views.pipeline_events, name="pipeline-events"),
+    path(f"{_PAGE}jobs/<int:job>/log", views.log_before, name="pipeline-log"),
+    path(f"{_PAGE}cancel/", views.cancel, name="pipeline-cancel"),
+]
