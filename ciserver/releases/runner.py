@@ -21,14 +21,14 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from ciserver.accounts import registry_tokens
-from ciserver.releases import images, leases
+from ciserver.releases import leases
 from ciserver.releases.health import Gate, Unhealthy
-from ciserver.releases.images import Location
 from ciserver.releases.leases import Lease, LeaseLost, recover_deployments
 from ciserver.releases.models import Deployment, DeploymentState, Environment, Host, Running
 from ciserver.releases.steps import Recorder
-from ciserver.releases.targets import Target, open_target
+from ciserver.releases.targets import Target, images, open_target
 from ciserver.releases.targets.errors import TargetError
+from ciserver.releases.targets.images import Location
 from ciserver.releases.targets.spec import Container, ImageFacts, Wanted
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from ciserver.releases.images import Location
 from ciserver.releases.targets.credentials import Credentials
 from ciserver.releases.targets.errors import TargetError
+from ciserver.releases.targets.images import Location
 from ciserver.releases.targets.local import LocalTarget
 from ciserver.releases.targets.proxy import Proxy
 from ciserver.releases.targets.spec import Check, Container, ImageFacts, Wanted

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import httpx
 
-from ciserver.releases.images import Location, bytes_missing
 from ciserver.releases.targets import commands, credentials, engine
 from ciserver.releases.targets.credentials import Credentials
 from ciserver.releases.targets.engine import Engine
 from ciserver.releases.targets.errors import CommandFailed, CommandTimedOut, NoEngine
+from ciserver.releases.targets.images import Location, bytes_missing
 from ciserver.releases.targets.proxy import Proxy
 from ciserver.releases.targets.spec import Check, Container, ImageFacts, Wanted
 

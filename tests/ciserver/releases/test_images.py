@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ciserver.releases.images import (
+from ciserver.releases.targets.errors import ImageUnreadable
+from ciserver.releases.targets.images import (
     Location,
     bytes_missing,
     check_of,
@@ -15,7 +16,6 @@ from ciserver.releases.images import (
     first_port,
     read_facts,
 )
-from ciserver.releases.targets.errors import ImageUnreadable
 from ciserver.releases.targets.spec import Layer
 
 ABSENT = "sha256:" + "0" * 64
