@@ -20,13 +20,21 @@ def main(arguments: list[str]) -> int:
             from ciserver.ops.demo import demo
 
             return demo(Config.from_env(), leave=bool(rest))
+        if command == "admin" and rest in ([], ["--new-password"]):
+            from ciserver.ops.admin import admin
+
+            admin(Config.from_env(), new_password=bool(rest))
+            return 0
         if command == "test":
             from ciserver.ops.testing import run_tests
 
             return run_tests(rest)
     except (OpsError, ConfigError) as error:
         return _report(error)
-    print("Usage: ./gantry up | demo [--exit] | test [PYTEST-ARGUMENTS]", file=sys.stderr)
+    print(
+        "Usage: ./gantry up | demo [--exit] | admin [--new-password] | test [PYTEST-ARGUMENTS]",
+        file=sys.stderr,
+    )
     return 2
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import Prefetch, QuerySet
-from django.http import StreamingHttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import serializers, viewsets
@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from ciserver.pipelines import services
-from ciserver.pipelines.logs import LogReader
+from ciserver.pipelines.logs import LogReader, Position
 from ciserver.pipelines.models import Job, Pipeline, Step, TestCase
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
@@ -112,6 +112,14 @@ FILTERS = [
 ]
 
 
+AFTER = OpenApiParameter(
+    "after",
+    str,
+    description="a position: 0-0 is the start, and the answer's header Log-Position tells where"
+    " its text ends. Without it the whole log is sent.",
+)
+
+
 @extend_schema_view(list=extend_schema(parameters=FILTERS))
 class PipelineViewSet(viewsets.ReadOnlyModelViewSet[Pipeline]):
     """Pipelines of the projects the caller may see, newest first."""
@@ -152,9 +160,22 @@ class JobViewSet(viewsets.GenericViewSet[Job]):
         seen = Project.objects.visible_to(self.request.user)
         return Job.objects.filter(pipeline__project__in=seen)
 
-    @extend_schema(responses={(200, "text/plain"): OpenApiTypes.STR})
+    @extend_schema(parameters=[AFTER], responses={(200, "text/plain"): OpenApiTypes.STR})
     @action(detail=True)
     def log(self, request: Request, pk: str) -> Any:
-        """The whole log as plain text, one line a line."""
+        """The whole log as plain text, one line a line; or what is behind a position."""
+        if "after" in request.query_params:
+            return _log_after(self.get_object(), request.query_params["after"])
         lines = (f"{line.text}\n" for line in LogReader(self.get_object().log_path))
         return StreamingHttpResponse(lines, content_type="text/plain; charset=utf-8")
+
+
+def _log_after(job: Job, after: str) -> HttpResponse:
+    try:
+        position = Position.parse(after)
+    except ValueError:
+        raise serializers.ValidationError({"after": "A position is LINE-OFFSET."}) from None
+    lines, end = LogReader(job.log_path).read(position)
+    text = "".join(f"{line.text}\n" for line in lines)
+    headers = {"Log-Position": str(end)}
+    return HttpResponse(text, content_type="text/plain; charset=utf-8", headers=headers)

@@ -137,12 +137,14 @@ def create_environment(
 
 def usable_hosts(*, user: Any, names: Iterable[str]) -> list[Host]:
     """The hosts of these names. ``local``, this machine, is made when an administrator asks."""
+    seen = Project.objects.visible_to(user)
     hosts = []
     for name in names:
         host = Host.objects.filter(name=name).first()
         if host is None and name == LOCAL and user.is_superuser:
             host = Host.objects.create(name=LOCAL, kind="local")
-        if host is None or not (user.is_superuser or host.environments.exists()):
+        used = host and host.environments.filter(project__in=seen).exists()
+        if host is None or not (used or user.is_superuser):
             raise Refused(
                 f"There is no host {name!r} that you may use.",
                 code="host.unknown",

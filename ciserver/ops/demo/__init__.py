@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.panel import Panel
 
 from ciserver.config import Config
+from ciserver.ops.credentials import Credentials, obtain
 from ciserver.ops.demo.api import Api
 from ciserver.ops.demo.compare import difference
-from ciserver.ops.demo.credentials import Credentials, obtain
 from ciserver.ops.demo.journey import Journey, travel
 from ciserver.ops.demo.repository import Repository
 from ciserver.ops.demo.scene import BASE_IMAGE, ensure_base, set_the_scene
@@ -30,7 +30,7 @@ def demo(config: Config, *, leave: bool) -> int:
     with running_service(config, console):
         with console.status(f"Making the base image {BASE_IMAGE} from this machine's mirror"):
             ensure_base(config)
-        credentials = obtain(config)
+        credentials = obtain(config, token_name="gantry demo")
         with Api(config.url, credentials.token) as api:
             set_the_scene(api, PROJECT)
             repository = Repository(config, PROJECT, credentials)

@@ -46,8 +46,10 @@ class Api:
     def post(self, path: str, **body: object) -> Row:
         return dict(self._ask("POST", path, json=body).json())
 
-    def text(self, path: str) -> str:
-        return self._ask("GET", path).text
+    def log(self, job: int, position: str) -> tuple[str, str]:
+        """What a job's log holds behind ``position``, and where that ends."""
+        answer = self._ask("GET", f"/jobs/{job}/log/", params={"after": position})
+        return answer.text, answer.headers["Log-Position"]
 
     def exists(self, path: str) -> bool:
         return self._http.get(path).status_code == httpx.codes.OK

@@ -40,8 +40,7 @@ class _View:
 
     def __init__(self, api: Api, progress: Progress) -> None:
         self._api, self._progress = api, progress
-        self._lines: dict[int, int] = {}  # job id -> log lines shown
-        self._steps: dict[int, int] = {}  # job id -> finished steps shown
+        self._ends: dict[int, str] = {}  # job id -> how far its log has been shown
         self._bars: dict[int, TaskID] = {}
 
     def show(self, pipeline: Row) -> None:
@@ -52,11 +51,9 @@ class _View:
             self._show_bar(job)
 
     def _show_log(self, job: Row) -> None:
-        lines = self._api.text(f"/jobs/{job['id']}/log/").splitlines()
-        shown = self._lines.get(job["id"], 0)
-        for line in lines[shown:]:
+        text, self._ends[job["id"]] = self._api.log(job["id"], self._ends.get(job["id"], "0-0"))
+        for line in text.splitlines():
             self._progress.console.print(Text.assemble((f"{job['name']:<8}", "cyan"), line))
-        self._lines[job["id"]] = len(lines)
 
     def _show_bar(self, job: Row) -> None:
         steps = job["steps"]

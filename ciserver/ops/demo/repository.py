@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from ciserver.config import Config
-from ciserver.ops.demo.credentials import Credentials
+from ciserver.ops.credentials import Credentials
 from ciserver.ops.errors import OpsError
 from ciserver.ops.launch import CHECKOUT
 

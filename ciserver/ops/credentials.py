@@ -1,10 +1,13 @@
-"""The administrator's name, password and token, kept so that a second demo can show them."""
+"""The administrator and a token: made by ``manage.py bootstrap``, shown to whoever is root here.
+
+The first password is kept in a folder of root's, so that a second demo can show it again.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from ciserver.config import Config
@@ -13,22 +16,24 @@ from ciserver.ops.supervisor import output_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """``password`` is what was printed first; whoever changed it since knows better."""
+    """``password`` is the one made here; whoever changed it since knows better."""
 
     username: str
     password: str
     token: str
 
 
-def obtain(config: Config) -> Credentials:
-    """Makes the administrator if there is none, and a new token in place of the last one."""
-    command = ("python", "manage.py", "bootstrap", "--token-name", "gantry demo")
+def obtain(config: Config, *, token_name: str, new_password: bool = False) -> Credentials:
+    """The administrator, made if there is none, with a new token in place of the last of its
+    name. The client of whoever runs this is logged in by it."""
+    command = ["python", "manage.py", "bootstrap", "--token-name", token_name]
+    command += ["--new-password"] if new_password else []
     printed = output_of(command, config, what="Making the administrator")
     made = json.loads(printed.splitlines()[-1])
     file = config.home / "demo" / "credentials.json"
     password = made["password"] or _kept_password(file)
     credentials = Credentials(username=made["username"], password=password, token=made["token"])
-    _write(file, asdict(credentials))
+    _write(file, {"username": credentials.username, "password": credentials.password})
     _write(_client_settings(), {"url": config.url, "token": credentials.token})
     return credentials
 
@@ -36,7 +41,7 @@ def obtain(config: Config) -> Credentials:
 def _kept_password(file: Path) -> str:
     if file.exists():
         return str(json.loads(file.read_text())["password"])
-    return "(the one you chose; './gantry up' and manage.py bootstrap --new-password make another)"
+    return "(the one you chose; another: ./gantry admin --new-password)"
 
 
 def _client_settings() -> Path:

@@ -1,0 +1,1 @@
+"""The ``gantry`` client: a face of the HTTP API. Imports nothing else of ciserver."""

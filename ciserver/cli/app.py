@@ -1,0 +1,44 @@
+"""The command line's table: one row per command, in the order in which one meets them."""
+
+from __future__ import annotations
+
+import typer
+
+from ciserver.cli import deliveries, local, look, session
+
+EPILOG = (
+    "Exit codes: 0 done · 1 a pipeline or deployment failed · 2 wrong usage · 3 not allowed ·"
+    " 4 refused or not there · 5 the service cannot be reached."
+)
+
+app = typer.Typer(
+    name="gantry",
+    help="Push a commit; one sealed image is built, tested and moved, unopened, to production.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+THIS_MACHINE, WHO, WHAT, DO = "This machine (as root)", "Who you are", "Look", "Do"
+
+# Their options are told by the programs behind them.
+_passed_on = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+app.command("demo", rich_help_panel=THIS_MACHINE, context_settings=_passed_on)(local.demo)
+app.command("up", rich_help_panel=THIS_MACHINE, context_settings=_passed_on)(local.up)
+app.command("test", rich_help_panel=THIS_MACHINE, context_settings=_passed_on)(local.test)
+app.command("admin", rich_help_panel=THIS_MACHINE, context_settings=_passed_on)(local.admin)
+app.command("base", rich_help_panel=THIS_MACHINE, context_settings=_passed_on)(local.base)
+app.command("login", rich_help_panel=WHO)(session.login)
+app.command("whoami", rich_help_panel=WHO)(session.whoami)
+app.command("status", rich_help_panel=WHAT)(look.status)
+app.command("projects", rich_help_panel=WHAT)(look.projects)
+app.command("pipelines", rich_help_panel=WHAT)(look.pipelines)
+app.command("logs", rich_help_panel=WHAT)(look.logs)
+app.command("releases", rich_help_panel=WHAT)(look.releases)
+app.command("new", rich_help_panel=DO)(deliveries.new)
+app.command("promote", rich_help_panel=DO)(deliveries.promote)
+app.command("rollback", rich_help_panel=DO)(deliveries.rollback)
+app.command("cancel", rich_help_panel=DO)(deliveries.cancel)

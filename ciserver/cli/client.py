@@ -1,0 +1,95 @@
+"""``/api/v1/`` over httpx: rows in, rows out, refusals as CliError with the right exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from ciserver.cli.errors import CliError, Exit
+from ciserver.cli.settings import Settings
+
+Row = dict[str, Any]
+
+_LOCAL = {"127.0.0.1", "localhost", "::1"}
+
+
+class Client:
+    """One service and one token. Close it, or use it as a context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.url = settings.url
+        self._http = httpx.Client(
+            base_url=f"{settings.url}/api/v1",
+            headers={"Authorization": f"Bearer {settings.token}"},
+            timeout=30,
+            # A proxy for the outside world has no way to this machine's own ports.
+            trust_env=httpx.URL(settings.url).host not in _LOCAL,
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def get(self, path: str) -> Row:
+        return dict(self._ask("GET", path).json())
+
+    def rows(self, path: str, *, limit: int = 50, **filters: str) -> list[Row]:
+        """The newest ``limit`` rows."""
+        found: list[Row] = []
+        for row in self.every(path, **filters):
+            if len(found) == limit:
+                break
+            found.append(row)
+        return found
+
+    def every(self, path: str, **filters: str) -> Iterator[Row]:
+        """All rows, page after page, newest first."""
+        page = self._ask("GET", path, params=filters).json()
+        while True:
+            yield from page["results"]
+            if not page["next"]:
+                return
+            page = self._ask("GET", page["next"]).json()
+
+    def post(self, path: str, **body: object) -> Row:
+        return dict(self._ask("POST", path, json=body).json())
+
+    def log(self, job: int, position: str) -> tuple[str, str]:
+        """What a job's log holds behind ``position`` (``0-0``: its start), and where that ends."""
+        answer = self._ask("GET", f"/jobs/{job}/log/", params={"after": position})
+        return answer.text, answer.headers["Log-Position"]
+
+    def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise CliError(
+                f"{self.url} cannot be reached: {error}.",
+                next_step="Start it with 'gantry up', or log in elsewhere: gantry login URL",
+                exit_code=Exit.UNREACHABLE,
+            ) from None
+        if answer.is_error:
+            raise _refusal(answer)
+        return answer
+
+
+def _refusal(answer: httpx.Response) -> CliError:
+    status = answer.status_code
+    try:
+        document = answer.json()
+        sentence, hint = str(document["detail"]), str(document.get("hint", ""))
+        for field, errors in dict(document.get("errors") or {}).items():
+            words = errors if isinstance(errors, list) else [errors]
+            sentence += f" {field}: {' '.join(map(str, words))}"
+    except (ValueError, KeyError, TypeError):
+        sentence, hint = f"The service answered {status} {answer.reason_phrase}.", ""
+    if status in {401, 403}:
+        return CliError(sentence, next_step=hint, exit_code=Exit.NOT_ALLOWED)
+    if status < httpx.codes.INTERNAL_SERVER_ERROR:
+        return CliError(sentence, next_step=hint, exit_code=Exit.REFUSED)
+    hint = hint or "Its log is $GANTRY_HOME/logs/service/web.log on the service's machine."
+    return CliError(sentence, next_step=hint, exit_code=Exit.UNREACHABLE)

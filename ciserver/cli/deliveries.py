@@ -1,0 +1,132 @@
+"""Commands that change something: new, promote, rollback, cancel."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from ciserver.cli import output, settings
+from ciserver.cli.client import Client, Row
+from ciserver.cli.errors import CliError, Exit
+from ciserver.cli.look import find_pipeline
+from ciserver.cli.options import AsJson, Project
+from ciserver.cli.output import print_json
+
+ReleaseName = Annotated[str, typer.Argument(help="A release, such as v3.", show_default=False)]
+EnvironmentName = Annotated[str, typer.Argument(help="An environment, such as prod.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the result.")]
+
+UNFINISHED = {"queued", "running"}
+
+
+def new(
+    project: Project,
+    environment: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env",
+            "-e",
+            help="An environment; NAME:auto deploys by itself. In order.",
+            show_default="qa:auto, prod",
+        ),
+    ] = None,
+    description: Annotated[str, typer.Option(help="A line for the pages.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Make a project with its environments on this machine, ready for a git push."""
+    with Client(settings.load()) as client:
+        made = client.post("/projects/", slug=project, description=description)
+        for word in environment or ["qa:auto", "prod"]:
+            name, _, auto = word.partition(":")
+            client.post("/environments/", project=project, name=name, auto=auto == "auto")
+    if as_json:
+        print_json(made)
+        return
+    output.console.print(f"Made {project}: {made['page']}")
+    output.next_step(
+        f"Next: git push {made['git_url']} HEAD:main\n"
+        "      (user: your name here, password: your token)"
+    )
+
+
+def promote(
+    project: Project,
+    release: ReleaseName,
+    environment: EnvironmentName,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a release into the next environment: the same digest, nothing is rebuilt."""
+    _move("promote", project, release, environment, wait=not no_wait, as_json=as_json)
+
+
+def rollback(
+    project: Project,
+    release: ReleaseName,
+    environment: EnvironmentName,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put an environment back to a release that ran there before."""
+    _move("roll-back", project, release, environment, wait=not no_wait, as_json=as_json)
+
+
+def cancel(
+    project: Project,
+    number: Annotated[int, typer.Argument(help="A pipeline's number; the newest without.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """End a pipeline that has not ended yet."""
+    with Client(settings.load()) as client:
+        pipeline = find_pipeline(client, project, number)
+        row = client.post(f"/pipelines/{pipeline['id']}/cancel/")
+    if as_json:
+        print_json(row)
+    else:
+        output.console.print(f"Pipeline #{row['number']} of {project} is being cancelled.")
+
+
+def _move(
+    verb: str, project: str, release: str, environment: str, *, wait: bool, as_json: bool
+) -> None:
+    with Client(settings.load()) as client:
+        row = _find_release(client, project, release)
+        deployment = client.post(f"/releases/{row['id']}/{verb}/", environment=environment)
+        if wait:
+            deployment = _wait(client, deployment, quiet=as_json)
+    if as_json:
+        print_json(deployment)
+    if deployment["state"] not in {*UNFINISHED, "succeeded"}:
+        raise CliError(
+            f"{release} to {environment} {deployment['state']}: {deployment['reason']}",
+            next_step=f"What ran in {environment} before still serves. Its page: {row['page']}",
+            exit_code=Exit.BAD_RESULT,
+        )
+    if not as_json:
+        words = "runs in" if deployment["state"] == "succeeded" else "is on its way to"
+        output.console.print(f"{release} {words} {environment}  ({row['digest']})")
+
+
+def _wait(client: Client, deployment: Row, *, quiet: bool) -> Row:
+    shown = 0
+    while True:
+        row = client.get(f"/deployments/{deployment['id']}/")
+        for step in row["steps"][shown:] if not quiet else []:
+            output.console.print(f"  {step['host']}: {step['name']}")
+        shown = len(row["steps"])
+        if row["state"] not in UNFINISHED:
+            return row
+        time.sleep(0.3)
+
+
+def _find_release(client: Client, project: str, name: str) -> Row:
+    for row in client.every("/releases/", project=project):
+        if name.removeprefix("v") == str(row["number"]):
+            return row
+    raise CliError(
+        f"{project} has no release {name}.",
+        next_step=f"See what there is: gantry releases {project}",
+        exit_code=Exit.REFUSED,
+    )

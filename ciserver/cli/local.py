@@ -1,0 +1,43 @@
+"""Commands for the service's own machine: handed to the script or the program that does them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def demo(context: typer.Context) -> None:
+    """Set all up, push an example and follow it to production. --exit: stop after it."""
+    _script("demo", context)
+
+
+def up(context: typer.Context) -> None:
+    """Run the service until Ctrl-C."""
+    _script("up", context)
+
+
+def test(context: typer.Context) -> None:
+    """Set up what tests need and run them; arguments go to pytest."""
+    _script("test", context)
+
+
+def admin(context: typer.Context) -> None:
+    """Make the administrator and log this client in. --new-password: another password."""
+    _script("admin", context)
+
+
+def base(context: typer.Context) -> None:
+    """Make a base image from this machine's package mirror; without a name, list the recipes."""
+    command = [sys.executable, "-m", "builders", "base", *context.args]
+    os.execv(command[0], command)  # noqa: S606
+
+
+def _script(name: str, context: typer.Context) -> NoReturn:
+    script = str(CHECKOUT / "gantry")
+    os.execv(script, [script, name, *context.args])  # noqa: S606

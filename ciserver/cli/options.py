@@ -1,0 +1,14 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Project = Annotated[str, typer.Argument(help="A project's name.", show_default=False)]
+AnyProject = Annotated[
+    str, typer.Argument(help="A project's name; all without it.", show_default=False)
+]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")]

@@ -1,0 +1,61 @@
+"""What the client prints: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+console = Console(highlight=False)
+complaints = Console(stderr=True, highlight=False)
+
+STYLES = {
+    "passed": "green",
+    "succeeded": "green",
+    "running": "cyan",
+    "failed": "red",
+    "cancelled": "yellow",
+    "superseded": "dim",
+    "queued": "dim",
+}
+
+
+def print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
+    """Columns as wide as the terminal allows; whole when the output is not a terminal."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    width = None if console.is_terminal else 4096
+    console.print(table, width=width)
+
+
+def state(word: str) -> Text:
+    return Text(word, style=STYLES.get(word, ""))
+
+
+def age(moment: str | None, now: datetime | None = None) -> str:
+    """How long ago an ISO 8601 moment was, in one unit: 45 s, 3 min, 5 h, 12 d."""
+    if not moment:
+        return "-"
+    past = (now or datetime.now(UTC)) - datetime.fromisoformat(moment.replace("Z", "+00:00"))
+    seconds = max(0, int(past.total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def next_step(text: str) -> None:
+    """A word on what to type next; only for people."""
+    if console.is_terminal:
+        console.print(Text(text, style="dim"))
