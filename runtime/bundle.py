@@ -23,6 +23,7 @@ CPU_PERIOD = 100_000  # microseconds; the kernel's default
 MEMORY_MINIMUM = 8 * 1024 * 1024  # below this the OCI runtime's own start does not fit
 OOM_SCORE = 500  # when the whole host runs out, a sandbox goes before the services
 MOUNTED_BY_US = ("/dev", "/proc", "/sys")
+FILES_OF_ETC = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 ID_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -161,6 +162,11 @@ def mounts(spec: SandboxSpec, around: Surroundings) -> list[dict[str, Any]]:
         _bind("/etc/resolv.conf", around.resolv_conf, "ro"),
         *(_asked(mount) for mount in spec.mounts),
     ]  # fmt: skip
+
+
+def targets(spec: SandboxSpec) -> list[str]:
+    """Where in the root file system something will be mounted."""
+    return [*MOUNTED_BY_US, *FILES_OF_ETC, *(mount.target for mount in spec.mounts)]
 
 
 def _sys(around: Surroundings) -> dict[str, Any]:

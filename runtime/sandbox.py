@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from runtime import bundle, cgroups, failures, host, oci, paths, process, watcher
+from runtime import bundle, cgroups, failures, host, oci, paths, process, stubs, watcher
 from runtime.errors import RuntimeFailed, SpecError
 from runtime.network import NetworkHandle, handle_of, open_network
 from runtime.output import Pump, Stream
@@ -23,6 +23,7 @@ __all__ = ["Stream", "run"]
 
 KILLED = 137
 EMPTY_WAIT = 5.0  # seconds for killed processes to leave their cgroup
+RUNTIME_WAIT = 2.0  # seconds for the OCI runtime to end after its container was killed
 
 
 def run(
@@ -54,6 +55,7 @@ def run(
         network = stack.enter_context(_network(spec, state))
         cgroup = stack.enter_context(_cgroup(box))
         _write_bundle(spec, box, cgroup.box, network)
+        stack.enter_context(stubs.removed(spec.rootfs, bundle.targets(spec)))
         command = oci.run_command(
             runtime, id=spec.id, bundle=box.path, root=box.oci_root, log=box.oci_log
         )
@@ -176,12 +178,19 @@ def remove_cgroup(cgroup: cgroups.Cgroup) -> bool:
 
 
 def _end(running: process.Piped, cgroup: cgroups.Cgroup) -> None:
-    """Leave no process: also when an exception ended the story early."""
+    """Leave no process: also when an exception ended the story early.
+
+    The container before the OCI runtime, which then collects it. Its pipes are closed first,
+    or it could wait for a reader; killing is repeated, for a container that is just being made.
+    """
+    running.close()
+    deadline = time.monotonic() + RUNTIME_WAIT
+    while running.wait(0) is None and time.monotonic() < deadline:
+        cgroup.kill()
+        running.wait(0.02)
     if running.wait(0) is None:
         running.kill()
-        cgroup.kill()
         running.wait()
-    running.close()
 
 
 def _write_bundle(

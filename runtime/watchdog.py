@@ -4,13 +4,41 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from typing import Protocol
 
 from runtime.spec import MIB, Limits, Outcome
 
 TICK = 0.1
-PIDS_PATIENCE = 1.0  # seconds of refused forks without a pause: a bomb, not a busy `make -j`
+FULL = 0.9  # of the process limit
+PIDS_PATIENCE = 3.0  # seconds at the limit, still asking for more: a bomb, not a busy moment
 STUCK = 1.0  # seconds after a kill before the OCI runtime itself is killed
+
+
+@dataclass(slots=True)
+class BombDetector:
+    """Tells a fork bomb from a program that once asked for one process too many.
+
+    A bomb stays at the limit and goes on asking; a shell waits some seconds between two
+    tries, so the asking alone is no sure sign, nor is being full.
+    """
+
+    limit: int
+    refused: int = 0
+    asked_again: bool = False
+    full_since: float | None = None
+
+    def look(self, now: float, refused: int, current: int) -> bool:
+        """Whether it is one. ``refused`` only grows; ``now`` is in seconds."""
+        if refused == 0 or current < FULL * self.limit:
+            self.refused, self.asked_again, self.full_since = refused, False, None
+            return False
+        if self.full_since is None:
+            self.full_since = now
+        elif refused > self.refused:
+            self.asked_again = True
+        self.refused = refused
+        return self.asked_again and now - self.full_since >= PIDS_PATIENCE
 
 
 class Killable(Protocol):
@@ -18,6 +46,7 @@ class Killable(Protocol):
 
     def oom_kills(self) -> int: ...
     def pids_refused(self) -> int: ...
+    def pids_current(self) -> int: ...
     def kill(self) -> None: ...
 
 
@@ -48,8 +77,7 @@ class Watchdog:
         self._lock = threading.Lock()
         self._verdict: tuple[Outcome, str] | None = None
         self._killed_at = 0.0
-        self._refused = 0
-        self._refused_since: float | None = None
+        self._bomb = BombDetector(limits.pids or 0)
         self._thread = threading.Thread(target=self._loop, name="sandbox-watchdog", daemon=True)
 
     def __enter__(self) -> Watchdog:
@@ -93,22 +121,14 @@ class Watchdog:
         limits = self._limits
         if self._cancel is not None and self._cancel.is_set():
             self.end(Outcome.CANCELLED, "cancelled")
-        elif limits.timeout is not None and now - self._started >= limits.timeout:
-            self.end(Outcome.TIMEOUT, f"time limit of {limits.timeout:g} s reached")
         elif limits.memory is not None and self._cgroup.oom_kills():
             self.end(Outcome.OOM, self._memory_words())
-        elif limits.pids is not None and self._is_bomb(now):
+        elif limits.pids is not None and self._bomb.look(
+            now, self._cgroup.pids_refused(), self._cgroup.pids_current()
+        ):
             self.end(Outcome.PIDS, self._pids_words())
-
-    def _is_bomb(self, now: float) -> bool:
-        refused = self._cgroup.pids_refused()
-        if refused == self._refused:
-            self._refused_since = None
-            return False
-        self._refused = refused
-        if self._refused_since is None:
-            self._refused_since = now
-        return now - self._refused_since >= PIDS_PATIENCE
+        elif limits.timeout is not None and now - self._started >= limits.timeout:
+            self.end(Outcome.TIMEOUT, f"time limit of {limits.timeout:g} s reached")
 
     def _memory_words(self) -> str:
         if self._limits.memory is None:

@@ -35,6 +35,9 @@ class Cgroup(Protocol):
     def pids_refused(self) -> int:
         """How often a new process was refused because of the process limit."""
 
+    def pids_current(self) -> int:
+        """How many processes and threads are in it now."""
+
     def processes(self) -> list[int]:
         """Host pids of everything in it."""
 

@@ -69,6 +69,9 @@ class Cgroup:
     def pids_refused(self) -> int:
         return read_fields(self._at("pids") / "pids.events").get("max", 0)
 
+    def pids_current(self) -> int:
+        return read_int(self._at("pids") / "pids.current")
+
     def processes(self) -> list[int]:
         return read_pids(self._at("freezer") / "cgroup.procs")
 

@@ -61,6 +61,9 @@ class Cgroup:
         outer = read_fields(self._dir / "pids.events").get("max", 0)
         return max(outer, read_fields(self._box / "pids.events").get("max", 0))
 
+    def pids_current(self) -> int:
+        return read_int(self._dir / "pids.current")
+
     def processes(self) -> list[int]:
         found = read_pids(self._dir / "cgroup.procs")
         for directory in self._children():

@@ -1,0 +1,157 @@
+"""Limits, proved by exceeding them."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from runtime.sandbox import Stream
+from runtime.spec import MIB, Limits, Outcome
+from tests.runtime.conftest import Sandboxes
+
+pytestmark = pytest.mark.root
+
+
+def test_memory_is_named_and_everything_is_killed(sandboxes: Sandboxes) -> None:
+    script = "sleep 60 & dd if=/dev/zero of=/dev/shm/x bs=1M count=200; sleep 60"
+    ran = sandboxes.sh(script, limits=Limits(memory=64 * MIB, shm=256 * MIB, timeout=30))
+    receipt = ran.receipt
+    assert (receipt.outcome, receipt.exit_code) == (Outcome.OOM, 137)
+    assert receipt.detail == "memory limit of 64 MiB reached"
+    assert receipt.wall < 5
+    assert 32 * MIB < receipt.peak_memory <= 64 * MIB
+
+
+def test_a_growing_process_is_out_of_memory_too(sandboxes: Sandboxes) -> None:
+    script = "awk 'BEGIN { s = \"x\"; while (1) s = s s }'"
+    ran = sandboxes.sh(script, limits=Limits(memory=32 * MIB, timeout=30))
+    assert ran.receipt.outcome is Outcome.OOM
+
+
+def test_time_is_named(sandboxes: Sandboxes) -> None:
+    ran = sandboxes.sh("trap '' TERM INT; sleep 60", limits=Limits(timeout=0.5))
+    assert (ran.receipt.outcome, ran.receipt.exit_code) == (Outcome.TIMEOUT, 137)
+    assert ran.receipt.detail == "time limit of 0.5 s reached"
+    assert ran.receipt.wall < 3
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "bomb() { bomb | bomb & bomb; }; bomb",
+        "while :; do sleep 60 & done",
+        "while :; do setsid sh -c 'sleep 60 & sleep 60' & done",
+        "bomb() { bomb & bomb & wait; }; while :; do bomb 2>/dev/null; done",
+    ],
+)
+def test_a_fork_bomb_is_named(bomb: str, sandboxes: Sandboxes) -> None:
+    ran = sandboxes.sh(bomb, limits=Limits(pids=40, memory=256 * MIB, timeout=30))
+    assert (ran.receipt.outcome, ran.receipt.exit_code) == (Outcome.PIDS, 137)
+    assert ran.receipt.detail == "limit of 40 processes reached"
+    assert ran.receipt.wall < 10
+    assert ran.receipt.pids_peak <= 40
+
+
+def test_a_program_that_copes_with_the_process_limit_is_no_bomb(sandboxes: Sandboxes) -> None:
+    script = "n=0; while [ $n -lt 30 ]; do sleep 0.2 & n=$((n + 1)); done; true"
+    ran = sandboxes.sh(script, limits=Limits(pids=200, timeout=20))
+    assert ran.receipt.ok
+
+
+def test_output_is_cut_at_its_limit(sandboxes: Sandboxes) -> None:
+    ran = sandboxes.sh("yes", limits=Limits(output=100_000, timeout=20))
+    assert ran.receipt.outcome is Outcome.OUTPUT
+    assert ran.receipt.output_bytes == len(ran.out) == 100_000
+    assert ran.receipt.detail == "output limit of 100000 bytes reached"
+
+
+def test_cpu_is_throttled(sandboxes: Sandboxes) -> None:
+    ran = sandboxes.sh(
+        "while :; do :; done & sleep 1; kill -9 $!", limits=Limits(cpus=0.2, timeout=20)
+    )
+    assert ran.receipt.user + ran.receipt.system < 0.6
+
+
+def test_cancelling_ends_it_within_two_seconds(sandboxes: Sandboxes) -> None:
+    cancel = threading.Event()
+    pressed: list[float] = []
+
+    def press(stream: Stream, data: bytes) -> None:
+        pressed.append(time.monotonic())
+        cancel.set()
+
+    ran = sandboxes.sh("trap '' TERM; echo up; sleep 60", cancel=cancel, on_output=press)
+    assert time.monotonic() - pressed[0] < 2
+    assert (ran.receipt.outcome, ran.receipt.exit_code) == (Outcome.CANCELLED, 137)
+
+
+def test_cancelled_before_it_began_it_ends_at_once(sandboxes: Sandboxes) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    ran = sandboxes.sh("sleep 60", cancel=cancel)
+    assert ran.receipt.outcome is Outcome.CANCELLED
+    assert ran.receipt.wall < 2
+
+
+def test_a_slow_reader_slows_the_sandbox_and_loses_nothing(sandboxes: Sandboxes) -> None:
+    ran = sandboxes.sh("seq 1 30000", on_output=lambda stream, data: time.sleep(0.01))
+    assert ran.out == "".join(f"{n}\n" for n in range(1, 30001))
+
+
+def test_binary_output_of_both_streams_arrives_whole(sandboxes: Sandboxes) -> None:
+    got: list[tuple[Stream, bytes]] = []
+    script = r"printf '\000\377\n'; printf '\376' >&2"
+    sandboxes.sh(script, on_output=lambda stream, data: got.append((stream, data)))
+    assert sorted(got, key=lambda item: item[0].value) == [
+        (Stream.STDOUT, b"\x00\xff\n"),
+        (Stream.STDERR, b"\xfe"),
+    ]
+
+
+def test_the_exit_code_is_the_programs_own(sandboxes: Sandboxes) -> None:
+    assert sandboxes.sh("exit 42").receipt.exit_code == 42
+    assert sandboxes.sh("kill -TERM $$; sleep 1").receipt.exit_code in (0, 143)
+
+
+def test_a_program_that_is_missing_exits_127(sandboxes: Sandboxes) -> None:
+    ran = sandboxes.run("frobnicate", "--all")
+    assert (ran.receipt.exit_code, ran.receipt.detail) == (127, "frobnicate: not found")
+    assert ran.err == ""
+
+
+def test_a_file_that_is_no_program_exits_126(sandboxes: Sandboxes) -> None:
+    assert sandboxes.run("/tmp").receipt.exit_code == 126
+
+
+def test_an_exception_in_the_callback_leaves_nothing(sandboxes: Sandboxes) -> None:
+    def fail(stream: Stream, data: bytes) -> None:
+        raise RuntimeError("the reader is gone")
+
+    with pytest.raises(RuntimeError, match="the reader is gone"):
+        sandboxes.sh("echo x; sleep 60", on_output=fail)
+
+
+def test_the_receipt_counts(sandboxes: Sandboxes) -> None:
+    script = "dd if=/dev/zero of=/tmp/f bs=1M count=20 oflag=direct 2>/dev/null; echo done"
+    receipt = sandboxes.sh(script).receipt
+    assert receipt.ok and receipt.output_bytes == 5
+    assert receipt.wall > 0 and receipt.user + receipt.system > 0
+    assert receipt.peak_memory > MIB and receipt.pids_peak >= 2
+    assert receipt.written_bytes >= 20 * MIB
+
+
+def test_sandboxes_of_one_pipeline_share_a_parent_that_goes_with_the_last(
+    sandboxes: Sandboxes,
+) -> None:
+    from tests.runtime.conftest import cgroups_like
+
+    seen: list[str] = []
+    sandboxes.sh(
+        "echo x",
+        parent="pipeline-7",
+        on_output=lambda stream, data: seen.extend(cgroups_like("pipeline-7/test-")),
+    )
+    assert seen
+    assert cgroups_like("pipeline-7") == []
