@@ -160,7 +160,6 @@ class _Extractor:
         if member.type == tarformat.DIRECTORY:
             self._directory(member, parent, name, path)
         elif member.type == tarformat.REGULAR:
-            self._make_room(parent, name)
             self._regular(member, parent, name)
         elif member.type == tarformat.SYMLINK:
             self._make_room(parent, name)
@@ -174,7 +173,11 @@ class _Extractor:
             self._own(member, name, parent)
 
     def _regular(self, member: Member, parent: int, name: bytes) -> None:
-        fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
+        try:
+            fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
+        except FileExistsError:
+            self._make_room(parent, name)
+            fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
         try:
             left = member.size
             while left:

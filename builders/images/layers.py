@@ -162,13 +162,16 @@ class _TreeWriter:
                 member.link = first
                 self._header(member)
                 return
-        with _opened(os.open(name, _OPEN_FILE, dir_fd=parent)) as fd:
-            member = self._member(path, tarformat.REGULAR, status)
-            member.size = status.st_size
+        member = self._member(path, tarformat.REGULAR, status)
+        member.size = status.st_size
+        fd = os.open(name, _OPEN_FILE, dir_fd=parent)
+        try:
             member.xattrs, _ = xattrs_of(fd, self._base, path)
             self._header(member)
             self._data(fd, status.st_size, path)
             self._clamp(status, fd)
+        finally:
+            os.close(fd)
 
     def _member(self, path: bytes, type_: bytes, status: os.stat_result) -> Member:
         uid, gid = status.st_uid - self._base, status.st_gid - self._base

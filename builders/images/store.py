@@ -254,11 +254,17 @@ class Store:
 
     @contextlib.contextmanager
     def rootfs(
-        self, layers: Sequence[Layer], *, ids: IdRange, mountpoints: Sequence[str] = ()
+        self,
+        layers: Sequence[Layer],
+        *,
+        ids: IdRange,
+        mountpoints: Sequence[str] = (),
+        bare: bool = False,
     ) -> Iterator[RootFs]:
         """A fresh writable root file system on top of ``layers`` (bottom first), for ``ids``.
 
-        ``mountpoints`` will be mounted over and leave no stub (``runtime.snapshots``).
+        ``mountpoints`` will be mounted over and leave no stub; ``bare`` is
+        for reading and writing files only (``runtime.snapshots``).
         The ``upper`` may be given to ``commit_upper``; all else is gone at the end.
         """
         with self._disk.staging("scratch") as scratch:
@@ -267,7 +273,12 @@ class Store:
             try:
                 lowers = [layer.lower for layer in layers]
                 with mount_rootfs(
-                    lowers, ids=ids, scratch=scratch, target=target, mountpoints=mountpoints
+                    lowers,
+                    ids=ids,
+                    scratch=scratch,
+                    target=target,
+                    mountpoints=mountpoints,
+                    bare=bare,
                 ) as rootfs:
                     yield rootfs
             finally:

@@ -9,7 +9,7 @@ dialect (long names, base-256 numbers); sparse members are refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -58,6 +58,24 @@ def padding(size: int) -> int:
 
 def encode(member: Member) -> bytes:
     """The member's header blocks, with a pax header in front where ustar is too small."""
+    name, link = member.name, member.link
+    seconds = member.mtime // _NANO
+    if (
+        len(name) <= 100
+        and len(link) <= 100
+        and not member.xattrs
+        and 0 <= seconds <= _LARGEST_OCTAL_11
+        and member.size <= _LARGEST_OCTAL_11
+        and member.uid <= _LARGEST_OCTAL_7
+        and member.gid <= _LARGEST_OCTAL_7
+        and name.isascii()
+        and link.isascii()
+    ):
+        return _ustar(member, name, b"", link, seconds)
+    return _encode_with_pax(member, seconds)
+
+
+def _encode_with_pax(member: Member, seconds: int) -> bytes:
     records: dict[bytes, bytes] = {}
     prefix, name = _split_name(member.name)
     if name is None:
@@ -65,54 +83,36 @@ def encode(member: Member) -> bytes:
         name = _ascii(member.name)[-100:]
     if len(member.link) > 100 or not member.link.isascii():
         records[b"linkpath"] = member.link
-    seconds = member.mtime // _NANO
     if not 0 <= seconds <= _LARGEST_OCTAL_11:
         records[b"mtime"] = b"%d" % seconds
-    for key, number, most in (
-        (b"size", member.size, _LARGEST_OCTAL_11),
-        (b"uid", member.uid, _LARGEST_OCTAL_7),
-        (b"gid", member.gid, _LARGEST_OCTAL_7),
+        seconds = 0
+    fits = replace(member)
+    for key, most in (
+        ("size", _LARGEST_OCTAL_11),
+        ("uid", _LARGEST_OCTAL_7),
+        ("gid", _LARGEST_OCTAL_7),
     ):
+        number = getattr(member, key)
         if number > most:
-            records[key] = b"%d" % number
-    for key, value in member.xattrs.items():
-        records[XATTR + key] = value
-    header = _ustar(
-        name,
-        prefix,
-        mode=member.mode,
-        uid=member.uid if member.uid <= _LARGEST_OCTAL_7 else 0,
-        gid=member.gid if member.gid <= _LARGEST_OCTAL_7 else 0,
-        size=member.size if member.size <= _LARGEST_OCTAL_11 else 0,
-        seconds=seconds if 0 <= seconds <= _LARGEST_OCTAL_11 else 0,
-        type_=member.type,
-        link=_ascii(member.link)[:100],
-    )
+            records[key.encode()] = b"%d" % number
+            setattr(fits, key, 0)
+    for xattr, value in member.xattrs.items():
+        records[XATTR + xattr] = value
+    header = _ustar(fits, name, prefix, _ascii(member.link)[:100], seconds)
     return _pax_header(records) + header if records else header
 
 
-def _ustar(
-    name: bytes,
-    prefix: bytes,
-    *,
-    mode: int,
-    uid: int,
-    gid: int,
-    size: int,
-    seconds: int,
-    type_: bytes,
-    link: bytes,
-) -> bytes:
+def _ustar(member: Member, name: bytes, prefix: bytes, link: bytes, seconds: int) -> bytes:
     head = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (
         name.ljust(100, b"\0"),
-        mode,
-        uid,
-        gid,
-        size,
+        member.mode,
+        member.uid,
+        member.gid,
+        member.size,
         seconds,
     )
     tail = b"%b%bustar\x0000%b0000000\x000000000\x00%b" % (
-        type_,
+        member.type,
         link.ljust(100, b"\0"),
         bytes(64),
         prefix.ljust(167, b"\0"),
@@ -140,17 +140,7 @@ def _ascii(name: bytes) -> bytes:
 
 def _pax_header(records: Mapping[bytes, bytes]) -> bytes:
     body = b"".join(_pax_record(key, records[key]) for key in sorted(records))
-    header = _ustar(
-        b"PaxHeaders",
-        b"",
-        mode=0o644,
-        uid=0,
-        gid=0,
-        size=len(body),
-        seconds=0,
-        type_=PAX,
-        link=b"",
-    )
+    header = _ustar(Member(b"PaxHeaders", PAX, size=len(body)), b"PaxHeaders", b"", b"", 0)
     return header + body + bytes(padding(len(body)))
 
 
@@ -196,19 +186,24 @@ def _string(data: bytes) -> bytes:
 def _number(data: bytes) -> int:
     """Octal, or GNU's base-256 where the first bit is set."""
     if data[0] & 0x80:
-        value = int.from_bytes(data, "big")
-        bits = len(data) * 8
-        if data[0] & 0x40:
-            return value - (1 << bits)
-        return value & ((1 << (bits - 1)) - 1)
+        return _base_256(data)
     text = data.strip(b" \0")
+    if not text:
+        return 0
+    if not text.isdigit():
+        raise BadTar(f"a header has {text!r} where a number belongs")
     try:
-        value = int(text, 8) if text else 0
+        return int(text, 8)
     except ValueError:
         raise BadTar(f"a header has {text!r} where a number belongs") from None
-    if value < 0:
-        raise BadTar("a header has a negative octal number")
-    return value
+
+
+def _base_256(data: bytes) -> int:
+    value = int.from_bytes(data, "big")
+    bits = len(data) * 8
+    if data[0] & 0x40:
+        return value - (1 << bits)
+    return value & ((1 << (bits - 1)) - 1)
 
 
 def parse_pax(body: bytes) -> dict[bytes, bytes]:
@@ -232,6 +227,8 @@ def parse_pax(body: bytes) -> dict[bytes, bytes]:
 
 def apply_pax(member: Member, records: Mapping[bytes, bytes]) -> None:
     """Let pax records override the header they precede. Raises BadTar."""
+    if not records:
+        return
     if any(key.startswith(b"GNU.sparse.") for key in records):
         raise BadTar("it holds a sparse member")
     member.name = records.get(b"path", member.name)
