@@ -63,7 +63,11 @@ class Gate:
         if now.oom_killed:
             raise Unhealthy(self._with_log(now, "it ran out of memory"))
         if not now.running or now.restarts > container.restarts:
-            raise Unhealthy(self._with_log(now, f"it ended with exit code {now.exit_code}"))
+            raise Unhealthy(self._with_log(now, self._how_it_ended(now)))
+
+    def _how_it_ended(self, container: Container) -> str:
+        code = self.target.exit_code(container)
+        return "it ended by itself" if code is None else f"it ended with exit code {code}"
 
     def _with_log(self, container: Container, message: str) -> str:
         lines = self.target.last_lines(container, LOG_LINES)

@@ -180,7 +180,7 @@ class HostDeployment:
             _route(self.target, self.environment, serving)
             new = self.target.find(self.wanted.name)
             if new and (serving is None or serving.container_id != new.id):
-                self.target.remove(new, grace=GRACE)
+                self.target.remove(new, grace=0)  # it never had traffic
         except (TargetError, LeaseLost) as error:
             # The first failure is the one to tell; restore_routes tidies up what is left.
             log.warning("deployment %s left something behind: %s", self.deployment.pk, error)

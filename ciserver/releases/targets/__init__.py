@@ -46,6 +46,9 @@ class Target(Protocol):
     def last_lines(self, container: Container, lines: int) -> str:
         """The end of its log."""
 
+    def exit_code(self, container: Container) -> int | None:
+        """How it last ended, even if the engine has started it again since; None if unknown."""
+
     def remove(self, container: Container, *, grace: int) -> None:
         """Ask it to stop, kill it after ``grace`` seconds, and remove it and its volumes."""
 

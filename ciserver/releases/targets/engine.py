@@ -6,6 +6,7 @@ that ``choose`` makes.
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 from collections.abc import Mapping, Sequence
@@ -102,6 +103,14 @@ class Engine:
     def execute(self, container: str, command: Sequence[str]) -> list[str]:
         return [self.program, "exec", container, *command]
 
+    def deaths(self, container: str) -> list[str]:
+        """How it ended lately, one JSON a line. Once it is started again ``inspect`` says 0."""
+        event = "die" if self.program == "docker" else "died"
+        chosen = [f"--filter=container={container}", f"--filter=event={event}"]
+        end = ["--until=0s"] if self.program == "docker" else ["--stream=false"]
+        shape = "{{json .}}" if self.program == "docker" else "json"
+        return [self.program, "events", "--since=30m", *end, *chosen, f"--format={shape}"]
+
     def logs(self, container: str, lines: int) -> list[str]:
         return [self.program, "logs", f"--tail={lines}", container]
 
@@ -148,12 +157,23 @@ def parse_container(raw: Mapping[str, Any]) -> Container:
         image_id=raw["Image"],
         labels={k.removeprefix(PREFIX): v for k, v in labels.items() if k.startswith(PREFIX)},
         running=bool(state["Running"]),
-        exit_code=int(state["ExitCode"]),
         oom_killed=bool(state.get("OOMKilled")),
         restarts=int(raw.get("RestartCount") or 0),
         address=_address(raw),
         pid=int(state.get("Pid") or 0),
     )
+
+
+def parse_exit_code(events: str) -> int | None:
+    """The exit code in the last line of what ``deaths`` prints."""
+    lines = events.split("\n")
+    for line in reversed([line for line in lines if line.strip()]):
+        event = json.loads(line)
+        code = event.get("ContainerExitCode")
+        if code is None:
+            code = (event.get("Actor", {}).get("Attributes") or {}).get("exitCode")
+        return None if code is None else int(code)
+    return None
 
 
 def _address(raw: Mapping[str, Any]) -> str:

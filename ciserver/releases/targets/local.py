@@ -6,6 +6,7 @@ import json
 import re
 import socket
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -79,11 +80,16 @@ class LocalTarget:
         said = commands.attempt(self.engine.logs(container.id, lines), timeout=QUICK)
         return CONTROL.sub("", said.out + said.err).strip()
 
+    def exit_code(self, container: Container) -> int | None:
+        answer = commands.attempt(self.engine.deaths(container.id), timeout=QUICK)
+        return engine.parse_exit_code(answer.out) if answer.code == 0 else None
+
     def remove(self, container: Container, *, grace: int) -> None:
         if container.running and grace:
             commands.attempt(self.engine.stop(container.id, grace), timeout=grace + QUICK)
-        if commands.attempt(self.engine.inspect([container.id]), timeout=QUICK).code == 0:
-            commands.run(self.engine.remove(container.id), timeout=QUICK)
+        removed = commands.attempt(self.engine.remove(container.id), timeout=QUICK)
+        if removed.code != 0 and self.find(container.id):
+            raise CommandFailed(self.engine.remove(container.id), removed.code, removed.err)
 
     def _run(self, wanted: Wanted) -> None:
         try:
@@ -132,8 +138,9 @@ class LocalTarget:
         )
 
 
+@cache
 def find_engine() -> Engine:
-    """Podman if it works here, else docker. Raises NoEngine, with what each of them said."""
+    """Podman if it works here, else docker; asked once. Raises NoEngine, with what each said."""
     said = []
     for program in ("podman", "docker"):
         if not commands.found(program):

@@ -69,7 +69,6 @@ class Container:
     image_id: str
     labels: Mapping[str, str]
     running: bool
-    exit_code: int
     oom_killed: bool
     restarts: int
     address: str

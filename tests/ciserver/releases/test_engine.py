@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ciserver.releases.targets import credentials, engine
-from ciserver.releases.targets.engine import choose, parse_container
+from ciserver.releases.targets.engine import choose, parse_container, parse_exit_code
 from ciserver.releases.targets.spec import Check, ImageFacts, Wanted
 
 WANTED = Wanted(
@@ -91,7 +91,7 @@ def test_an_inspected_container_is_understood() -> None:
         "Id": "abc",
         "Name": "/one",
         "Image": "sha256:cc",
-        "State": {"Running": True, "ExitCode": 0, "OOMKilled": False, "Pid": 7},
+        "State": {"Running": True, "OOMKilled": False, "Pid": 7},
         "RestartCount": 2,
         "Config": {"Labels": {"gantry.project": "hello", "maintainer": "x"}},
         "NetworkSettings": {
@@ -113,7 +113,7 @@ def test_a_container_runs_an_image_only_if_the_bytes_are_the_same() -> None:
         "Id": "abc",
         "Name": "one",
         "Image": "cc",
-        "State": {"Running": True, "ExitCode": 0},
+        "State": {"Running": True},
         "Config": {"Labels": None},
         "NetworkSettings": {"Ports": {}},
     }
@@ -126,3 +126,11 @@ def test_a_container_runs_an_image_only_if_the_bytes_are_the_same() -> None:
 
     assert container.runs(image("sha256:cc"))
     assert not container.runs(image("sha256:cd"))
+
+
+def test_the_last_exit_code_is_read_from_either_engines_events() -> None:
+    podman = '{"ContainerExitCode":1,"Status":"died"}\n{"ContainerExitCode":4,"Status":"died"}\n'
+    docker = '{"status":"die","Actor":{"Attributes":{"exitCode":"137"}}}\n'
+    assert parse_exit_code(podman) == 4
+    assert parse_exit_code(docker) == 137
+    assert parse_exit_code("") is None

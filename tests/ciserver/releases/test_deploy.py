@@ -1,0 +1,301 @@
+"""Deployments with a real engine, a real registry and a real proxy, probed all the while."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from ciserver.releases import health, runner, services
+from ciserver.releases.models import Deployment, DeploymentState, Environment, Release, Running
+from ciserver.releases.targets import commands
+from ciserver.releases.targets.local import LocalTarget
+from tests.home import HOME
+
+pytestmark = [pytest.mark.root, pytest.mark.django_db(transaction=True)]
+STEPS = ["pull", "start", "check", "switch", "retire"]
+
+
+class Probe:
+    """20 requests a second, from outside, with a connection each as strangers would."""
+
+    def __init__(self, url: str) -> None:
+        self.answers: list[str] = []
+        self._url = url
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+
+    def __enter__(self) -> Probe:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def failures(self) -> list[str]:
+        return [answer for answer in self.answers if not answer.startswith("200 ")]
+
+    def _ask(self) -> None:
+        while not self._stop.wait(0.05):
+            try:
+                answer = httpx.get(self._url, timeout=2)
+                self.answers.append(f"{answer.status_code} {answer.text}")
+            except httpx.HTTPError as error:
+                self.answers.append(repr(error))
+
+
+class Shop:
+    """The project with qa on this machine, and a way to make and deploy its releases."""
+
+    def __init__(self, project: Any, passed: Any, registry: Any) -> None:
+        self.project, self._passed, self.registry = project, passed, registry
+        self.qa: Environment = project.environments.get(name="qa")
+        self.url = f"http://127.0.0.1:{self.qa.port}/"
+        services.attach_host(environment=self.qa)
+
+    def release(self, page: str, **image: Any) -> Release:
+        digest = self.registry.push("hello", page=page, **image)
+        pipeline = self._passed(digest, repository=f"{self.registry.address}/hello")
+        return services.make_release(pipeline)
+
+    def deploy(self, page: str, **image: Any) -> Deployment:
+        return self.run(self.release(page, **image).deployments.get())
+
+    def run(self, deployment: Deployment) -> Deployment:
+        runner.deploy(deployment.pk)
+        return Deployment.objects.get(pk=deployment.pk)
+
+    def page(self) -> str:
+        return httpx.get(self.url, timeout=5).text
+
+    def containers(self) -> list[Any]:
+        return target().containers({"installation": runner.installation()})
+
+
+def target() -> LocalTarget:
+    return LocalTarget.open(HOME / "run", "")
+
+
+@pytest.fixture
+def shop(
+    hello: Any, passed: Any, registry: Any, caddy_socket: Path, monkeypatch: Any
+) -> Iterator[Shop]:
+    monkeypatch.setattr(health, "STABLE_FOR", 0.5)
+    monkeypatch.setattr(health, "BETWEEN_TRIES", 0.1)
+    opened = Shop(hello, passed, registry)
+    yield opened
+    here = target()
+    for container in opened.containers():
+        here.remove(container, grace=0)
+    here.proxy.forget(runner.server_name(opened.qa))
+    _remove_images(registry.address)
+
+
+def _remove_images(address: str) -> None:
+    program = target().engine.program
+    listed = commands.run([program, "image", "ls", "--format", "json", "--digests"], timeout=30)
+    for image in json.loads(listed.out or "[]"):
+        names = image.get("Names") or image.get("RepoDigests") or [""]
+        if any(name.startswith(f"{address}/") for name in names):
+            commands.attempt([program, "image", "rm", "--force", image["Id"]], timeout=30)
+
+
+def test_a_release_is_deployed_and_what_runs_is_what_was_recorded(shop: Shop) -> None:
+    deployment = shop.deploy("one")
+    assert (deployment.state, deployment.reason) == ("succeeded", "")
+    assert [(s.name, s.state) for s in deployment.steps.all()] == [
+        (name, "succeeded") for name in STEPS
+    ]
+    assert shop.page() == "one"
+    running = Running.objects.get()
+    assert (running.digest, running.release) == (deployment.release.digest, deployment.release)
+    (container,) = shop.containers()
+    assert container.id == running.container_id
+    inspected = json.loads(commands.run(target().engine.inspect([container.id]), timeout=30).out)[0]
+    assert inspected["ImageDigest"] == deployment.release.digest
+    assert inspected["HostConfig"]["Memory"] == 512 << 20
+    assert inspected["HostConfig"]["PidsLimit"] == 512
+    status = Path(f"/proc/{container.pid}/status").read_text()
+    assert "NoNewPrivs:\t1" in status
+    environ = Path(f"/proc/{container.pid}/environ").read_bytes().split(b"\0")
+    assert b"GANTRY_COMMIT=" + deployment.release.commit.encode() in environ
+    assert {b"GANTRY_RELEASE=v1", b"GANTRY_ENVIRONMENT=qa", b"PORT=8080"} <= set(environ)
+
+
+def test_a_second_release_loses_no_request_and_moves_only_what_changed(shop: Shop) -> None:
+    first = shop.deploy("one")
+    with Probe(shop.url) as probe:
+        second = shop.deploy("two")
+        time.sleep(0.3)
+    assert second.state == "succeeded"
+    assert probe.failures == []
+    assert probe.answers[0] == "200 one"
+    assert probe.answers[-1] == "200 two"
+    assert len(shop.containers()) == 1
+    assert first.bytes_pulled is not None
+    assert second.bytes_pulled is not None
+    assert first.bytes_pulled > 500_000, "busybox's layer travelled"
+    assert 0 < second.bytes_pulled < 2_000, "and did not travel again"
+
+
+SICK: dict[str, tuple[dict[str, Any], str]] = {
+    "dies": ({"command": "echo boom; exit 3"}, "it ended with exit code 3. Its last words: boom"),
+    "never answers": (
+        {"command": "sleep 60"},
+        "not healthy within 1 s: nothing answers on its port",
+    ),
+    "says it is sick": (
+        {"Healthcheck": {"Test": ["CMD-SHELL", "echo sick; exit 1"]}},
+        "not healthy within 1 s: the HEALTHCHECK ended with exit code 1: sick",
+    ),
+    "passes, then dies": (
+        {"command": "/bin/busybox httpd -p 8080 -h /www; sleep 2; exit 4"},
+        "it ended with exit code 4",
+    ),
+}
+
+
+def test_a_release_that_is_not_healthy_leaves_the_old_one_serving(
+    shop: Shop, monkeypatch: Any
+) -> None:
+    shop.deploy("one")
+    with Probe(shop.url) as probe:
+        for case, (image, reason) in SICK.items():
+            last = case == "passes, then dies"
+            Environment.objects.filter(pk=shop.qa.pk).update(health_timeout=10 if last else 1)
+            monkeypatch.setattr(health, "STABLE_FOR", 4.0)
+            failed = shop.deploy(case, **image)
+            assert failed.state == "failed", case
+            assert reason in failed.reason, case
+            assert failed.reason.endswith("; v1 still serves qa."), case
+    assert set(probe.answers) == {"200 one"}
+    (container,) = shop.containers()
+    assert container.id == Running.objects.get().container_id
+
+
+def test_the_healthcheck_of_the_image_decides(shop: Shop) -> None:
+    check = {"Test": ["CMD", "/bin/busybox", "test", "-f", "/www/index.html"]}
+    deployment = shop.deploy("one", Healthcheck=check, ExposedPorts={})
+    assert deployment.state == "succeeded"
+    details = dict(deployment.steps.values_list("name", "detail"))
+    assert details["check"].startswith("its HEALTHCHECK passed 2 times")
+    assert details["switch"] == "it has no port"
+
+
+def test_going_back_to_an_earlier_release_moves_no_bytes(shop: Shop, alice: Any) -> None:
+    first = shop.deploy("one")
+    shop.deploy("two")
+    with Probe(shop.url) as probe:
+        queued = services.roll_back(environment=shop.qa, release=first.release, user=alice)
+        back = shop.run(queued)
+        time.sleep(0.2)
+    assert (back.state, back.kind, back.bytes_pulled) == ("succeeded", "rollback", 0)
+    assert probe.failures == []
+    assert shop.page() == "one"
+
+
+def test_workers_killed_in_every_step_leave_nothing_half_done(shop: Shop) -> None:
+    shop.deploy("one")
+    deployment = shop.release("two").deployments.get()
+    with Probe(shop.url) as probe:
+        for step in STEPS:
+            Deployment.objects.filter(pk=deployment.pk).update(attempt=0)
+            assert _run_until_killed(deployment, step) == -9, step
+            runner.restore_routes()  # while the lease is alive it keeps its hands off
+            Deployment.objects.filter(pk=deployment.pk).update(lease_until=timezone.now())
+            assert runner.recover_deployments() == [deployment.pk]
+            shown = Running.objects.get().release.title
+            assert probe.answers[-1] == ("200 two" if shown == "Change 2" else "200 one"), step
+        again = shop.run(deployment)
+        time.sleep(0.2)
+    assert (again.state, again.attempt) == ("succeeded", 2)
+    assert probe.failures == []
+    assert probe.answers[-1] == "200 two"
+    (container,) = shop.containers()
+    running = Running.objects.get()
+    assert (container.id, running.release) == (running.container_id, deployment.release)
+    assert list(deployment.steps.filter(state="failed").values_list("name", flat=True)) == STEPS
+
+
+def _run_until_killed(deployment: Deployment, step: str) -> int:
+    database = f"sqlite:///{connection.settings_dict['NAME']}"
+    env = os.environ | {"GANTRY_DATABASE_URL": database, "GANTRY_HOME": str(HOME)}
+    argv = [sys.executable, "-m", "tests.ciserver.releases.deploying", str(deployment.pk), step]
+    return subprocess.run(argv, env=env, check=False, timeout=60).returncode
+
+
+def test_what_three_dead_workers_left_is_tidied_away(shop: Shop) -> None:
+    shop.deploy("one")
+    deployment = shop.release("two").deployments.get()
+    assert _run_until_killed(deployment, "check") == -9
+    assert len(shop.containers()) == 2
+    Deployment.objects.filter(pk=deployment.pk).update(lease_until=timezone.now(), attempt=3)
+    runner.recover_deployments()
+    runner.restore_routes()
+    assert len(shop.containers()) == 1
+    assert shop.page() == "one"
+
+
+def test_routes_and_containers_come_back_after_a_restart(shop: Shop) -> None:
+    shop.deploy("one")
+    here = target()
+    here.proxy.forget(runner.server_name(shop.qa))
+    (container,) = shop.containers()
+    commands.run(here.engine.stop(container.id, 0), timeout=30)
+    runner.restore_routes()
+    assert shop.page() == "one"
+    assert Running.objects.get().healthy
+
+
+def test_a_container_that_crashes_later_is_started_again(shop: Shop) -> None:
+    shop.deploy("one")
+    (container,) = shop.containers()
+    os.kill(container.pid, 9)
+    deadline = time.monotonic() + 10
+    while shop.containers()[0].restarts == 0 or not shop.containers()[0].running:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert shop.page() == "one"
+
+
+def test_a_registry_that_is_away_fails_the_deployment_with_its_name(
+    shop: Shop, settings: Any
+) -> None:
+    shop.deploy("one")
+    pipeline = shop._passed(repository="127.0.0.1:1/hello")
+    failed = shop.run(services.make_release(pipeline).deployments.get())
+    assert failed.state == "failed"
+    assert "127.0.0.1:1 does not answer" in failed.reason
+    assert failed.reason.endswith("v1 still serves qa.")
+
+
+def test_a_proxy_that_is_away_fails_the_deployment_and_the_old_one_stays(
+    shop: Shop, settings: Any
+) -> None:
+    shop.deploy("one")
+    deployment = shop.release("two").deployments.get()
+    elsewhere = HOME / "elsewhere"
+    keys = settings.GANTRY.keys
+    (elsewhere / "run").mkdir(parents=True, exist_ok=True)
+    if not (elsewhere / "keys").exists():
+        (elsewhere / "keys").symlink_to(keys)
+    settings.GANTRY = replace(settings.GANTRY, home=elsewhere)
+    failed = shop.run(deployment)
+    assert failed.state == DeploymentState.FAILED
+    assert "The proxy at" in failed.reason
+    assert shop.page() == "one"
+    assert [(s.name, s.state) for s in failed.steps.all()][-1] == ("switch", "failed")
