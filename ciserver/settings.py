@@ -176,6 +176,7 @@ SPECTACULAR_SETTINGS = {
 
 # The broker only wakes workers: rows are the queue of record, so nothing may wait on it for long.
 CELERY_BROKER_URL = GANTRY.redis_url.replace("unix://", "redis+socket://", 1)
+CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_IGNORE_RESULT = True
