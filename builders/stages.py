@@ -120,8 +120,7 @@ class Stages:
     def _base(self, stage: Stage) -> StageState:
         if stage.parent is not None:
             parent = self._wait(stage.parent)
-            # A stage begins with its parent's image: its ARGs are not part of that.
-            return StageState.of_image(replace(parent.config, on_build=()), parent.layers)
+            return replace(parent.configured(on_build=()), cmd_set=False)
         if stage.base == SCRATCH:
             return StageState.of_image(empty_config(), ())
         image = self._bases.get(stage.base, stage.at)

@@ -42,6 +42,10 @@ class RunMount:
     uid: int = 0
     gid: int = 0
 
+    @property
+    def secret_name(self) -> str:
+        return self.id or self.target.rpartition("/")[2]
+
 
 def parse_mount(value: str, at: Position, expand: Callable[[str], str] = str) -> RunMount:
     """Raise DockerfileError for anything that is not understood in full."""

@@ -118,17 +118,20 @@ def layer_of(
     key: str,
     act: Act,
     *,
-    mountpoints: Sequence[str] = (),
+    mountpoints: Sequence[str] | None = None,
 ) -> Made:
     """The cached layer for ``key``, or the one that ``act`` makes on top of ``layers``.
 
-    ``act`` raises to fail the step: then nothing is kept.
+    ``act`` raises to fail the step: then nothing is kept. It runs a sandbox only where
+    ``mountpoints`` says what will be mounted over.
     """
     if bench.use_cache and (made := _from_cache(bench, key)) is not None:
         return made
     bench.check_cancelled()
     started = time.monotonic()
-    with bench.store.rootfs(layers, ids=bench.ids, mountpoints=mountpoints) as rootfs:
+    with bench.store.rootfs(
+        layers, ids=bench.ids, mountpoints=mountpoints or (), bare=mountpoints is None
+    ) as rootfs:
         receipt = act(rootfs)
         layer = bench.store.commit_upper(rootfs.upper, bench.ids, epoch=bench.layer_time(key))
     kept = None if layer.empty else layer

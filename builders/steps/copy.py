@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from e2b_dockerfile_utils import PatternMatcher
 
@@ -20,7 +20,7 @@ from builders.steps.modes import ModeChange
 from builders.steps.placing import Placer
 from builders.steps.sources import ContextSource, Found, Item, RootSource, Source
 from builders.steps.state import StageState, chain_id
-from runtime.paths import open_root
+from runtime.paths import open_root, resolve_in_root
 from runtime.snapshots import RootFs
 
 
@@ -131,7 +131,7 @@ def _copy_from_layers(step: Copy, order: Order, state: StageState, bench: Bench)
 @contextmanager
 def opened_layers(layers: Sequence[Layer], bench: Bench) -> Iterator[RootSource]:
     with ExitStack() as stack:
-        mounted = stack.enter_context(bench.store.rootfs(layers, ids=bench.ids))
+        mounted = stack.enter_context(bench.store.rootfs(layers, ids=bench.ids, bare=True))
         fd = stack.enter_context(open_root(mounted.path))
         yield RootSource(fd, base=bench.ids.base)
 
@@ -155,6 +155,9 @@ def place(
                 find_owner(root, order.chown) if order.chown else None,
                 ModeChange(order.chmod, step.at) if order.chmod else None,
             )
+            # The last name too is followed: COPY to a link writes what the link names.
+            slash = "/" if order.dest.endswith("/") else ""
+            order = replace(order, dest=resolve_in_root(root, order.dest).rstrip("/") + slash)
             many = len(found) + len(order.texts) > 1
             for item in found:
                 bench.check_cancelled()

@@ -1,8 +1,8 @@
 """What ``RUN --mount`` shows to one step: made ready before it, taken away after it.
 
 Secrets lie in memory only (/dev/shm) while the step runs. Sources inside stages
-or the context are opened inside their root and handed on by fd, never by a path
-that a step could have changed (CVE-2024-1753, CVE-2024-23651).
+or the context are resolved inside their root, on a mount of their own that no step
+can change meanwhile (CVE-2024-1753, CVE-2024-23651).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from builders.steps.bench import Bench, layer_of
 from builders.steps.placing import Placer
 from builders.steps.sources import ContextSource, Found
 from builders.steps.state import StageState, chain_id
-from runtime.paths import open_in_root, open_root
+from runtime.paths import exists_in_root, open_root, resolve_in_root
 from runtime.snapshots import RootFs
 from runtime.spec import BindMount, Mount, TmpfsMount
 
@@ -102,7 +102,7 @@ class MountDesk:
         return self.target(mount, self._state.workdir)
 
     def _secret(self, mount: RunMount) -> list[Mount]:
-        name = mount.id or posixpath.basename(mount.target)
+        name = mount.secret_name
         value = self._bench.secrets.get(name)
         if value is None:
             if not mount.required:
@@ -173,22 +173,21 @@ class MountDesk:
             if mount.origin
             else self._context_layers(mount)
         )
-        shown = self._stack.enter_context(self._bench.store.rootfs(layers, ids=self._bench.ids))
-        root = self._stack.enter_context(open_root(shown.path))
-        try:
-            fd = open_in_root(root, "/" + mount.source, os.O_PATH)
-        except OSError:
-            raise ContextError(
-                f"there is no {mount.source} to mount",
-                place=self._step.at.place,
-                code="context.missing",
-            ) from None
-        self._stack.callback(os.close, fd)
-        return BindMount(
-            source=Path(f"/proc/{os.getpid()}/fd/{fd}"),
-            target=self._target(mount),
-            read_only=mount.read_only,
+        shown = self._stack.enter_context(
+            self._bench.store.rootfs(layers, ids=self._bench.ids, bare=True)
         )
+        with open_root(shown.path) as root:
+            real = resolve_in_root(root, "/" + mount.source)
+            if exists_in_root(root, real) is None:
+                raise ContextError(
+                    f"there is no {mount.source} to mount",
+                    place=self._step.at.place,
+                    code="context.missing",
+                )
+        # Resolved, and in a mount of this step's own that nothing else writes to: no part of
+        # this path can become a link before the runtime opens it.
+        source = shown.path / real.lstrip("/")
+        return BindMount(source=source, target=self._target(mount), read_only=mount.read_only)
 
     def _context_layers(self, mount: RunMount) -> Sequence[Layer]:
         """The asked part of the context as a layer of its own, made once for its content."""

@@ -58,7 +58,7 @@ def run(step: Run, state: StageState, bench: Bench) -> Done:
     def act(rootfs: RootFs) -> Receipt:
         return _act(step, state, bench, rootfs, words, script, mounts, key)
 
-    targets = [target for mount in mounts if (target := _stub(mount, state))]
+    targets = [target for mount in mounts if (target := _stub(mount, state, bench))]
     if bench.extra_ca is not None:
         targets.append(CA_PATH)
     made = layer_of(bench, state.layers, key, act, mountpoints=targets)
@@ -82,11 +82,12 @@ def command_words(step: Run, state: StageState) -> tuple[tuple[str, ...], str | 
     return (*state.shell, whole), None
 
 
-def _stub(mount: RunMount, state: StageState) -> str:
+def _stub(mount: RunMount, state: StageState, bench: Bench) -> str:
+    """The place a mount covers; a folder's ends with a slash."""
     if mount.kind == "secret":
-        return MountDesk.secret_target(mount, state.workdir)
-    target = MountDesk.target(mount, state.workdir)
-    return target + "/"
+        given = mount.secret_name in bench.secrets
+        return MountDesk.secret_target(mount, state.workdir) if given else ""
+    return MountDesk.target(mount, state.workdir) + "/"
 
 
 def _act(

@@ -20,8 +20,7 @@ __all__ = ["LowerDir", "RootFs", "mount_rootfs"]
 
 # Where the sandbox mounts something anyway. Without them in the lowest layer, the OCI
 # runtime would make them in the upper directory, and they would end in the image's layer.
-SKELETON_DIRS = ("dev", "etc", "proc", "sys")
-SKELETON_FILES = ("etc/hosts", "etc/hostname", "etc/resolv.conf")
+SKELETON = ("dev/", "etc/", "proc/", "sys/", "etc/hosts", "etc/hostname", "etc/resolv.conf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +48,19 @@ def mount_rootfs(
     scratch: Path,
     target: Path,
     mountpoints: Sequence[str] = (),
+    bare: bool = False,
 ) -> Iterator[RootFs]:
     """Mount ``lowers`` (bottom first, none for an empty root) at ``target``, writable.
 
     ``scratch`` is an empty directory of the caller's on a file system that can hold an
     overlay's upper; ``scratch/upper`` remains after the unmount. ``mountpoints`` are
     directories (or, without a trailing ``/``, files) that will be mounted over: named here,
-    they leave no stub in the upper. Raises SpecError for too many layers, HostError when
-    the kernel cannot. Every mount is gone at the end.
+    they leave no stub in the upper. ``bare`` shows the layers alone, without the mount points
+    that every sandbox has: for reading and writing files, not for running. Raises SpecError
+    for too many layers, HostError when the kernel cannot. Every mount is gone at the end.
     """
-    skeleton = LowerDir(_make_skeleton(scratch / "skeleton", ids, mountpoints), ids.base)
+    points = () if bare else (*SKELETON, *mountpoints)
+    skeleton = LowerDir(_make_skeleton(scratch / "skeleton", ids, points), ids.base)
     upper = _make_upper(scratch / "upper", lowers[-1] if lowers else skeleton, ids)
     show = open_view(lowers, ids)
     # The overlay clones the mounts of its layers, so the view is needed for this call only.
@@ -82,7 +84,7 @@ def _make_skeleton(path: Path, ids: IdRange, mountpoints: Sequence[str]) -> Path
     path.mkdir(parents=True)
     owner = (ids.base, ids.base)
     os.chown(path, *owner)
-    for name in (*(f"{d}/" for d in SKELETON_DIRS), *SKELETON_FILES, *mountpoints):
+    for name in mountpoints:
         parts = [part for part in name.split("/") if part not in ("", ".", "..")]
         at = path
         for position, part in enumerate(parts, start=1):

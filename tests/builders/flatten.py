@@ -122,5 +122,3 @@ def _content(data: bytes) -> str:
     except UnicodeDecodeError:
         pass
     return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
