@@ -31,6 +31,15 @@ class Command:
         return " ".join(self.args)
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Exit code, and bytes read from and written to disks, page cache included for writes."""
+
+    exit_code: int
+    read_bytes: int
+    written_bytes: int
+
+
 @dataclass(slots=True)
 class Piped:
     """A running program whose stdout and stderr are read by the caller, who closes both."""
@@ -50,6 +59,21 @@ class Piped:
         except subprocess.TimeoutExpired:
             return None
         return code if code >= 0 else 128 - code
+
+    def wait_and_count(self) -> Ended:
+        """Wait for the end, and read what it and every process under it have cost.
+
+        A process's counters take in those of each child that was waited for, and stay
+        readable until it is waited for itself (proc(5) "/proc/pid/io").
+        """
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        try:
+            text = Path(f"/proc/{self.pid}/io").read_text()
+        except OSError:  # a kernel without CONFIG_TASK_IO_ACCOUNTING
+            text = ""
+        io = dict(line.split(": ") for line in text.splitlines())
+        read, written = (int(io.get(name, 0)) for name in ("read_bytes", "write_bytes"))
+        return Ended(self.wait() or 0, read, written)
 
     def kill(self) -> None:
         self.process.kill()

@@ -67,7 +67,8 @@ def run(
         if not pump.copy(running.stdout, running.stderr):
             watchdog.end(Outcome.OUTPUT, f"output limit of {size(spec.limits.output)} reached")
             pump.drain(running.stdout, running.stderr)
-        code = running.wait() or 0
+        ended = running.wait_and_count()
+        code = ended.exit_code
         wall = time.monotonic() - started
         outcome, detail = watchdog.verdict(code)
         usage = cgroup.usage()
@@ -83,8 +84,8 @@ def run(
         user=usage.user,
         system=usage.system,
         peak_memory=usage.peak_memory,
-        read_bytes=usage.read_bytes,
-        written_bytes=usage.written_bytes,
+        read_bytes=ended.read_bytes,
+        written_bytes=ended.written_bytes,
         pids_peak=usage.pids_peak,
         output_bytes=pump.count,
         detail=detail,

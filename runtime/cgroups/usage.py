@@ -8,13 +8,14 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Seconds and bytes used by every process that was in the cgroup."""
+    """Seconds and bytes used by every process that was in the cgroup.
+
+    Not block io: v1 counts no buffered write, and see runtime.process.Ended.
+    """
 
     user: float = 0.0
     system: float = 0.0
     peak_memory: int = 0
-    read_bytes: int = 0
-    written_bytes: int = 0
     pids_peak: int = 0
 
 

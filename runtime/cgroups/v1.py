@@ -6,7 +6,6 @@ One directory of the same path in each hierarchy. runc is told to keep them at t
 from __future__ import annotations
 
 import os
-import re
 import signal
 import time
 from contextlib import suppress
@@ -48,20 +47,12 @@ class Cgroup:
                 raise HostError(f"The cgroup {directory} cannot be made: {error}.") from error
 
     def usage(self) -> Usage:
-        read, written = self._io_bytes()
         return Usage(
             user=read_int(self._at("cpuacct") / "cpuacct.usage_user") / 1e9,
             system=read_int(self._at("cpuacct") / "cpuacct.usage_sys") / 1e9,
             peak_memory=read_int(self._at("memory") / "memory.max_usage_in_bytes"),
-            read_bytes=read,
-            written_bytes=written,
             pids_peak=read_int(self._at("pids") / "pids.peak"),
         )
-
-    def _io_bytes(self) -> tuple[int, int]:
-        text = read_text(self._at("blkio") / "blkio.throttle.io_service_bytes")
-        read = sum(int(n) for n in re.findall(r"^\S+ Read (\d+)$", text, re.MULTILINE))
-        return read, sum(int(n) for n in re.findall(r"^\S+ Write (\d+)$", text, re.MULTILINE))
 
     def oom_kills(self) -> int:
         return read_fields(self._at("memory") / "memory.oom_control").get("oom_kill", 0)

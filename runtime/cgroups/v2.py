@@ -8,7 +8,6 @@ ends; the outer one keeps the sums, because v2's counters are hierarchical.
 from __future__ import annotations
 
 import os
-import re
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -16,8 +15,7 @@ from pathlib import Path
 from runtime.cgroups.usage import Usage, read_fields, read_int, read_pids, read_text
 from runtime.errors import HostError
 
-CONTROLLERS = ("cpu", "memory", "pids", "io", "cpuset")
-NEEDED = ("cpu", "memory", "pids")
+CONTROLLERS = ("cpu", "memory", "pids")
 BOX = "box"
 
 
@@ -42,13 +40,10 @@ class Cgroup:
 
     def usage(self) -> Usage:
         cpu = read_fields(self._dir / "cpu.stat")
-        read, written = _io_bytes(read_text(self._dir / "io.stat"))
         return Usage(
             user=cpu.get("user_usec", 0) / 1e6,
             system=cpu.get("system_usec", 0) / 1e6,
             peak_memory=read_int(self._dir / "memory.peak"),
-            read_bytes=read,
-            written_bytes=written,
             pids_peak=read_int(self._dir / "pids.peak"),
         )
 
@@ -99,21 +94,13 @@ def _enable_controllers(directory: Path) -> None:
     """Hand the controllers down to the children of ``directory``."""
     control = directory / "cgroup.subtree_control"
     have = set(read_text(control).split())
-    offered = set(read_text(directory / "cgroup.controllers").split())
     for name in CONTROLLERS:
-        if name in have or (name not in offered and name not in NEEDED):
+        if name in have:
             continue
         try:
             control.write_text(f"+{name}")
         except OSError as error:
-            if name in NEEDED:
-                raise HostError(
-                    f"The cgroup controller {name} cannot be enabled in {directory}: {error}.",
-                    hint="Run on the host itself, or delegate its controllers to this container.",
-                ) from error
-
-
-def _io_bytes(text: str) -> tuple[int, int]:
-    """Sums over all devices of ``io.stat``: (read, written) bytes."""
-    read = sum(int(n) for n in re.findall(r"\brbytes=(\d+)", text))
-    return read, sum(int(n) for n in re.findall(r"\bwbytes=(\d+)", text))
+            raise HostError(
+                f"The cgroup controller {name} cannot be enabled in {directory}: {error}.",
+                hint="Run on the host itself, or delegate its controllers to this container.",
+            ) from error

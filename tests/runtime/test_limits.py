@@ -134,12 +134,12 @@ def test_an_exception_in_the_callback_leaves_nothing(sandboxes: Sandboxes) -> No
 
 
 def test_the_receipt_counts(sandboxes: Sandboxes) -> None:
-    script = "dd if=/dev/zero of=/tmp/f bs=1M count=20 oflag=direct 2>/dev/null; echo done"
+    script = "dd if=/dev/zero of=/tmp/f bs=1M count=20 2>/dev/null; echo done"
     receipt = sandboxes.sh(script).receipt
     assert receipt.ok and receipt.output_bytes == 5
     assert receipt.wall > 0 and receipt.user + receipt.system > 0
     assert receipt.peak_memory > MIB and receipt.pids_peak >= 2
-    assert receipt.written_bytes >= 20 * MIB
+    assert 20 * MIB <= receipt.written_bytes < 22 * MIB
 
 
 def test_sandboxes_of_one_pipeline_share_a_parent_that_goes_with_the_last(
