@@ -17,6 +17,7 @@ from builders.images.documents import (
     as_list,
     as_object,
     load_object,
+    optional_object,
     text,
     text_map,
     texts,
@@ -128,8 +129,8 @@ class ImageConfig:
         Raises Malformed, with a sentence, for anything of the wrong shape.
         """
         document = load_object(data, "the image config")
-        run = as_object(document.get("config") or {}, "config")
-        rootfs = as_object(document.get("rootfs") or {}, "rootfs")
+        run = optional_object(document.get("config"), "config")
+        rootfs = optional_object(document.get("rootfs"), "rootfs")
         return cls(
             architecture=text(document, "architecture"),
             os=text(document, "os") or "linux",
@@ -143,8 +144,8 @@ class ImageConfig:
             user=text(run, "User"),
             working_dir=text(run, "WorkingDir"),
             labels=text_map(run, "Labels"),
-            exposed_ports=tuple(sorted(as_object(run.get("ExposedPorts") or {}, "ExposedPorts"))),
-            volumes=tuple(sorted(as_object(run.get("Volumes") or {}, "Volumes"))),
+            exposed_ports=tuple(sorted(optional_object(run.get("ExposedPorts"), "ExposedPorts"))),
+            volumes=tuple(sorted(optional_object(run.get("Volumes"), "Volumes"))),
             stop_signal=text(run, "StopSignal"),
             healthcheck=_healthcheck_from_json(run.get("Healthcheck")),
             shell=texts(run, "Shell"),

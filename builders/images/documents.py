@@ -25,6 +25,11 @@ def as_object(value: object, what: str) -> dict[str, Any]:
     return value
 
 
+def optional_object(value: object, what: str) -> dict[str, Any]:
+    """An absent object is an empty one."""
+    return {} if value is None else as_object(value, what)
+
+
 def as_list(value: object, what: str) -> list[Any]:
     """An absent list is an empty one."""
     if value is None:
@@ -54,7 +59,7 @@ def texts(values: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
 
 
 def text_map(values: Mapping[str, Any], key: str) -> dict[str, str]:
-    value = as_object(values.get(key) or {}, key)
+    value = optional_object(values.get(key), key)
     if not all(isinstance(item, str) for item in value.values()):
         raise Malformed(f"a value in {key} is not a text")
     return value

@@ -8,7 +8,6 @@ The same tree gives the same bytes, wherever and whenever it is written.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ _NANO = 1_000_000_000
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CHUNK = 1 << 20
-_DEEPEST = 400  # each level holds one open directory and one Python frame
+_DEEPEST = 400  # each level holds one open directory
 
 
 class Sink(Protocol):
@@ -79,9 +78,26 @@ def write_tree(
     Raises StoreError, LayerTooBig, UnlayerableFile.
     """
     writer = _TreeWriter(sink, base, epoch, limits or LayerLimits())
-    with _opened(os.open(tree, _OPEN_DIRECTORY)) as root:
+    root = os.open(tree, _OPEN_DIRECTORY)
+    try:
         writer.root(root)
+    finally:
+        os.close(root)
     return writer.finish()
+
+
+@dataclass(slots=True)
+class _Directory:
+    """An open directory of the walk; ``mtime`` is its member's, None for the root."""
+
+    fd: int
+    path: bytes
+    names: Iterator[bytes]
+    mtime: int | None
+
+
+def _names(fd: int) -> Iterator[bytes]:
+    return iter(sorted(map(os.fsencode, os.listdir(fd))))
 
 
 class _TreeWriter:
@@ -98,37 +114,48 @@ class _TreeWriter:
         self._links: dict[tuple[int, int], bytes] = {}
 
     def root(self, fd: int) -> None:
+        """Walk with a stack of our own: Python's is too short for what a build can nest."""
         xattrs_of(fd, self._base, b"/")
-        self._children(fd, b"", 0)
+        stack = [_Directory(os.dup(fd), b"", _names(fd), None)]
+        try:
+            while stack:
+                name = next(stack[-1].names, None)
+                if name is None:
+                    self._leave(stack.pop())
+                    continue
+                below = self._entry(stack[-1].fd, name, stack[-1].path + name)
+                if below is not None:
+                    stack.append(below)
+                    if len(stack) > _DEEPEST:
+                        raise UnlayerableFile(
+                            f"/{os.fsdecode(below.path[:60])}... is nested more than "
+                            f"{_DEEPEST} directories deep."
+                        )
+        finally:
+            for directory in stack:
+                os.close(directory.fd)
 
     def finish(self) -> Written:
         self._put(tarformat.END)
         self._flush()
         return Written(self._size, self._files)
 
-    def _children(self, fd: int, path: bytes, depth: int) -> None:
-        if depth > _DEEPEST:
-            raise UnlayerableFile(
-                f"/{os.fsdecode(path[:60])}... is nested more than {_DEEPEST} directories deep."
-            )
-        for name in sorted(map(os.fsencode, os.listdir(fd))):
-            self._entry(fd, name, path + name, depth)
-
-    def _entry(self, parent: int, name: bytes, path: bytes, depth: int) -> None:
+    def _entry(self, parent: int, name: bytes, path: bytes) -> _Directory | None:
+        """Write one entry; a directory is returned, opened, for its entries to follow."""
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         kind = stat.S_IFMT(status.st_mode)
         if kind == stat.S_IFCHR and status.st_rdev == 0:
             self._header(Member(path[: -len(name)] + WHITEOUT + name, mode=0))
-            return
+            return None
         if name.startswith(WHITEOUT):
             raise UnlayerableFile(
                 f"/{os.fsdecode(path)} cannot be kept: in a layer that name means a removed file.",
                 hint="Give the file another name.",
             )
+        if kind == stat.S_IFDIR:
+            return self._directory(parent, name, path, status)
         if kind == stat.S_IFREG:
             self._regular(parent, name, path, status)
-        elif kind == stat.S_IFDIR:
-            self._directory(parent, name, path, status, depth)
         elif kind == stat.S_IFLNK:
             member = self._member(path, tarformat.SYMLINK, status)
             member.link = os.readlink(name, dir_fd=parent)
@@ -139,19 +166,30 @@ class _TreeWriter:
             self._clamp(status, name, parent)
         else:
             os.unlink(name, dir_fd=parent)
+        return None
 
     def _directory(
-        self, parent: int, name: bytes, path: bytes, status: os.stat_result, depth: int
-    ) -> None:
+        self, parent: int, name: bytes, path: bytes, status: os.stat_result
+    ) -> _Directory:
         member = self._member(path + b"/", tarformat.DIRECTORY, status)
-        with _opened(os.open(name, _OPEN_DIRECTORY, dir_fd=parent)) as fd:
+        fd = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
+        try:
             member.xattrs, opaque = xattrs_of(fd, self._base, path)
             self._header(member)
             if opaque:
                 self._header(Member(path + b"/" + OPAQUE_MARKER, mode=0))
-            self._children(fd, path + b"/", depth + 1)
-            # Last, because removing what cannot be kept touches the directory.
-            self._clamp(os.fstat(fd), fd, to=member.mtime)
+            return _Directory(fd, path + b"/", _names(fd), member.mtime)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _leave(self, directory: _Directory) -> None:
+        """The time comes last, because removing what cannot be kept touches the directory."""
+        try:
+            if directory.mtime is not None:
+                self._clamp(os.fstat(directory.fd), directory.fd, to=directory.mtime)
+        finally:
+            os.close(directory.fd)
 
     def _regular(self, parent: int, name: bytes, path: bytes, status: os.stat_result) -> None:
         if status.st_nlink > 1:
@@ -255,11 +293,3 @@ def xattrs_of(fd: int, base: int, path: bytes) -> tuple[dict[bytes, bytes], bool
             hint="Mount overlays with redirect_dir=off and metacopy=off.",
         ) from error
     return portable, xattrs.OPAQUE in names and os.getxattr(fd, xattrs.OPAQUE) == b"y"
-
-
-@contextlib.contextmanager
-def _opened(fd: int) -> Iterator[int]:
-    try:
-        yield fd
-    finally:
-        os.close(fd)

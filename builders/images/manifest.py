@@ -20,7 +20,14 @@ from builders.images.digests import (
     Descriptor,
     sha256,
 )
-from builders.images.documents import Malformed, as_list, as_object, load_object, text
+from builders.images.documents import (
+    Malformed,
+    as_list,
+    as_object,
+    load_object,
+    optional_object,
+    text,
+)
 
 MOST_LAYERS = 500
 _MACHINES: Mapping[str, str] = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
@@ -113,7 +120,7 @@ def _parse_manifest(document: Mapping[str, Any], data: bytes, kind: str) -> Mani
 def _parse_index(document: Mapping[str, Any]) -> tuple[Platform, ...]:
     found = []
     for entry in as_list(document.get("manifests"), "manifests"):
-        where = as_object(as_object(entry, "an entry").get("platform") or {}, "platform")
+        where = optional_object(as_object(entry, "an entry").get("platform"), "platform")
         found.append(
             Platform(
                 text(where, "os"),
