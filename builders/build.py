@@ -98,7 +98,7 @@ def plan_of(request: BuildRequest) -> Plan:
         data = read_file(request.context, request.dockerfile, MAX_DOCKERFILE)
     if data is None:
         raise DockerfileError(
-            f"there is no {request.dockerfile} in the build context",
+            f"There is no {request.dockerfile} in the build context.",
             hint="Add one, or name another.",
             code="dockerfile.missing",
         )

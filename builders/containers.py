@@ -129,7 +129,7 @@ class Container:
         words = (*(config.entrypoint or ()), *(config.cmd or ())) if command is None else command
         if not words:
             raise UserError(
-                "the image has neither an ENTRYPOINT nor a CMD",
+                "The image has neither an ENTRYPOINT nor a CMD.",
                 hint="Give it one, or name a command.",
                 code="image.no-command",
             )
@@ -146,7 +146,7 @@ class Container:
             mkdir_in_root(self._root, absolute, owner=(self._ids.base, self._ids.base))
         except NotADirectoryError:
             raise UserError(
-                f"the working directory {absolute} is no directory", code="image.workdir"
+                f"The working directory {absolute} is no directory.", code="image.workdir"
             ) from None
         return absolute
 

@@ -145,14 +145,14 @@ def _stage(
     base = expander.word(first.image)
     if not base:
         raise DockerfileError(
-            f"the image of `{first.at.text}` is empty",
+            f"The image of `{first.at.text}` is empty.",
             place=first.at.place,
             hint="Give the ARG a default before the first FROM, or pass --build-arg.",
             code="dockerfile.from",
         )
     if first.stage and any(stage.name == first.stage for stage in earlier):
         raise DockerfileError(
-            f"two stages are named {first.stage}", place=first.at.place, code="dockerfile.from"
+            f"Two stages are named {first.stage}.", place=first.at.place, code="dockerfile.from"
         )
     parent = next((s.index for s in earlier if s.name and s.name == base.lower()), None)
     return Stage(
@@ -175,7 +175,7 @@ def _inherited(stages: Sequence[Stage], parent: int | None) -> tuple[Instruction
 def _check_platform(platform: str, at: Position) -> None:
     if platform and platform != host_platform():
         raise DockerfileError(
-            f"the platform {platform} cannot be built on this machine",
+            f"The platform {platform} cannot be built on this machine.",
             place=at.place,
             hint=f"It builds {host_platform()}.",
             code="dockerfile.platform",
@@ -191,7 +191,7 @@ def _needs(stages: Sequence[Stage], stage: Stage) -> frozenset[int]:
                 needs.add(found)
             elif word.isdigit():
                 raise DockerfileError(
-                    f"there is no stage {word} before this one",
+                    f"There is no stage {word} before this one.",
                     place=instruction.at.place,
                     hint="Stages count from 0, and only earlier ones can be used.",
                     code="dockerfile.stage",
@@ -228,7 +228,7 @@ def _target(stages: Sequence[Stage], target: str | None, file: str) -> int:
             f"It has the stages {', '.join(names)}." if names else "It names no stage."
         )
         raise DockerfileError(
-            f"there is no stage {target!r}", place=file, hint=hint, code="dockerfile.target"
+            f"There is no stage {target!r}.", place=file, hint=hint, code="dockerfile.target"
         )
     return found
 

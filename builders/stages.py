@@ -95,7 +95,7 @@ class Stages:
         with self._changed:
             self._changed.wait_for(lambda: index in self._states or self._failure is not None)
             if index not in self._states:
-                raise BuildCancelled("the build was stopped")
+                raise BuildCancelled("The build was stopped.")
             return self._states[index]
 
     def _run_stage(self, stage: Stage) -> StageState:
@@ -198,7 +198,7 @@ def located(at: Position) -> Iterator[None]:
             error.message, place=at.place, hint=error.hint, code=error.code
         ) from error
     except OSError as error:
-        raise ServiceError(f"{error}", place=at.place, code="build.os") from error
+        raise ServiceError(f"{error}.", place=at.place, code="build.os") from error
 
 
 def _result(done: Done, seconds: float) -> StepResult:

@@ -25,7 +25,7 @@ Command = Callable[[argparse.Namespace, threading.Event], None]
 def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
     names = [Reference.parse(name) for name in options.tag]
     if options.push and not names:
-        raise UserError("--push needs a name", hint="Give one with -t.", code="cli.flag")
+        raise UserError("--push needs a name.", hint="Give one with -t.", code="cli.flag")
     store = Store(options.store)
     context, epoch = open_context(options.context)
     try:
@@ -116,7 +116,7 @@ def _known(store: Store, name: Reference) -> Image:
     if image is None:
         known = ", ".join(store.names()) or "none"
         raise ImageNotFound(
-            f"the store has no image {name.familiar}",
+            f"The store has no image {name.familiar}.",
             hint=f"It has: {known}.",
         )
     return image

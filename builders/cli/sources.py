@@ -33,7 +33,7 @@ def pairs(values: Sequence[str], flag: str) -> dict[str, str]:
     for value in values:
         key, sep, text = value.partition("=")
         if not key or (not sep and flag != "--build-arg"):
-            raise UserError(f"{flag} {value!r} is not KEY=VALUE", code="cli.flag")
+            raise UserError(f"{flag} {value!r} is not KEY=VALUE.", code="cli.flag")
         if sep:
             found[key] = text
         elif key in os.environ:
@@ -50,9 +50,11 @@ def secrets(values: Sequence[str]) -> dict[str, bytes]:
         path = fields.get("src") or fields.get("source") or ""
         variable = fields.get("env") or ("" if path else name)
         if not name:
-            raise UserError(f"--secret {value!r} has no id", hint="Write id=NAME,src=FILE.")
+            raise UserError(f"--secret {value!r} has no id.", hint="Write id=NAME,src=FILE.")
         try:
             found[name] = Path(path).read_bytes() if path else os.environ[variable].encode()
         except (OSError, KeyError):
-            raise UserError(f"the secret {name!r} cannot be read from {path or variable}") from None
+            raise UserError(
+                f"The secret {name!r} cannot be read from {path or variable}."
+            ) from None
     return found

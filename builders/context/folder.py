@@ -32,7 +32,7 @@ class FolderContext:
             self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise ContextError(
-                f"cannot open the build context {path}: {error.strerror}", code="context.folder"
+                f"Cannot open the build context {path}: {error.strerror}.", code="context.folder"
             ) from None
         self._digests: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -98,7 +98,7 @@ class FolderContext:
             yield chunk
         if known is not None and total.hexdigest() != known:
             raise ContextError(
-                f"{entry.path} changed while it was being copied",
+                f"{entry.path} changed while it was being copied.",
                 hint="Build again when nothing writes to the context.",
                 code="context.changed",
             )
@@ -118,7 +118,7 @@ class FolderContext:
             raise _unreadable(entry.path, error) from None
         with os.fdopen(fd, "rb", buffering=0) as stream:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise ContextError(f"{entry.path} is no longer a file", code="context.changed")
+                raise ContextError(f"{entry.path} is no longer a file.", code="context.changed")
             while chunk := stream.read(_CHUNK):
                 yield chunk
 
@@ -135,5 +135,5 @@ class FolderContext:
 
 def _unreadable(path: str, error: OSError) -> ContextError:
     return ContextError(
-        f"cannot read {path} of the build context: {error.strerror}", code="context.unreadable"
+        f"Cannot read {path} of the build context: {error.strerror}.", code="context.unreadable"
     )

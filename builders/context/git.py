@@ -60,7 +60,7 @@ class GitContext:
 
     def __init__(self, git_dir: Path, commit: str, subdir: str = "") -> None:
         if not _COMMIT.match(commit):
-            raise ContextError(f"{commit!r} is no full commit id", code="context.commit")
+            raise ContextError(f"{commit!r} is no full commit id.", code="context.commit")
         self._git_dir = git_dir
         self._subdir = _clean_subdir(subdir)
         self._tree = f"{commit}:{self._subdir}" if self._subdir else commit
@@ -135,7 +135,7 @@ class GitContext:
         if len(words) != 3 or words[1] != b"blob":
             self._kill()
             raise ServiceError(
-                f"git object {entry.token} of {entry.path!r} cannot be read from {self._git_dir}",
+                f"Git object {entry.token} of {entry.path!r} cannot be read from {self._git_dir}.",
                 hint="Run git fsck there.",
                 code="context.object",
             )
@@ -153,7 +153,7 @@ class GitContext:
                 bufsize=_CHUNK,
             )
         if self._cat.stdin is None or self._cat.stdout is None:
-            raise ServiceError("git was started without pipes")
+            raise ServiceError("Git was started without pipes.")
         return self._cat.stdin, self._cat.stdout
 
     def _kill(self) -> None:
@@ -175,7 +175,7 @@ class GitContext:
             text = words[-1] if words else f"git ended with code {done.returncode}"
             what = f"the folder {self._subdir!r} of commit" if self._subdir else "commit"
             raise ContextError(
-                f"cannot read {what} {self._commit[:12]}: {text}", code="context.commit"
+                f"Cannot read {what} {self._commit[:12]}: {text}.", code="context.commit"
             )
         return done.stdout
 
@@ -191,7 +191,7 @@ class _Body:
         while self._left:
             data = self._stream.read(min(self._left, _CHUNK))
             if not data:
-                raise ServiceError("git ended in the middle of an object", code="context.object")
+                raise ServiceError("Git ended in the middle of an object.", code="context.object")
             self._left -= len(data)
             yield data
 
@@ -206,6 +206,7 @@ def find_commit(repository: Path, ref: str) -> tuple[Path, str]:
 
     Raises ContextError.
     """
+    repository = repository.resolve()
     inner = repository / ".git"
     git_dir = inner if inner.is_dir() else repository
     done = subprocess.run(
@@ -226,14 +227,14 @@ def find_commit(repository: Path, ref: str) -> tuple[Path, str]:
     )
     commit = done.stdout.decode("ascii", "replace").strip()
     if done.returncode != 0 or not _COMMIT.match(commit):
-        raise ContextError(f"there is no commit {ref!r} in {repository}", code="context.commit")
-    return git_dir.resolve(), commit
+        raise ContextError(f"There is no commit {ref!r} in {repository}.", code="context.commit")
+    return git_dir, commit
 
 
 def _clean_subdir(subdir: str) -> str:
     parts = [part for part in subdir.split("/") if part not in {"", "."}]
     if ".." in parts:
         raise ContextError(
-            f"the context's folder {subdir!r} leaves the repository", code="context.subdir"
+            f"The context's folder {subdir!r} leaves the repository.", code="context.subdir"
         )
     return "/".join(parts)

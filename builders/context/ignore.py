@@ -63,7 +63,7 @@ def _check(line: str, place: str) -> None:
     except ValueError as error:
         text = str(error).rpartition(": ")[2]
         raise ContextError(
-            f"{line.strip()!r} is no pattern: {text}", place=place, code="context.ignore"
+            f"{line.strip()!r} is no pattern: {text}.", place=place, code="context.ignore"
         ) from None
 
 

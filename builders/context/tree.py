@@ -56,7 +56,7 @@ class ContextTree:
             links += 1
             if links > _MAX_LINKS:
                 raise ContextError(
-                    f"too many symbolic links in {path!r}", code="context.symlink-loop"
+                    f"Too many symbolic links in {path!r}.", code="context.symlink-loop"
                 )
             target = self.link_target(entry)
             if target.startswith("/"):
@@ -162,7 +162,7 @@ def read_file(context: Context, path: str, limit: int) -> bytes | None:
         for chunk in chunks:
             data += chunk
             if len(data) > limit:
-                raise ContextError(f"{path} is larger than {limit} bytes", code="context.size")
+                raise ContextError(f"{path} is larger than {limit} bytes.", code="context.size")
     return bytes(data)
 
 

@@ -49,7 +49,7 @@ class Expander:
     def _error(self, error: ValueError) -> DockerfileError:
         text = str(error).partition(": ")[2] or str(error)
         return DockerfileError(
-            f"cannot expand the variables of `{self._at.text}`: {text}",
+            f"Cannot expand the variables of `{self._at.text}`: {text}.",
             place=self._at.place,
             code="dockerfile.expansion",
         )

@@ -46,13 +46,13 @@ class Flags:
         self._left = [(name, value) for name, value in self._left if name != key]
         for value in found:
             if value is None:
-                raise self._error(f"the flag --{key} needs a value, as in --{key}=...")
+                raise self._error(f"The flag --{key} needs a value, as in --{key}=...")
         return tuple(value for value in found if value is not None)
 
     def one(self, key: str, default: str = "") -> str:
         found = self.every(key)
         if len(found) > 1:
-            raise self._error(f"the flag --{key} is given {len(found)} times")
+            raise self._error(f"The flag --{key} is given {len(found)} times.")
         return found[0] if found else default
 
     def boolean(self, key: str) -> bool | None:
@@ -63,7 +63,7 @@ class Flags:
             return None
         value = (found[-1] or "true").lower()
         if value not in {"true", "false", "1", "0"}:
-            raise self._error(f"the flag --{key} is true or false, not {value!r}")
+            raise self._error(f"The flag --{key} is true or false, not {value!r}.")
         return value in {"true", "1"}
 
     def finish(self) -> None:
@@ -73,7 +73,7 @@ class Flags:
             hint = nearest(f"--{key}", known)
             if not hint:
                 hint = f"It knows {', '.join(known)}." if known else "It takes no flags."
-            raise self._error(f"{self._name} has no flag --{key}", hint=hint)
+            raise self._error(f"{self._name} has no flag --{key}.", hint=hint)
 
     def _error(self, message: str, hint: str = "") -> DockerfileError:
         return DockerfileError(message, place=self._at.place, hint=hint, code="dockerfile.flag")
@@ -86,7 +86,7 @@ def duration(text: str, at: Position) -> int:
         return 0
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise DockerfileError(
-            f"{text!r} is no duration",
+            f"{text!r} is no duration.",
             place=at.place,
             hint="Write it like 30s, 1m30s or 500ms.",
             code="dockerfile.value",

@@ -81,7 +81,7 @@ def _run(node: DockerfileInstruction, at: Position, _: str) -> Instruction:
     if network not in {"default", "none", "host"}:
         raise _wrong(at, f"--network is default or none, not {network!r}")
     if network == "host" or security != "sandbox":
-        raise _wrong(at, "a build step never gets the host's network or more rights", "Remove it.")
+        raise _wrong(at, "A build step never gets the host's network or more rights", "Remove it.")
     for mount in mounts:
         parse_mount(mount, at)
     return spec.Run(
@@ -272,7 +272,7 @@ def _no_flags(node: DockerfileInstruction, at: Position) -> None:
 def _wrong(at: Position, message: str, hint: str = "") -> DockerfileError:
     line = at.text if len(at.text) <= 80 else at.text[:77] + "..."
     return DockerfileError(
-        f"{message}, in `{line}`", place=at.place, hint=hint, code="dockerfile.syntax"
+        f"{message}, in `{line}`.", place=at.place, hint=hint, code="dockerfile.syntax"
     )
 
 

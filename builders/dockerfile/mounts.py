@@ -53,7 +53,7 @@ def parse_mount(value: str, at: Position, expand: Callable[[str], str] = str) ->
     kind = fields.pop("type", "bind")
     if kind not in _KEYS:
         raise _error(
-            f"RUN --mount=type={kind} is not supported",
+            f"RUN --mount=type={kind} is not supported.",
             at,
             f"Gantry knows the types {', '.join(sorted(_KEYS))}.",
         )
@@ -61,19 +61,19 @@ def parse_mount(value: str, at: Position, expand: Callable[[str], str] = str) ->
     for key in fields:
         if key not in _KEYS[kind]:
             hint = nearest(key, _KEYS[kind])
-            raise _error(f"a mount of type {kind} has no option {key!r}", at, hint)
+            raise _error(f"A mount of type {kind} has no option {key!r}.", at, hint)
     return _checked(kind, fields, at)
 
 
 def _checked(kind: str, fields: dict[str, str], at: Position) -> RunMount:
     target = fields.get("target", "")
     if not target and kind != "secret":
-        raise _error(f"a mount of type {kind} needs target=PATH", at)
+        raise _error(f"A mount of type {kind} needs target=PATH.", at)
     if kind == "secret" and not target and not fields.get("id"):
-        raise _error("a secret mount needs id=NAME", at)
+        raise _error("A secret mount needs id=NAME.", at)
     sharing = fields.get("sharing", "shared")
     if sharing not in {"shared", "private", "locked"}:
-        raise _error(f"sharing is shared, private or locked, not {sharing!r}", at)
+        raise _error(f"Sharing is shared, private or locked, not {sharing!r}.", at)
     writable = _flag(fields.get("rw", "false"), at)
     return RunMount(
         kind=kind,
@@ -105,7 +105,7 @@ def _fields(value: str, at: Position) -> dict[str, str]:
         elif key == "required" and not sep:
             text = "true"
         elif not sep:
-            raise _error(f"the mount option {part!r} has no value", at, "Write key=value.")
+            raise _error(f"The mount option {part!r} has no value.", at, "Write key=value.")
         fields[key] = text
     if fields.get("type", "bind") == "bind" and "ro" in fields:
         fields["rw"] = "false" if _flag(fields.pop("ro"), at) else "true"
@@ -116,7 +116,7 @@ def _fields(value: str, at: Position) -> dict[str, str]:
 
 def _flag(text: str, at: Position) -> bool:
     if text.lower() not in {"true", "false", "1", "0"}:
-        raise _error(f"{text!r} is neither true nor false", at)
+        raise _error(f"{text!r} is neither true nor false.", at)
     return text.lower() in {"true", "1"}
 
 
@@ -124,7 +124,7 @@ def _number(text: str, at: Position, base: int = 10) -> int:
     try:
         return int(text, base)
     except ValueError:
-        raise _error(f"{text!r} is no number", at) from None
+        raise _error(f"{text!r} is no number.", at) from None
 
 
 def _size(text: str, at: Position) -> int:

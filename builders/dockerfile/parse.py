@@ -18,6 +18,7 @@ from builders.errors import DockerfileError
 
 MAX_BYTES = 1024 * 1024
 _PREFIX = re.compile(r"^Dockerfile parse error(?: on line \d+)?: ")
+_NO_EQUALS = re.compile(r"^Syntax error - can't find = in (.*)\. Must be of the form: .*$")
 _SYNTAX = re.compile(r"^#\s*syntax\s*=\s*(\S+)", re.IGNORECASE)
 
 
@@ -38,7 +39,7 @@ def parse_dockerfile(data: bytes, *, file: str = "Dockerfile") -> Dockerfile:
     nodes, escape, warnings = _nodes(text, file)
     if not nodes:
         raise DockerfileError(
-            "the Dockerfile is empty", place=file, hint="It begins with FROM.", code=_EMPTY
+            "The Dockerfile is empty.", place=file, hint="It begins with FROM.", code=_EMPTY
         )
     instructions = [_instruction(node, _position(node, file), escape) for node in nodes]
     head = _head(instructions)
@@ -49,11 +50,11 @@ def parse_trigger(text: str, *, at: Position, escape: str = "\\") -> Instruction
     """The one instruction that an ONBUILD keeps for later."""
     nodes, _, _ = _nodes(text, at.file, line=at.line)
     if len(nodes) != 1:
-        raise DockerfileError("ONBUILD needs one instruction", place=at.place, code="dockerfile")
+        raise DockerfileError("ONBUILD needs one instruction.", place=at.place, code="dockerfile")
     name = nodes[0].name
     if name in {"ONBUILD", "FROM", "MAINTAINER"}:
         raise DockerfileError(
-            f"ONBUILD cannot trigger {name}", place=at.place, code="dockerfile.onbuild"
+            f"ONBUILD cannot trigger {name}.", place=at.place, code="dockerfile.onbuild"
         )
     return _instruction(nodes[0], at, escape)
 
@@ -63,13 +64,13 @@ _EMPTY = "dockerfile.empty"
 
 def _decode(data: bytes, file: str) -> str:
     if len(data) > MAX_BYTES:
-        raise DockerfileError("the Dockerfile is larger than 1 MiB", place=file, code=_EMPTY)
+        raise DockerfileError("The Dockerfile is larger than 1 MiB.", place=file, code=_EMPTY)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise DockerfileError(
-            "the Dockerfile is not UTF-8",
+            "The Dockerfile is not UTF-8.",
             place=f"{file}:{line}",
             hint="Save it as UTF-8.",
             code="dockerfile.encoding",
@@ -101,14 +102,15 @@ def _syntax_error(error: DockerfileSyntaxError, text: str, file: str, line: int)
     hint = ""
     code = "dockerfile.syntax"
     if word != message:
-        message = f'unknown instruction "{word}" in `{_short(source)}`'
+        message = f'Unknown instruction "{word}" in `{_short(source)}`.'
         hint = nearest(word.upper(), FORMS) or f"Expected one of {', '.join(sorted(FORMS))}."
         code = "dockerfile.instruction"
     elif message == "unterminated heredoc":
-        message = f"the heredoc of `{_short(source)}` has no end"
+        message = f"The heredoc of `{_short(source)}` has no end."
         hint = "Put its name alone on a line after its text."
     else:
-        message = f"{message.removeprefix('Syntax error - ')} in `{_short(source)}`"
+        message = _NO_EQUALS.sub(r"\1 has no '=' between name and value", message)
+        message = f"{message[:1].upper()}{message[1:]}, in `{_short(source)}`."
     return DockerfileError(message, place=f"{file}:{number}", hint=hint, code=code)
 
 
@@ -127,14 +129,14 @@ def _head(instructions: list[Instruction]) -> tuple[Arg, ...]:
             return tuple(head)
         if not isinstance(instruction, Arg):
             raise DockerfileError(
-                f"{instruction.name} stands before the first FROM",
+                f"{instruction.name} stands before the first FROM.",
                 place=instruction.at.place,
                 hint="Only ARG may; begin the stage with FROM.",
                 code="dockerfile.no-stage",
             )
         head.append(instruction)
     raise DockerfileError(
-        "there is no FROM",
+        "There is no FROM.",
         place=instructions[-1].at.place,
         hint="Add one.",
         code="dockerfile.no-stage",

@@ -32,7 +32,7 @@ def find_account(root_fd: int, text: str) -> Account:
     entry = _passwd(root_fd, name or "0")
     if entry is None and not name.isdigit():
         raise UserError(
-            f"the image has no user {name!r}",
+            f"The image has no user {name!r}.",
             hint="Create it first, or use a number.",
             code="image.user",
         )
@@ -65,7 +65,7 @@ def find_group(root_fd: int, name: str) -> int:
         if fields[0] == name and fields[2].isdigit():
             return int(fields[2])
     raise UserError(
-        f"the image has no group {name!r}",
+        f"The image has no group {name!r}.",
         hint="Create it first, or use a number.",
         code="image.group",
     )

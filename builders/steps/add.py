@@ -35,7 +35,7 @@ def add(step: Add, state: StageState, bench: Bench) -> Done:
     for text in order.sources:
         if _REMOTE.search(text):
             raise DockerfileError(
-                f"ADD {text} is not supported: a build reads only its context",
+                f"ADD {text} is not supported: a build reads only its context.",
                 place=step.at.place,
                 hint="Fetch it in a RUN step, or commit it.",
                 code="dockerfile.add-remote",
@@ -128,7 +128,9 @@ def _unpacked(
             extract_tar(stream, tree, base=bench.ids.base, limits=limits)
         except (BadTar, EOFError, lzma.LZMAError) as error:
             raise ContextError(
-                f"{found.path} cannot be unpacked: {error}", place=step.at.place, code="context.tar"
+                f"{found.path} cannot be unpacked: {error}.",
+                place=step.at.place,
+                code="context.tar",
             ) from None
         with open_root(tree) as root:
             yield RootSource(root, base=bench.ids.base)

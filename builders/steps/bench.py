@@ -88,7 +88,7 @@ class Bench:
 
     def check_cancelled(self) -> None:
         if self.cancel.is_set():
-            raise BuildCancelled("the build was cancelled")
+            raise BuildCancelled("The build was cancelled.")
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def stopsignal(step: spec.Stopsignal, state: StageState, expander: Expander) -> 
         f"SIG{plain}" in known or re.fullmatch(r"RT(MIN|MAX)([+-]\d+)?", plain)
     ):
         raise DockerfileError(
-            f"{name!r} is no signal", place=step.at.place, hint="Use a name such as SIGTERM."
+            f"{name!r} is no signal.", place=step.at.place, hint="Use a name such as SIGTERM."
         )
     return state.configured(stop_signal=name)
 
@@ -128,7 +128,7 @@ def _ports(word: str, at: Position) -> Iterable[str]:
     last = int(match.group(2) or first) if match else 0
     if not match or not 0 < first <= last <= 65535:
         raise DockerfileError(
-            f"{word!r} is no port",
+            f"{word!r} is no port.",
             place=at.place,
             hint="Write it like 8080, 53/udp or 8000-8010.",
             code="dockerfile.value",
@@ -140,7 +140,7 @@ def _ports(word: str, at: Position) -> Iterable[str]:
 def _filled(value: str, what: str, at: Position) -> str:
     if not value:
         raise DockerfileError(
-            f"the {what} of `{at.text}` is empty after expansion",
+            f"The {what} of `{at.text}` is empty after expansion.",
             place=at.place,
             code="dockerfile.value",
         )

@@ -72,7 +72,7 @@ def expand_order(step: Copy, state: StageState, bench: Bench) -> Order:
     sources = tuple(expander.word(word) for word in step.sources)
     if not dest or "" in sources:
         raise DockerfileError(
-            f"a path of `{step.at.text}` is empty after expansion",
+            f"A path of `{step.at.text}` is empty after expansion.",
             place=step.at.place,
             code="dockerfile.value",
         )
@@ -106,7 +106,7 @@ def find_all(step: Copy, order: Order, source: Source, where: str) -> list[Found
             near = source.nearest(pattern)
             hint = f"The nearest names are {', '.join(near)}." if near else ""
             raise ContextError(
-                f"{step.name} finds no {pattern} in {where}",
+                f"{step.name} finds no {pattern} in {where}.",
                 place=step.at.place,
                 hint=hint or "Is it ignored by .dockerignore, or not committed?",
                 code="context.missing",

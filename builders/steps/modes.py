@@ -23,7 +23,7 @@ class ModeChange:
                 match = _CLAUSE.match(clause)
                 if not match:
                     raise DockerfileError(
-                        f"{text!r} is no file mode",
+                        f"{text!r} is no file mode.",
                         place=at.place,
                         hint="Write it like 0755 or u=rwX,go=rX.",
                         code="dockerfile.value",
@@ -31,7 +31,7 @@ class ModeChange:
                 who, sign, bits = match.groups()
                 self._clauses.append((who or "a", sign, bits))
         if self._octal is not None and self._octal > 0o7777:
-            raise DockerfileError(f"{text!r} is no file mode", place=at.place)
+            raise DockerfileError(f"{text!r} is no file mode.", place=at.place)
 
     def apply(self, mode: int, *, folder: bool) -> int:
         if self._octal is not None:

@@ -108,7 +108,7 @@ class MountDesk:
             if not mount.required:
                 return []
             raise UserError(
-                f"the secret {name!r} was not given",
+                f"The secret {name!r} was not given.",
                 place=self._step.at.place,
                 hint=f"Pass it with --secret id={name},src=FILE.",
                 code="dockerfile.secret",
@@ -137,7 +137,7 @@ class MountDesk:
         """A folder per project lane and id. Names are hashed: they come from the Dockerfile."""
         if mount.origin:
             raise UserError(
-                "a cache mount with from= is not supported",
+                "A cache mount with from= is not supported.",
                 place=self._step.at.place,
                 code="dockerfile.mount",
             )
@@ -180,7 +180,7 @@ class MountDesk:
             real = resolve_in_root(root, "/" + mount.source)
             if exists_in_root(root, real) is None:
                 raise ContextError(
-                    f"there is no {mount.source} to mount",
+                    f"There is no {mount.source} to mount.",
                     place=self._step.at.place,
                     code="context.missing",
                 )
@@ -196,7 +196,7 @@ class MountDesk:
         found = source.find(mount.source)
         if not found:
             raise ContextError(
-                f"there is no {mount.source} in the build context",
+                f"There is no {mount.source} in the build context.",
                 place=self._step.at.place,
                 code="context.missing",
             )

@@ -7,6 +7,7 @@ replaces a file or symlink but never a folder, a folder never replaces a file.
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
@@ -71,17 +72,19 @@ class Placer:
                     stack[-1][0] + "/" * bool(stack[-1][0])
                 ):
                     self._leave(stack)
-                self._enter_missing(stack, folder)
+                self._enter_missing(stack, folder, path)
                 parent = stack[-1][1]
                 if item.kind is Kind.FOLDER:
-                    stack.append((item.path, self._folder(parent, name, item), item))
+                    stack.append((item.path, self._folder(parent, name, path, item), item))
                 else:
-                    self._put(parent, name, item.path, item, twins, root)
+                    self._put(parent, name, posixpath.join(path, item.path), item, twins, root)
         finally:
             while stack:
                 self._leave(stack)
 
-    def _enter_missing(self, stack: list[tuple[str, int, Item | None]], folder: str) -> None:
+    def _enter_missing(
+        self, stack: list[tuple[str, int, Item | None]], folder: str, shown: str
+    ) -> None:
         """Folders that an --exclude took away but that something below them needs."""
         while stack[-1][0] != folder:
             done = stack[-1][0]
@@ -89,7 +92,7 @@ class Placer:
             name = rest.split("/")[0]
             path = f"{done}/{name}" if done else name
             item = Item(path, Kind.FOLDER, 0o755)
-            stack.append((path, self._folder(stack[-1][1], name, item), item))
+            stack.append((path, self._folder(stack[-1][1], name, shown, item), item))
 
     def _leave(self, stack: list[tuple[str, int, Item | None]]) -> None:
         _, fd, item = stack.pop()
@@ -100,13 +103,13 @@ class Placer:
         finally:
             os.close(fd)
 
-    def _folder(self, parent: int, name: str, item: Item) -> int:
+    def _folder(self, parent: int, name: str, shown: str, item: Item) -> int:
         with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=parent)
         try:
             return os.open(name, _FOLDER, dir_fd=parent)
         except OSError:
-            raise _not_a_folder(item.path) from None
+            raise _not_a_folder(posixpath.join(shown, item.path)) from None
 
     def _put(
         self,
@@ -151,7 +154,7 @@ class Placer:
         for number in (uid, gid):
             if not 0 <= number < self.ids.size:
                 raise ContextError(
-                    f"the owner {uid}:{gid} is beyond the {self.ids.size} ids of a build",
+                    f"The owner {uid}:{gid} is beyond the {self.ids.size} ids of a build.",
                     code="context.owner",
                 )
         return self.ids.base + uid, self.ids.base + gid
@@ -169,14 +172,14 @@ def _make_room(parent: int, name: str, shown: str) -> None:
         return
     if stat.S_ISDIR(status.st_mode):
         raise ContextError(
-            f"cannot replace the folder {shown} by a file", code="context.replace-folder"
+            f"Cannot replace the folder {shown} by a file.", code="context.replace-folder"
         )
     os.unlink(name, dir_fd=parent)
 
 
 def _not_a_folder(path: str) -> ContextError:
     return ContextError(
-        f"cannot copy a folder to {path}: there is something else in the image",
+        f"Cannot copy a folder to {path}: there is something else in the image.",
         hint="Where it is a symbolic link, copy to what it points to.",
         code="context.replace-file",
     )

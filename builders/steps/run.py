@@ -191,11 +191,12 @@ _CAUSES = {
 
 def _failure(step: Run, receipt: Receipt, tail: Tail) -> BuildError:
     if receipt.outcome is Outcome.CANCELLED:
-        return BuildCancelled("the build was cancelled", place=step.at.place)
+        return BuildCancelled("The build was cancelled.", place=step.at.place)
     line = step.at.text if len(step.at.text) <= 100 else step.at.text[:97] + "..."
     if receipt.outcome is Outcome.EXITED:
-        ending = f"ended with exit code {receipt.exit_code}"
+        detail = f" ({receipt.detail})" if receipt.detail else ""
+        ending = f"ended with exit code {receipt.exit_code}{detail}"
     else:
         detail = f": {receipt.detail}" if receipt.detail else ""
         ending = f"{_CAUSES.get(receipt.outcome, 'was stopped')}{detail}"
-    return StepFailed(f"`{line}` {ending}", receipt=receipt, tail=tail.text(), place=step.at.place)
+    return StepFailed(f"`{line}` {ending}.", receipt=receipt, tail=tail.text(), place=step.at.place)

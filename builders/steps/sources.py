@@ -119,7 +119,7 @@ class ContextSource:
     def _entry(self, found: Found) -> Entry:
         entry = self._tree.get(found.real)
         if entry is None:
-            raise ContextError(f"{found.path} has vanished", code="context.changed")
+            raise ContextError(f"{found.path} has vanished.", code="context.changed")
         return entry
 
 

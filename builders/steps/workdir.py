@@ -42,7 +42,7 @@ def workdir(step: Workdir, state: StageState, bench: Bench) -> Done:
 def _check(path: str, step: Workdir) -> None:
     if any(path == other or path.startswith(other + "/") for other in FORBIDDEN):
         raise DockerfileError(
-            f"WORKDIR {path} is not possible: what is there belongs to the kernel",
+            f"WORKDIR {path} is not possible: what is there belongs to the kernel.",
             place=step.at.place,
             hint="Choose another directory.",
             code="dockerfile.workdir",

@@ -93,9 +93,9 @@ def _apply(layer: tarfile.TarFile, tree: Tree) -> None:
 
 def _remove(tree: Tree, path: str, fresh: set[str], *, itself: bool) -> None:
     for key in list(tree):
-        if (key == path and itself) or key.startswith(path + "/"):
-            if key not in fresh:
-                del tree[key]
+        hit = (key == path and itself) or key.startswith(path + "/")
+        if hit and key not in fresh:
+            del tree[key]
 
 
 def _entry(layer: tarfile.TarFile, member: tarfile.TarInfo, tree: Tree) -> list[object]:

@@ -50,9 +50,9 @@ def record(docker: str, case: Case) -> None:
 def main() -> None:
     docker, *names = sys.argv[1:]
     for case in all_cases():
-        if case.error is None and case.options.get("oracle") != "hand":
-            if not names or case.name in names:
-                record(docker, case)
+        wanted = not names or case.name in names
+        if wanted and case.error is None and case.options.get("oracle") != "hand":
+            record(docker, case)
 
 
 if __name__ == "__main__":
