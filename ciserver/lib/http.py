@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
 
 POLICY = "; ".join(
     [
@@ -25,20 +28,22 @@ class ContentSecurityPolicyMiddleware:
     sync_capable = True
     async_capable = True
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self.get_response = get_response
+    def __init__(self, get_response: GetResponse) -> None:
+        self._get_response = get_response
         if iscoroutinefunction(get_response):
             markcoroutinefunction(self)
 
-    def __call__(self, request: HttpRequest) -> HttpResponse | Awaitable[HttpResponse]:
-        if iscoroutinefunction(self):
-            return self._async_call(request)
-        return self._with_policy(self.get_response(request))
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        response = self._get_response(request)
+        if isinstance(response, HttpResponseBase):
+            return _with_policy(response)
+        return _with_policy_later(response)
 
-    async def _async_call(self, request: HttpRequest) -> HttpResponse:
-        return self._with_policy(await self.get_response(request))  # type: ignore[misc]
 
-    @staticmethod
-    def _with_policy(response: HttpResponse) -> HttpResponse:
-        response.headers.setdefault("Content-Security-Policy", POLICY)
-        return response
+async def _with_policy_later(response: Awaitable[HttpResponseBase]) -> HttpResponseBase:
+    return _with_policy(await response)
+
+
+def _with_policy(response: HttpResponseBase) -> HttpResponseBase:
+    response.headers.setdefault("Content-Security-Policy", POLICY)
+    return response

@@ -6,11 +6,12 @@ from datetime import datetime
 
 from django.utils import timezone
 
+NOTHING = "\u2013"
 _AGES = ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h"), (30 * 86400, 86400, "d"))
 
 
 def ago(then: datetime | None) -> str:
-    """``just now``, ``5 min ago``, ``3 h ago``; a date after a month. See ``app.js`` for its twin."""
+    """``just now``, ``5 min ago``, ``3 h ago``; a date after a month. ``gantry.js`` has a twin."""
     if then is None:
         return "never"
     seconds = int((timezone.now() - then).total_seconds())
@@ -25,7 +26,7 @@ def ago(then: datetime | None) -> str:
 def duration(seconds: float | None) -> str:
     """``0.3 s``, ``12 s``, ``3 min 04 s``, ``2 h 05 min``."""
     if seconds is None:
-        return "–"
+        return NOTHING
     if seconds < 0.0995:
         return f"{max(seconds, 0) * 1000:.0f} ms"
     if seconds < 9.95:
@@ -41,7 +42,7 @@ def duration(seconds: float | None) -> str:
 def size(count: float | None) -> str:
     """Bytes in binary units: ``512 B``, ``1.5 KiB``, ``48 MiB``."""
     if count is None:
-        return "–"
+        return NOTHING
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1000 or unit == "GiB":

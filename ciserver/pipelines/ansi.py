@@ -34,6 +34,12 @@ _OFF = {
     27: ("inverse",),
     29: ("strike",),
 }
+_GROUNDS = {
+    3: ("fg", 0),
+    4: ("bg", 0),
+    9: ("fg", 8),
+    10: ("bg", 8),
+}
 _MAX_PARAMETERS = 64
 
 
@@ -60,16 +66,13 @@ class Style:
             return replace(self, flags=self.flags | {_FLAGS[code]})
         if code in _OFF:
             return replace(self, flags=self.flags.difference(_OFF[code]))
-        if 30 <= code <= 37 or 90 <= code <= 97:
-            return replace(self, fg=code - 30 if code < 90 else code - 82)
-        if 40 <= code <= 47 or 100 <= code <= 107:
-            return replace(self, bg=code - 40 if code < 100 else code - 92)
-        if code in {39, 49}:
-            return replace(self, fg=None) if code == 39 else replace(self, bg=None)
-        if code in {38, 48}:
-            colour = _extended(rest)
-            return replace(self, fg=colour) if code == 38 else replace(self, bg=colour)
-        return self
+        ground = _GROUNDS.get(code // 10)
+        if ground is None:
+            return self
+        name, bright = ground
+        if name == "fg":
+            return replace(self, fg=_colour(code % 10, bright, self.fg, rest))
+        return replace(self, bg=_colour(code % 10, bright, self.bg, rest))
 
     @property
     def classes(self) -> str:
@@ -120,6 +123,15 @@ def _codes(parameters: str) -> list[int]:
         return []  # private parameters such as "?25"
     fields = re.split("[;:]", parameters)[:_MAX_PARAMETERS]
     return [int(field[:4]) if field else 0 for field in fields]
+
+
+def _colour(digit: int, bright: int, now: int | None, rest: Iterator[int]) -> int | None:
+    """The colour that the last digit of 3x, 4x, 9x or 10x sets."""
+    if digit < 8:
+        return digit + bright
+    if bright:
+        return now  # 98, 99, 108 and 109 mean nothing
+    return _extended(rest) if digit == 8 else None
 
 
 def _extended(rest: Iterator[int]) -> int | None:

@@ -43,7 +43,7 @@ class Gauge:
 
 @dataclass(frozen=True, slots=True)
 class StepView:
-    """A step with its place in the page. ``bar`` is its length against the job's longest, 0..100."""
+    """A step and its anchor. ``bar`` is its length against the job's longest, 0 to 100."""
 
     step: Step
     anchor: str
@@ -76,6 +76,10 @@ class Cases:
     @property
     def bad(self) -> list[TestCase]:
         return [case for case in self.rows if case.outcome in _BAD]
+
+    @property
+    def others(self) -> list[TestCase]:
+        return [case for case in self.rows if case.outcome not in _BAD]
 
     @property
     def hidden(self) -> int:
@@ -130,7 +134,8 @@ class PipelineView:
                     return view
         done = [view for view in self.jobs if view.job.state == State.PASSED]
         tested = [view for view in done if view.job.kind == JobKind.TEST]
-        return (tested or done or self.jobs or [None])[-1]
+        ran = tested or done or self.jobs
+        return ran[-1] if ran else None
 
     @property
     def blame(self) -> JobView | None:

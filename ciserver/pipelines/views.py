@@ -11,6 +11,7 @@ from django.http import (
     HttpResponseBadRequest,
     StreamingHttpResponse,
 )
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
@@ -49,7 +50,7 @@ def pipeline(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     return response
 
 
-async def pipeline_events(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+async def pipeline_events(request: HttpRequest, slug: str, number: int) -> HttpResponseBase:
     """Server-sent events of one pipeline page; see ``stream``."""
     user = await request.auser()
     project = await Project.objects.visible_to(user).filter(slug=slug).afirst()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from django.conf import settings
 from django.db.models import QuerySet
@@ -35,7 +35,9 @@ class ProjectSerializer(serializers.ModelSerializer[Project]):
             "created_at",
         ]
         read_only_fields = ["id", "created_at", "default_branch"]
-        extra_kwargs = {"slug": {"validators": []}}  # the service refuses, with the next step
+        extra_kwargs: ClassVar[dict[str, Any]] = {
+            "slug": {"validators": []}
+        }  # the service refuses, with the next step
 
     def get_git_url(self, project: Project) -> str:
         return f"{settings.GANTRY.url}/git/{project.slug}.git"

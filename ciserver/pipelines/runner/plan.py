@@ -9,7 +9,7 @@ from builders.context.git import GitContext
 from builders.dockerfile import parse_dockerfile
 from builders.dockerfile.instructions import From
 from ciserver.pipelines.definition import FILE, Build, Definition, DefinitionError, Test, parse
-from ciserver.pipelines.models import JobKind, Pipeline
+from ciserver.pipelines.models import Pipeline
 from ciserver.repositories import git
 from ciserver.repositories.errors import RepositoryError, UnknownFile
 
@@ -39,10 +39,6 @@ class Plan:
         """The stages to build, the image that is released first."""
         wanted = [self.build.target, *(test.stage for test in self.tests.values())]
         return tuple(dict.fromkeys(wanted))
-
-    @property
-    def jobs_after_build(self) -> list[tuple[JobKind, str]]:
-        return [*((JobKind.TEST, name) for name in self.tests), (JobKind.PUSH, "push")]
 
 
 def make_plan(pipeline: Pipeline, git_dir: Path) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -18,9 +19,10 @@ from ciserver.pipelines.runner.build import Images, build_images
 from ciserver.pipelines.runner.jobs import JobFailed, working_on
 from ciserver.pipelines.runner.plan import Plan, make_plan
 from ciserver.pipelines.runner.push import Pushed, Upload
-from ciserver.pipelines.runner.test import run_test
+from ciserver.pipelines.runner.test import limits_of, run_test
 from ciserver.pipelines.runner.workshop import Workshop, open_workshop
 from ciserver.repositories import git
+from runtime.spec import Limits
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ def _attempt(pipeline: Pipeline, workshop: Workshop, heart: Heartbeat) -> _End:
 
 def _work(pipeline: Pipeline, workshop: Workshop, heart: Heartbeat) -> _End:
     git_dir = git.git_dir(pipeline.project)
-    build = _first_job(pipeline)
+    build = _first_job(pipeline, workshop.limits())
     with working_on(build, workshop, heart.cancel) as run:
         plan = make_plan(pipeline, git_dir)
         tests, push = _other_jobs(pipeline, plan)
@@ -92,20 +94,32 @@ def _run_tests(
         raise JobFailed(f"Test {name}: {first.reason}{more}", place=first.place)
 
 
-def _first_job(pipeline: Pipeline) -> Job:
+def _first_job(pipeline: Pipeline, limits: Limits) -> Job:
     """The build job. What an earlier attempt, whose worker died, has left is replaced."""
     pipeline.jobs.all().delete()
-    return Job.objects.create(pipeline=pipeline, position=1, name="build", kind=JobKind.BUILD)
+    return Job.objects.create(
+        pipeline=pipeline,
+        position=1,
+        name="build",
+        kind=JobKind.BUILD,
+        options={"limits": dataclasses.asdict(limits)},
+    )
 
 
 def _other_jobs(pipeline: Pipeline, plan: Plan) -> tuple[list[Job], Job]:
     jobs = [
-        Job(pipeline=pipeline, position=position, name=name, kind=kind)
-        for position, (kind, name) in enumerate(plan.jobs_after_build, start=2)
+        Job(pipeline=pipeline, position=position, name=name, kind=kind, options=options)
+        for position, (kind, name, options) in enumerate(_rows_after_build(plan), start=2)
     ]
     *tests, push = Job.objects.bulk_create(jobs)
     events.publish(pipeline.pk)
     return tests, push
+
+
+def _rows_after_build(plan: Plan) -> Iterator[tuple[JobKind, str, dict[str, object]]]:
+    for name, test in plan.tests.items():
+        yield JobKind.TEST, name, {"limits": dataclasses.asdict(limits_of(test))}
+    yield JobKind.PUSH, "push", {}
 
 
 def _finish(pipeline: Pipeline, lease: Lease, end: _End) -> None:

@@ -43,7 +43,7 @@ def run_test(run: JobRun, test: Test, image: Image) -> None:
         receipt = container.run(
             test.command,
             env=test.environment,
-            limits=_limits(test),
+            limits=limits_of(test),
             on_output=lambda stream, data: recorder.step_output(step, stream, data),
             cancel=run.cancel,
             parent=run.cgroup,
@@ -60,7 +60,8 @@ def run_test(run: JobRun, test: Test, image: Image) -> None:
         raise failure
 
 
-def _limits(test: Test) -> Limits:
+def limits_of(test: Test) -> Limits:
+    """What ``gantry.yml`` allows the test, or the defaults."""
     return Limits(
         memory=test.memory,
         cpus=test.cpus,
