@@ -1,0 +1,210 @@
+"""From start to exit of /bin/true: our sandbox with everything on, against the bare tools.
+
+    sudo .venv/bin/python benchmarks/sandbox.py [--rounds 30]
+
+Contestants run in turn, round by round, so that a busy moment meets them all. "bare runc"
+runs the very config.json that ours builds, on a mounted root, with limits, seccomp and
+all seven namespaces; ours adds the cgroup, counters, verdict, watcher and clean-up, and
+in its second row the overlay with idmapped layers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from runtime import host
+from runtime.network import open_network
+from runtime.sandbox import run
+from runtime.snapshots import LowerDir, mount_rootfs
+from runtime.spec import MIB, IdRange, Limits, Network, SandboxSpec
+from runtime.state import StateDirectory
+
+IDS = IdRange(2_100_000_000)
+LIMITS = Limits(memory=256 * MIB, cpus=2, pids=256, timeout=60)
+BARE = "bare OCI runtime, same bundle"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30)
+    rounds = parser.parse_args().rounds
+    area = Path(tempfile.mkdtemp(prefix="gantry-bench-"))
+    area.chmod(0o711)
+    try:
+        with ExitStack() as stack:
+            report(measure(contestants(area, stack), rounds))
+    finally:
+        shutil.rmtree(area)
+
+
+def contestants(area: Path, stack: ExitStack) -> dict[str, Callable[[], None]]:
+    """Name -> one run of /bin/true. The first is what the others are compared with."""
+    lower = make_root(area / "busybox")
+    state = StateDirectory(area / "state")
+    scratch = area / "scratch"
+    scratch.mkdir()
+    rootfs = stack.enter_context(
+        mount_rootfs([lower], ids=IDS, scratch=scratch, target=area / "root")
+    )
+    plain = SandboxSpec(id="bench", rootfs=rootfs.path, args=("/bin/true",), ids=IDS, limits=LIMITS)
+    network = stack.enter_context(open_network(Network.EGRESS, state=state))
+    assert network is not None
+    shared = SandboxSpec(
+        id="bench", rootfs=rootfs.path, args=("/bin/true",), ids=IDS, limits=LIMITS,
+        network=Network.EGRESS, netns=network.netns,
+    )  # fmt: skip
+    own = SandboxSpec(
+        id="bench", rootfs=rootfs.path, args=("/bin/true",), ids=IDS, limits=LIMITS,
+        network=Network.EGRESS,
+    )  # fmt: skip
+
+    def ours(spec: SandboxSpec) -> Callable[[], None]:
+        return lambda: check(run(spec, state=state).ok)
+
+    def with_layers() -> None:
+        with state.scratch() as home:
+            (home / "layers").mkdir()
+            with mount_rootfs(
+                [lower], ids=IDS, scratch=home / "layers", target=home / "root"
+            ) as root:
+                spec = SandboxSpec(
+                    id="bench", rootfs=root.path, args=("/bin/true",), ids=IDS, limits=LIMITS
+                )
+                check(run(spec, state=state).ok)
+
+    found: dict[str, Callable[[], None]] = {
+        BARE: bare(area, plain, state),
+        "ours, no network": ours(plain),
+        "ours, and mounting the layers": with_layers,
+        "ours, egress, network shared by steps": ours(shared),
+        "ours, egress, a network of its own": ours(own),
+    }
+    found |= engines(area, lower)
+    return found
+
+
+def check(ok: bool) -> None:
+    if not ok:
+        raise SystemExit("a contestant failed")
+
+
+def make_root(path: Path) -> LowerDir:
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        raise SystemExit("busybox is missing: apt-get install busybox-static")
+    (path / "bin").mkdir(parents=True)
+    path.chmod(0o755)
+    shutil.copy(busybox, path / "bin/busybox")
+    (path / "bin/true").symlink_to("busybox")
+    return LowerDir(path)
+
+
+def bare(area: Path, spec: SandboxSpec, state: StateDirectory) -> Callable[[], None]:
+    """The OCI runtime alone, on a config.json that a real run has written."""
+    bundle = area / "bundle"
+
+    def keep(*_: object) -> None:
+        box = next(state.boxes_dir.iterdir())
+        shutil.copytree(box, bundle, ignore=shutil.ignore_patterns("oci*", "record.json"))
+
+    talking = SandboxSpec(
+        id="bench", rootfs=spec.rootfs, args=("/bin/busybox", "echo"), ids=IDS, limits=LIMITS
+    )
+    check(run(talking, state=state, on_output=keep).ok)
+    config = bundle / "config.json"
+    text = config.read_text().replace('"/bin/busybox", "echo"', '"/bin/true"')
+    config.write_text(text.replace(str(state.boxes_dir / "bench"), str(bundle)))
+    bundle.chmod(0o711)
+    runtime = str(host.oci_runtime().path)
+    return program(runtime, "--root", str(area / "oci"), "run", "--bundle", str(bundle), "bare")
+
+
+def program(*args: str) -> Callable[[], None]:
+    def once() -> None:
+        done = subprocess.run(
+            args, stdin=subprocess.DEVNULL, capture_output=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(f"{' '.join(args[:3])}: {done.stderr.decode()}")
+
+    return once
+
+
+def engines(area: Path, lower: LowerDir) -> dict[str, Callable[[], None]]:
+    """podman and docker, each as far as it is installed and works here."""
+    found: dict[str, Callable[[], None]] = {}
+    limits = ("--memory", "256m", "--cpus", "2", "--pids-limit", "256")
+    if shutil.which("podman"):
+        ulimits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
+        runtime = ("--runtime", host.oci_runtime().name)
+        once = program(
+            "podman", *runtime, "run", "--rm", "--network", "none", *limits, *ulimits,
+            "--rootfs", str(lower.path), "/bin/true",
+        )  # fmt: skip
+        add_if_it_works(found, "podman run, no network", once)
+    if shutil.which("docker") and docker_answers():
+        tar = subprocess.run(
+            ["tar", "-C", str(lower.path), "-c", "."], check=True, capture_output=True
+        ).stdout
+        subprocess.run(
+            ["docker", "import", "-", "gantry-bench"], input=tar, check=True, capture_output=True
+        )
+        once = program(
+            "docker", "run", "--rm", "--network", "none", *limits, "gantry-bench", "/bin/true"
+        )
+        add_if_it_works(found, "docker run, no network", once)
+    return found
+
+
+def docker_answers() -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex("/var/run/docker.sock") == 0
+
+
+def add_if_it_works(
+    found: dict[str, Callable[[], None]], name: str, once: Callable[[], None]
+) -> None:
+    try:
+        once()
+    except SystemExit as error:
+        print(f"{name} does not work here: {error}", file=sys.stderr)
+    else:
+        found[name] = once
+
+
+def measure(found: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each run, after one that is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in found}
+    for number in range(rounds + 1):
+        for name, once in found.items():
+            started = time.perf_counter()
+            once()
+            if number:
+                times[name].append(time.perf_counter() - started)
+    return times
+
+
+def report(times: dict[str, list[float]]) -> None:
+    base = statistics.median(times[BARE])
+    print(f"{'start to exit of /bin/true':<40}{'median':>9}{'best':>9}{'p95':>9}{'ratio':>8}")
+    for name, seconds in times.items():
+        median, ordered = statistics.median(seconds), sorted(seconds)
+        p95 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
+        row = "".join(f"{value * 1000:>6.1f} ms" for value in (median, ordered[0], p95))
+        print(f"{name:<40}{row}{median / base:>7.2f}x")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""``python -m runtime``, as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from runtime.__main__ import default_state, parse_size
+from runtime.snapshots import LowerDir
+
+ROOT = Path(__file__).parents[2]
+
+
+def runtime(*args: str, area: Path) -> subprocess.CompletedProcess[str]:
+    command, *rest = args
+    return subprocess.run(
+        [sys.executable, "-m", "runtime", command, "--state", str(area / "state"), *rest],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.root
+def test_the_exit_code_and_both_streams_are_the_commands(area: Path) -> None:
+    done = runtime("run", "--", "sh", "-c", "echo out; echo err >&2; exit 3", area=area)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")
+
+
+@pytest.mark.root
+def test_without_a_root_it_sees_the_hosts_programs_and_no_secret(area: Path) -> None:
+    script = "ls /root /home /var/lib /etc/shadow /etc/ssh /opt /srv 2>/dev/null; id -u; hostname"
+    done = runtime("run", "--", "sh", "-c", script, area=area)
+    assert "0\nsandbox\n" in done.stdout
+    assert done.stdout.replace("/root:", "").replace("/home:", "").split() == ["0", "sandbox"]
+
+
+@pytest.mark.root
+def test_a_kill_is_137_with_a_word_and_a_receipt(area: Path, busybox: LowerDir) -> None:
+    file = area / "receipt.json"
+    asked = ("--rootfs", str(busybox.path), "--receipt", str(file))
+    for limit, command, word, outcome in (
+        (("--timeout", "0.4"), "sleep 9", "killed: time limit of 0.4 s reached", "timeout"),
+        (
+            ("--memory", "16m"),
+            "dd if=/dev/zero of=/dev/shm/x bs=1M count=40 2>/dev/null; sleep 9",
+            "killed: memory limit of 16 MiB reached",
+            "oom",
+        ),
+    ):
+        done = runtime("run", *asked, *limit, "--", "sh", "-c", command, area=area)
+        assert (done.returncode, done.stderr.splitlines()[-1:]) == (137, [word])
+        assert json.loads(file.read_text())["outcome"] == outcome
+
+
+@pytest.mark.root
+def test_a_bomb_of_bash_which_waits_between_tries_is_ended(area: Path) -> None:
+    bomb = ":(){ :|:& };: 2>/dev/null; while :; do sleep 1; done"
+    started = time.monotonic()
+    done = runtime("run", "--pids", "40", "--timeout", "25", "--", "bash", "-c", bomb, area=area)
+    assert done.returncode == 137 and "limit of 40 processes reached" in done.stderr
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.root
+def test_an_interrupt_ends_the_sandbox(area: Path, busybox: LowerDir) -> None:
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "runtime", "run", "--state", str(area / "state")),
+            *("--rootfs", str(busybox.path), "--", "sh", "-c", "echo up; sleep 60"),
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"up\n"
+    listed = runtime("list", area=area).stdout
+    assert "running" in listed and "sleep 60" in listed
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (137, b"killed: cancelled\n")
+    assert runtime("list", area=area).stdout == ""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--rootfs", "/no/such/dir", "--", "true"), "is no directory"),
+        (("--ids", "5", "--", "true"), "starts at 65536"),
+        (("--workdir", "/nowhere", "--", "true"), "is not there"),
+        (("--memory", "1k", "--", "true"), "too small"),
+    ],
+)
+def test_a_wrong_wish_is_125_and_one_sentence(
+    args: tuple[str, ...], words: str, area: Path
+) -> None:
+    done = runtime("run", *args, area=area)
+    assert done.returncode == 125 and words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.root
+def test_the_check_says_that_this_machine_is_ready(area: Path) -> None:
+    done = runtime("check", area=area)
+    assert done.returncode == 0 and "Ready: sandboxes run by /usr" in done.stdout
+
+
+@pytest.mark.root
+def test_reaping_nothing_says_nothing(area: Path) -> None:
+    assert runtime("reap", area=area).stdout == ""
+
+
+def test_sizes_are_read_as_docker_reads_them() -> None:
+    assert [parse_size(t) for t in ("64m", "1g", "512", "10k", "2MiB")] == [
+        *(64 * 1024**2, 1024**3, 512, 10240, 2 * 1024**2)
+    ]
+
+
+def test_the_state_is_below_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANTRY_HOME", "/srv/gantry")
+    assert default_state() == Path("/srv/gantry/sandboxes")

@@ -1,0 +1,346 @@
+"""The decisions that need no sandbox: which runtime, which verdict, whose fault."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from runtime import failures, host, oci, owner
+from runtime.cgroups import CgroupName, v1, v2
+from runtime.cgroups.usage import Usage
+from runtime.errors import HostError, SpecError
+from runtime.fakes import Answer, FakeSandboxes
+from runtime.host import CgroupVersion, OciRuntime
+from runtime.output import Pump, Stream
+from runtime.sandbox import size
+from runtime.snapshots.overlay import dead_targets
+from runtime.spec import MIB, IdRange, Limits, Outcome, SandboxSpec
+from runtime.state import StateDirectory
+from runtime.watchdog import BombDetector, Watchdog
+
+
+def installed(*names: str):  # type: ignore[no-untyped-def]
+    return lambda name: f"/usr/bin/{name}" if name in names else None
+
+
+def test_crun_is_preferred_with_cgroups_v2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GANTRY_OCI_RUNTIME", raising=False)
+    assert host.choose_runtime(CgroupVersion.V2, installed("crun", "runc")).name == "crun"
+    assert host.choose_runtime(CgroupVersion.V2, installed("runc")).name == "runc"
+
+
+def test_runc_is_taken_with_cgroups_v1_which_crun_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GANTRY_OCI_RUNTIME", raising=False)
+    assert host.choose_runtime(CgroupVersion.V1, installed("crun", "runc")).name == "runc"
+    with pytest.raises(HostError, match="apt-get install runc"):
+        host.choose_runtime(CgroupVersion.V1, installed("crun"))
+
+
+def test_an_administrator_can_name_the_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANTRY_OCI_RUNTIME", "runc")
+    assert host.choose_runtime(CgroupVersion.V2, installed("crun", "runc")).name == "runc"
+
+
+def test_the_kernels_version_is_read_from_its_release() -> None:
+    assert host.kernel_version("6.1.0-18-amd64") == (6, 1)
+    assert host.kernel_version("5.19") == (5, 19)
+
+
+def test_only_runc_is_asked_to_keep_the_container() -> None:
+    places = {"id": "x", "bundle": Path("/b"), "root": Path("/r"), "log": Path("/l")}
+    runc = oci.run_command(OciRuntime("runc", Path("/usr/sbin/runc")), **places)  # type: ignore[arg-type]
+    crun = oci.run_command(OciRuntime("crun", Path("/usr/bin/crun")), **places)  # type: ignore[arg-type]
+    assert runc.args[-5:] == ("run", "--keep", "--bundle", "/b", "x")
+    assert crun.args[-4:] == ("run", "--bundle", "/b", "x")
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "words"),
+    [
+        (
+            "runc run failed: unable to start container process: exec: "
+            '"nope": executable file not found in $PATH',
+            127,
+            "not found",
+        ),
+        ("executable file `nope` not found in $PATH: No such file or directory", 127, "not found"),
+        (
+            "runc run failed: unable to start container process: exec: "
+            '"/nope": stat /nope: no such file or directory',
+            127,
+            "not found",
+        ),
+        (
+            'runc run failed: unable to start container process: exec: "/tmp": permission denied',
+            126,
+            "cannot be executed",
+        ),
+        (
+            'runc run failed: unable to start container process: exec: "/tmp": is a directory',
+            126,
+            "cannot be executed",
+        ),
+        ("open executable: Permission denied", 126, "cannot be executed"),
+        ("exec /x: exec format error", 126, "wrong format"),
+        (
+            "runc run failed: unable to start container process: error during container init: "
+            'error mounting "proc": permission denied',
+            None,
+            'error during container init: error mounting "proc": permission denied',
+        ),
+    ],
+)
+def test_the_runtimes_words_tell_whose_fault_it_is(
+    message: str, code: int | None, words: str
+) -> None:
+    assert failures.explain(message) == failures.Failure(words, code)
+
+
+def test_a_log_without_an_error_means_that_the_program_ran(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert failures.read(log) is None
+    log.write_text('{"level":"warning","msg":"old kernel"}\nnot json\n')
+    assert failures.read(log) is None
+    log.write_text('{"level":"error","msg":"no space left"}\n')
+    assert failures.read(log) == failures.Failure("no space left", None)
+
+
+class FakeGroup:
+    """A cgroup whose counters a test sets."""
+
+    def __init__(self) -> None:
+        self.oom = self.refused = self.current = self.kills = 0
+
+    def oom_kills(self) -> int:
+        return self.oom
+
+    def pids_refused(self) -> int:
+        return self.refused
+
+    def pids_current(self) -> int:
+        return self.current
+
+    def kill(self) -> None:
+        self.kills += 1
+
+
+def watch(limits: Limits, group: FakeGroup) -> Watchdog:
+    return Watchdog(limits, group, group, None)
+
+
+def test_a_clean_end_has_no_detail() -> None:
+    with watch(Limits(), FakeGroup()) as dog:
+        assert dog.verdict(3) == (Outcome.EXITED, "")
+
+
+def test_memory_is_the_verdict_whatever_the_exit_code() -> None:
+    group = FakeGroup()
+    with watch(Limits(memory=64 * MIB), group) as dog:
+        group.oom = 1
+        assert dog.verdict(0) == (Outcome.OOM, "memory limit of 64 MiB reached")
+
+
+def test_refused_processes_count_only_when_the_program_failed() -> None:
+    group = FakeGroup()
+    group.refused = 1
+    with watch(Limits(pids=10), group) as dog:
+        assert dog.verdict(0) == (Outcome.EXITED, "")
+    with watch(Limits(pids=10), group) as dog:
+        assert dog.verdict(2) == (Outcome.PIDS, "limit of 10 processes reached")
+
+
+def test_the_first_reason_counts() -> None:
+    group = FakeGroup()
+    with watch(Limits(), group) as dog:
+        dog.end(Outcome.OUTPUT, "too much")
+        dog.end(Outcome.TIMEOUT, "too long")
+        assert dog.verdict(137) == (Outcome.OUTPUT, "too much")
+    assert group.kills >= 2
+
+
+def test_killing_is_repeated_until_the_end() -> None:
+    group = FakeGroup()
+    with watch(Limits(timeout=0.05), group) as dog:
+        deadline = time.monotonic() + 5
+        while group.kills < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert dog.verdict(137)[0] is Outcome.TIMEOUT
+    assert group.kills >= 3
+
+
+def test_a_cancelled_one_is_killed_at_the_next_look() -> None:
+    group, cancel = FakeGroup(), threading.Event()
+    with Watchdog(Limits(), group, group, cancel) as dog:
+        cancel.set()
+        time.sleep(0.25)
+        assert dog.verdict(137) == (Outcome.CANCELLED, "cancelled")
+
+
+def test_a_bomb_stays_at_the_limit_and_asks_again() -> None:
+    bomb = BombDetector(40)
+    refused = [0, 38, 38, *[38] * 9, 77, *[77] * 20, 79]
+    seen = [bomb.look(tick / 10, count, 40) for tick, count in enumerate(refused)]
+    assert seen.index(True) == 31  # three seconds after it was full, and it had asked again
+
+
+def test_a_program_that_is_full_but_content_is_no_bomb() -> None:
+    bomb = BombDetector(40)
+    assert not any(bomb.look(tick / 10, 1, 40) for tick in range(200))
+
+
+def test_a_program_that_recovers_is_no_bomb() -> None:
+    bomb = BombDetector(40)
+    assert not any(bomb.look(t / 10, t, 40 if t % 20 else 10) for t in range(200))
+
+
+def pumped(limit: int | None, chunks: list[tuple[Stream, bytes]]) -> tuple[bool, list[bytes], Pump]:
+    """What a pump hands on of ``chunks``, each written before the next is read."""
+    got: list[bytes] = []
+    pump = Pump("runc", limit, lambda stream, data: got.append(data))
+    ok = True
+    for stream, data in chunks:
+        pipes = {Stream.STDOUT: os.pipe(), Stream.STDERR: os.pipe()}
+        os.write(pipes[stream][1], data)
+        for _, write_end in pipes.values():
+            os.close(write_end)
+        ok = pump.copy(pipes[Stream.STDOUT][0], pipes[Stream.STDERR][0]) and ok
+        for read_end, _ in pipes.values():
+            os.close(read_end)
+    return ok, got, pump
+
+
+def test_the_runtimes_own_words_are_held_back_until_the_program_speaks() -> None:
+    words = (Stream.STDERR, b"runc run failed: no such file")
+    _, got, pump = pumped(None, [words])
+    assert got == []
+    pump.flush()
+    assert got == [words[1]]
+    assert pumped(None, [words, (Stream.STDOUT, b"x")])[1] == [words[1], b"x"]
+    assert pumped(None, [(Stream.STDOUT, b"x"), words])[1] == [b"x", words[1]]
+
+
+def test_output_beyond_the_limit_is_cut() -> None:
+    ok, got, pump = pumped(5, [(Stream.STDOUT, b"123"), (Stream.STDERR, b"4567")])
+    assert (ok, got, pump.count) == (False, [b"123", b"45"], 5)
+    assert pumped(7, [(Stream.STDOUT, b"1234567")])[0] is True
+
+
+def test_sizes_are_written_for_people() -> None:
+    assert [size(n) for n in (100, 1024, 64 * MIB, 2048 * MIB, 1500)] == [
+        "100 bytes",
+        "1 KiB",
+        "64 MiB",
+        "2 GiB",
+        "1500 bytes",
+    ]
+
+
+def test_a_process_is_known_by_its_start_time_too() -> None:
+    mine = owner.token()
+    pid, start, boot = mine.split(".")
+    assert owner.is_alive(mine)
+    for token in (f"{pid}.{int(start) + 1}.{boot}", f"{pid}.{start}.other", "", "x", "1.2"):
+        assert not owner.is_alive(token)
+
+
+def test_only_dead_makers_mounts_are_found_newest_first() -> None:
+    living, dead = f"gantry:{owner.token()}", "gantry:1.1.boot"
+    table = f"""\
+1 0 8:1 / / rw - ext4 /dev/vda rw
+2 1 0:40 / /a\\040b rw - overlay {dead} rw
+3 1 0:41 / /c rw - overlay {living} rw
+4 1 0:42 / /d rw - overlay overlay rw
+5 1 8:1 /x /e/lower-1/{dead} rw,idmapped - ext4 /dev/vda rw
+"""
+    assert dead_targets(table) == [Path(f"/e/lower-1/{dead}"), Path("/a b")]
+
+
+def test_a_cgroups_place_is_below_its_parent() -> None:
+    assert CgroupName("box", "pipe").path == "/gantry/pipe/box"
+    assert CgroupName("box").path == "/gantry/box"
+
+
+def fill(directory: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(text)
+
+
+def test_v2_counters_are_read(tmp_path: Path) -> None:
+    fill(
+        tmp_path / "gantry/x",
+        {
+            "cpu.stat": "usage_usec 30\nuser_usec 2000000\nsystem_usec 500000\n",
+            "memory.peak": "1000\n",
+            "pids.peak": "7\n",
+            "pids.current": "3\n",
+            "memory.events": "low 0\nmax 3\noom 1\noom_kill 2\noom_group_kill 1\n",
+            "pids.events": "max 4\n",
+            "box/pids.events": "max 9\n",
+            "box/cgroup.procs": "12\n13\n",
+            "cgroup.procs": "",
+            "cgroup.kill": "",
+        },
+    )
+    group = v2.Cgroup(tmp_path, "/gantry/x")
+    assert group.usage() == Usage(user=2.0, system=0.5, peak_memory=1000, pids_peak=7)
+    assert (group.oom_kills(), group.pids_refused(), group.pids_current()) == (2, 9, 3)
+    assert (group.box, group.processes()) == ("/gantry/x/box", [12, 13])
+    group.kill()
+    assert (tmp_path / "gantry/x/cgroup.kill").read_text() == "1"
+
+
+def test_v1_counters_are_read(tmp_path: Path) -> None:
+    fill(
+        tmp_path,
+        {
+            "cpuacct/gantry/x/cpuacct.usage_user": "2000000000\n",
+            "cpuacct/gantry/x/cpuacct.usage_sys": "500000000\n",
+            "memory/gantry/x/memory.max_usage_in_bytes": "1000\n",
+            "memory/gantry/x/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+            "pids/gantry/x/pids.events": "max 9\n",
+            "pids/gantry/x/pids.peak": "7\n",
+            "pids/gantry/x/pids.current": "3\n",
+            "freezer/gantry/x/cgroup.procs": "12\n13\n",
+        },
+    )
+    group = v1.Cgroup(tmp_path, "/gantry/x")
+    assert group.usage() == Usage(user=2.0, system=0.5, peak_memory=1000, pids_peak=7)
+    assert (group.oom_kills(), group.pids_refused(), group.pids_current()) == (2, 9, 3)
+    assert (group.box, group.processes()) == ("/gantry/x", [12, 13])
+
+
+@pytest.mark.parametrize("version", [v1, v2])
+def test_a_cgroup_that_is_gone_counts_nothing(version, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    group = version.Cgroup(tmp_path, "/gantry/x")
+    assert group.usage() == Usage()
+    assert (group.oom_kills(), group.pids_refused(), group.processes()) == (0, 0, [])
+    assert group.remove() is True
+    group.kill()
+
+
+def test_v2_hands_the_controllers_down(tmp_path: Path) -> None:
+    for directory in ("", "gantry", "gantry/p"):
+        fill(tmp_path / directory, {"cgroup.subtree_control": "memory\n"})
+    (tmp_path / "gantry/p/x").mkdir()
+    v2.Cgroup(tmp_path, "/gantry/p/x").create()
+    for directory in ("", "gantry", "gantry/p", "gantry/p/x"):
+        assert (tmp_path / directory / "cgroup.subtree_control").read_text() == "+pids"
+
+
+def test_the_fake_keeps_the_promises_of_the_real_one(tmp_path: Path) -> None:
+    fake = FakeSandboxes(lambda spec: Answer(output=[(Stream.STDOUT, b"hi")], exit_code=4))
+    state = StateDirectory(tmp_path / "state")
+    spec = SandboxSpec(id="x", rootfs=tmp_path, args=("true",), ids=IdRange(200_000))
+    got: list[bytes] = []
+    receipt = fake.run(spec, state=state, on_output=lambda stream, data: got.append(data))
+    assert (receipt.exit_code, receipt.output_bytes, got, fake.specs) == (4, 2, [b"hi"], [spec])
+    cancel = threading.Event()
+    cancel.set()
+    assert fake.run(spec, state=state, cancel=cancel).outcome is Outcome.CANCELLED
+    with pytest.raises(SpecError):
+        fake.run(SandboxSpec(id="x", rootfs=tmp_path, args=(), ids=spec.ids), state=state)
