@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ FETCH_TIMEOUT = 600.0  # seconds
 MAX_PACK = 2 * 1024**3  # bytes of one push
 PROTOCOLS = "https:http:ssh"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+CREDENTIALS = re.compile(r"(\w://)[^/@\s]*@")
 REGULAR = {"100644", "100755"}
 # Trying again is of no use when the other side's answer was clear.
 FINAL = (
@@ -131,9 +133,11 @@ def commit_info(git_dir: Path, sha: str) -> CommitInfo:
         )
     except GitFailed as error:
         raise UnknownCommit(f"The repository has no commit {sha[:12]}.") from error
-    found, author, seconds, subject = output.decode(errors="replace").rstrip("\n").split("\0", 3)
+    # A tree or a blob prints nothing, a tag prints the commit that it leads to.
+    found, *fields = output.decode(errors="replace").rstrip("\n").split("\0", 3)
     if found != sha:
-        raise UnknownCommit(f"{sha[:12]} is not a commit; it leads to {found[:12]}.")
+        raise UnknownCommit(f"{sha[:12]} is in the repository, but it is not a commit.")
+    author, seconds, subject = fields
     return CommitInfo(sha, subject, author, datetime.fromtimestamp(int(seconds), UTC))
 
 
@@ -162,8 +166,8 @@ def read_file(git_dir: Path, sha: str, path: str, max_bytes: int) -> bytes:
 
 
 def heads(git_dir: Path, *refs: str) -> dict[str, str]:
-    """Ref -> sha of all branches, or of those among ``refs`` that exist."""
-    asked = [check_ref(ref) for ref in refs] or ["refs/heads"]
+    """Ref -> sha of all branches and tags, or of those among ``refs`` that exist."""
+    asked = [check_ref(ref) for ref in refs] or ["refs/heads", "refs/tags"]
     output = run("for-each-ref", "--format=%(objectname) %(refname)", "--", *asked, git_dir=git_dir)
     pairs = (line.split(" ", 1) for line in output.decode(errors="replace").splitlines())
     found = {ref: sha for sha, ref in pairs}
@@ -184,10 +188,9 @@ def _network_environment() -> dict[str, str]:
 def _fetch_failed(project: Project, ref: str, said: str) -> FetchFailed:
     lowered = said.lower()
     temporary = not any(word in lowered for word in FINAL)
-    last = said.strip().splitlines()[-1]
-    return FetchFailed(
-        f"{ref} could not be fetched from {project.clone_url}: {last}", temporary=temporary
-    )
+    last = CREDENTIALS.sub(r"\1", said.strip().splitlines()[-1])
+    address = CREDENTIALS.sub(r"\1", project.clone_url)
+    return FetchFailed(f"{ref} could not be fetched from {address}: {last}", temporary=temporary)
 
 
 @contextmanager

@@ -11,14 +11,17 @@ repository itself. First line ``user NAME``, then Git's own ``OLD NEW REF`` line
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ciserver.repositories.errors import BadName
 from ciserver.repositories.git import heads
-from ciserver.repositories.names import check_ref, check_sha
+from ciserver.repositories.names import check_sha
 
+log = logging.getLogger(__name__)
 INTENT = ".intent"
 FOLDER = "spool"
 PUSH_ID = re.compile(r"[0-9a-f]{16,64}")
@@ -72,7 +75,7 @@ def _judge(path: Path, git_dir: Path) -> Push | None:
     push = _read(path)
     if push is None or age < GRACE or path.with_name(push.id).exists():
         return None
-    now = heads(git_dir, *(update.ref for update in push.updates))
+    now = heads(git_dir)
     done = tuple(u for u in push.updates if now.get(u.ref, "0" * len(u.new)) == u.new)
     if done:
         return Push(push.id, push.user, done, path)
@@ -83,13 +86,20 @@ def _judge(path: Path, git_dir: Path) -> Push | None:
 
 def _read(path: Path) -> Push | None:
     try:
-        first, *lines = path.read_text(errors="replace").splitlines()
-    except (FileNotFoundError, ValueError):
+        text = path.read_text(errors="replace")
+    except FileNotFoundError:
         return None
-    user = first.removeprefix("user ")
-    return Push(path.stem, user, tuple(map(_update, lines)), path)
+    try:
+        first, *lines = text.splitlines()
+        return Push(path.stem, first.removeprefix("user "), tuple(map(_update, lines)), path)
+    except (ValueError, BadName):
+        # Kept for a person to look at, out of the way of every later round.
+        log.exception("%s is no push; it is set aside", path)
+        path.rename(path.with_name(f".broken-{path.name}"))
+        return None
 
 
 def _update(line: str) -> Update:
+    """The ref is as it was pushed: whether it can be built is for the recorder to say."""
     old, new, ref = line.split(" ", 2)
-    return Update(check_sha(old), check_sha(new), check_ref(ref))
+    return Update(check_sha(old), check_sha(new), ref)

@@ -94,7 +94,13 @@ def _ingest_update(project: Project, push: HostedPush, update: Update) -> Delive
         delivery_id=f"{push.id}:{hashlib.sha256(update.ref.encode()).hexdigest()[:16]}",
         event="push",
     )
-    event = Push(ref=update.ref, sha=update.new, sender=push.user)
+    try:
+        check_ref(update.ref)
+    except BadName as error:
+        # Git took it, so its pusher cannot be refused any more; only told.
+        event: Event = Nothing(str(error))
+    else:
+        event = Push(ref=update.ref, sha=update.new, sender=push.user)
     delivery, new = _record(delivery, event, promise=False)
     if new and delivery.verdict == Verdict.ACCEPTED:
         runner.start_hosted(delivery)

@@ -1,0 +1,42 @@
+"""One server for all tests here, and tokens for the cast."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+from tests.ciserver.repositories.serving import Server, serve
+
+
+@pytest.fixture(scope="session")
+def running(django_db_setup: None, django_db_blocker: Any) -> Iterator[Server]:
+    with django_db_blocker.unblock(), serve() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def no_repositories() -> Iterator[None]:
+    """A rolled back test gives its project's id, and so its repository, to the next one."""
+    yield
+    for folder in (settings.GANTRY.repositories, settings.GANTRY.mirrors):
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.fixture
+def server(running: Server, transactional_db: None) -> Server:
+    return running
+
+
+@pytest.fixture
+def token_of() -> Callable[..., str]:
+    from ciserver.accounts.models import Scope, Token
+
+    def make(user: Any, scope: str = "write") -> str:
+        return Token.make(user=user, name="test", scope=Scope(scope))[1]
+
+    return make
