@@ -1,44 +1,51 @@
-"""``python -m ciserver.ops up|demo|test``, as ./gantry calls it."""
+"""``python -m ciserver.ops up|demo|admin|test``, as ./gantry calls it."""
 
 from __future__ import annotations
 
 import sys
 
+from ciserver.cli.errors import CliError
 from ciserver.config import Config, ConfigError
 from ciserver.ops.errors import OpsError
 
+USAGE = "./gantry up | demo [--exit] | admin [--new-password] | test [PYTEST-ARGUMENTS]"
+
 
 def main(arguments: list[str]) -> int:
-    command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     try:
-        if command == "up" and not rest:
+        return run(*arguments)
+    except KeyboardInterrupt:
+        return 130
+    except (OpsError, CliError, ConfigError) as error:
+        return _report(error)
+
+
+def run(command: str = "", *rest: str) -> int:
+    """Each command imports what it needs and no more: ``up`` must start quickly."""
+    match command, rest:
+        case "up", ():
             from ciserver.ops.up import up
 
             up(Config.from_env())
             return 0
-        if command == "demo" and rest in ([], ["--exit"]):
+        case "demo", () | ("--exit",):
             from ciserver.ops.demo import demo
 
             return demo(Config.from_env(), leave=bool(rest))
-        if command == "admin" and rest in ([], ["--new-password"]):
+        case "admin", () | ("--new-password",):
             from ciserver.ops.admin import admin
 
             admin(Config.from_env(), new_password=bool(rest))
             return 0
-        if command == "test":
+        case "test", _:
             from ciserver.ops.testing import run_tests
 
             return run_tests(rest)
-    except (OpsError, ConfigError) as error:
-        return _report(error)
-    print(
-        "Usage: ./gantry up | demo [--exit] | admin [--new-password] | test [PYTEST-ARGUMENTS]",
-        file=sys.stderr,
-    )
+    print(f"Usage: {USAGE}", file=sys.stderr)
     return 2
 
 
-def _report(error: OpsError | ConfigError) -> int:
+def _report(error: Exception) -> int:
     for line in getattr(error, "details", "").splitlines():
         print(f"    | {line}", file=sys.stderr)
     print(f"gantry: {error}", file=sys.stderr)

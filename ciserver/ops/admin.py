@@ -13,6 +13,6 @@ def admin(config: Config, *, new_password: bool) -> None:
     if running_pid(config) is None:
         prepare(config.home)
         set_up_django(config)
-    made = obtain(config, token_name="gantry admin", new_password=new_password)  # noqa: S106
+    made = obtain(config, called="gantry admin", new_password=new_password)
     print(f"Address   {config.url}\nUser      {made.username}\nPassword  {made.password}")
     print("The client is logged in. Next: ./gantry new PROJECT")

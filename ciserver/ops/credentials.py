@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ciserver.cli import settings
+from ciserver.cli.settings import Settings
 from ciserver.config import Config
 from ciserver.ops.supervisor import output_of
 
@@ -23,10 +25,10 @@ class Credentials:
     token: str
 
 
-def obtain(config: Config, *, token_name: str, new_password: bool = False) -> Credentials:
-    """The administrator, made if there is none, with a new token in place of the last of its
-    name. The client of whoever runs this is logged in by it."""
-    command = ["python", "manage.py", "bootstrap", "--token-name", token_name]
+def obtain(config: Config, *, called: str, new_password: bool = False) -> Credentials:
+    """The administrator, made if there is none, with a new token in place of the last called
+    so. The client of whoever runs this is logged in by it."""
+    command = ["python", "manage.py", "bootstrap", "--token-name", called]
     command += ["--new-password"] if new_password else []
     printed = output_of(command, config, what="Making the administrator")
     made = json.loads(printed.splitlines()[-1])
@@ -34,7 +36,7 @@ def obtain(config: Config, *, token_name: str, new_password: bool = False) -> Cr
     password = made["password"] or _kept_password(file)
     credentials = Credentials(username=made["username"], password=password, token=made["token"])
     _write(file, {"username": credentials.username, "password": credentials.password})
-    _write(_client_settings(), {"url": config.url, "token": credentials.token})
+    settings.save(Settings(url=config.url, token=credentials.token))
     return credentials
 
 
@@ -42,12 +44,6 @@ def _kept_password(file: Path) -> str:
     if file.exists():
         return str(json.loads(file.read_text())["password"])
     return "(the one you chose; another: ./gantry admin --new-password)"
-
-
-def _client_settings() -> Path:
-    """Where the client looks; see ``ciserver.cli.settings``."""
-    configured = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(configured) / "gantry" / "client.json"
 
 
 def _write(file: Path, value: dict[str, str]) -> None:

@@ -69,9 +69,21 @@ def start(
     )
 
 
+def die_with_parent(number: signal.Signals) -> Callable[[], None]:
+    """For ``preexec_fn``: the child gets the signal when the process that calls this now ends."""
+    parent = os.getpid()
+
+    def prepare() -> None:
+        _checked(_libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0))
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare
+
+
 def _preparation(code: Path, as_service_user: bool) -> Callable[[], None]:
     """What runs between fork and exec; everything looked up beforehand."""
-    parent = os.getpid()
+    die = die_with_parent(signal.SIGKILL)
     account = pwd.getpwnam(SERVICE_USER) if as_service_user else None
 
     def prepare() -> None:
@@ -82,10 +94,7 @@ def _preparation(code: Path, as_service_user: bool) -> Callable[[], None]:
             os.setuid(account.pw_uid)
             _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         os.chdir(code)
-        # After setuid, which clears it.
-        _checked(_libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0))
-        if os.getppid() != parent:
-            os._exit(1)
+        die()  # after setuid, which clears it
 
     return prepare
 

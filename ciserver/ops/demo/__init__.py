@@ -11,9 +11,10 @@ import time
 from rich.console import Console
 from rich.panel import Panel
 
+from ciserver.cli.client import Client
+from ciserver.cli.settings import Settings
 from ciserver.config import Config
 from ciserver.ops.credentials import Credentials, obtain
-from ciserver.ops.demo.api import Api
 from ciserver.ops.demo.compare import difference
 from ciserver.ops.demo.journey import Journey, travel
 from ciserver.ops.demo.repository import Repository
@@ -25,13 +26,14 @@ PROJECT = "hello"
 
 def demo(config: Config, *, leave: bool) -> int:
     """Plays the demo; 0 when production shows what was pushed. Raises OpsError otherwise."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what we started must end with us
     console = Console(highlight=False)
     began = time.monotonic()
     with running_service(config, console):
         with console.status(f"Making the base image {BASE_IMAGE} from this machine's mirror"):
             ensure_base(config)
-        credentials = obtain(config, token_name="gantry demo")
-        with Api(config.url, credentials.token) as api:
+        credentials = obtain(config, called="gantry demo")
+        with Client(Settings(url=config.url, token=credentials.token)) as api:
             set_the_scene(api, PROJECT)
             repository = Repository(config, PROJECT, credentials)
             first = travel(api, repository, config, console)
@@ -64,7 +66,6 @@ def _say_goodbye(
 
 def _wait_for_interrupt(console: Console) -> None:
     console.print("Gantry stays up until you press Ctrl-C.")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         signal.pause()
     except KeyboardInterrupt:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from ciserver.ops.demo.api import Row
+from ciserver.cli.client import Row
 from ciserver.ops.demo.journey import Journey
 
 
@@ -17,10 +18,10 @@ def difference(first: Journey, second: Journey) -> RenderableType:
 
 
 def _steps(first: Journey, second: Journey) -> Table:
-    table = Table(title="What the second push built again", title_justify="left", expand=False)
-    table.add_column("step", no_wrap=True, overflow="ellipsis", max_width=60)
-    table.add_column(f"first, {first.commit[:8]}", justify="right")
-    table.add_column(f"second, {second.commit[:8]}", justify="right")
+    table = Table(title="What the second push built again", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("step", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column(f"first, {first.commit[:8]}", justify="right", no_wrap=True, min_width=15)
+    table.add_column(f"second, {second.commit[:8]}", justify="right", no_wrap=True, min_width=16)
     before = {_key(step): step for step in _build_steps(first)}
     for step in _build_steps(second):
         style = "dim" if step["cached"] else "bold"
@@ -29,7 +30,7 @@ def _steps(first: Journey, second: Journey) -> Table:
 
 
 def _sums(first: Journey, second: Journey) -> Table:
-    table = Table(title="In sum", title_justify="left", expand=False)
+    table = Table(title="In sum", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("")
     table.add_column("first", justify="right")
     table.add_column("second", justify="right")

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from ciserver.ops.demo.api import Api, Row
+from ciserver.cli.client import Client, Row
 from ciserver.ops.errors import OpsError
 
 POLL = 0.1  # seconds
@@ -16,7 +16,7 @@ FINISHED = {"passed", "failed", "cancelled"}
 MARKS = {"passed": ("✓", "green"), "failed": ("✗", "red"), "cancelled": ("-", "yellow")}
 
 
-def follow(api: Api, console: Console, pipeline: Row) -> Row:
+def follow(api: Client, console: Console, pipeline: Row) -> Row:
     """Shows the pipeline until it ends and returns its row. Raises OpsError if it is not green."""
     with _progress(console) as progress:
         view = _View(api, progress)
@@ -38,7 +38,7 @@ def follow(api: Api, console: Console, pipeline: Row) -> Row:
 class _View:
     """What of a pipeline has been shown so far."""
 
-    def __init__(self, api: Api, progress: Progress) -> None:
+    def __init__(self, api: Client, progress: Progress) -> None:
         self._api, self._progress = api, progress
         self._ends: dict[int, str] = {}  # job id -> how far its log has been shown
         self._bars: dict[int, TaskID] = {}
@@ -53,7 +53,8 @@ class _View:
     def _show_log(self, job: Row) -> None:
         text, self._ends[job["id"]] = self._api.log(job["id"], self._ends.get(job["id"], "0-0"))
         for line in text.splitlines():
-            self._progress.console.print(Text.assemble((f"{job['name']:<8}", "cyan"), line))
+            shown = Text.assemble((f"{job['name']:<8}", "cyan"), line)
+            self._progress.console.print(shown, no_wrap=True, overflow="ellipsis")
 
     def _show_bar(self, job: Row) -> None:
         steps = job["steps"]

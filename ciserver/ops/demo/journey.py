@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.markup import escape
 
+from ciserver.cli.client import Client, Row
 from ciserver.config import Config
-from ciserver.ops.demo.api import Api, Row, wait_for
 from ciserver.ops.demo.follow import follow
 from ciserver.ops.demo.repository import Repository
+from ciserver.ops.demo.waiting import wait_for
 from ciserver.ops.errors import OpsError
 
 
@@ -30,7 +31,7 @@ class Journey:
     seconds_to_production: float
 
 
-def travel(api: Api, repository: Repository, config: Config, console: Console) -> Journey:
+def travel(api: Client, repository: Repository, config: Config, console: Console) -> Journey:
     """Commits, pushes, and follows the commit to production. Raises OpsError if it stops."""
     commit = repository.commit()
     console.rule(f"[bold]{escape(repository.title)}[/]  [dim]{commit[:8]}[/]", align="left")
@@ -58,7 +59,7 @@ def travel(api: Api, repository: Repository, config: Config, console: Console) -
     )
 
 
-def _pipeline_of(api: Api, commit: str) -> Row:
+def _pipeline_of(api: Client, commit: str) -> Row:
     def look() -> Row | None:
         rows = api.rows("/pipelines/", project="hello", commit=commit)
         return rows[0] if rows else None
@@ -66,7 +67,7 @@ def _pipeline_of(api: Api, commit: str) -> Row:
     return wait_for(look, seconds=30, what=f"A pipeline for {commit[:8]}", pause=0.03)
 
 
-def _release_of(api: Api, commit: str) -> Row:
+def _release_of(api: Client, commit: str) -> Row:
     def look() -> Row | None:
         rows = api.rows("/releases/", project="hello")
         return next((row for row in rows if row["commit"] == commit), None)
@@ -75,7 +76,7 @@ def _release_of(api: Api, commit: str) -> Row:
 
 
 def _arrival(
-    api: Api, release: Row, environment: str, console: Console, *, deployment: Row | None = None
+    api: Client, release: Row, environment: str, console: Console, *, deployment: Row | None = None
 ) -> Row:
     """Waits for the deployment's end and says how it went."""
     began = time.monotonic()
@@ -102,7 +103,7 @@ def _arrival(
     return row
 
 
-def _production_url(api: Api) -> str:
+def _production_url(api: Client) -> str:
     rows = api.rows("/environments/", project="hello")
     return next(str(row["address"]) for row in rows if row["name"] == "prod")
 

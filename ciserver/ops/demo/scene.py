@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 
+from ciserver.cli.client import Client
 from ciserver.config import Config
-from ciserver.ops.demo.api import Api
 from ciserver.ops.errors import OpsError
 from ciserver.ops.launch import CHECKOUT, service_environment
 
@@ -29,9 +29,9 @@ def ensure_base(config: Config) -> None:
         )
 
 
-def set_the_scene(api: Api, project: str) -> None:
+def set_the_scene(api: Client, project: str) -> None:
     """Project and environments, each only when it is not there yet."""
-    if not api.exists(f"/projects/{project}/"):
+    if project not in {row["slug"] for row in api.every("/projects/")}:
         api.post("/projects/", slug=project, description="The demo's example")
     present = {row["name"] for row in api.rows("/environments/", project=project)}
     for name, auto in CHAIN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import sys
 import time
@@ -13,12 +14,10 @@ from rich.console import Console
 from ciserver.config import Config
 from ciserver.ops.children import log_of
 from ciserver.ops.errors import OpsError
-from ciserver.ops.launch import CHECKOUT
+from ciserver.ops.launch import CHECKOUT, die_with_parent
 from ciserver.ops.layout import prepare
 from ciserver.ops.supervisor import end_of_log, open_log
 from ciserver.ops.up import is_up, running_pid
-
-START_WITHIN = 180.0  # seconds; a small machine applies all migrations in these
 
 
 @contextlib.contextmanager
@@ -37,6 +36,7 @@ def running_service(config: Config, console: Console) -> Iterator[None]:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is ours alone
+            preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 (we have one thread)
         )
     try:
         with console.status("Starting the service"):
@@ -48,9 +48,8 @@ def running_service(config: Config, console: Console) -> Iterator[None]:
 
 
 def _wait(process: subprocess.Popen[bytes], config: Config) -> None:
-    deadline = time.monotonic() + START_WITHIN
     while not is_up(config):
-        if process.poll() is not None or time.monotonic() > deadline:
+        if process.poll() is not None:
             log = log_of(config, "supervisor")
             raise OpsError(
                 "The service did not start.",
