@@ -1,10 +1,15 @@
-"""Removing directory trees that strangers shaped: any depth, two open fds, nothing followed."""
+"""Removing directory trees that strangers shaped: any depth, two open fds, nothing followed.
+
+Not even a mount is entered: a forgotten one could be a layer.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import uuid
+
+from runtime import syscalls
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -15,7 +20,7 @@ def remove_tree(parent: int, name: bytes) -> None:
     Directories inside are moved up to the top one before they are emptied, so that
     neither the stack nor the table of open files grows with the depth.
     """
-    top = os.open(name, _DIRECTORY, dir_fd=parent)
+    top = _open_here(parent, name)
     try:
         while children := os.listdir(top):  # noqa: PTH208 - by fd
             for child in children:
@@ -39,7 +44,7 @@ def remove_path(path: str | os.PathLike[str]) -> None:
 def _remove_child(top: int, child: str) -> None:
     if _unlinked(top, child):
         return
-    fd = os.open(child, _DIRECTORY, dir_fd=top)
+    fd = _open_here(top, child)
     try:
         for name in os.listdir(fd):  # noqa: PTH208 - by fd
             if not _unlinked(fd, name):
@@ -47,6 +52,11 @@ def _remove_child(top: int, child: str) -> None:
     finally:
         os.close(fd)
     os.rmdir(child, dir_fd=top)
+
+
+def _open_here(parent: int, name: bytes | str) -> int:
+    resolve = syscalls.RESOLVE_NO_XDEV | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_BENEATH
+    return syscalls.openat2(parent, name, _DIRECTORY, resolve=resolve)
 
 
 def _unlinked(parent: int, name: str) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -295,8 +296,8 @@ class Store:
         removed = []
         for scratch in self._disk.abandoned("scratch"):
             target = self.root / "mounts" / scratch.name
-            with contextlib.suppress(OSError):
-                syscalls.umount2(target)
+            for mount in _mounts_below(scratch, target):
+                syscalls.umount2(mount)
             with contextlib.suppress(FileNotFoundError):
                 target.rmdir()
             remove_path(scratch)
@@ -305,3 +306,14 @@ class Store:
             remove_path(folder)
             removed.append(f"unfinished work {folder.name}")
         return removed
+
+
+def _mounts_below(*folders: Path) -> list[Path]:
+    """Mounts at or below the folders, newest first (proc_pid_mountinfo(5), field 5)."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = [Path(_unescape(line.split(" ")[4])) for line in reversed(lines)]
+    return [p for p in points if any(p.is_relative_to(folder) for folder in folders)]
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

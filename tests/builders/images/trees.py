@@ -56,17 +56,23 @@ def describe(tree: Path, *, base: int = 0) -> Mapping[str, tuple[object, ...]]:
                 content = str(path.readlink())
             elif stat.S_ISCHR(status.st_mode):
                 content = status.st_rdev
-            plain = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
-            xattrs = {n: os.getxattr(path, n) for n in os.listxattr(path)} if plain else {}
+            removed = stat.S_ISCHR(status.st_mode)
             first = inodes.setdefault(status.st_ino, str(path)) if not path.is_dir() else str(path)
             found[str(path.relative_to(tree))] = (
                 stat.S_IFMT(status.st_mode),
                 stat.S_IMODE(status.st_mode),
-                status.st_uid - base,
-                status.st_gid - base,
-                0 if stat.S_ISCHR(status.st_mode) else status.st_mtime_ns,
+                0 if removed else status.st_uid - base,
+                0 if removed else status.st_gid - base,
+                0 if removed else status.st_mtime_ns,
                 content,
-                str(Path(first).relative_to(tree)),
-                tuple(sorted(xattrs.items())),
+                "" if removed else str(Path(first).relative_to(tree)),
+                () if removed else _xattrs(path),
             )
     return found
+
+
+def _xattrs(path: Path) -> tuple[tuple[str, bytes], ...]:
+    """Without what overlayfs notes for itself."""
+    names = [] if path.is_symlink() else sorted(os.listxattr(path))
+    kept = [n for n in names if not n.startswith("trusted.overlay.") or n.endswith(".opaque")]
+    return tuple((name, os.getxattr(path, name)) for name in kept)
