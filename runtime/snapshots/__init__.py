@@ -60,6 +60,7 @@ def mount_rootfs(
     for too many layers, HostError when the kernel cannot. Every mount is gone at the end.
     """
     points = () if bare else (*SKELETON, *mountpoints)
+    lowers = without_repeats(lowers)
     skeleton = LowerDir(_make_skeleton(scratch / "skeleton", ids, points), ids.base)
     upper = _make_upper(scratch / "upper", lowers[-1] if lowers else skeleton, ids)
     show = open_view(lowers, ids)
@@ -70,6 +71,14 @@ def mount_rootfs(
         yield RootFs(target, upper, ids)
     finally:
         overlay.unmount(target)
+
+
+def without_repeats(lowers: Sequence[LowerDir]) -> list[LowerDir]:
+    """An image may hold the same layer twice (say, an empty one), an overlay may not.
+
+    Whatever the lower one shows, the upper one shows again, so that only the last counts.
+    """
+    return list(dict.fromkeys(reversed(lowers)))[::-1]
 
 
 def open_view(lowers: Sequence[LowerDir], ids: IdRange) -> overlay.View:

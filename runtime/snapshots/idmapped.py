@@ -10,7 +10,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,26 +52,46 @@ def _make_user_namespace(inside: int, outside: int, size: int) -> int:
 
 
 _namespaces = UserNamespaces()
+_supported: dict[int, bool] = {}  # by device number
 
 
 @contextmanager
 def view(lowers: Sequence[LowerDir], ids: IdRange, scratch: Path) -> Iterator[Sequence[Path]]:
-    """See runtime.snapshots.overlay.View. A layer of the range's own needs no mount at all."""
-    with ExitStack() as stack:
+    """See runtime.snapshots.overlay.View. A layer of the range's own needs no mount at all.
+
+    All are attached below one mount, because each detaching waits for every processor
+    (synchronize_rcu), however many mounts it takes along.
+    """
+    if all(lower.base == ids.base for lower in lowers):
+        yield [lower.path for lower in lowers]
+        return
+    with _stage(scratch) as stage:
         shown = []
         for number, lower in enumerate(lowers):
+            at = stage / str(number)
             if lower.base == ids.base:
                 shown.append(lower.path)
                 continue
-            # The name says whose it is, should we be killed while it is mounted.
-            at = scratch / f"lower-{number}" / f"{MARK}{owner.token()}"
-            at.mkdir(mode=0o700, parents=True)
-            stack.callback(at.parent.rmdir)
-            stack.callback(at.rmdir)
+            at.mkdir(mode=0o700)
             _attach(lower, ids, at)
-            stack.callback(syscalls.umount2, at)
             shown.append(at)
         yield shown
+
+
+@contextmanager
+def _stage(scratch: Path) -> Iterator[Path]:
+    """A directory that is a mount of its own; with it go all that were attached below it."""
+    # The name says whose it is, should we be killed while it is mounted.
+    stage = scratch / "view" / f"{MARK}{owner.token()}"
+    stage.mkdir(mode=0o700, parents=True)
+    syscalls.mount(str(stage), stage, "", syscalls.MS_BIND)
+    try:
+        syscalls.mount("", stage, "", syscalls.MS_PRIVATE)
+        yield stage
+    finally:
+        syscalls.umount2(stage)
+        for directory in (*stage.iterdir(), stage, stage.parent):
+            directory.rmdir()
 
 
 def _attach(lower: LowerDir, ids: IdRange, at: Path) -> None:
@@ -104,7 +124,17 @@ def _idmapped_tree(path: Path, base: int, ids: IdRange) -> int:
 
 
 def supported(path: Path) -> bool:
-    """Whether the kernel, and the file system that ``path`` is on, can be idmapped."""
+    """Whether the kernel, and the file system that ``path`` is on, can be idmapped.
+
+    Tried once per file system: making and dropping a mount costs milliseconds.
+    """
+    device = path.stat().st_dev
+    if device not in _supported:
+        _supported[device] = _try(path)
+    return _supported[device]
+
+
+def _try(path: Path) -> bool:
     if host.kernel_version() < host.KERNEL_IDMAPPED_OVERLAY:
         return False
     with suppress(OSError):

@@ -254,9 +254,9 @@ def test_only_dead_makers_mounts_are_found_newest_first() -> None:
 2 1 0:40 / /a\\040b rw - overlay {dead} rw
 3 1 0:41 / /c rw - overlay {living} rw
 4 1 0:42 / /d rw - overlay overlay rw
-5 1 8:1 /x /e/lower-1/{dead} rw,idmapped - ext4 /dev/vda rw
+5 1 8:1 /x /e/view/{dead} rw,idmapped - ext4 /dev/vda rw
 """
-    assert dead_targets(table) == [Path(f"/e/lower-1/{dead}"), Path("/a b")]
+    assert dead_targets(table) == [Path(f"/e/view/{dead}"), Path("/a b")]
 
 
 def test_a_cgroups_place_is_below_its_parent() -> None:

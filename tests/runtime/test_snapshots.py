@@ -141,10 +141,16 @@ def test_a_hundred_idmapped_layers_can_be_mounted(area: Path) -> None:
 
 
 def test_more_than_can_be_mounted_is_a_sentence(area: Path) -> None:
-    one = layer(area, "one", {"f": ""}, IDS.base)
-    with pytest.raises(SpecError, match="has 300 layers; at most 199"):
-        with show([one] * 300, area):
-            pass
+    lowers = [layer(area, f"l{n}", {}, IDS.base) for n in range(300)]
+    with pytest.raises(SpecError, match="has 300 layers; at most 199"), show(lowers, area):
+        pass
+
+
+def test_a_layer_that_occurs_twice_counts_where_it_is_last(area: Path, way: str) -> None:
+    twice = layer(area, "twice", {"f": "twice", "g": "twice"})
+    between = layer(area, "between", {"f": "between", "h": "between"})
+    with show([twice, between, twice], area) as root:
+        assert [(root.path / name).read_text() for name in "fgh"] == ["twice", "twice", "between"]
 
 
 def test_nothing_stays_mounted(area: Path) -> None:
