@@ -92,7 +92,7 @@ def _body(request: HttpRequest) -> bytes | None:
 def _secret(project: Project | None) -> Secret | None:
     try:
         return project.hook_secret if project else None
-    except SealBroken:
+    except (SealBroken, ValueError):
         log.exception("a webhook secret does not open")
         return None
 

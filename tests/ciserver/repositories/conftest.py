@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.conf import settings
 
-from tests.ciserver.repositories.serving import Server, serve
+from tests.ciserver.repositories.serving import Server, no_repositories, serve
+
+__all__ = ["no_repositories"]
 
 
 @pytest.fixture(scope="session")
 def running(django_db_setup: None, django_db_blocker: Any) -> Iterator[Server]:
     with django_db_blocker.unblock(), serve() as server:
         yield server
-
-
-@pytest.fixture(autouse=True)
-def no_repositories() -> Iterator[None]:
-    """A rolled back test gives its project's id, and so its repository, to the next one."""
-    yield
-    for folder in (settings.GANTRY.repositories, settings.GANTRY.mirrors):
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import pytest
+from django.conf import settings
 from django.db import connection
 
 
@@ -48,6 +51,15 @@ def serve(**settings: str) -> Iterator[Server]:
         process.wait()
 
 
+@pytest.fixture(autouse=True)
+def no_repositories() -> Iterator[None]:
+    """A rolled back test gives its project's id, and so its repository, to the next one."""
+    yield
+    for folder in (settings.GANTRY.repositories, settings.GANTRY.mirrors):
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def git(*arguments: str, cwd: Path | None = None, ok: bool = True) -> str:
     """What git said, on both streams. It never asks and knows nothing of this machine's user."""
     env = {
@@ -61,7 +73,7 @@ def git(*arguments: str, cwd: Path | None = None, ok: bool = True) -> str:
         "GIT_COMMITTER_EMAIL": "alice@example.org",
     }
     done = subprocess.run(
-        ["git", "-c", "init.defaultBranch=main", *arguments],
+        ["git", "-c", "init.defaultBranch=main", "-c", "core.compression=0", *arguments],
         cwd=cwd,
         env=env,
         capture_output=True,

@@ -42,16 +42,18 @@ def test_without_a_token_a_project_looks_like_none(server: Server, project: Any)
     assert (there.status_code, there.text) == (missing.status_code, missing.text)
 
 
-@pytest.mark.parametrize(
-    "authorization",
-    ["", "Basic", "Basic !!", "Basic Og==", "Basic /w==", "Bearer gantry_x", "Basic " + "A" * 9000],
-)
-def test_credentials_of_any_other_shape_are_refused(
-    server: Server, project: Any, authorization: str
-) -> None:
-    headers = {"Authorization": authorization} if authorization else {}
+def test_credentials_of_any_other_shape_are_refused(server: Server, project: Any) -> None:
+    for text in (
+        "Basic",
+        "Basic !!",
+        "Basic Og==",
+        "Basic /w==",
+        "Bearer x",
+        "Basic " + "A" * 9000,
+    ):
+        answer = httpx.get(f"{server.git_url()}/{FETCH}", headers={"Authorization": text})
 
-    assert httpx.get(f"{server.git_url()}/{FETCH}", headers=headers).status_code == 401
+        assert answer.status_code == 401
 
 
 def test_a_password_is_no_token(server: Server, project: Any) -> None:
@@ -146,16 +148,15 @@ LINES = [
 ]
 
 
-@pytest.mark.parametrize("target", LINES)
-def test_a_crooked_request_line_is_refused(
-    server: Server, project: Any, bob: Any, token_of: Callable[..., str], target: str
+def test_crooked_request_lines_are_refused(
+    server: Server, project: Any, bob: Any, token_of: Callable[..., str]
 ) -> None:
-    other = Project.objects.create(slug="other")
-    create_hosted(other)
+    create_hosted(Project.objects.create(slug="other"))
+    token = token_of(bob)
 
-    status = _status(server, target, token_of(bob))
+    answers = {target: _status(server, target, token) for target in LINES}
 
-    assert status in {400, 401, 403, 404, 405}
+    assert {t: s for t, s in answers.items() if s not in {400, 401, 403, 404, 405}} == {}
 
 
 def test_the_protocol_header_cannot_carry_anything_else(

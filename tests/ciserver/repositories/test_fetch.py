@@ -93,8 +93,13 @@ def test_an_unreachable_server_may_come_back(db: None) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["--upload-pack=touch /tmp/gantry-pwned", "ext::sh -c touch% /tmp/gantry-pwned", "file:///", "/"],
-)  # fmt: skip
+    [
+        "--upload-pack=touch /tmp/gantry-pwned",
+        "ext::sh -c touch% /tmp/gantry-pwned",
+        "file:///",
+        "/",
+    ],
+)
 def test_an_address_of_another_kind_runs_nothing(db: None, url: str) -> None:
     outside = Project.objects.create(slug="outside", clone_url=url)
 

@@ -108,7 +108,7 @@ def test_what_is_no_file_there_is_unknown(work: Path, head: str, path: str) -> N
 
 
 def test_a_file_over_the_callers_limit_is_not_read(work: Path, head: str) -> None:
-    with pytest.raises(FileTooBig, match="'gantry.yml' has 10 bytes; at most 9 are read"):
+    with pytest.raises(FileTooBig, match=r"'gantry\.yml' has 10 bytes; at most 9 are read"):
         git.read_file(work / ".git", head, "gantry.yml", 9)
 
 

@@ -6,7 +6,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,27 +121,20 @@ def test_a_spool_file_that_cannot_be_read_does_not_stop_the_others(
 
 def _push(remote: str, work: Path) -> None:
     # Whether git calls it a success depends on which of its streams ended first.
-    try:
+    with suppress(AssertionError):
         git("push", remote, "main", cwd=work)
-    except AssertionError:
-        pass
 
 
-def _database_held() -> Any:
+@contextmanager
+def _database_held() -> Iterator[None]:
     """Nobody can write to the database while this is open."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def held() -> Any:
-        holder = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
-        holder.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        finally:
-            holder.execute("ROLLBACK")
-            holder.close()
-
-    return held()
+    holder = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        holder.execute("ROLLBACK")
+        holder.close()
 
 
 def _pushed_behind_our_back(project: Any, work: Path) -> str:

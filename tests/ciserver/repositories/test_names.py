@@ -67,8 +67,14 @@ def test_any_text_is_a_good_ref_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "good"),
-    [("a" * 40, True), ("0" * 64, True), ("a" * 41, False), ("g" * 40, False), ("a" * 40 + "\n", False)],
-)  # fmt: skip
+    [
+        ("a" * 40, True),
+        ("0" * 64, True),
+        ("a" * 41, False),
+        ("g" * 40, False),
+        ("a" * 40 + "\n", False),
+    ],
+)
 def test_a_sha_is_40_or_64_small_hexadecimal_digits(text: str, good: bool) -> None:
     assert is_sha(text) is good
 
