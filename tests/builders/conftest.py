@@ -23,7 +23,9 @@ from runtime.sandbox import Stream
 from runtime.spec import IdRange, Limits, Network
 from runtime.state import StateDirectory
 
-IDS = IdRange(1_000_000)
+# A range and a cgroup of this process's own: other tests may run at the same time.
+IDS = IdRange(0x5000_0000 + os.getpid() % 4096 * 0x1_0000)
+PARENT = f"test-builders-{os.getpid()}"
 BUSYBOX = Path("/bin/busybox")
 EPOCH = 1_700_000_000
 BASE_CREATED = "2023-11-01T00:00:00Z"
@@ -74,6 +76,7 @@ class Builder:
         cancel = asked.pop("cancel", None)
         asked.setdefault("limits", Limits(memory=256 << 20, pids=64, timeout=60))
         asked.setdefault("network", Network.NONE)
+        asked.setdefault("parent", PARENT)
         opened = asked.pop("opened", None) or FolderContext(context)
         request = BuildRequest(context=opened, ids=IDS, epoch=EPOCH, **asked)
         try:

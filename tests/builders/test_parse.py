@@ -1,0 +1,124 @@
+"""Dockerfile text -> instructions, beyond what the golden cases show."""
+
+from __future__ import annotations
+
+import pytest
+
+from builders.dockerfile import parse_dockerfile
+from builders.dockerfile.expand import Expander
+from builders.dockerfile.flags import duration
+from builders.dockerfile.instructions import Copy, From, Heredoc, Onbuild, Position, Run
+from builders.dockerfile.mounts import parse_mount
+from builders.errors import DockerfileError
+
+AT = Position("Dockerfile", 7, 7, "RUN x")
+
+
+def test_every_instruction_knows_its_lines() -> None:
+    parsed = parse_dockerfile(b"# c\nFROM a AS b\n\nRUN one && \\\n  two\nCOPY <<E /x\nt\nE\n")
+    assert [(i.at.line, i.at.end) for i in parsed.instructions] == [(2, 2), (4, 5), (6, 8)]
+    assert [i.name for i in parsed.instructions] == ["FROM", "RUN", "COPY"]
+    assert parsed.instructions[1].at.place == "Dockerfile:4"
+
+
+def test_from_keeps_image_name_and_platform() -> None:
+    (line,) = parse_dockerfile(b"FROM --platform=linux/amd64 x:1@y AS Name").instructions
+    assert isinstance(line, From)
+    assert (line.image, line.stage, line.platform) == ("x:1@y", "name", "linux/amd64")
+
+
+def test_heredocs_are_told_from_sources() -> None:
+    parsed = parse_dockerfile(b"FROM a\nCOPY one <<A <<'B' /d/\n1\nA\n2\nB\n")
+    copy = parsed.instructions[1]
+    assert isinstance(copy, Copy)
+    assert copy.sources == ("one",)
+    assert copy.heredocs == (Heredoc("A", "1\n", True), Heredoc("B", "2\n", False))
+
+
+def test_onbuild_parses_its_trigger_at_once() -> None:
+    parsed = parse_dockerfile(b"FROM a\nONBUILD RUN --network=none true\n")
+    trigger = parsed.instructions[1]
+    assert isinstance(trigger, Onbuild) and isinstance(trigger.parsed, Run)
+    assert trigger.parsed.network == "none"
+    assert trigger.parsed.at.place == "Dockerfile:2"
+
+
+def test_a_mistake_inside_onbuild_is_found_where_it_is_written() -> None:
+    with pytest.raises(DockerfileError, match=r"^Dockerfile:2: Unknown instruction"):
+        parse_dockerfile(b"FROM a\nONBUILD RUNN true\n")
+
+
+def test_carriage_returns_and_a_byte_order_mark_do_not_matter() -> None:
+    parsed = parse_dockerfile(b"\xef\xbb\xbfFROM a\r\nRUN x\r\n")
+    assert [i.at.text for i in parsed.instructions] == ["FROM a", "RUN x"]
+
+
+def test_a_file_that_is_not_utf8_names_the_line() -> None:
+    with pytest.raises(DockerfileError, match=r"^Dockerfile:2: .* not UTF-8"):
+        parse_dockerfile(b"FROM a\nRUN \xff\n")
+
+
+def test_a_foreign_front_end_is_a_warning() -> None:
+    parsed = parse_dockerfile(b"# syntax=evil/front:1\nFROM a\n")
+    assert "evil/front:1" in parsed.warnings[0]
+    assert parse_dockerfile(b"# syntax=docker/dockerfile:1\nFROM a\n").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30), ("1m30s", 90), ("500ms", 0.5), ("1.5h", 5400), ("0", 0)]
+)
+def test_durations_are_go_durations(text: str, seconds: float) -> None:
+    assert duration(text, AT) == seconds * 1e9
+
+
+@pytest.mark.parametrize(
+    ("text", "expanded"),
+    [
+        ("$a", "1"),
+        ("${a}b", "1b"),
+        ("$none", ""),
+        ("'$a'", "$a"),
+        ('"$a b"', "1 b"),
+        ("\\$a", "$a"),
+        ("${none:-$a}", "1"),
+        ("${empty-x}${empty:-x}", "x"),
+        ("${a:+y}", "y"),
+        ("${p##*/}", "c.tar.gz"),
+        ("${p%%.*}", "/b/c"),
+        ("${p//a/_}", "/b/c.t_r.gz"),
+        ("plain text", "plain text"),
+    ],
+)
+def test_variables_expand_as_in_buildkit(text: str, expanded: str) -> None:
+    env = {"a": "1", "empty": "", "p": "/b/c.tar.gz"}
+    assert Expander(env, escape="\\", at=AT).word(text) == expanded
+
+
+def test_a_mount_is_understood_in_full() -> None:
+    mount = parse_mount("type=cache,dst=/c,id=pip,sharing=locked,mode=0700,uid=5", AT)
+    assert (mount.kind, mount.target, mount.id, mount.sharing) == ("cache", "/c", "pip", "locked")
+    assert (mount.mode, mount.uid, mount.read_only) == (0o700, 5, False)
+    assert parse_mount("target=/x,source=y", AT).read_only
+    assert not parse_mount("target=/x,rw", AT).read_only
+    assert not parse_mount("target=/x,ro=false", AT).read_only
+    assert parse_mount("type=cache,target=/x,readonly", AT).read_only
+    assert parse_mount("type=secret,id=t,required", AT).required
+    assert parse_mount("type=tmpfs,target=/x,size=1g", AT).size == 1 << 30
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "type=ssh",
+        "type=bind,target=/x,bind-propagation=shared",
+        "type=bind",
+        "type=secret",
+        "type=cache,target=/x,sharing=free",
+        "type=tmpfs,target=/x,size=big",
+        "type=cache,target=/x,mode=rwx",
+        "type=bind,target=/x,rw=maybe",
+    ],
+)
+def test_a_mount_that_is_not_understood_is_refused(text: str) -> None:
+    with pytest.raises(DockerfileError, match=r"^Dockerfile:7: "):
+        parse_mount(text, AT)
