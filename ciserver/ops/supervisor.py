@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
@@ -165,16 +165,25 @@ async def supervise(
         guard.close()
 
 
-def run_once(command: Sequence[str], config: Config, *, log: str, what: str) -> None:
-    """Runs a set-up command as the service user. Raises OpsError with its last words."""
-    path = log_of(config, log)
-    with open_log(path) as output:
-        process = launch.start(command, home=config.home, as_service_user=True, output=output)
-        if process.wait() != 0:
+def run_side_by_side(commands: Mapping[str, Sequence[str]], config: Config) -> None:
+    """Runs ``manage.py`` commands, by their logs' names, as the service user until all ended.
+
+    Raises OpsError with the last words of the first that failed.
+    """
+    running = {}
+    for name, command in commands.items():
+        with open_log(log_of(config, name)) as output:
+            running[name] = launch.start(
+                command, home=config.home, as_service_user=True, output=output
+            )
+    for process in running.values():
+        process.wait()
+    for name, process in running.items():
+        if process.returncode != 0:
             raise OpsError(
-                f"{what} failed ({_how(process)}).",
-                next_step=f"Its whole log: {path}",
-                details=end_of_log(path),
+                f"'{' '.join(commands[name])}' failed ({_how(process)}).",
+                next_step=f"Its whole log: {log_of(config, name)}",
+                details=end_of_log(log_of(config, name)),
             )
 
 

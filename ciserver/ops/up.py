@@ -14,7 +14,7 @@ from ciserver.config import Config
 from ciserver.ops import layout
 from ciserver.ops.children import children_of
 from ciserver.ops.errors import OpsError
-from ciserver.ops.supervisor import run_once, supervise
+from ciserver.ops.supervisor import run_side_by_side, supervise
 
 
 def up(config: Config) -> None:
@@ -27,10 +27,9 @@ def up(config: Config) -> None:
 
 def set_up_django(config: Config) -> None:
     """Tables and static files."""
-    migrate = ("python", "manage.py", "migrate", "--no-input")
-    collect = ("python", "manage.py", "collectstatic", "--no-input")
-    run_once(migrate, config, log="migrate", what="Bringing the database up to date")
-    run_once(collect, config, log="collectstatic", what="Collecting the static files")
+    verbs = ("migrate", "collectstatic")
+    commands = {verb: ("python", "manage.py", verb, "--no-input") for verb in verbs}
+    run_side_by_side(commands, config)
 
 
 async def _serve(config: Config) -> None:

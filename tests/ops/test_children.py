@@ -1,0 +1,58 @@
+"""The table of children follows the settings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ciserver.config import Config
+from ciserver.ops.children import Child, children_of, registry_settings
+
+
+def names(config: Config) -> list[str]:
+    return [child.name for child in children_of(config)]
+
+
+def child(config: Config, name: str) -> Child:
+    return next(child for child in children_of(config) if child.name == name)
+
+
+def test_everything_runs_here_by_default(config: Config) -> None:
+    assert names(config) == ["redis", "registry", "caddy", "web", "worker", "scheduler"]
+
+
+def test_a_redis_elsewhere_is_not_started_here(config: Config) -> None:
+    assert "redis" not in names(replace(config, redis_url="redis://queue.example:6379/0"))
+
+
+def test_a_registry_elsewhere_is_not_started_here(config: Config) -> None:
+    assert "registry" not in names(replace(config, registry="registry.example:443"))
+
+
+def test_only_the_worker_and_the_proxy_are_root(config: Config) -> None:
+    root = {child.name for child in children_of(config) if not child.as_service_user}
+    assert root == {"worker", "caddy"}
+
+
+def test_redis_has_no_tcp_port_and_keeps_what_it_is_told(config: Config) -> None:
+    words = list(child(config, "redis").command)
+    settings = dict(zip(words[1::2], words[2::2], strict=True))
+    assert settings["--port"] == "0"
+    assert settings["--appendonly"] == "yes"
+    assert settings["--unixsocketperm"] == "770"
+
+
+def test_the_registry_asks_us_for_tokens(config: Config) -> None:
+    auth = registry_settings(config)["auth"]
+    assert auth == {
+        "token": {
+            "realm": f"{config.url}/api/v1/registry/token",
+            "service": "gantry-registry",
+            "issuer": "gantry",
+            "rootcertbundle": str(config.keys / "registry.crt"),
+        }
+    }
+
+
+def test_what_others_need_starts_before_them(config: Config) -> None:
+    stages = {child.name: child.stage for child in children_of(config)}
+    assert max(stages["redis"], stages["registry"]) < min(stages["web"], stages["worker"])

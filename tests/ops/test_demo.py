@@ -1,0 +1,81 @@
+"""The demo's parts that need no service: its commits and its comparison."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ciserver.config import Config
+from ciserver.ops.credentials import Credentials
+from ciserver.ops.demo.compare import difference, size
+from ciserver.ops.demo.journey import Journey
+from ciserver.ops.demo.repository import Repository
+from ciserver.ops.launch import CHECKOUT
+
+LOGIN = Credentials(username="admin", password="not-used", token="gantry_secret")
+
+
+def test_the_first_commit_is_the_example_and_the_next_changes_one_line(config: Config) -> None:
+    repository = Repository(config, "hello", LOGIN)
+    first, second = repository.commit(), repository.commit()
+    changed = subprocess.run(
+        ["git", "diff", "--numstat", first, second],
+        cwd=repository.path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert changed == "1\t1\thello/greeting.py\n"
+    assert repository.title == "Say hello number 2"
+
+
+def test_the_examples_own_tests_are_green() -> None:
+    command = ["/usr/bin/python3", "-B", "-m", "tests.junit", "/dev/null"]
+    done = subprocess.run(
+        command, cwd=CHECKOUT / "examples/hello", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "OK" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(None, "not known"), (0, "0 B"), (999, "999 B"), (3514, "3.5 kB"), (62_308_202, "62 MB")],
+)
+def test_bytes_are_told_for_people(count: int | None, words: str) -> None:
+    assert size(count) == words
+
+
+def journey(**cached: bool) -> Journey:
+    steps = [
+        {"text": text, "stage": "app", "cached": hit, "seconds": 0.5, "layer_bytes": 7200}
+        for text, hit in cached.items()
+    ]
+    pipeline: dict[str, Any] = {
+        "jobs": [{"kind": "build", "steps": steps}],
+        "bytes_sent": 3514,
+        "bytes_existing": 62_308_202,
+    }
+    return Journey(
+        commit="0123456789",
+        release="v1",
+        pipeline=pipeline,
+        qa={"bytes_pulled": 1200},
+        prod={"bytes_pulled": 0},
+        production_url="http://127.0.0.1:8101",
+        seconds_to_green=1.2,
+        seconds_to_production=9.8,
+    )
+
+
+def test_the_comparison_says_what_was_built_again_and_what_travelled() -> None:
+    console = Console(record=True, width=80)
+    console.print(difference(journey(RUN=False, COPY=False), journey(RUN=True, COPY=False)))
+    rows = [line.split() for line in console.export_text().splitlines()]
+    assert ["RUN", "0.50", "s,", "7.2", "kB", "cache"] in rows
+    assert ["COPY", "0.50", "s,", "7.2", "kB", "0.50", "s,", "7.2", "kB"] in rows
+    assert ["steps", "from", "the", "cache", "0", "1"] in rows
+    assert ["sent", "to", "the", "registry", "3.5", "kB", "3.5", "kB"] in rows
