@@ -92,6 +92,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--user", type=parse_user, default=User(), metavar="UID[:GID]")
     parser.add_argument("--workdir", default="/", metavar="DIR")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--name", help="the sandbox's id in `list`; default: made up")
     parser.add_argument("--hostname", default="sandbox")
     parser.add_argument("--read-only", action="store_true", help="no writing outside /tmp and /dev")
     parser.add_argument("--receipt", type=Path, metavar="FILE", help="write the receipt as JSON")
@@ -126,7 +127,7 @@ def _run(arguments: argparse.Namespace) -> int:
         rootfs, mounts = stack.enter_context(_rootfs(arguments, state, ids))
         network = stack.enter_context(open_network(kind, state=state, allow=arguments.allow))
         spec = SandboxSpec(
-            id=f"run-{secrets.token_hex(4)}",
+            id=arguments.name or f"run-{secrets.token_hex(4)}",
             rootfs=rootfs,
             args=tuple(arguments.command),
             ids=ids,

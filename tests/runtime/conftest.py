@@ -22,6 +22,8 @@ from runtime.spec import MIB, IdRange, Limits, Receipt, SandboxSpec
 from runtime.state import StateDirectory
 
 BUSYBOX = Path(shutil.which("busybox") or "/usr/bin/busybox")
+# Other tests may run sandboxes of their own at the same time.
+PREFIX = f"rt{os.getpid()}-"
 # A range that no other process of the tests uses: what runs in it is ours.
 IDS = IdRange(3_000_000_000 + os.getpid() % 10_000 * 65536)
 
@@ -80,7 +82,7 @@ class Sandboxes:
 
     def spec(self, *args: str, **fields: Any) -> SandboxSpec:
         fields.setdefault("limits", Limits(memory=64 * MIB, pids=64, timeout=20))
-        fields.setdefault("id", f"test-{secrets.token_hex(4)}")
+        fields.setdefault("id", f"{PREFIX}{secrets.token_hex(4)}")
         return SandboxSpec(rootfs=self.rootfs.path, args=args, ids=IDS, **fields)
 
     def run(
@@ -126,7 +128,7 @@ def nothing_left(area: Path, state: StateDirectory) -> Iterator[None]:
     before = fingerprint(sentinel)
     yield
     assert processes_of(IDS) == []
-    assert cgroups_like("test-") == []
+    assert cgroups_like(PREFIX) == []
     assert [m for m in mounts() if str(state.root) in m] == []
     assert list(state.boxes_dir.iterdir()) == []
     assert list(state.networks_dir.iterdir()) == []
@@ -150,8 +152,13 @@ def open_descriptors() -> int:
 def cgroups_like(prefix: str) -> list[str]:
     """Directories below the gantry cgroups, of any version, whose name begins so."""
     root = Path("/sys/fs/cgroup")
+    tops = [top / "gantry" for top in (root, *root.iterdir())]
     return [
-        str(found) for top in (root, *root.iterdir()) for found in top.glob(f"gantry/**/{prefix}*")
+        f"{at}/{name}"
+        for top in tops
+        for at, names, _ in os.walk(top)
+        for name in names
+        if name.startswith(prefix)
     ]
 
 

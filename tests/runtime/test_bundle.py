@@ -108,7 +108,7 @@ specs = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(specs)
 def test_no_spec_weakens_the_sandbox(spec: SandboxSpec) -> None:
     config = bundle.build(spec, AROUND)
@@ -134,7 +134,7 @@ def test_no_spec_weakens_the_sandbox(spec: SandboxSpec) -> None:
     assert json.loads(json.dumps(config)) == config
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(specs)
 def test_every_program_and_variable_arrives_unchanged(spec: SandboxSpec) -> None:
     process = bundle.build(spec, AROUND)["process"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from runtime.spec import IdRange, Outcome
 from runtime.state import StateDirectory
 from tests.runtime.conftest import (
     IDS,
+    PREFIX,
     Sandboxes,
     cgroups_like,
     mounts,
@@ -53,6 +55,7 @@ def test_a_daemon_left_behind_dies_with_the_sandbox(daemon: str, sandboxes: Sand
 
 def start_elsewhere(area: Path, root: LowerDir, script: str) -> subprocess.Popen[bytes]:
     """A sandbox owned by another process: ``python -m runtime run``."""
+    name = f"{PREFIX}{secrets.token_hex(4)}"
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "runtime", "run", "--state", str(area / "state")),
@@ -61,6 +64,8 @@ def start_elsewhere(area: Path, root: LowerDir, script: str) -> subprocess.Popen
                 str(root.path),
                 "--ids",
                 str(OTHER_IDS.base),
+                "--name",
+                name,
                 "--",
                 "/bin/sh",
                 "-c",
@@ -75,7 +80,7 @@ def start_elsewhere(area: Path, root: LowerDir, script: str) -> subprocess.Popen
 def is_clean(state: StateDirectory) -> bool:
     return (
         processes_of(OTHER_IDS) == []
-        and cgroups_like("run-") == []
+        and cgroups_like(PREFIX) == []
         and not any(str(state.root) in line for line in mounts())
         and not any(any(d.iterdir()) for d in (state.boxes_dir, state.scratch_dir))
     )
@@ -138,11 +143,11 @@ def test_an_id_in_use_is_refused(sandboxes: Sandboxes) -> None:
     up = threading.Event()
     with ThreadPoolExecutor() as pool:
         first = pool.submit(
-            sandboxes.sh, "echo; sleep 1", id="test-same", on_output=lambda s, d: up.set()
+            sandboxes.sh, "echo; sleep 1", id=f"{PREFIX}same", on_output=lambda s, d: up.set()
         )
         assert up.wait(10)
-        with pytest.raises(SpecError, match="test-same exists already"):
-            sandboxes.sh("true", id="test-same")
+        with pytest.raises(SpecError, match="same exists already"):
+            sandboxes.sh("true", id=f"{PREFIX}same")
         assert first.result().receipt.ok
 
 
