@@ -165,9 +165,9 @@ class HostDeployment:
 
     def _retire(self, container: Container) -> str:
         others = [c for c in self._ours() if c.id != container.id]
+        if container.address:
+            self.target.proxy.drain(server_name(self.environment), seconds=DRAIN)
         for other in others:
-            if other.address:
-                self.target.proxy.drain(other.address, seconds=DRAIN)
             self.lease.check()
             self.target.remove(other, grace=GRACE)
         return ", ".join(other.name for other in others) or "nothing to stop"

@@ -28,36 +28,47 @@ class Proxy:
 
     def routes(self) -> dict[str, str]:
         """Upstream (HOST:PORT) by server name."""
-        servers = self._get("/config/apps/http/servers") or {}
-        return {name: _upstream(server) for name, server in servers.items()}
+        return {name: _dial(server, 0) for name, server in self._servers().items()}
 
     def serve(self, name: str, *, port: int, upstream: str) -> None:
         """From now on ``upstream`` answers on 127.0.0.1:``port``. May be called again.
 
         Raises TrafficError, and then what served before still does.
         """
-        if self.routes().get(name) == upstream:
+        before = self.routes().get(name, "")
+        if before == upstream:
             return
         self._ensure_app()
         # POST to a key of an object sets it, whether or not it was there.
-        self._send("POST", f"{SERVERS}/{name}", server(port, upstream))
+        self._send("POST", f"{SERVERS}/{name}", server(port, upstream, leaving=before))
 
     def forget(self, name: str) -> None:
         """Nothing answers there any more. May be called again."""
         if name in self.routes():
             self._send("DELETE", f"{SERVERS}/{name}", None)
 
-    def drain(self, upstream: str, *, seconds: float) -> bool:
-        """Wait until no request is under way to ``upstream``; False if ``seconds`` were too few."""
-        deadline = time.monotonic() + seconds
+    def drain(self, name: str, *, seconds: float) -> bool:
+        """Wait until no request is under way to what served before the last ``serve``; False if
+        ``seconds`` were too few. May be called again, also after a crash."""
+        configured = self._servers().get(name, {})
+        leaving = _dial(configured, 1)
+        if not leaving:
+            return True
+        drained = self._is_idle(leaving, time.monotonic() + seconds)
+        self._send("DELETE", f"{SERVERS}/{name}/routes/1", None)
+        return drained
+
+    def _is_idle(self, upstream: str, deadline: float) -> bool:
         while True:
             known = self._get("/reverse_proxy/upstreams") or []
-            busy = [row["num_requests"] for row in known if row["address"] == upstream]
-            if not any(busy):
+            if not any(row["num_requests"] for row in known if row["address"] == upstream):
                 return True
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.1)
+
+    def _servers(self) -> dict[str, Any]:
+        return self._get(SERVERS) or {}
 
     def _ensure_app(self) -> None:
         """A Caddy that has just started has no HTTP app, and no path below it can be set."""
@@ -103,23 +114,33 @@ class Proxy:
         raise TrafficError(f"The proxy refused the route: {words}")
 
 
-def server(port: int, upstream: str) -> dict[str, Any]:
-    """A Caddy server (apps.http.servers.NAME) that sends everything to ``upstream``."""
-    handler = {
+def server(port: int, upstream: str, *, leaving: str = "") -> dict[str, Any]:
+    """A Caddy server (apps.http.servers.NAME) that sends everything to ``upstream``.
+
+    ``leaving`` gets no request any more. A route that matches nothing keeps it known to Caddy,
+    which else would forget how many requests are still under way to it.
+    """
+    routes = [{"handle": [_handler(upstream)]}]
+    if leaving:
+        routes.append({"match": [{"not": [{}]}], "handle": [_handler(leaving)]})
+    return {
+        "listen": [f"127.0.0.1:{port}"],
+        "automatic_https": {"disable": True},
+        "routes": routes,
+    }
+
+
+def _handler(upstream: str) -> dict[str, Any]:
+    return {
         "handler": "reverse_proxy",
         "upstreams": [{"dial": upstream}],
         # While a crashed container is started again, wait a moment instead of failing.
         "load_balancing": {"try_duration": "2s", "try_interval": "100ms"},
     }
-    return {
-        "listen": [f"127.0.0.1:{port}"],
-        "automatic_https": {"disable": True},
-        "routes": [{"handle": [handler]}],
-    }
 
 
-def _upstream(server: dict[str, Any]) -> str:
+def _dial(server: dict[str, Any], route: int) -> str:
     try:
-        return str(server["routes"][0]["handle"][0]["upstreams"][0]["dial"])
+        return str(server["routes"][route]["handle"][0]["upstreams"][0]["dial"])
     except (KeyError, IndexError, TypeError):
         return ""

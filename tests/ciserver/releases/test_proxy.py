@@ -1,0 +1,122 @@
+"""Caddy's admin API, spoken to a real Caddy."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ciserver.releases.targets.errors import TrafficError
+from ciserver.releases.targets.proxy import Proxy
+from tests.ciserver.releases.conftest import free_port, wait_for
+
+
+@contextmanager
+def answering(word: str) -> Iterator[str]:
+    """A server that says ``word``, after two seconds when asked for /slow."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/slow":
+                time.sleep(2)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(word.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def proxy(caddy_socket: Path) -> Iterator[Proxy]:
+    opened = Proxy(caddy_socket)
+    yield opened
+    for name in opened.routes():
+        opened.forget(name)
+
+
+def test_a_route_is_made_changed_and_forgotten(proxy: Proxy) -> None:
+    port = free_port()
+    with answering("one") as one, answering("two") as two:
+        proxy.serve("a", port=port, upstream=one)
+        proxy.serve("a", port=port, upstream=one)
+        assert httpx.get(f"http://127.0.0.1:{port}/").text == "one"
+        proxy.serve("a", port=port, upstream=two)
+        assert httpx.get(f"http://127.0.0.1:{port}/").text == "two"
+        assert proxy.routes() == {"a": two}
+        proxy.forget("a")
+        proxy.forget("a")
+    assert proxy.routes() == {}
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/")
+
+
+def test_a_request_under_way_ends_where_it_began_and_is_waited_for(proxy: Proxy) -> None:
+    port = free_port()
+    said: list[str] = []
+    with answering("one") as one, answering("two") as two:
+        proxy.serve("a", port=port, upstream=one)
+        slow = threading.Thread(
+            target=lambda: said.append(httpx.get(f"http://127.0.0.1:{port}/slow").text)
+        )
+        slow.start()
+        wait_for(lambda: not proxy._is_idle(one, 0))
+        proxy.serve("a", port=port, upstream=two)
+        assert not proxy._is_idle(one, 0), "it is still under way and still counted"
+        assert httpx.get(f"http://127.0.0.1:{port}/").text == "two"
+        assert proxy.drain("a", seconds=10)
+        slow.join()
+        assert proxy.drain("a", seconds=0), "asked again after the end"
+        assert proxy.routes() == {"a": two}
+        assert httpx.get(f"http://127.0.0.1:{port}/").text == "two"
+    assert said == ["one"]
+
+
+def test_a_request_that_never_ends_is_not_waited_for_for_ever(proxy: Proxy) -> None:
+    port = free_port()
+    with answering("one") as one, answering("two") as two:
+        proxy.serve("a", port=port, upstream=one)
+        slow = threading.Thread(target=lambda: httpx.get(f"http://127.0.0.1:{port}/slow"))
+        slow.start()
+        wait_for(lambda: not proxy._is_idle(one, 0))
+        proxy.serve("a", port=port, upstream=two)
+        assert not proxy.drain("a", seconds=0.1)
+        slow.join()
+
+
+def test_environments_do_not_disturb_each_other(proxy: Proxy) -> None:
+    first, second = free_port(), free_port()
+    with answering("one") as one, answering("two") as two:
+        proxy.serve("a", port=first, upstream=one)
+        proxy.serve("b", port=second, upstream=two)
+        assert httpx.get(f"http://127.0.0.1:{first}/").text == "one"
+        proxy.forget("b")
+        assert proxy.routes() == {"a": one}
+
+
+def test_a_port_that_is_taken_changes_nothing_and_is_named(proxy: Proxy) -> None:
+    port = free_port()
+    with answering("one") as one, answering("other") as other:
+        proxy.serve("a", port=port, upstream=one)
+        taken = int(other.rpartition(":")[2])
+        with pytest.raises(TrafficError, match=f"{taken}"):
+            proxy.serve("b", port=taken, upstream=one)
+        assert proxy.routes() == {"a": one}
+        assert httpx.get(f"http://127.0.0.1:{port}/").text == "one"
+
+
+def test_a_proxy_that_is_away_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TrafficError, match=r"caddy\.sock does not answer"):
+        Proxy(tmp_path / "caddy.sock").routes()
