@@ -112,7 +112,7 @@ def test_binary_output_of_both_streams_arrives_whole(sandboxes: Sandboxes) -> No
 
 def test_the_exit_code_is_the_programs_own(sandboxes: Sandboxes) -> None:
     assert sandboxes.sh("exit 42").receipt.exit_code == 42
-    assert sandboxes.sh("sh -c 'kill -TERM $$'").receipt.exit_code == 143
+    assert sandboxes.sh("sh -c 'kill -TERM $$'; exit $?").receipt.exit_code == 143
 
 
 def test_a_program_that_is_missing_exits_127(sandboxes: Sandboxes) -> None:
