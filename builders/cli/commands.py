@@ -6,6 +6,7 @@ import argparse
 import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from builders.bases import make_base, recipe_names
 from builders.build import BuildRequest, build
@@ -14,6 +15,7 @@ from builders.cli.sources import open_context, pairs, secrets
 from builders.errors import ImageNotFound, UserError
 from builders.images.reference import Reference
 from builders.images.store import Image, Store
+from builders.layouts import export_layout, import_image
 from builders.registry import Registry
 from builders.resolve import Resolver
 from runtime.spec import IdRange, Limits
@@ -68,6 +70,8 @@ def _deliver(
 ) -> None:
     for name in names:
         store.tag(image, name)
+    if options.output:
+        _export(options.output, image, names)
     if options.push:
         for name in names:
             _push(image, name, store)
@@ -140,9 +144,22 @@ def base(options: argparse.Namespace, _: threading.Event) -> None:
     print(image.id)
 
 
+def import_command(options: argparse.Namespace, _: threading.Event) -> None:
+    image = import_image(options.path, Reference.parse(options.name), Store(options.store))
+    print(image.id)
+
+
+def _export(where: str, image: Image, names: list[Reference]) -> None:
+    kind, _, folder = where.partition(":")
+    if kind != "oci" or not folder:
+        raise UserError(f"--output {where!r} is not known.", hint="Write --output oci:FOLDER.")
+    export_layout(image, Path(folder), names)
+
+
 COMMANDS: dict[str, Command] = {
     "base": base,
     "build": build_command,
+    "import": import_command,
     "pull": pull,
     "push": push,
     "inspect": inspect,

@@ -30,6 +30,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         command = commands.add_parser(name, help=text)
         command.add_argument("name")
         _mirrors(command)
+    command = commands.add_parser("import", help="read an OCI layout or a docker archive")
+    command.add_argument("path", type=Path)
+    command.add_argument("name")
     _base(commands.add_parser("base", help="make a base image from the system's package mirror"))
     return parser.parse_args(arguments)
 
@@ -44,6 +47,7 @@ def _build(command: argparse.ArgumentParser) -> None:
     add("--secret", action="append", default=[], metavar="id=ID,src=FILE")
     add("--target", default=None, metavar="STAGE")
     add("--no-cache", action="store_true")
+    add("--output", default="", metavar="oci:FOLDER", help="write the image as an OCI layout")
     add("--push", action="store_true", help="push every -t NAME")
     add("--network", type=Network, default=Network.EGRESS, choices=[Network.NONE, Network.EGRESS])
     add("--memory", type=size, default=None, metavar="SIZE")

@@ -1,0 +1,211 @@
+"""Images as files: OCI image layouts in and out, docker archives (``docker save``) in.
+
+Image-spec image-layout.md. What is read is a stranger's: digests and sizes are
+verified by the store as from a registry, and no name in an archive is ever a path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Protocol
+
+from builders.errors import RegistryError, UserError
+from builders.images.config import ImageConfig
+from builders.images.digests import (
+    DOCKER_LAYER,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    check_digest,
+    sha256,
+)
+from builders.images.documents import Malformed, as_list, as_object, load_object, text
+from builders.images.manifest import Manifest, choose, host_architecture, parse
+from builders.images.reference import Reference
+from builders.images.store import Image, Store
+
+_LARGEST_DOCUMENT = 4 << 20
+_NAME = "org.opencontainers.image.ref.name"
+
+
+class Files(Protocol):
+    """A folder or an archive. ``open`` raises UserError for a name that is not there."""
+
+    def open(self, name: str) -> IO[bytes]: ...
+
+
+class _Folder:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def open(self, name: str) -> IO[bytes]:
+        try:
+            return (self._root / name).open("rb")
+        except OSError:
+            raise UserError(f"{self._root} has no file {name}.", code="import.file") from None
+
+
+class _Archive:
+    def __init__(self, tar: tarfile.TarFile) -> None:
+        self._tar = tar
+
+    def open(self, name: str) -> IO[bytes]:
+        for spelled in (name, f"./{name}"):
+            with contextlib.suppress(KeyError):
+                stream = self._tar.extractfile(spelled)
+                if stream is not None:
+                    return stream
+        raise UserError(f"The archive has no file {name}.", code="import.file")
+
+
+def export_layout(image: Image, folder: Path, names: Sequence[Reference] = ()) -> str:
+    """Write ``image`` as an OCI layout into ``folder``; return the manifest's digest.
+
+    Blobs that are there already stay; the index holds this image alone.
+    """
+    manifest = image.manifest()
+    blobs = folder / "blobs/sha256"
+    blobs.mkdir(parents=True, exist_ok=True)
+    for descriptor in (manifest.config, *manifest.layers):
+        with image.store.open_blob(descriptor.digest) as source:
+            _write(blobs, descriptor.digest, source)
+    _write(blobs, manifest.digest, io.BytesIO(manifest.data))
+    entries = [_entry(manifest, name) for name in names] or [_entry(manifest, None)]
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+    (folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    (folder / "index.json").write_text(json.dumps(index, sort_keys=True))
+    return manifest.digest
+
+
+def import_image(path: Path, name: Reference, store: Store) -> Image:
+    """Read an OCI layout (a folder or a tar of one) or a docker archive into the store.
+
+    Raises UserError when it is neither, RegistryError when its content is not what it says.
+    """
+    with ExitStack() as stack:
+        files = _open(path, stack)
+        try:
+            if _has(files, "oci-layout"):
+                return _import_layout(files, name, store)
+            return _import_docker(files, name, store)
+        except Malformed as error:
+            raise UserError(f"{path} holds no valid image: {error}.", code="import") from error
+
+
+def _open(path: Path, stack: ExitStack) -> Files:
+    if path.is_dir():
+        return _Folder(path)
+    try:
+        return _Archive(stack.enter_context(tarfile.open(path)))
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(f"{path} cannot be read: {error}.", code="import") from None
+
+
+def _import_layout(files: Files, name: Reference, store: Store) -> Image:
+    index = load_object(_read(files, "index.json"), "index.json")
+    entries = as_list(index.get("manifests"), "manifests")
+    if not entries:
+        raise Malformed("its index is empty")
+    named = [e for e in entries if _ref_name(e) in {str(name), name.familiar, name.tag}]
+    descriptor = Descriptor.from_json((named or entries)[0])
+    found = parse(_blob(files, descriptor), descriptor.media_type)
+    if not isinstance(found, Manifest):
+        entry = choose(found, host_architecture())
+        if entry is None:
+            raise Malformed(f"it has no image for {host_architecture()}")
+        found = _manifest(parse(_blob(files, entry.manifest), entry.manifest.media_type))
+    config = _blob(files, found.config)
+    diff_ids = ImageConfig.from_json(config).diff_ids
+    if len(diff_ids) != len(found.layers):
+        raise Malformed("its config names other layers than its manifest")
+    layers = []
+    for diff_id, layer in zip(diff_ids, found.layers, strict=True):
+        with files.open(_blob_name(layer.digest)) as blob:
+            layers.append(store.import_layer(blob, expect=layer, diff_id=diff_id))
+    return store.save_pulled(config, found, layers, names=[name])
+
+
+def _import_docker(files: Files, name: Reference, store: Store) -> Image:
+    if not _has(files, "manifest.json"):
+        raise UserError(
+            "This is neither an OCI layout nor a docker archive.",
+            hint="Make one with `docker save` or `skopeo copy`.",
+            code="import",
+        )
+    images = json.loads(_read(files, "manifest.json"))
+    entry = as_object(as_list(images, "manifest.json")[0], "manifest.json")
+    config = ImageConfig.from_json(_read(files, text(entry, "Config")))
+    paths = [str(path) for path in as_list(entry.get("Layers"), "Layers")]
+    if len(paths) != len(config.diff_ids):
+        raise Malformed("its config names other layers than its manifest")
+    layers = []
+    for path, diff_id in zip(paths, config.diff_ids, strict=True):
+        with files.open(path) as blob:
+            size = blob.seek(0, io.SEEK_END)
+            blob.seek(0)
+            expect = Descriptor(DOCKER_LAYER, diff_id, size)
+            layers.append(store.import_layer(blob, expect=expect, diff_id=diff_id))
+    return store.save_image(config, layers, names=[name])
+
+
+def _manifest(found: object) -> Manifest:
+    if not isinstance(found, Manifest):
+        raise Malformed("an index leads to another index")
+    return found
+
+
+def _ref_name(entry: object) -> str:
+    annotations = as_object(entry, "an entry").get("annotations")
+    return str(annotations.get(_NAME, "")) if isinstance(annotations, dict) else ""
+
+
+def _entry(manifest: Manifest, name: Reference | None) -> dict[str, object]:
+    entry = Descriptor(OCI_MANIFEST, manifest.digest, len(manifest.data)).to_json()
+    return {**entry, "annotations": {_NAME: str(name)}} if name else entry
+
+
+def _has(files: Files, name: str) -> bool:
+    try:
+        files.open(name).close()
+    except UserError:
+        return False
+    return True
+
+
+def _read(files: Files, name: str) -> bytes:
+    with files.open(name) as stream:
+        data = stream.read(_LARGEST_DOCUMENT + 1)
+    if len(data) > _LARGEST_DOCUMENT:
+        raise Malformed(f"{name} is larger than {_LARGEST_DOCUMENT >> 20} MiB")
+    return data
+
+
+def _blob(files: Files, descriptor: Descriptor) -> bytes:
+    data = _read(files, _blob_name(descriptor.digest))
+    if sha256(data) != descriptor.digest:
+        raise RegistryError(
+            f"The blob {descriptor.digest} has another content.", code="import.blob"
+        )
+    return data
+
+
+def _blob_name(digest: str) -> str:
+    return f"blobs/sha256/{check_digest(digest).partition(':')[2]}"
+
+
+def _write(blobs: Path, digest: str, source: IO[bytes]) -> None:
+    path = blobs / digest.partition(":")[2]
+    if path.exists():
+        return
+    draft = path.with_name(f".{path.name}-{os.getpid()}")
+    with draft.open("wb") as out:
+        shutil.copyfileobj(source, out)
+    draft.rename(path)

@@ -1,0 +1,153 @@
+"""``python -m builders``, run as a person runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.builders.conftest import Builder
+from tests.builders.test_build import commit
+
+pytestmark = pytest.mark.root
+Project = Callable[[Mapping[str, str]], Path]
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def tool(builder: Builder) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def run(*words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "builders", "--store", str(builder.store.root)]
+        return subprocess.run(
+            [*command, *map(str, words)],
+            cwd=CHECKOUT,
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+Tool = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_a_folder_is_built_tagged_and_inspected(tool: Tool, project: Project) -> None:
+    root = project({"Dockerfile": "FROM busybox\nARG A\nRUN echo hello $A > /f\nCMD go\n"})
+    done = tool("build", "-t", "cli:1", "--build-arg", "A=x", "--label", "l=1",
+                "--network", "none", "--memory", "64m", root)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "RUN echo hello $A > /f" in done.stderr
+    shown = json.loads(tool("inspect", "cli:1").stdout)
+    assert shown["id"] == done.stdout.strip()
+    assert shown["config"]["Labels"] == {"l": "1"}
+
+
+def test_a_commit_is_built_and_two_builds_are_one_image(tool: Tool, project: Project) -> None:
+    root = project({"app/Dockerfile": "FROM busybox\nCOPY f /f\n", "app/f": "1"})
+    commit(root, 1_700_000_000)
+    first = tool("build", "-q", f"{root}#HEAD:app")
+    assert first.returncode == 0, first.stderr
+    assert tool("build", "-q", f"{root}#HEAD:app").stdout == first.stdout
+
+
+def test_a_failing_step_exits_1_with_its_place(tool: Tool, project: Project) -> None:
+    root = project({"Dockerfile": "FROM busybox\nRUN echo last words; exit 5\n"})
+    done = tool("build", "--network", "none", root)
+    assert done.returncode == 1
+    assert "Dockerfile:2: `RUN echo last words; exit 5` ended with exit code 5." in done.stderr
+    assert "| last words" in done.stderr
+    assert "MiB of memory" in done.stderr
+
+
+def test_a_mistake_in_the_dockerfile_exits_1(tool: Tool, project: Project) -> None:
+    done = tool("build", project({"Dockerfile": "FROM busybox\nRUNN x\n"}))
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        'Dockerfile:2: Unknown instruction "RUNN" in `RUNN x`. Did you mean RUN?'
+    )
+
+
+def test_what_is_ours_exits_2(tool: Tool, project: Project) -> None:
+    root = project({"Dockerfile": "FROM 127.0.0.1:1/none\n"})
+    done = tool("build", root)
+    assert done.returncode == 2
+    assert "127.0.0.1:1" in done.stderr
+
+
+def test_a_secret_comes_from_a_file_or_a_variable(tool: Tool, project: Project) -> None:
+    text = (
+        "FROM busybox\nRUN --mount=type=secret,id=a --mount=type=secret,id=b "
+        "cat /run/secrets/a /run/secrets/b | tr a-z A-Z\n"
+    )
+    root = project({"Dockerfile": text, "file": "one"})
+    done = tool("build", "--network", "none", "--no-cache", "--secret", f"id=a,src={root}/file",
+                "--secret", "id=b", root, b="two")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "ONETWO" in done.stderr
+
+
+def test_an_image_leaves_as_an_oci_layout_and_comes_back(
+    tool: Tool, project: Project, tmp_path: Path
+) -> None:
+    root = project({"Dockerfile": "FROM busybox\nRUN echo out > /f\n"})
+    built = tool("build", "-q", "-t", "out:1", "--output", f"oci:{tmp_path}/o", root)
+    assert built.returncode == 0, built.stderr
+    index = json.loads((tmp_path / "o/index.json").read_text())
+    assert index["manifests"][0]["annotations"] == {
+        "org.opencontainers.image.ref.name": "docker.io/library/out:1"
+    }
+    back = tool("import", tmp_path / "o", "back:1")
+    assert back.stdout == built.stdout, back.stderr
+    subprocess.run(["tar", "-C", tmp_path / "o", "-cf", tmp_path / "o.tar", "."], check=True)
+    packed = tool("import", tmp_path / "o.tar", "packed:1")
+    assert packed.stdout == built.stdout, packed.stderr
+
+
+def test_a_docker_archive_comes_in(tool: Tool, tmp_path: Path) -> None:
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("f"), io.BytesIO(b""))
+    diff_id = "sha256:" + hashlib.sha256(layer.getvalue()).hexdigest()
+    config = {"architecture": "amd64", "os": "linux", "config": {"Cmd": ["go"]},
+              "rootfs": {"type": "layers", "diff_ids": [diff_id]}}  # fmt: skip
+    manifest = [{"Config": "c.json", "Layers": ["x/layer.tar"], "RepoTags": None}]
+    files = {
+        "manifest.json": json.dumps(manifest).encode(),
+        "c.json": json.dumps(config).encode(),
+        "x/layer.tar": layer.getvalue(),
+    }
+    with tarfile.open(tmp_path / "d.tar", "w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    assert tool("import", tmp_path / "d.tar", "docker:1").returncode == 0
+    shown = json.loads(tool("inspect", "docker:1").stdout)
+    assert shown["config"]["Cmd"] == ["go"]
+    assert [layer["diff_id"] for layer in shown["layers"]] == [diff_id]
+    (tmp_path / "bad").write_text("no archive")
+    assert "cannot be read" in tool("import", tmp_path / "bad", "x:1").stderr
+
+
+def test_an_unknown_image_names_what_there_is(tool: Tool) -> None:
+    done = tool("inspect", "nothing:1")
+    assert done.returncode == 1
+    assert "The store has no image nothing:1." in done.stderr
+    assert "busybox" in done.stderr
+
+
+def test_later_work_does_not_appear(tool: Tool) -> None:
+    assert tool("frobnicate").returncode == 2
+    shown = tool("--help").stdout
+    for command in ("build", "pull", "push", "inspect", "import", "base"):
+        assert command in shown

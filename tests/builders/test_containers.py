@@ -1,0 +1,110 @@
+"""Containers of a finished image: commands in them, and files out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from builders.containers import Container, open_container
+from builders.errors import UserError
+from builders.images.store import Image
+from runtime.sandbox import Stream
+from runtime.spec import Limits, Outcome
+from tests.builders.conftest import IDS, Builder
+
+pytestmark = pytest.mark.root
+Project = Callable[[Mapping[str, str]], Path]
+
+DOCKERFILE = """FROM busybox
+ENV GREETING=hello
+WORKDIR /work
+RUN chown alice /work
+USER alice
+ENTRYPOINT ["echo"]
+CMD ["by", "default"]
+"""
+
+
+@pytest.fixture
+def image(builder: Builder, project: Project) -> Image:
+    return builder.one(project({"Dockerfile": DOCKERFILE}))
+
+
+@pytest.fixture
+def container(builder: Builder, image: Image) -> Iterator[Container]:
+    with open_container(image, store=builder.store, state=builder.state, ids=IDS) as opened:
+        yield opened
+
+
+class Output:
+    def __init__(self) -> None:
+        self.text = ""
+
+    def __call__(self, stream: Stream, data: bytes) -> None:
+        self.text += data.decode()
+
+
+def test_nothing_asked_runs_entrypoint_and_command_of_the_image(container: Container) -> None:
+    output = Output()
+    assert container.run(on_output=output).ok
+    assert output.text == "by default\n"
+
+
+def test_a_string_runs_in_the_shell_as_the_images_user(container: Container) -> None:
+    output = Output()
+    container.run('id -un; pwd; echo "$GREETING $HOME $MORE"', env={"MORE": "x"}, on_output=output)
+    assert output.text.split("\n")[:3] == ["alice", "/work", "hello /home/alice x"]
+
+
+def test_a_list_runs_as_it_is_with_another_user_and_folder(container: Container) -> None:
+    output = Output()
+    container.run(["sh", "-c", "id -u; pwd"], user="root", workdir="/new/one", on_output=output)
+    assert output.text == "0\n/new/one\n"
+
+
+def test_commands_see_what_earlier_ones_wrote_and_the_image_does_not(
+    builder: Builder, image: Image, container: Container
+) -> None:
+    assert container.run("echo 1 > /work/f").ok
+    assert container.run("test -e /work/f").ok
+    with open_container(image, store=builder.store, state=builder.state, ids=IDS) as other:
+        assert not other.run("test -e /work/f").ok
+
+
+def test_limits_are_told_apart_from_failures(container: Container) -> None:
+    assert container.run("exit 9").exit_code == 9
+    assert container.run("sleep 30", limits=Limits(timeout=0.5)).outcome is Outcome.TIMEOUT
+
+
+def test_reports_are_found_and_read_inside_the_root(container: Container) -> None:
+    container.run("mkdir -p r/a/b; echo 1 > r/x.xml; echo 2 > r/a/b/y.xml; ln -s /etc r/etc")
+    assert container.glob("r/*.xml") == ["/work/r/x.xml"]
+    assert container.glob("/work/r/**/*.xml") == ["/work/r/a/b/y.xml", "/work/r/x.xml"]
+    assert container.glob("r/a/b/y.xml") == ["/work/r/a/b/y.xml"]
+    assert container.glob("r/none.xml") == []
+    assert container.read_file("r/x.xml", 100) == b"1\n"
+
+
+def test_a_report_that_is_a_trap_is_refused(container: Container) -> None:
+    container.run(
+        "ln -s /../../../../etc/hostname host; mkfifo pipe; ln -s /dev/zero zero;"
+        "head -c 2000 /dev/zero > big"
+    )
+    assert container.read_file("host", 1000) == b""  # the container's own, not the machine's
+    for path in ("pipe", "zero", "big", "none"):
+        with pytest.raises(OSError):
+            container.read_file(path, 1000)
+
+
+def test_an_unknown_user_is_one_sentence(container: Container) -> None:
+    with pytest.raises(UserError, match="The image has no user 'bob'"):
+        container.run("true", user="bob")
+
+
+def test_an_image_without_command_says_so(builder: Builder, project: Project) -> None:
+    image = builder.one(project({"Dockerfile": "FROM busybox\nCMD []\n"}))
+    with open_container(image, store=builder.store, state=builder.state, ids=IDS) as container:
+        with pytest.raises(UserError, match="neither an ENTRYPOINT nor a CMD"):
+            container.run()
