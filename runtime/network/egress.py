@@ -16,7 +16,7 @@ from pathlib import Path
 
 from runtime import process
 from runtime.errors import HostError
-from runtime.network import directory, firewall, resolvers
+from runtime.network import directory, firewall, neighbours, resolvers
 from runtime.network.directory import NETNS, RESOLV_CONF, SYSFS
 from runtime.network.firewall import Allowed
 from runtime.process import Command
@@ -114,6 +114,7 @@ def ip_batch(commands: Sequence[str]) -> Command:
 def _let_out(device: str, allowed: Sequence[Allowed]) -> None:
     if IP_FORWARD.read_text().strip() != "1":
         IP_FORWARD.write_text("1")
+    neighbours.let_us_through()
     process.run(Command(("nft", "-f", "-"), firewall.open_script(device, allowed).encode()))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import SpecError
-from runtime.network import egress, firewall, open_network, resolvers
+from runtime.network import egress, firewall, neighbours, open_network, resolvers
 from runtime.network.firewall import Allowed, parse_allow
 from runtime.snapshots import LowerDir
 from runtime.spec import Network
@@ -209,3 +210,25 @@ def test_name_servers_on_the_hosts_loopback_are_replaced_by_the_real_ones(tmp_pa
 def test_each_network_has_a_subnet_of_its_own() -> None:
     assert egress.addresses(0) == ("10.211.0.1", "10.211.0.2")
     assert egress.addresses(65) == ("10.211.1.5", "10.211.1.6")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("chain", ["FORWARD", "DOCKER-USER"])
+def test_a_firewall_that_drops_what_it_forwards_lets_us_through(chain: str) -> None:
+    """In a network namespace of the test's own."""
+    program = (
+        "from runtime.network import neighbours as n; n.let_us_through();"
+        "n.let_us_through.cache_clear(); n.let_us_through()"
+    )
+    made = "" if chain == "FORWARD" else f"iptables -N {chain}; iptables -I FORWARD -j {chain};"
+    rules = sh(
+        f"unshare --net sh -ec 'iptables -P FORWARD DROP; {made}"
+        f' {sys.executable} -c "{program}"; iptables -S\''
+    ).splitlines()
+    assert rules.count(f"-A {chain} -i gtw+ -j ACCEPT") == 1
+    answers = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    assert rules.count(f"-A {chain} -o gtw+ {answers}") == 1
+
+
+def test_a_firewall_that_accepts_is_left_alone() -> None:
+    assert neighbours.commands("-P INPUT DROP\n-P FORWARD ACCEPT\n-N DOCKER-USER\n") == []

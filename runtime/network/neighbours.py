@@ -1,0 +1,53 @@
+"""Other firewalls on this machine: Docker's and ufw's drop whatever they do not forward themselves.
+
+A packet passes only if every table accepts it, so ours alone is not enough where
+iptables' FORWARD has the policy DROP. What we refuse stays refused: our table is first.
+"""
+
+from __future__ import annotations
+
+import shutil
+from functools import lru_cache
+
+from runtime import process
+from runtime.errors import HostError
+from runtime.network.firewall import DEVICE_PREFIX
+from runtime.process import Command
+
+RULES = (
+    ("-i", f"{DEVICE_PREFIX}+", "-j", "ACCEPT"),
+    (
+        *("-o", f"{DEVICE_PREFIX}+", "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"),
+        *("-j", "ACCEPT"),
+    ),
+)
+
+
+@lru_cache(maxsize=1)
+def let_us_through() -> None:
+    """Add our two rules where they are needed; once per process. Raises HostError."""
+    if shutil.which("iptables") is None:
+        return
+    try:
+        rules = process.run(iptables("-S"))
+    except HostError:
+        return  # no iptables support in this kernel, so nobody uses it
+    for command in commands(rules):
+        process.run(command)
+
+
+def commands(rules: str) -> list[Command]:
+    """What to run, seeing the output of ``iptables -S``. Pure.
+
+    Docker asks for such rules in its chain DOCKER-USER, which comes before all of its own.
+    """
+    lines = rules.splitlines()
+    if "-P FORWARD DROP" not in lines:
+        return []
+    chain = "DOCKER-USER" if "-N DOCKER-USER" in lines else "FORWARD"
+    missing = [rule for rule in RULES if " ".join(("-A", chain, *rule)) not in lines]
+    return [iptables("-I", chain, *rule) for rule in missing]
+
+
+def iptables(*args: str) -> Command:
+    return Command(("iptables", "-w", *args))
