@@ -151,7 +151,7 @@ def _cell(
 
 
 def _environments(projects: Sequence[Project]) -> dict[int, list[Environment]]:
-    running = Prefetch("running", Running.objects.select_related("release", "host"))
+    running = Prefetch("running", Running.objects.select_related("release__project", "host"))
     found: dict[int, list[Environment]] = {}
     for environment in Environment.objects.filter(project__in=projects).prefetch_related(running):
         found.setdefault(environment.project_id, []).append(environment)
@@ -160,7 +160,8 @@ def _environments(projects: Sequence[Project]) -> dict[int, list[Environment]]:
 
 def _newest(projects: Sequence[Project]) -> QuerySet[Release]:
     last = Release.objects.filter(project__in=projects).values("project").order_by()
-    return Release.objects.filter(pk__in=last.annotate(last=Max("pk")).values("last"))
+    found = Release.objects.filter(pk__in=last.annotate(last=Max("pk")).values("last"))
+    return found.select_related("project")
 
 
 def _last_pipelines(projects: Sequence[Project]) -> QuerySet[Pipeline]:
@@ -172,7 +173,7 @@ def _last_pipelines(projects: Sequence[Project]) -> QuerySet[Pipeline]:
 def _last_deployments(projects: Sequence[Project]) -> QuerySet[Deployment]:
     here = Deployment.objects.filter(environment__project__in=projects)
     last = here.values("environment").order_by().annotate(last=Max("pk")).values("last")
-    return Deployment.objects.filter(pk__in=last).select_related("release")
+    return Deployment.objects.filter(pk__in=last).select_related("release__project")
 
 
 def _roles(projects: Sequence[Project], user: Any) -> dict[int, int]:

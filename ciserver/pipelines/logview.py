@@ -63,8 +63,8 @@ def line_html(line: Line, job: int) -> str:
     anchor = f"j{job}-L{line.number}"
     return (
         f'<span class="l{_STREAMS.get(line.stream, "")}" id="{anchor}">'
-        f'<a href="#{anchor}" data-n="{line.number}" data-t="{_clock(line.at)}"'
-        f' tabindex="-1"></a>{to_html(line.text)}\n</span>'
+        f'<a href="#{anchor}" data-t="{_clock(line.at)}" tabindex="-1">{line.number}</a>'
+        f"{to_html(line.text)}\n</span>"
     )
 
 

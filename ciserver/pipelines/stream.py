@@ -62,13 +62,14 @@ async def stream(pipeline_id: int, progress: Progress) -> AsyncIterator[str]:
     changed = asyncio.Event()
     watcher = asyncio.create_task(_watch(pipeline_id, changed))
     page = _Page(pipeline_id, progress)
+    read = sync_to_async(_read)
     quiet_since = time.monotonic()
     yield f"retry: {RETRY_MS}\n\n"
     try:
         while not shutdown.stopping():
             news = changed.is_set()
             changed.clear()
-            frames = await page.next_frames(look_at_rows=news)
+            frames = await read(page, look_at_rows=news)
             for frame in frames:
                 yield frame
             if page.over:
@@ -89,6 +90,14 @@ async def stream(pipeline_id: int, progress: Progress) -> AsyncIterator[str]:
             await watcher
 
 
+def _read(page: _Page, *, look_at_rows: bool) -> list[str]:
+    try:
+        return page.read(look_at_rows=look_at_rows)
+    finally:
+        # A stream is one long request: nothing else would give its connection back.
+        connection.close_if_unusable_or_obsolete()
+
+
 async def _watch(pipeline_id: int, changed: asyncio.Event) -> None:
     async for _ in events.changes(pipeline_id):
         changed.set()
@@ -104,8 +113,7 @@ class _Page:
         self._sent: dict[str, str] = {}
         self._view: PipelineView | None = None
 
-    @sync_to_async
-    def next_frames(self, *, look_at_rows: bool) -> list[str]:
+    def read(self, *, look_at_rows: bool = True) -> list[str]:
         """State first, then what the logs have more: a log is complete once its rows say ended."""
         frames = []
         if look_at_rows or self._view is None:
@@ -122,12 +130,9 @@ class _Page:
         return frames + logs
 
     def _load(self) -> PipelineView | None:
-        try:
-            rows = Pipeline.objects.select_related("project").filter(pk=self._pipeline_id)
-            pipeline = rows.first()
-            return view_of(pipeline) if pipeline else None
-        finally:
-            connection.close_if_unusable_or_obsolete()  # no request ends, so nothing else does
+        rows = Pipeline.objects.select_related("project", "release")
+        pipeline = rows.filter(pk=self._pipeline_id).first()
+        return view_of(pipeline) if pipeline else None
 
     def _restarted(self, view: PipelineView) -> bool:
         if self._progress.attempt == 0:

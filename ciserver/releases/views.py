@@ -104,7 +104,7 @@ def _move(
     place = get_object_or_404(row.project.environments, name=environment)
     serving = Running.objects.filter(environment=place).select_related("release")
     current = max((one.release for one in serving), key=lambda one: one.number, default=None)
-    context = {
+    context: dict[str, Any] = {
         "release": row,
         "project": row.project,
         "environment": place,

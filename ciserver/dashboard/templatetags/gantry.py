@@ -41,16 +41,12 @@ _ICONS = {
     '<path d="M10.5 5.5v-2a1 1 0 0 0-1-1h-6a1 1 0 0 0-1 1v6a1 1 0 0 0 1 1h2"/>',
     "branch": '<circle cx="4.5" cy="3.5" r="1.75"/><circle cx="4.5" cy="12.5" r="1.75"/>'
     '<circle cx="11.5" cy="5.5" r="1.75"/><path d="M4.5 5.25v5.5M11.5 7.25c0 2-7 1.5-7 3.5"/>',
-    "commit": '<circle cx="8" cy="8" r="2.75"/><path d="M1 8h4.25M10.75 8H15"/>',
-    "clock": '<circle cx="8" cy="8" r="6.25"/><path d="M8 4.5V8l2.5 1.5"/>',
-    "person": '<circle cx="8" cy="5" r="2.75"/><path d="M2.5 14c.5-3 2.5-4.5 5.5-4.5s5 1.5 5.5 4.5"/>',
-    "up": '<path d="M8 13V3M4 7l4-4 4 4"/>',
+    "person": '<circle cx="8" cy="5" r="2.75"/>'
+    '<path d="M2.5 14c.5-3 2.5-4.5 5.5-4.5s5 1.5 5.5 4.5"/>',
     "right": '<path d="M3 8h10M9 4l4 4-4 4"/>',
     "back": '<path d="M6 3 2.5 6.5 6 10M2.5 6.5H10a3.5 3.5 0 0 1 0 7H7"/>',
-    "theme": '<circle cx="8" cy="8" r="6.25"/><path class="solid" d="M8 1.75a6.25 6.25 0 0 1 0 12.5z"/>',
-    "down": '<path d="m4 6 4 4 4-4"/>',
-    "external": '<path d="M9 2.5h4.5V7M13.5 2.5 7.5 8.5M11.5 9.5v3a1 1 0 0 1-1 1h-7a1 1 0 0 1-1-1v-7'
-    'a1 1 0 0 1 1-1h3"/>',
+    "theme": '<circle cx="8" cy="8" r="6.25"/>'
+    '<path class="solid" d="M8 1.75a6.25 6.25 0 0 1 0 12.5z"/>',
 }
 
 
@@ -94,7 +90,7 @@ def lasting(row: object) -> SafeString:
     """The duration of a row with ``started_at`` and ``finished_at``, counting while it runs."""
     started = getattr(row, "started_at", None)
     if started is None:
-        return format_html('<span class="lasting">{}</span>', "–")
+        return format_html('<span class="lasting">{}</span>', words.NOTHING)
     seconds = words.duration(getattr(row, "seconds", None))
     if getattr(row, "finished_at", None) is None and getattr(row, "state", "") == "running":
         return format_html(
@@ -127,4 +123,5 @@ def gauge_text(gauge: Any) -> str:
     show = {"size": words.size, "duration": words.duration, "cores": "{:.2g}".format}[gauge.kind]
     if gauge.limit is None:
         return show(gauge.value)
-    return f"{show(gauge.value)} of {show(gauge.limit)}"
+    limit = show(gauge.limit).removesuffix(" 00 s").removesuffix(" 00 min")
+    return f"{show(gauge.value)} of {limit}"

@@ -12,7 +12,6 @@ function announce(text) {
 // Theme: follows the system until somebody chooses; the cookie lets the server draw it at once.
 const toggle = $("[data-theme-toggle]");
 if (toggle) {
-  toggle.hidden = false;
   toggle.addEventListener("click", () => {
     const root = document.documentElement;
     const dark = root.dataset.theme

@@ -110,7 +110,7 @@ async function earlier(link) {
   for (const part of $$("template", fresh.content)) {
     const step = stepBox(panel, part.dataset.step);
     const block = document.createElement("pre");
-    block.className = "block";
+    block.className = "block far";
     block.append(part.content);
     const before = first.get(step) || $("pre", step);
     if (before) before.before(block);
@@ -134,7 +134,9 @@ function stepBox(panel, step) {
   box.className = "step";
   box.open = true;
   const summary = document.createElement("summary");
-  summary.textContent = `Step ${step}`;
+  const name = document.createElement("code");
+  name.textContent = `Step ${step}`;
+  summary.append(name);
   box.append(summary);
   addStep(byId(`${panel}-log`), box);
   return box;
@@ -227,6 +229,7 @@ function takeLines(html) {
     const step = stepBox(panel, part.dataset.step);
     let block = step.lastElementChild;
     if (!block || block.nodeName !== "PRE" || block.childElementCount >= BLOCK) {
+      if (block?.nodeName === "PRE") putAway(block);
       block = document.createElement("pre");
       block.className = "block";
       step.append(block);
@@ -237,6 +240,12 @@ function takeLines(html) {
   panels.forEach(follow);
 }
 
+// A full block is not laid out again while it is out of sight; its height stays what it is.
+function putAway(block) {
+  block.style.containIntrinsicBlockSize = `auto ${block.offsetHeight}px`;
+  block.classList.add("far");
+}
+
 if (run.dataset.events) {
   const source = new EventSource(`${run.dataset.events}?from=${encodeURIComponent(run.dataset.from)}`);
   source.addEventListener("state", (event) => takeState(event.data));
@@ -244,10 +253,14 @@ if (run.dataset.events) {
   source.addEventListener("restart", () => location.reload());
   source.addEventListener("end", () => {
     source.close();
-    byId("cancel-form")?.setAttribute("hidden", "");
+    byId("cancel-form")?.classList.add("gone");
   });
   addEventListener("pagehide", () => source.close());
 }
 
 for (const panel of $$("#panels > .panel")) follow(panel);
+for (const step of $$(".panel > .panel-grid .step[open]:has(> .is-failed)")) {
+  const log = step.closest(".log"); // errors are at the end
+  log.scrollTop = log.scrollHeight;
+}
 goToHash();
