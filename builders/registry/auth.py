@@ -94,23 +94,27 @@ class Authenticator:
             return self._basic()
         return f"Bearer {self._token(tuple(scopes))}"
 
-    def challenged(self, header: str, scopes: Sequence[Scope]) -> bool:
-        """Take in a 401's challenge. False if trying again cannot help. Raises RegistryError."""
+    def challenged(self, header: str, scopes: Sequence[Scope], sent: str | None) -> bool:
+        """Take in a 401's challenge to a request that carried ``sent``.
+
+        Returns whether trying once more, with a new ``header()``, can help. Another thread may
+        have been challenged meanwhile. Raises RegistryError.
+        """
         challenge = Challenge.parse(header)
+        if self._provider is None:
+            if challenge.scheme not in ("basic", "bearer"):
+                raise RegistryError(
+                    f"Registry {self._host} wants the authentication "
+                    f"{challenge.scheme[:40] or 'none'!r}, which is not supported."
+                )
+            self._challenge = challenge
+            if challenge.scheme == "basic":
+                return self._credentials is not None and sent != self._basic()
         with self._lock:
-            fresh = self._tokens.pop(tuple(scopes), None)
-        if self._provider is not None:
-            return fresh is not None
-        if challenge.scheme not in ("basic", "bearer"):
-            raise RegistryError(
-                f"Registry {self._host} wants the authentication {challenge.scheme or 'none'!r}, "
-                "which is not supported."
-            )
-        if challenge.scheme == "basic" and self._credentials is None:
-            return False
-        again = self._challenge != challenge or fresh is not None
-        self._challenge = challenge
-        return again
+            known = self._tokens.get(tuple(scopes))
+            if known is not None and sent == f"Bearer {known[0]}":
+                del self._tokens[tuple(scopes)]
+        return True
 
     def _basic(self) -> str | None:
         if self._credentials is None:

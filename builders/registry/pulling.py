@@ -215,7 +215,7 @@ class BlobReader:
         start = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
         if self._offset and start != str(self._offset):
             raise RegistryError(f"Registry {self._transport.host} resumed at the wrong byte.")
-        self._chunks = response.iter_raw(1 << 18)
+        self._chunks = response.iter_raw()
 
     def _resume(self, error: httpx.TransportError) -> None:
         self._resumes += 1

@@ -168,7 +168,8 @@ class Transport:
         response = self._follow(method, path, scopes, headers, body)
         if response.status_code == 401 and self._is_ours(str(response.url)):
             challenge = response.headers.get("WWW-Authenticate", "")
-            if challenge and self._auth.challenged(challenge, scopes):
+            sent = response.request.headers.get("Authorization")
+            if challenge and self._auth.challenged(challenge, scopes, sent):
                 response.close()
                 response = self._follow(method, path, scopes, headers, body)
         return response
