@@ -28,7 +28,8 @@ from ciserver.repositories.names import check_path, check_ref, check_sha
 
 FETCH_TIMEOUT = 600.0  # seconds
 MAX_PACK = 2 * 1024**3  # bytes of one push
-PROTOCOLS = "https:http:ssh"
+# No ssh before projects have keys of their own: it would use the worker's, which is root's.
+PROTOCOLS = "https:http"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 CREDENTIALS = re.compile(r"(\w://)[^/@\s]*@")
 REGULAR = {"100644", "100755"}
@@ -69,15 +70,16 @@ def create_hosted(project: Project) -> Path:
     if not target.exists():
         with _made_beside(target) as fresh:
             branch = check_ref(f"refs/heads/{project.default_branch}").removeprefix("refs/heads/")
-            run("init", "--bare", f"--initial-branch={branch}", str(fresh), owner=fresh)
-            for key, value in HOSTED.items():
-                run("config", key, value, git_dir=fresh)
+            head = f"--initial-branch={branch}"
+            run("init", "--bare", "--template=", head, str(fresh), owner=fresh)
             spool = fresh / "spool"
             spool.mkdir(mode=0o700)
             _give(spool, to=fresh)
     return target
 
 
+# Given to Git with every push rather than written into each repository's own configuration:
+# what is changed here holds for old repositories too, and none of them can say otherwise.
 HOSTED = {
     "core.logAllRefUpdates": "true",
     "gc.auto": "0",
@@ -97,7 +99,7 @@ def fetch(project: Project, ref: str) -> str:
     with _locked(mirror.with_suffix(".lock")):
         if not mirror.exists():
             with _made_beside(mirror) as fresh:
-                run("init", "--bare", str(fresh), owner=fresh)
+                run("init", "--bare", "--template=", str(fresh), owner=fresh)
         try:
             run(
                 "fetch",
@@ -180,8 +182,6 @@ def _network_environment() -> dict[str, str]:
     if settings.GANTRY.extra_ca:
         more |= {"GIT_SSL_CAINFO": str(settings.GANTRY.extra_ca)}
         more |= {"GIT_SSL_CAPATH": "/etc/ssl/certs"}
-    if "ssh" in PROTOCOLS:
-        more["GIT_SSH_COMMAND"] = "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes"
     return environment(protocols=PROTOCOLS) | more
 
 

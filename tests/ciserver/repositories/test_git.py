@@ -128,7 +128,7 @@ def test_a_hosted_repository_is_made_once(db: None) -> None:
     assert path == git.create_hosted(project) == git.git_dir(project)
     assert path == settings.GANTRY.repositories / f"{project.pk}.git"
     assert (path / "HEAD").read_text() == "ref: refs/heads/trunk\n"
-    assert "fsckObjects = true" in (path / "config").read_text()
+    assert not (path / "hooks").exists()
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
