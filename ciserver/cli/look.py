@@ -87,7 +87,7 @@ def releases(project: AnyProject = "", limit: Limit = 20, as_json: AsJson = Fals
                 row["project"],
                 row["name"],
                 row["commit"][:8],
-                row["digest"][:19],
+                output.short(row["digest"]),
                 age(row["created_at"]),
                 row["title"],
             ]
@@ -177,7 +177,7 @@ def _status_lines(environment: Row) -> list[list[str | Text]]:
             *where,
             run["release"],
             run["commit"][:8],
-            run["digest"][:19],
+            output.short(run["digest"]),
             run["host"],
             Text("healthy", style="green") if run["healthy"] else Text("unhealthy", style="red"),
             age(run["since"]),

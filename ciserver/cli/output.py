@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -10,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-console = Console(highlight=False)
+WIDE = 10_000  # columns: what goes into a pipe is never cut
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 complaints = Console(stderr=True, highlight=False)
 
 STYLES = {
@@ -29,14 +32,22 @@ def print_json(value: object) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
-    """Columns as wide as the terminal allows; whole when the output is not a terminal."""
+    """Where the terminal is too narrow, the last column gives way."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for heading in headings:
-        table.add_column(heading, no_wrap=True, overflow="ellipsis")
+    for index, heading in enumerate(headings):
+        width = max([len(heading), *(len(row[index]) for row in rows)])
+        last = index == len(headings) - 1
+        table.add_column(
+            heading, no_wrap=True, overflow="ellipsis", min_width=None if last else width
+        )
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    width = None if console.is_terminal else 4096
-    console.print(table, width=width)
+    console.print(table)
+
+
+def short(digest: str) -> str:
+    """Enough of a digest to tell it from others."""
+    return digest.removeprefix("sha256:")[:12]
 
 
 def state(word: str) -> Text:

@@ -1,0 +1,68 @@
+"""The client as alice runs it, against a real server with a little history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ciserver.cli.__main__ import main
+
+
+@dataclass(frozen=True)
+class Ran:
+    exit_code: int
+    out: str
+    err: str
+
+
+Gantry = Callable[..., Ran]
+
+
+@pytest.fixture
+def gantry(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Gantry:
+    """``gantry("status", "--json")`` runs the client in this process; nobody is logged in."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for name in ("GANTRY_URL", "GANTRY_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*words: str) -> Ran:
+        monkeypatch.setattr("sys.argv", ["gantry", *words])
+        capsys.readouterr()
+        try:
+            code = main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Ran(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def token(alice: Any) -> str:
+    from ciserver.accounts.models import Scope, Token
+
+    return Token.make(user=alice, name="client", scope=Scope.WRITE)[1]
+
+
+@pytest.fixture
+def logged_in(gantry: Gantry, live_server: Any, token: str) -> Gantry:
+    assert gantry("login", live_server.url, "--token", token).exit_code == 0
+    return gantry
+
+
+@pytest.fixture
+def history(alice: Any) -> Any:
+    """Project hello: #1 passed and is v1 in qa, #2 failed; prod is empty."""
+    from tests.ciserver.pages import seeding
+
+    hello = seeding.make_project("hello", alice)
+    qa, _ = seeding.make_environments(hello, "qa", "prod")
+    seeding.deploy(seeding.make_release(seeding.make_passed(hello, 1), 1), qa)
+    seeding.make_failed(hello, 2)
+    return hello

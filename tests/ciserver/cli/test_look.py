@@ -1,0 +1,98 @@
+"""status, projects, pipelines, releases and logs show what the service knows."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.ciserver.cli.conftest import Gantry
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def rows(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+def test_status_tells_what_runs_where(logged_in: Gantry, history: Any) -> None:
+    qa, prod = rows(logged_in("status").out)[1:]
+    assert qa[:3] == ["hello", "qa", "v1"]
+    assert "healthy" in qa
+    assert prod == ["hello", "prod", "nothing", "yet"]
+
+
+def test_status_as_json_has_the_digest(logged_in: Gantry, history: Any) -> None:
+    environments = json.loads(logged_in("status", "--json").out)
+    running = environments[0]["running"][0]
+    assert running["digest"] == history.releases.get().digest
+
+
+def test_projects_tell_where_to_push(logged_in: Gantry, history: Any) -> None:
+    project = rows(logged_in("projects").out)[1]
+    assert project[0] == "hello"
+    assert project[1].endswith("/git/hello.git")
+
+
+def test_pipelines_are_newest_first_and_say_why_one_failed(logged_in: Gantry, history: Any) -> None:
+    newest, oldest = logged_in("pipelines", "hello").out.splitlines()[1:]
+    assert newest.split()[:3] == ["hello", "#2", "failed"]
+    assert "gantry.yml: tests.unit: Test unit: 2 of 31 cases failed" in newest
+    assert oldest.split()[:3] == ["hello", "#1", "passed"]
+
+
+def test_more_pipelines_than_a_page_holds(logged_in: Gantry, history: Any) -> None:
+    from tests.ciserver.pages.seeding import make_pipeline
+
+    for number in range(3, 64):
+        make_pipeline(history, number)
+    assert len(json.loads(logged_in("pipelines", "--limit", "60", "--json").out)) == 60
+    assert "2 failed" in logged_in("logs", "hello", "2").out
+
+
+def test_releases_show_digest_and_commit(logged_in: Gantry, history: Any) -> None:
+    release = history.releases.get()
+    shown = rows(logged_in("releases").out)[1]
+    assert shown[:4] == ["hello", "v1", release.commit[:8], release.digest[7:19]]
+
+
+def test_logs_of_a_green_pipeline_are_whole_and_exit_0(logged_in: Gantry, history: Any) -> None:
+    ran = logged_in("logs", "hello", "1", "--follow")
+    assert ran.exit_code == 0
+    assert "build  Commit read: 12 files, 88 kB" in ran.out
+    assert f"push  Pushed {history.pipelines.get(number=1).repository}@sha256:" in ran.out
+
+
+def test_logs_of_a_failed_pipeline_exit_1_and_say_why(logged_in: Gantry, history: Any) -> None:
+    ran = logged_in("logs", "hello")
+    assert ran.exit_code == 1
+    assert "Pipeline #2 failed: gantry.yml: tests.unit: Test unit: 2 of 31 cases" in ran.err
+
+
+def test_logs_of_one_job_as_json(logged_in: Gantry, history: Any) -> None:
+    lines = json.loads(logged_in("logs", "hello", "1", "--job", "push", "--json").out)
+    assert {line["job"] for line in lines} == {"push"}
+    assert lines[1]["line"] == "214000 bytes travelled, 32505856 were there."
+
+
+def test_a_log_longer_than_one_answer_arrives_whole_and_once(
+    logged_in: Gantry, history: Any
+) -> None:
+    from ciserver.pipelines.logs import LogWriter
+
+    job = history.pipelines.get(number=1).jobs.get(name="push")
+    expected = [f"line {number} {'x' * 50}" for number in range(12_000)]
+    with LogWriter(job.log_path) as log:
+        log.write(0, "out", "\n".join(expected).encode())
+    lines = json.loads(logged_in("logs", "hello", "1", "--job", "push", "--json").out)
+    assert [line["line"] for line in lines] == expected
+
+
+def test_what_is_not_there_is_exit_code_4_with_the_next_step(
+    logged_in: Gantry, history: Any
+) -> None:
+    ran = logged_in("logs", "hello", "77")
+    assert ran.exit_code == 4
+    assert "hello has no pipeline #77." in ran.err
+    assert "gantry pipelines hello" in ran.err
