@@ -195,3 +195,12 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def test_a_replacement_that_was_pushed_does_not_change_what_a_commit_is(work: Path) -> None:
+    sha = by_hand("rev-parse", "HEAD", cwd=work)
+    other = commit(work, {"gantry.yml": "evil"}, "Other")
+    by_hand("replace", sha, other, cwd=work)
+
+    assert git.commit_info(work / ".git", sha).subject == "Add a Dockerfile"
+    assert git.read_file(work / ".git", sha, "gantry.yml", 100) == b"tests: {}\n"
