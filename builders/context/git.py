@@ -38,16 +38,20 @@ _ENV = {
     "GIT_ATTR_NOSYSTEM": "1",
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_NO_LAZY_FETCH": "1",
+    # A repository's own protocol.X.allow beats protocol.allow, and git before 2.45 does not know
+    # GIT_NO_LAZY_FETCH: a partial clone's settings must not make root run a transport.
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_SSH_COMMAND": "/bin/false",
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_TERMINAL_PROMPT": "0",
 }
 _KINDS = {
-    b"100644": (Kind.FILE, 0o644),
-    b"100664": (Kind.FILE, 0o644),
-    b"100755": (Kind.FILE, 0o755),
-    b"120000": (Kind.SYMLINK, 0o777),
-    b"040000": (Kind.FOLDER, 0o755),
-    b"160000": (Kind.FOLDER, 0o755),
+    "100644": (Kind.FILE, 0o644),
+    "100664": (Kind.FILE, 0o644),
+    "100755": (Kind.FILE, 0o755),
+    "120000": (Kind.SYMLINK, 0o777),
+    "040000": (Kind.FOLDER, 0o755),
+    "160000": (Kind.FOLDER, 0o755),
 }
 
 
@@ -118,16 +122,14 @@ class GitContext:
     def _list(self) -> list[Entry]:
         data = self._run("ls-tree", "-r", "-t", "-z", "--full-tree", "--end-of-options", self._tree)
         entries: list[Entry] = []
-        for record in data.split(b"\0"):
-            if not record:
-                continue
-            meta, _, raw = record.partition(b"\t")
-            mode, _, token = meta.split(b" ")
+        # "<mode> <type> <object>\t<path>\0"
+        for record in data.decode("utf-8", "surrogateescape").split("\0")[:-1]:
+            meta, _, path = record.partition("\t")
+            mode, _, token = meta.split(" ")
             kind, bits = _KINDS.get(mode, (Kind.FILE, 0o644))
-            path = raw.decode("utf-8", "surrogateescape")
-            if mode == b"160000":
+            if mode == "160000":
                 self.notices.append(f"The submodule {path} is not part of the context.")
-            entries.append(Entry(path, kind, bits, token.decode("ascii")))
+            entries.append(Entry(path, kind, bits, token))
         return entries
 
     def _header(self, stdout: IO[bytes], entry: Entry) -> int:
