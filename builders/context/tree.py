@@ -92,13 +92,14 @@ class ContextTree:
 
         ``hidden`` tells which relative paths below a folder do not count.
         """
-        total = hashlib.sha256()
-        total.update(self._line("", entry))
+        lines = [self._line("", entry)]
         if entry.kind is Kind.FOLDER:
-            for name, child in self.under(entry):
-                if hidden is None or not hidden(name):
-                    total.update(self._line(name, child))
-        return total.hexdigest()
+            lines += [
+                self._line(name, child)
+                for name, child in self.under(entry)
+                if hidden is None or not hidden(name)
+            ]
+        return hashlib.sha256("\0".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
     def nearest(self, path: str, count: int = 3) -> list[str]:
         """Names most like ``path``: first beside it, then anywhere."""
@@ -114,10 +115,9 @@ class ContextTree:
             close = difflib.get_close_matches(clean, list(nodes)[:5000], n=count, cutoff=0.6)
         return close
 
-    def _line(self, name: str, entry: Entry) -> bytes:
+    def _line(self, name: str, entry: Entry) -> str:
         content = "" if entry.kind is Kind.FOLDER else self.context.digest(entry)
-        text = f"{entry.kind.value} {entry.mode:o} {content} {name}\0"
-        return text.encode("utf-8", "surrogateescape")
+        return f"{entry.kind.value} {entry.mode} {content} {name}"
 
     def _step(self, base: str, part: str) -> list[str]:
         self._load()

@@ -1,0 +1,100 @@
+"""FROM: the own store first, then mirrors, then the image's own registry; else a way on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from builders.errors import ImageNotFound, RegistryError
+from builders.images.config import ImageConfig
+from builders.images.reference import Reference
+from builders.images.store import Image, Store
+from builders.registry import Registry
+from builders.resolve import Resolver
+from tests.builders.registry.conftest import free_port
+from tests.builders.registry.liar import Liar, running, serving
+
+pytestmark = pytest.mark.root
+
+DEBIAN = Reference.parse("debian:bookworm")
+
+
+@pytest.fixture
+def mirror(image: Image, store: Store) -> Iterator[Liar]:
+    with running(serving(image, store)) as liar:
+        yield liar
+
+
+def test_the_own_store_is_asked_first(mirror: Liar, other: Store) -> None:
+    known = other.save_image(ImageConfig(architecture="amd64"), [], names=[DEBIAN])
+    assert Resolver(other, mirrors={"docker.io": mirror.host})(DEBIAN) == known
+    assert mirror.seen == []
+
+
+def test_a_mirror_serves_the_names_of_its_registry(
+    mirror: Liar, image: Image, other: Store
+) -> None:
+    resolve = Resolver(other, mirrors={"docker.io": mirror.host})
+    assert resolve(DEBIAN).id == image.id
+    assert mirror.paths()[0] == "GET /v2/library/debian/manifests/bookworm"
+    count = len(mirror.seen)
+    assert resolve(DEBIAN).id == image.id
+    assert len(mirror.seen) == count
+
+
+def test_without_a_mirror_the_images_own_registry_is_asked(
+    mirror: Liar, image: Image, other: Store
+) -> None:
+    assert Resolver(other)(Reference.parse(f"{mirror.host}/a/b:v1")).id == image.id
+
+
+def test_a_mirror_that_is_down_or_has_it_not_does_not_hide_the_registry(
+    mirror: Liar, image: Image, other: Store
+) -> None:
+    down = f"127.0.0.1:{free_port()}"
+    with running(Liar(None, {})) as empty, Registry(down, patience=0.1) as impatient:
+        for number, host in enumerate((down, empty.host)):
+            name = Reference.parse(f"{mirror.host}/a/b{number}:v1")
+            resolve = Resolver(other, mirrors={mirror.host: host}, registries={down: impatient})
+            assert resolve(name).id == image.id
+
+
+def test_a_known_client_is_used_for_its_host(mirror: Liar, image: Image, other: Store) -> None:
+    def token(_: object) -> str:
+        return "signed-here"
+
+    with Registry(mirror.host, token=token) as client:
+        resolve = Resolver(other, registries={mirror.host: client})
+        assert resolve(Reference.parse(f"{mirror.host}/a/b:v1")).id == image.id
+    assert set(mirror.authorizations()) == {"Bearer signed-here"}
+
+
+def test_a_name_nobody_has_is_answered_with_the_nearest_and_what_to_run(other: Store) -> None:
+    other.save_image(
+        ImageConfig(architecture="amd64"), [], names=[Reference.parse("team/service:v1")]
+    )
+    with running(Liar(None, {})) as empty:
+        resolve = Resolver(other, mirrors={"docker.io": empty.host}, upstream=False)
+        with pytest.raises(ImageNotFound, match="neither in the store nor at") as caught:
+            resolve(Reference.parse("debian:bookworm-slim"))
+        assert caught.value.hint == "Run: ./gantry base debian:bookworm-slim"
+        with pytest.raises(ImageNotFound) as caught:
+            resolve(Reference.parse("debian:bookwurm-slim"))
+        assert "debian:bookworm-slim" in caught.value.hint
+        with pytest.raises(ImageNotFound) as caught:
+            resolve(Reference.parse("team/servise:v1"))
+        assert "Did you mean team/service:v1" in caught.value.hint
+
+
+def test_a_registry_that_cannot_be_asked_is_named_together_with_the_next_step(
+    other: Store,
+) -> None:
+    down = f"127.0.0.1:{free_port()}"
+    with Registry(down, patience=0.1) as impatient:
+        resolve = Resolver(
+            other, mirrors={"docker.io": down}, registries={down: impatient}, upstream=False
+        )
+        with pytest.raises(RegistryError, match=f"is not in the store, and registry {down}") as e:
+            resolve(Reference.parse("gantry/python:3"))
+    assert e.value.hint == "Run: ./gantry base gantry/python:3"
