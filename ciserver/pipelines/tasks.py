@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from celery.signals import worker_ready
+
 from ciserver.celery import app
 from ciserver.pipelines import runner
 
@@ -9,3 +11,14 @@ from ciserver.pipelines import runner
 @app.task(name="ciserver.pipelines.tasks.run")
 def run(pipeline_id: int) -> None:
     runner.run(pipeline_id)
+
+
+@app.task(name="ciserver.pipelines.tasks.tidy")
+def tidy() -> None:
+    """Remove what dead workers left on this machine."""
+    runner.tidy()
+
+
+@worker_ready.connect
+def _tidy_at_start(**_: object) -> None:
+    tidy.delay()

@@ -4,5 +4,6 @@
 """
 
 from ciserver.pipelines.runner.story import run
+from ciserver.pipelines.runner.workshop import tidy
 
-__all__ = ["run"]
+__all__ = ["run", "tidy"]

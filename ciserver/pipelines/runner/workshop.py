@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +16,12 @@ from builders.registry.client import Registry
 from builders.resolve import Resolver
 from ciserver.accounts.registry_tokens import Access, issue
 from ciserver.config import Config
+from runtime.reap import reap
 from runtime.spec import Limits
 from runtime.state import StateDirectory
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,13 @@ def open_workshop() -> Workshop:
         registry=registry,
         resolver=Resolver(store, mirrors=config.registry_mirrors),
     )
+
+
+def tidy() -> None:
+    """Remove the sandboxes, mounts and half-done layers of processes that are gone."""
+    workshop = open_workshop()
+    for done in [*reap(workshop.state), *workshop.store.reap()]:
+        log.warning("tidied: %s", done)
 
 
 def _token(scopes: Sequence[Scope]) -> str:

@@ -8,18 +8,29 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import connection
 
+from ciserver.celery import app
 from ciserver.lib import outbox
 from ciserver.pipelines import leases
 from ciserver.releases.runner import recover_deployments
 from ciserver.webhooks.services import ingest_spools
 
 log = logging.getLogger(__name__)
+
+TIDY_SECONDS = 60.0
+
+
+def tidy_workers() -> None:
+    """The scheduler has no root: workers look after their machine and its hosts."""
+    app.send_task("ciserver.pipelines.tasks.tidy")
+    app.send_task("ciserver.releases.tasks.restore_routes")
+
 
 CHORES: dict[str, Callable[[], object]] = {
     "wake workers for what none has claimed": outbox.sweep,
@@ -43,9 +54,13 @@ class Command(BaseCommand):
         else:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: stop.set())
+        tidied = time.monotonic()
         while True:
             for name, chore in CHORES.items():
                 _do(name, chore)
+            if time.monotonic() - tidied > TIDY_SECONDS:
+                tidied = time.monotonic()
+                _do("have workers tidy up", tidy_workers)
             if stop.wait(options["interval"]):
                 return
 
