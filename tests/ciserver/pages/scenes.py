@@ -1,0 +1,191 @@
+"""The stage hand: what a worker, a pusher or a host would do, on request from a test.
+
+Run as a program it reads calls as JSON lines and answers each with one; see ``serving``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ciserver.settings")
+import django
+
+if __name__ == "__main__":
+    django.setup()
+
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.sessions.backends.db import SessionStore
+from django.utils import timezone
+
+from ciserver.accounts.models import User
+from ciserver.pipelines import events
+from ciserver.pipelines.logs import LogWriter
+from ciserver.pipelines.models import Job, JobKind, Pipeline, State, Step
+from ciserver.projects.models import Membership, Project, Role
+from ciserver.releases.models import Deployment, DeploymentState, DeploymentStep, Running
+from tests.ciserver.pages import seeding
+
+_writers: dict[int, LogWriter] = {}
+
+
+def user(name: str, role: str = "") -> None:
+    made = User.objects.create_user(name, f"{name}@example.org", f"{name}-password-1")
+    if role:
+        hello = Project.objects.get(slug="hello")
+        Membership.objects.create(project=hello, user=made, role=Role[role.upper()])
+
+
+def session(name: str) -> str:
+    signed_in = User.objects.get(username=name)
+    store = SessionStore()
+    store[SESSION_KEY] = str(signed_in.pk)
+    store[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    store[HASH_SESSION_KEY] = signed_in.get_session_auth_hash()
+    store.save()
+    return str(store.session_key)
+
+
+def history() -> None:
+    """alice's projects: ``hello`` with two environments, and its neighbours."""
+    user("alice")
+    alice = User.objects.get(username="alice")
+    seeding.make_hello(alice)
+    seeding.make_others(alice)
+
+
+def start(slug: str = "hello", title: str = "Watch me") -> dict[str, int]:
+    """A pipeline whose build job runs; its first step came from the cache, the second goes on."""
+    project = Project.objects.get(slug=slug)
+    number = project.pipelines.order_by("-number").values_list("number", flat=True)[0] + 1
+    pipeline = seeding.make_pipeline(project, number, state=State.RUNNING, title=title)
+    now = timezone.now()
+    Pipeline.objects.filter(pk=pipeline.pk).update(created_at=now, started_at=now)
+    job = Job.objects.create(
+        pipeline=pipeline, position=1, name="build", kind=JobKind.BUILD, state=State.RUNNING,
+        started_at=now,
+    )  # fmt: skip
+    _writers[pipeline.pk] = LogWriter(job.log_path)
+    step(pipeline.pk, position=1, text="FROM debian:bookworm", cached=True, state=State.PASSED)
+    step(pipeline.pk, position=2, text="RUN make", state=State.RUNNING)
+    return {"id": pipeline.pk, "number": number}
+
+
+def step(pipeline: int, position: int, **fields: Any) -> None:
+    job = Job.objects.get(pipeline=pipeline, position=1)
+    Step.objects.update_or_create(job=job, position=position, defaults=fields)
+    events.publish(pipeline)
+
+
+def write(pipeline: int, text: str, step: int = 2, times: int = 1, stream: str = "out") -> None:
+    _writers[pipeline].write(step, stream, text.encode() * times)
+
+
+def number_lines(pipeline: int, first: int, last: int, every: int = 0, pause: float = 0) -> None:
+    """Lines that hold their number, with a pause after ``every`` of them."""
+    for number in range(first, last + 1):
+        _writers[pipeline].write(2, "out", f"line {number}.\n".encode())
+        if every and number % every == 0:
+            time.sleep(pause)
+
+
+def more_jobs(pipeline: int) -> None:
+    for position, name, kind in ((2, "unit", JobKind.TEST), (3, "push", JobKind.PUSH)):
+        Job.objects.create(pipeline_id=pipeline, position=position, name=name, kind=kind)
+    events.publish(pipeline)
+
+
+def fail(pipeline: int, reason: str, place: str, hint: str = "") -> None:
+    """The build's second step fails, and with it everything."""
+    receipt = seeding.receipt(1.5, 40 * seeding.MIB, exit_code=2)
+    step(pipeline, position=2, state=State.FAILED, seconds=1.5, receipt=receipt)
+    _writers.pop(pipeline).close()
+    end = {"state": State.FAILED, "reason": reason, "place": place}
+    now = timezone.now()
+    Job.objects.filter(pipeline=pipeline, position=1).update(hint=hint, finished_at=now, **end)
+    Job.objects.filter(pipeline=pipeline, position__gt=1).update(state=State.CANCELLED)
+    Pipeline.objects.filter(pk=pipeline).update(finished_at=now, **end)
+    events.publish(pipeline)
+
+
+def finish(pipeline: int) -> None:
+    _writers.pop(pipeline).close()
+    now = timezone.now()
+    Step.objects.filter(job__pipeline=pipeline).update(state=State.PASSED, seconds=1)
+    Job.objects.filter(pipeline=pipeline).update(state=State.PASSED, finished_at=now)
+    Pipeline.objects.filter(pk=pipeline).update(state=State.PASSED, finished_at=now)
+    events.publish(pipeline)
+
+
+def restart(pipeline: int) -> None:
+    """Another worker takes the pipeline up after the first one died."""
+    row = Pipeline.objects.get(pk=pipeline)
+    row.jobs.all().delete()
+    Pipeline.objects.filter(pk=pipeline).update(attempt=row.attempt + 1)
+    _writers.pop(pipeline).close()
+    job = Job.objects.create(
+        pipeline=row, position=1, name="build", kind=JobKind.BUILD, state=State.RUNNING
+    )
+    _writers[pipeline] = LogWriter(job.log_path)
+    step(pipeline, position=2, text="RUN make again", state=State.RUNNING)
+
+
+def last_deployment() -> dict[str, Any]:
+    row = Deployment.objects.select_related("environment", "release").latest("pk")
+    return {
+        "id": row.pk,
+        "release": row.release.name,
+        "environment": row.environment.name,
+        "state": row.state,
+        "by": row.requested_by,
+    }
+
+
+def arrive(deployment: int) -> None:
+    """The host has it: healthy, and serving."""
+    row = Deployment.objects.get(pk=deployment)
+    host = row.environment.hosts.get()
+    DeploymentStep.objects.create(
+        deployment=row, host=host, position=1, name="start", state=DeploymentState.SUCCEEDED
+    )
+    Running.objects.update_or_create(
+        environment=row.environment,
+        host=host,
+        defaults={
+            "release": row.release,
+            "container_id": "c" * 64,
+            "digest": row.release.digest,
+            "since": timezone.now(),
+        },
+    )
+    Deployment.objects.filter(pk=deployment).update(
+        state=DeploymentState.SUCCEEDED, finished_at=timezone.now()
+    )
+
+
+SCENES: dict[str, Callable[..., Any]] = {
+    scene.__name__: scene
+    for scene in (
+        user, session, history, start, step, write, number_lines, more_jobs, fail, finish,
+        restart, last_deployment, arrive,
+    )
+}  # fmt: skip
+
+
+def main() -> None:
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        try:
+            answer = {"value": SCENES[name](**arguments)}
+        except Exception:
+            answer = {"error": traceback.format_exc()}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

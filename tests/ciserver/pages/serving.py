@@ -1,0 +1,129 @@
+"""A real web process with a database of its own, and a stage hand that works beside it.
+
+The stage hand is a second process, as a worker would be: it writes rows and logs while a
+page is open. The test's own process keeps no connection to that database.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ciserver.lib.keys import ensure_keys
+
+ROOT = Path(__file__).resolve().parents[3]
+PASSWORD = "alice-password-1"
+Cookies = dict[str, str]
+
+
+@dataclass
+class Stage:
+    """A running service. Calling a name calls the function of ``scenes`` in the stage hand."""
+
+    url: str
+    home: Path
+    web: subprocess.Popen[bytes]
+    hand: subprocess.Popen[str]
+    log: Path
+    _cookies: Cookies = field(default_factory=dict)
+
+    def __call__(self, scene: str, **arguments: Any) -> Any:
+        assert self.hand.stdin and self.hand.stdout
+        print(json.dumps([scene, arguments]), file=self.hand.stdin, flush=True)
+        answer = json.loads(self.hand.stdout.readline())
+        if "error" in answer:
+            raise AssertionError(answer["error"])
+        return answer["value"]
+
+    def cookies(self, name: str = "alice") -> Cookies:
+        """A session of ``name``, as a browser would hold it."""
+        return {"gantry_session": self("session", name=name)}
+
+
+@contextmanager
+def open_stage(home: Path, *, redis: bool = True) -> Iterator[Stage]:
+    """Start everything, wait until it answers, and stop it all at the end."""
+    with ExitStack() as stack:
+        for name in ("db", "run", "logs", "repositories", "mirrors"):
+            (home / name).mkdir(parents=True)
+        ensure_keys(home / "keys")
+        port = _free_port()
+        env = {key: value for key, value in os.environ.items() if not key.startswith("GANTRY_")}
+        env |= {"GANTRY_HOME": str(home), "GANTRY_PORT": str(port), "PYTHONPATH": str(ROOT)}
+        if redis:
+            stack.enter_context(_running(_redis(home), env, home / "redis.log"))
+        for command in (["migrate", "-v0"], ["collectstatic", "--noinput", "-v0"]):
+            subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, env=env, check=True)
+        log = home / "web.log"
+        web = stack.enter_context(_running(_uvicorn(port), env, log))
+        hand = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.ciserver.pages.scenes"],
+                cwd=ROOT,
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        stack.callback(hand.terminate)
+        stage = Stage(f"http://127.0.0.1:{port}", home, web, hand, log)
+        _wait_for(stage)
+        yield stage
+
+
+def _redis(home: Path) -> list[str]:
+    place = ["--port", "0", "--unixsocket", str(home / "run" / "redis.sock")]
+    return ["redis-server", *place, "--save", "", "--dir", str(home)]
+
+
+def _uvicorn(port: int) -> list[str]:
+    command = [sys.executable, "-m", "uvicorn", "ciserver.asgi:application"]
+    return [*command, "--port", str(port), "--timeout-graceful-shutdown", "20"]
+
+
+@contextmanager
+def _running(
+    command: list[str], env: dict[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=file, stderr=file)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(stage: Stage) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{stage.url}/login/").status_code == 200:
+                return
+        if stage.web.poll() is not None:
+            break
+        time.sleep(0.1)
+    raise AssertionError(f"The web process did not answer:\n{stage.log.read_text()[-3000:]}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
