@@ -20,7 +20,6 @@ from runtime.reap import reap
 from runtime.spec import Limits
 from runtime.state import StateDirectory
 
-
 log = logging.getLogger(__name__)
 
 
