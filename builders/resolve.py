@@ -20,7 +20,8 @@ class Resolver:
     """Finds base images; what it pulls stays in the store. Threads may share it.
 
     ``mirrors`` maps a registry (``docker.io``) to the ``HOST:PORT`` asked before it;
-    ``registries`` are clients to use instead of anonymous ones, by host.
+    ``registries`` are clients to use instead of anonymous ones, by host. Without ``upstream``
+    a registry that has a mirror is never asked itself.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Resolver:
         registries: Mapping[str, Registry] | None = None,
         credentials: Mapping[str, Credentials] | None = None,
         limits: LayerLimits | None = None,
+        upstream: bool = True,
         progress: Callable[[str], None] | None = None,
     ) -> None:
         self._store = store
@@ -38,6 +40,7 @@ class Resolver:
         self._registries = dict(registries or {})
         self._credentials = dict(credentials or {})
         self._limits = limits
+        self._upstream = upstream
         self._progress = progress
 
     def __call__(self, reference: Reference) -> Image:
@@ -46,9 +49,7 @@ class Resolver:
         known = self._store.find_image(reference)
         if known is not None:
             return known
-        hosts = [reference.registry]
-        if reference.registry in self._mirrors:
-            hosts.insert(0, self._mirrors[reference.registry])
+        hosts = self._hosts(reference)
         silent: RegistryError | None = None
         for host in hosts:
             try:
@@ -68,6 +69,12 @@ class Resolver:
             f"The image {reference.familiar} is neither in the store nor at {' or '.join(hosts)}.",
             hint=hint,
         )
+
+    def _hosts(self, reference: Reference) -> list[str]:
+        mirror = self._mirrors.get(reference.registry)
+        if mirror is None:
+            return [reference.registry]
+        return [mirror, reference.registry] if self._upstream else [mirror]
 
     def _pull(self, host: str, reference: Reference) -> Image:
         known = self._registries.get(host)
