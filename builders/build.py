@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,8 +28,6 @@ from runtime.spec import IdRange, Limits, Network
 from runtime.state import StateDirectory
 
 __all__ = ["BuildListener", "BuildRequest", "StepInfo", "StepResult", "build"]
-
-_CANCEL_POLL = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +78,8 @@ def build(
     """
     bases = Bases(resolve)
     plan = with_triggers(plan_of(request), bases)
-    with ExitStack() as stack:
-        stop = stack.enter_context(_stop_event(cancel))
-        network = stack.enter_context(
-            LazyNetwork(request.network, state=state, allow=request.egress_allow)
-        )
-        bench = _bench(request, plan, store, state, network, stop)
+    with LazyNetwork(request.network, state=state, allow=request.egress_allow) as network:
+        bench = _bench(request, plan, store, state, network, _Stop(cancel))
         states = Stages(plan, bases, bench, listener).run()
     return {target: _save(states[index], request, store) for target, index in plan.targets.items()}
 
@@ -141,6 +134,7 @@ def _bench(
         state=state,
         cache=StepCache(store.root / "steps", scope=request.scope, also_read=request.also_read),
         tree=ContextTree(request.context, lambda: _ignore(request)),
+        notices=(*plan.warnings, *request.context.notices),
         ids=request.ids,
         limits=request.limits,
         network=network.get,
@@ -169,27 +163,15 @@ def _save(state: StageState, request: BuildRequest, store: Store) -> Image:
     return store.save_image(config, state.layers)
 
 
-@contextmanager
-def _stop_event(cancel: threading.Event | None) -> Iterator[threading.Event]:
-    """An event of this build's own, also set once the caller's is.
+class _Stop(threading.Event):
+    """Set by a failing stage to stop the others, or when the caller's event is set.
 
-    A failing stage sets it to stop the others; the caller's event is not ours to set.
+    The caller's event is not ours to set.
     """
-    stop = threading.Event()
-    if cancel is None:
-        yield stop
-        return
-    over = threading.Event()
 
-    def watch() -> None:
-        while not over.is_set():
-            if cancel.wait(_CANCEL_POLL):
-                stop.set()
-                return
+    def __init__(self, outer: threading.Event | None) -> None:
+        super().__init__()
+        self._outer = outer
 
-    watcher = threading.Thread(target=watch, name="cancel", daemon=True)
-    watcher.start()
-    try:
-        yield stop
-    finally:
-        over.set()
+    def is_set(self) -> bool:
+        return super().is_set() or (self._outer is not None and self._outer.is_set())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from builders.dockerfile.instructions import Instruction, Position
-from builders.errors import BuildCancelled, BuildError, ServiceError
+from builders.errors import BuildCancelled, BuildError, ServiceError, StoreError
 from builders.events import BuildListener, StepInfo, StepResult
 from builders.images.config import ImageConfig
 from builders.images.layerstore import Layer
@@ -22,6 +23,10 @@ from builders.steps.state import DEFAULT_PATH, StageState
 from runtime.errors import SandboxError
 from runtime.sandbox import Stream
 
+_DISK = {
+    errno.ENOSPC: "The disk that holds the store is full.",
+    errno.EDQUOT: "The quota of the disk that holds the store is used up.",
+}
 Resolve = Callable[[Reference], Image]
 
 
@@ -110,6 +115,9 @@ class Stages:
         info = self._info(stage, 0, stage.at)
         started = time.monotonic()
         self._listener.step_started(info)
+        if info.index == 1:
+            for notice in self._bench.notices:
+                self._listener.step_output(info, Stream.STDERR, f"Notice: {notice}\n".encode())
         with self._reporting(info, started):
             state = self._base(stage)
         self._listener.step_finished(
@@ -198,7 +206,8 @@ def located(at: Position) -> Iterator[None]:
             error.message, place=at.place, hint=error.hint, code=error.code
         ) from error
     except OSError as error:
-        raise ServiceError(f"{error}.", place=at.place, code="build.os") from error
+        words = _DISK.get(error.errno or 0, f"{error}.")
+        raise StoreError(words, place=at.place, code="store.os") from error
 
 
 def _result(done: Done, seconds: float) -> StepResult:

@@ -8,7 +8,7 @@ only for what a step that is not cached really needs.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 
@@ -38,8 +38,12 @@ class Context(Protocol):
     ``entries`` lists everything but the root, folders before what is in them.
     ``digest`` is equal only for equal content. ``read`` yields each file's or
     symlink's bytes, in the order asked, in chunks that must be used up before
-    the next is asked for. Whoever opened the context closes it.
+    the next is asked for. ``notices`` tells what a person would expect in the context
+    and will not find. Whoever opened the context closes it.
     """
+
+    @property
+    def notices(self) -> Sequence[str]: ...
 
     def entries(self) -> Iterable[Entry]: ...
 

@@ -68,6 +68,7 @@ class Bench:
     parent_cgroup: str = ""
     scope: str = ""
     base_time: int = _FALLBACK_TIME
+    notices: Sequence[str] = ()
 
     def expander(self, step: Instruction, state: StageState) -> Expander:
         return Expander(state.env, escape=self.escape, at=step.at)

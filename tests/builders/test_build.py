@@ -266,6 +266,15 @@ def test_onbuild_of_a_base_image_runs_in_the_stage_made_from_it(
     assert image[None].config.on_build == ()
 
 
+def test_notices_are_part_of_the_output(builder: Builder, project: Project) -> None:
+    text = "# syntax=some/front:1\nFROM busybox\n"
+    root = project({"Dockerfile": text})
+    os.mkfifo(root / "pipe")
+    seen = output(builder, root, build_args={"UNUSED": "1"})
+    assert "Notice: The build argument UNUSED is not used by any ARG." in seen
+    assert "some/front:1" in seen
+
+
 # Failures
 
 
