@@ -13,6 +13,7 @@ import tarfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,10 @@ SERVE = "trap 'exit 0' TERM; /bin/busybox httpd -f -p 8080 -h /www & wait"  # PI
 
 @dataclass(frozen=True)
 class Registry:
-    """A real docker-registry process on a loopback port, open to all."""
+    """A real docker-registry process on a loopback port."""
 
     address: str
+    token: Callable[[str], str] = lambda name: ""  # one that may push to a repository
 
     def push(self, name: str, *, page: str, command: str = SERVE, **config: Any) -> str:
         """Push an image that serves ``page``; the manifest's digest."""
@@ -47,7 +49,7 @@ class Registry:
             "config": runs,
             "rootfs": {"type": "layers", "diff_ids": [_digest(base), _digest(top)]},
         }
-        blobs = [gzip.compress(base, mtime=0), gzip.compress(top, mtime=0)]
+        blobs = [gzip.compress(tar, compresslevel=1, mtime=0) for tar in (base, top)]
         layer = "application/vnd.oci.image.layer.v1.tar+gzip"
         manifest = {
             "schemaVersion": 2,
@@ -61,16 +63,21 @@ class Registry:
         httpx.put(
             f"http://{self.address}/v2/{name}/manifests/{_digest(body)}",
             content=body,
-            headers={"Content-Type": manifest["mediaType"]},
+            headers=self._headers(name) | {"Content-Type": manifest["mediaType"]},
         ).raise_for_status()
         return _digest(body)
 
     def _blob(self, name: str, content: bytes, media_type: str) -> dict[str, Any]:
         digest = _digest(content)
-        start = httpx.post(f"http://{self.address}/v2/{name}/blobs/uploads/").raise_for_status()
+        uploads = f"http://{self.address}/v2/{name}/blobs/uploads/"
+        start = httpx.post(uploads, headers=self._headers(name)).raise_for_status()
         url = httpx.URL(start.headers["Location"]).copy_merge_params({"digest": digest})
-        httpx.put(url, content=content).raise_for_status()
+        httpx.put(url, content=content, headers=self._headers(name)).raise_for_status()
         return {"mediaType": media_type, "digest": digest, "size": len(content)}
+
+    def _headers(self, name: str) -> dict[str, str]:
+        token = self.token(name)
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _digest(content: bytes) -> str:
@@ -107,18 +114,41 @@ def wait_for(ready: Callable[[], bool], seconds: float = 10) -> None:
 
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    folder = tmp_path_factory.mktemp("registry")
-    found = Registry(f"127.0.0.1:{free_port()}")
+    """Open to all, for the tests that are not about who may pull."""
+    address = f"127.0.0.1:{free_port()}"
+    with _serving(tmp_path_factory.mktemp("registry"), address, {}):
+        yield Registry(address)
+
+
+@pytest.fixture
+def guarded_registry(tmp_path: Path, live_server: Any, settings: Any) -> Iterator[Registry]:
+    """This installation's own: it believes our tokens alone, which our web process gives out."""
+    from ciserver.accounts.registry_tokens import Access, issue
+
+    address = f"127.0.0.1:{free_port()}"
+    settings.GANTRY = replace(settings.GANTRY, registry=address)
+    token = {
+        "realm": f"{live_server.url}/api/v1/registry/token",
+        "service": "gantry-registry",
+        "issuer": "gantry",
+        "rootcertbundle": str(HOME / "keys" / "registry.crt"),
+    }
+    with _serving(tmp_path, address, {"auth": {"token": token}}):
+        yield Registry(address, lambda name: issue("worker", [Access(name, ("push", "pull"))]))
+
+
+@contextmanager
+def _serving(folder: Path, address: str, more: dict[str, Any]) -> Iterator[None]:
     settings = {
         "version": "0.1",
         "log": {"level": "error", "accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
-        "http": {"addr": found.address},
+        "http": {"addr": address, "relativeurls": False},
     }
-    (folder / "config.yml").write_text(json.dumps(settings))
+    (folder / "config.yml").write_text(json.dumps(settings | more))
     with _running(["docker-registry", "serve", str(folder / "config.yml")], folder / "log"):
-        wait_for(lambda: _answers(f"http://{found.address}/v2/"))
-        yield found
+        wait_for(lambda: _answers(f"http://{address}/v2/"))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +183,7 @@ class _running:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url).status_code == 200
+        return httpx.get(url).status_code in {200, 401}
     except httpx.HTTPError:
         return False
 

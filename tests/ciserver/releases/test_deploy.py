@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,14 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from ciserver.accounts import registry_tokens
 from ciserver.releases import health, runner, services
 from ciserver.releases.models import Deployment, DeploymentState, Environment, Release, Running
 from ciserver.releases.targets import commands
+from ciserver.releases.targets.errors import CommandFailed
+from ciserver.releases.targets.images import Location
 from ciserver.releases.targets.local import LocalTarget
+from ciserver.releases.targets.spec import Check, ImageFacts
 from tests.home import HOME
 
 pytestmark = [pytest.mark.root, pytest.mark.django_db(transaction=True)]
@@ -91,18 +96,34 @@ def target() -> LocalTarget:
 
 
 @pytest.fixture
-def shop(
-    hello: Any, passed: Any, registry: Any, caddy_socket: Path, monkeypatch: Any
-) -> Iterator[Shop]:
+def quick_gate(monkeypatch: Any) -> None:
     monkeypatch.setattr(health, "STABLE_FOR", 0.5)
     monkeypatch.setattr(health, "BETWEEN_TRIES", 0.1)
+
+
+@pytest.fixture
+def shop(
+    hello: Any, passed: Any, registry: Any, caddy_socket: Path, quick_gate: None
+) -> Iterator[Shop]:
+    with _opened(hello, passed, registry) as shop:
+        yield shop
+
+
+@contextmanager
+def _opened(hello: Any, passed: Any, registry: Any) -> Iterator[Shop]:
     opened = Shop(hello, passed, registry)
-    yield opened
+    try:
+        yield opened
+    finally:
+        _clear(opened)
+
+
+def _clear(opened: Shop) -> None:
     here = target()
     for container in opened.containers():
         here.remove(container, grace=0)
     here.proxy.forget(runner.server_name(opened.qa))
-    _remove_images(registry.address)
+    _remove_images(opened.registry.address)
 
 
 def _remove_images(address: str) -> None:
@@ -299,3 +320,18 @@ def test_a_proxy_that_is_away_fails_the_deployment_and_the_old_one_stays(
     assert "The proxy at" in failed.reason
     assert shop.page() == "one"
     assert [(s.name, s.state) for s in failed.steps.all()][-1] == ("switch", "failed")
+
+
+def test_a_host_gets_a_password_for_one_repository_and_a_short_time(
+    hello: Any, passed: Any, guarded_registry: Any, caddy_socket: Path, quick_gate: None
+) -> None:
+    with _opened(hello, passed, guarded_registry) as shop:
+        deployment = shop.deploy("one")
+        assert (deployment.state, deployment.reason) == ("succeeded", "")
+        digest = guarded_registry.push("other/secret", page="not yours")
+    image = ImageFacts(digest=digest, config_digest="", layers=(), port=None, check=Check())
+    other = Location(guarded_registry.address, "other/secret")
+    password = registry_tokens.pull_password("hello")
+    for credentials in (None, (registry_tokens.PULL_USER, password)):
+        with pytest.raises(CommandFailed, match=r"unauthorized|denied"):
+            target().pull(image, other, lambda given=credentials: given)

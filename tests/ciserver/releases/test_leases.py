@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from ciserver.lib.models import OutboxEntry
@@ -150,3 +152,30 @@ def test_a_heartbeat_keeps_the_lease(queued: Deployment, monkeypatch: Any) -> No
         while Deployment.objects.get(pk=queued.pk).lease_until < timezone.now():  # type: ignore[operator]
             assert timezone.now() < deadline
     assert leases.recover_deployments() == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_thirty_promotions_at_once_leave_one_line_of_deployments(
+    hello: Any, passed: Any, succeeded: Any, alice: Any
+) -> None:
+    qa, prod = hello.environments.all()
+    releases = [services.make_release(passed()) for _ in range(5)]
+    for release in releases:
+        succeeded(release, qa)
+
+    def promote(number: int) -> None:
+        try:
+            services.promote(release=releases[number % 5], environment=prod, user=alice)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=promote, args=(number,)) for number in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    newest = prod.deployments.first()
+    states = list(prod.deployments.values_list("state", flat=True))
+    assert states == ["queued"] + ["superseded"] * (len(states) - 1)
+    claimed = [leases.claim(row.pk) for row in prod.deployments.all()]
+    assert [row.pk for row in claimed if row] == [newest.pk]
