@@ -35,6 +35,7 @@ from runtime.spec import (
 from runtime.state import StateDirectory
 
 OURS = 125  # the exit code of docker, podman and runc for "the sandbox itself failed"
+SIGPIPE = 128 + signal.SIGPIPE
 DEFAULT_IDS = 2_000_000_000  # above what distributions and systemd-nspawn hand out
 UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
@@ -47,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SandboxError as error:
         print(f"runtime: {error}", file=sys.stderr)
         return OURS
+    except BrokenPipeError:  # whoever read our output has gone, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SIGPIPE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,7 +82,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=parse_size, metavar="64m", help="bytes of both streams")
     parser.add_argument("--network", choices=[n.value for n in Network], default="none")
     parser.add_argument(
-        "--allow", action="append", default=[], metavar="HOST[:PORT]", help="with egress"
+        "--allow",
+        action="append",
+        default=os.environ.get("GANTRY_EGRESS_ALLOW", "").replace(",", " ").split(),
+        metavar="HOST[:PORT]",
+        help="what egress reaches besides the public internet (GANTRY_EGRESS_ALLOW)",
     )
     parser.add_argument(
         "--rootfs", type=Path, metavar="DIR", help="default: the host's /usr and nothing else of it"

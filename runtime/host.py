@@ -8,16 +8,22 @@ import platform
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from runtime import process
 from runtime.errors import HostError
+from runtime.process import Command
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CGROUP_PARENT = "gantry"
 KERNEL_NEEDED = (5, 12)  # cgroup.kill aside, everything below has a fallback from here on
 KERNEL_IDMAPPED_OVERLAY = (5, 19)
+PROGRAMS = {"unshare": "util-linux", "ip": "iproute2", "nft": "nftables"}  # and their packages
+# runc with CVE-2025-31133, -52565 and -52881 closed.
+RUNC_MENDED = (1, 2, 8)
 REQUIRED_V2_CONTROLLERS = ("cpu", "memory", "pids")
 REQUIRED_V1_CONTROLLERS = ("cpu", "cpuacct", "freezer", "memory", "pids")
 
@@ -80,7 +86,10 @@ def machine() -> str:
 
 def check() -> list[str]:
     """Sentences on what is missing here for sandboxes to run; an empty list means ready."""
-    checks = (_check_root, _check_kernel, _check_overlay, _check_cgroups, _check_runtime, _check_ns)
+    checks = (
+        *(_check_root, _check_kernel, _check_overlay, _check_cgroups),
+        *(_check_runtime, _check_programs, _check_ns),
+    )
     return [sentence for check_one in checks if (sentence := check_one())]
 
 
@@ -92,7 +101,21 @@ def notes() -> list[str]:
             f"Linux {os.uname().release} cannot show layers through idmapped mounts; they are "
             "copied instead, which is slow. Linux 5.19 or newer does not need that."
         )
+    with suppress(HostError):
+        found += runtime_notes(process.run(Command((str(oci_runtime().path), "--version"))))
     return found
+
+
+def runtime_notes(version: str) -> list[str]:
+    """What there is to say about an OCI runtime's ``--version``. Pure."""
+    found = re.match(r"runc version (\d+)\.(\d+)\.(\d+)", version)
+    if not found or tuple(map(int, found.groups())) >= RUNC_MENDED:
+        return []
+    return [
+        f"runc {'.'.join(found.groups())} may lack the fixes of November 2025 (CVE-2025-31133 and "
+        "two more), unless your distribution has put them in. Sandboxes do not rely on them: the "
+        "host's root has no name inside."
+    ]
 
 
 def _check_root() -> str:
@@ -137,6 +160,14 @@ def _check_runtime() -> str:
     except HostError as error:
         return str(error)
     return ""
+
+
+def _check_programs(which: Callable[[str], str | None] = shutil.which) -> str:
+    missing = [name for name in PROGRAMS if which(name) is None]
+    if not missing:
+        return ""
+    packages = " ".join(dict.fromkeys(PROGRAMS[name] for name in missing))
+    return f"Missing programs: {', '.join(missing)}. Install them: apt-get install {packages}"
 
 
 def _check_ns() -> str:

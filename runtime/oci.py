@@ -35,26 +35,3 @@ def run_command(runtime: OciRuntime, *, id: str, bundle: Path, root: Path, log: 
             id,
         )
     )
-
-
-def exec_command(runtime: OciRuntime, *, id: str, root: Path, process: Path, log: Path) -> Command:
-    """Run one more process, described by the JSON file ``process``, in a running container."""
-    return Command(
-        (
-            str(runtime.path),
-            "--root",
-            str(root),
-            "--log",
-            str(log),
-            "--log-format",
-            "json",
-            "exec",
-            "--process",
-            str(process),
-            id,
-        )
-    )
-
-
-def version_command(runtime: OciRuntime) -> Command:
-    return Command((str(runtime.path), "--version"))

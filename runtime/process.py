@@ -156,16 +156,23 @@ class Holder:
         self._process.wait()
 
 
-def start_on_our_death(command: Command) -> int:
+@dataclass(slots=True)
+class Watcher:
+    """A process that waits for our end. Closing ``pipe`` makes it act at once."""
+
+    process: subprocess.Popen[bytes]
+    pipe: int
+
+
+def start_on_our_death(command: Command) -> Watcher:
     """Arrange for ``command`` to be run when this process is gone, however it goes.
 
     A shell holds the read end of a pipe whose only write end is ours; the kernel
-    closes ours with us. Returns the write end, which the caller keeps open (closing
-    it also runs the command).
+    closes ours with us.
     """
     read_end, write_end = os.pipe()
     try:
-        subprocess.Popen(
+        process = subprocess.Popen(
             ("/bin/sh", "-c", WATCHER, "gantry-watcher", *command.args),
             stdin=read_end,
             stdout=subprocess.DEVNULL,
@@ -176,4 +183,4 @@ def start_on_our_death(command: Command) -> int:
         )
     finally:
         os.close(read_end)
-    return write_end
+    return Watcher(process, write_end)

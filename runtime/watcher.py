@@ -18,7 +18,7 @@ from runtime.process import Command
 PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 
 _lock = threading.Lock()
-_watched: dict[tuple[int, Path], int] = {}  # (our pid, state directory) -> write end
+_watched: dict[tuple[int, Path], process.Watcher] = {}  # by (our pid, state directory)
 
 
 def reap_command(state_root: Path) -> Command:
@@ -40,8 +40,6 @@ def ensure(state_root: Path) -> None:
     with _lock:
         if key in _watched:
             return
-        for (pid, root), fd in list(_watched.items()):
-            if pid != key[0]:
-                os.close(fd)
-                del _watched[(pid, root)]
+        for inherited in [other for other in _watched if other[0] != key[0]]:
+            os.close(_watched.pop(inherited).pipe)
         _watched[key] = process.start_on_our_death(reap_command(state_root))

@@ -115,6 +115,20 @@ def test_the_check_says_that_this_machine_is_ready(area: Path) -> None:
 
 
 @pytest.mark.root
+def test_a_reader_that_goes_away_ends_it_quietly(area: Path, busybox: LowerDir) -> None:
+    command = f"{sys.executable} -m runtime run --state {area}/state --rootfs {busybox.path} -- yes"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | head -n 1; echo ${{PIPESTATUS[0]}}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("y\n141\n", "")
+
+
+@pytest.mark.root
 def test_reaping_nothing_says_nothing(area: Path) -> None:
     assert runtime("reap", area=area).stdout == ""
 

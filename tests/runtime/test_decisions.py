@@ -50,6 +50,20 @@ def test_the_kernels_version_is_read_from_its_release() -> None:
     assert host.kernel_version("5.19") == (5, 19)
 
 
+def test_missing_programs_are_named_with_their_packages() -> None:
+    assert host._check_programs(installed("unshare", "nft")) == (
+        "Missing programs: ip. Install them: apt-get install iproute2"
+    )
+    assert host._check_programs(installed("unshare", "nft", "ip")) == ""
+
+
+def test_an_old_runc_is_worth_a_note() -> None:
+    [note] = host.runtime_notes("runc version 1.1.5+ds1\ncommit: x\n")
+    assert "runc 1.1.5 may lack" in note
+    assert host.runtime_notes("runc version 1.3.4\n") == []
+    assert host.runtime_notes("crun version 1.8.1\n") == []
+
+
 def test_only_runc_is_asked_to_keep_the_container() -> None:
     places = {"id": "x", "bundle": Path("/b"), "root": Path("/r"), "log": Path("/l")}
     runc = oci.run_command(OciRuntime("runc", Path("/usr/sbin/runc")), **places)  # type: ignore[arg-type]
