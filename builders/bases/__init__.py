@@ -62,6 +62,7 @@ def make_base(
         epoch = tidy.newest_packaged_time(tree, before=started - _CLOCK_SLACK)
         layer = store.commit_tree(tree, base=0, epoch=epoch)
     image = store.save_image(_config(recipe, name, epoch), [layer], names=[name])
+    store.settle()
     say(f"{name.familiar} is ready: {layer.files} files, {layer.size >> 20} MiB")
     return image
 

@@ -19,12 +19,12 @@ class Blobs:
         self._disk = disk
 
     def has(self, descriptor: Descriptor) -> bool:
-        """Whether the blob is here at its full size (a power cut may have cut it short)."""
+        """Whether the blob is here at its full size."""
         try:
             size = self._path(descriptor.digest).stat().st_size
         except FileNotFoundError:
             return False
-        return size == descriptor.size
+        return size == descriptor.size and not self._disk.is_lost(_note(descriptor.digest))
 
     def open(self, digest: str) -> BinaryIO:
         """Open for reading; the caller closes. Raises StoreError."""
@@ -54,7 +54,16 @@ class Blobs:
     def keep(self, draft: Path, digest: str) -> None:
         """Give a draft its name, which is the digest of its content: the caller has checked."""
         draft.chmod(0o600)
-        draft.rename(self._path(digest))
+        path, note = self._path(digest), _note(digest)
+        with self._disk.lock("keep", digest):
+            if self._disk.is_lost(note):
+                path.unlink(missing_ok=True)
+            self._disk.mark_unsettled(note)
+            draft.rename(path)
 
     def _path(self, digest: str) -> Path:
         return self._disk.path("blobs", check_digest(digest))
+
+
+def _note(digest: str) -> str:
+    return f"blob-{digest.removeprefix('sha256:')}"

@@ -2,14 +2,17 @@
 
 Whatever is being made lives under ``tmp/`` in a folder of its own, whose lock its
 maker holds; finished, it is renamed to its name. So a reader sees whole things or
-nothing, and whoever finds an unlocked folder in ``tmp/`` may remove it. Nothing is
-synced but the few small files that name images: a layer that a power cut damaged
-is found by ``Store.verify`` and can be made again.
+nothing, and whoever finds an unlocked folder in ``tmp/`` may remove it.
+
+A sync per layer would cost more than the layer. So what is new is noted in
+``unsettled/`` with the boot it was made in, until ``settle`` has synced the file
+system once for all of it; after a power cut, what is still noted counts as absent.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -35,7 +38,9 @@ _FOLDERS = {
     "scratch": 0o700,
     "sources/sha256": 0o700,
     "tmp": 0o700,
+    "unsettled": 0o700,
 }
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Disk:
@@ -43,6 +48,7 @@ class Disk:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._boot = _BOOT.read_text()
         for name, mode in _FOLDERS.items():
             folder = root / name
             if not folder.is_dir():
@@ -75,9 +81,14 @@ class Disk:
                 os.close(fd)
 
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold ``name`` against all threads and processes that use this store."""
-        path = self.root / "locks" / name.replace(":", "-")
+    def lock(self, purpose: str, digest: str) -> Iterator[None]:
+        """Hold ``digest`` against all threads and processes that use this store.
+
+        A few digests share a lock, so that the lock files stay few: a holder may take another
+        lock for another purpose only.
+        """
+        start = len("sha256:")
+        path = self.root / "locks" / f"{purpose}-{digest[start : start + 3]}"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -97,6 +108,34 @@ class Disk:
                     pass
                 finally:
                     os.close(fd)
+
+    def mark_unsettled(self, name: str) -> None:
+        """Note ``name`` as written but not synced; call it right before the rename."""
+        (self.root / "unsettled" / name).write_text(self._boot)
+
+    def is_lost(self, name: str) -> bool:
+        """Whether the machine went down after ``name`` was made and before it was synced."""
+        try:
+            # An empty note is one that the power cut has caught as well.
+            return (self.root / "unsettled" / name).read_text() != self._boot
+        except FileNotFoundError:
+            return False
+
+    def settle(self) -> None:
+        """Sync the store's file system, if anything is new; may take a while."""
+        folder = self.root / "unsettled"
+        notes = [note for note in folder.iterdir() if not self.is_lost(note.name)]
+        if not notes:
+            return
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number), str(self.root))
+        finally:
+            os.close(fd)
+        for note in notes:
+            note.unlink(missing_ok=True)
 
     def write_json(self, path: Path, value: object, *, durable: bool = False) -> None:
         """Put ``value`` at ``path``, whole or not at all."""

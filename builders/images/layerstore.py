@@ -63,7 +63,7 @@ class Layers:
         """The layer, or None."""
         folder = self._disk.path("layers", check_digest(diff_id))
         known = read_json(folder / "layer.json")
-        if known is None:
+        if known is None or self._disk.is_lost(_note(diff_id)):
             return None
         return Layer(diff_id, known["size"], known["files"], folder / "tree", known["base"])
 
@@ -101,7 +101,7 @@ class Layers:
         compression = COMPRESSIONS.get(expect.media_type)
         if compression is None:
             raise RegistryError(f"Layers of the type {expect.media_type!r} are not supported.")
-        with self._disk.lock(f"load-{diff_id}"):
+        with self._disk.lock("load", diff_id):
             known = self.get(diff_id)
             if known is not None and self._blobs.has(expect):
                 return known
@@ -133,7 +133,7 @@ class Layers:
         known = self._known_blob(layer)
         if known is not None:
             return known
-        with self._disk.lock(f"blob-{layer.diff_id}"):
+        with self._disk.lock("blob", layer.diff_id):
             known = self._known_blob(layer)
             return known if known is not None else self._compress(layer)
 
@@ -180,24 +180,16 @@ class Layers:
         value = {"size": written.size, "files": written.files, "base": base}
         self._disk.write_json(staged / "layer.json", value)
         final = self._disk.path("layers", diff_id)
-        for _ in range(3):
-            try:
-                staged.rename(final)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                known = self.get(diff_id)
-                if known is not None:
-                    return known
-                self._set_aside(final)
-                continue
-            return Layer(diff_id, written.size, written.files, final / "tree", base)
-        raise StoreError(f"The layer {diff_id} could not be put into the store.")
-
-    def _set_aside(self, broken: Path) -> None:
-        """Remove a layer whose description a power cut has eaten."""
-        with self._disk.staging() as folder:
-            broken.rename(folder / "broken")
+        with self._disk.lock("keep", diff_id):
+            known = self.get(diff_id)
+            if known is not None:
+                return known
+            if final.exists():  # what a power cut has left of it
+                with self._disk.staging() as folder:
+                    final.rename(folder / "broken")
+            self._disk.mark_unsettled(_note(diff_id))
+            staged.rename(final)
+        return Layer(diff_id, written.size, written.files, final / "tree", base)
 
 
 def _judge(reader: HashingReader, stream: TarStream, expect: Descriptor, diff_id: str) -> None:
@@ -242,3 +234,7 @@ def _copy(tree: Path, target: Path, base: int, digest: str) -> None:
         writer.join()
     if failures or stream.digest != digest:
         raise StoreError("The layer changed while it was copied into the store.")
+
+
+def _note(diff_id: str) -> str:
+    return f"layer-{diff_id.removeprefix('sha256:')}"

@@ -291,8 +291,12 @@ class Store:
         with self._disk.staging() as folder:
             yield folder
 
+    def settle(self) -> None:
+        """Make what was kept so far survive a power cut; without it, it is made again then."""
+        self._disk.settle()
+
     def reap(self) -> list[str]:
-        """Remove what dead processes left half done; return what it was."""
+        """Remove what dead processes left half done, and settle; return what was removed."""
         removed = []
         for scratch in self._disk.abandoned("scratch"):
             target = self.root / "mounts" / scratch.name
@@ -305,6 +309,7 @@ class Store:
         for folder in self._disk.abandoned("tmp"):
             remove_path(folder)
             removed.append(f"unfinished work {folder.name}")
+        self.settle()
         return removed
 
 

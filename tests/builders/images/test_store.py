@@ -162,6 +162,40 @@ def test_a_layer_whose_description_a_power_cut_ate_is_made_again(store: Store) -
     assert store.layer(layer.diff_id) == layer
 
 
+def power_cut(store: Store) -> Store:
+    """The store as the next boot finds it: notes of another boot are still there."""
+    for note in (store.root / "unsettled").iterdir():
+        note.write_text("another boot")
+    return Store(store.root)
+
+
+def test_what_a_power_cut_may_have_damaged_counts_as_absent_and_is_made_again(
+    store: Store,
+) -> None:
+    image = an_image(store)
+    manifest = image.manifest()
+    after = power_cut(store)
+    assert after.find_image(NAME) is None
+    assert after.layer(image.layers[0].diff_id) is None
+    assert not after.has_blob(manifest.layers[0])
+    again = an_image(after)
+    assert again.id == image.id
+    assert again.manifest().digest == manifest.digest
+    assert after.find_image(NAME) == again
+
+
+def test_what_was_settled_survives_a_power_cut(store: Store) -> None:
+    image = an_image(store)
+    image.manifest()
+    store.settle()
+    later = a_layer(store, "after the last sync")
+    after = power_cut(store)
+    assert after.find_image(NAME) == image
+    assert after.layer(later.diff_id) is None
+    after.settle()
+    assert after.layer(later.diff_id) is None
+
+
 def test_a_blob_comes_back_as_the_same_layer_in_another_store(store: Store, tmp_path: Path) -> None:
     layer = a_layer(store)
     blob = store.blob(layer)
