@@ -21,7 +21,7 @@ class Resolver:
 
     ``mirrors`` maps a registry (``docker.io``) to the ``HOST:PORT`` asked before it;
     ``registries`` are clients to use instead of anonymous ones, by host. Without ``upstream``
-    a registry that has a mirror is never asked itself.
+    nobody but the mirrors is asked: the machine has no way out, or shall not use it.
     """
 
     def __init__(
@@ -65,16 +65,13 @@ class Resolver:
                 hint=hint,
                 code=silent.code,
             ) from silent
-        raise ImageNotFound(
-            f"The image {reference.familiar} is neither in the store nor at {' or '.join(hosts)}.",
-            hint=hint,
-        )
+        asked = f" nor at {' or '.join(hosts)}" if hosts else ", and no registry is asked for it"
+        where = f"{'neither' if hosts else 'not'} in the store{asked}"
+        raise ImageNotFound(f"The image {reference.familiar} is {where}.", hint=hint)
 
     def _hosts(self, reference: Reference) -> list[str]:
         mirror = self._mirrors.get(reference.registry)
-        if mirror is None:
-            return [reference.registry]
-        return [mirror, reference.registry] if self._upstream else [mirror]
+        return [*([mirror] if mirror else []), *([reference.registry] if self._upstream else [])]
 
     def _pull(self, host: str, reference: Reference) -> Image:
         known = self._registries.get(host)

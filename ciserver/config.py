@@ -30,6 +30,7 @@ class Config:
     debug: bool
     extra_ca: Path | None
     registry_mirrors: Mapping[str, str]
+    offline: bool
     egress_allow: tuple[str, ...]
     build_memory: int
     build_cpus: float
@@ -59,6 +60,7 @@ class Config:
             debug=env.get("GANTRY_DEBUG", "") == "1",
             extra_ca=_optional_file(env, "GANTRY_EXTRA_CA"),
             registry_mirrors=_pairs(env, "GANTRY_REGISTRY_MIRRORS"),
+            offline=env.get("GANTRY_OFFLINE", "") == "1",
             egress_allow=tuple(env.get("GANTRY_EGRESS_ALLOW", "").replace(",", " ").split()),
             build_memory=_integer(env, "GANTRY_BUILD_MEMORY_MIB", 2048, low=16) * 1024 * 1024,
             build_cpus=_number(env, "GANTRY_BUILD_CPUS", float(os.cpu_count() or 1)),

@@ -127,6 +127,7 @@ def running_service(home: Path) -> Iterator[Service]:
         "GANTRY_PORT": str(port),
         "GANTRY_REGISTRY": f"127.0.0.1:{registry}",
         "GANTRY_DEPLOY_PORT": str(deploy),
+        "GANTRY_OFFLINE": "1",
     }
     log = (home.parent / "up.log").open("wb")
     process = subprocess.Popen(

@@ -53,7 +53,7 @@ def open_workshop() -> Workshop:
         store=store,
         state=StateDirectory(config.sandboxes),
         registry=registry,
-        resolver=Resolver(store, mirrors=config.registry_mirrors),
+        resolver=Resolver(store, mirrors=config.registry_mirrors, upstream=not config.offline),
     )
 
 

@@ -98,3 +98,9 @@ def test_a_registry_that_cannot_be_asked_is_named_together_with_the_next_step(
         with pytest.raises(RegistryError, match=f"is not in the store, and registry {down}") as e:
             resolve(Reference.parse("gantry/python:3"))
     assert e.value.hint == "Run: ./gantry base gantry/python:3"
+
+
+def test_a_machine_without_a_way_out_asks_nobody(other: Store) -> None:
+    resolve = Resolver(other, upstream=False)
+    with pytest.raises(ImageNotFound, match="not in the store, and no registry is asked"):
+        resolve(Reference.parse("127.0.0.1:1/team/service:v1"))
