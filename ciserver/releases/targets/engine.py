@@ -58,8 +58,12 @@ class Engine:
         authfile = ["--authfile", str(credentials / "config.json")]
         return ["podman", "pull", "--quiet", *authfile, *verify, reference]
 
-    def run(self, wanted: Wanted) -> list[str]:
-        """Starts ``wanted`` in the background and prints its id."""
+    def run(self, wanted: Wanted, *, host_port: int) -> list[str]:
+        """Starts ``wanted`` in the background and prints its id.
+
+        Its port is served on 127.0.0.1:``host_port``: one that docker chose would change each
+        time the container is started again, and the proxy would send requests to the old one.
+        """
         return [
             self.program,
             "run",
@@ -79,7 +83,7 @@ class Engine:
             # by the worker (see runner.restore_routes).
             "--restart=unless-stopped",
             "--log-opt=max-size=10m",
-            *([f"--publish=127.0.0.1::{wanted.port}"] if wanted.port else []),
+            *([f"--publish=127.0.0.1:{host_port}:{wanted.port}"] if wanted.port else []),
             *self.run_options,
             wanted.reference,
         ]

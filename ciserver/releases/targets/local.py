@@ -19,6 +19,7 @@ from ciserver.releases.targets.images import Location, bytes_missing
 from ciserver.releases.targets.proxy import Proxy
 from ciserver.releases.targets.spec import Check, Container, ImageFacts, Wanted
 
+PORT_TRIES = 3
 QUICK, SLOW = 30.0, 600.0  # seconds for a command that asks, and for one that moves layers
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -92,12 +93,17 @@ class LocalTarget:
             raise CommandFailed(self.engine.remove(container.id), removed.code, removed.err)
 
     def _run(self, wanted: Wanted) -> None:
-        try:
-            commands.run(self.engine.run(wanted), timeout=QUICK)
-        except CommandFailed:
-            # An engine that could not start a container keeps it, and its name with it.
-            commands.attempt(self.engine.remove(wanted.name), timeout=QUICK)
-            raise
+        """A port that is free now may be taken a moment later: then another is tried."""
+        for tries_left in reversed(range(PORT_TRIES)):
+            try:
+                commands.run(self.engine.run(wanted, host_port=_free_port()), timeout=QUICK)
+            except CommandFailed as error:
+                # An engine that could not start a container keeps it, and its name with it.
+                commands.attempt(self.engine.remove(wanted.name), timeout=QUICK)
+                if not tries_left or "address already in use" not in str(error):
+                    raise
+            else:
+                return
 
     def _inspect(self, ids: list[str]) -> list[Container]:
         if not ids:
@@ -176,3 +182,9 @@ def probe_tcp(address: str, timeout: float) -> str:
     except OSError:
         return "nothing answers on its port"
     return ""
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

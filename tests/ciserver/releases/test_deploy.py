@@ -190,6 +190,7 @@ SICK: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.timeout(300)  # several deployments, on a machine that may be busy
 def test_a_release_that_is_not_healthy_leaves_the_old_one_serving(
     shop: Shop, monkeypatch: Any
 ) -> None:
@@ -229,6 +230,7 @@ def test_going_back_to_an_earlier_release_moves_no_bytes(shop: Shop, alice: Any)
     assert shop.page() == "one"
 
 
+@pytest.mark.timeout(300)  # several deployments, on a machine that may be busy
 def test_workers_killed_in_every_step_leave_nothing_half_done(shop: Shop) -> None:
     shop.deploy("one")
     deployment = shop.release("two").deployments.get()

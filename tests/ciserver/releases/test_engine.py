@@ -26,7 +26,7 @@ def podman(**machine: Any) -> engine.Engine:
 
 
 def test_a_container_is_started_under_limits_and_without_privileges() -> None:
-    argv = podman().run(WANTED)
+    argv = podman().run(WANTED, host_port=34567)
     for option in (
         "--memory=67108864",
         "--cpus=0.5",
@@ -35,7 +35,7 @@ def test_a_container_is_started_under_limits_and_without_privileges() -> None:
         "--security-opt=no-new-privileges",
         "--restart=unless-stopped",
         "--pull=never",
-        "--publish=127.0.0.1::8080",
+        "--publish=127.0.0.1:34567:8080",
         "--label=gantry.project=hello",
         "--env=GREETING=a b\nc",
     ):
@@ -47,13 +47,19 @@ def test_a_container_is_started_under_limits_and_without_privileges() -> None:
 
 
 def test_a_hybrid_host_uses_runc() -> None:
-    assert "--runtime=runc" in podman(hybrid=True).run(WANTED)
-    assert "--runtime=runc" not in podman(hybrid=False).run(WANTED)
+    assert "--runtime=runc" in podman(hybrid=True).run(WANTED, host_port=34567)
+    assert "--runtime=runc" not in podman(hybrid=False).run(WANTED, host_port=34567)
 
 
 def test_limits_are_set_low_only_where_they_cannot_be_raised() -> None:
-    assert not any(option.startswith("--ulimit") for option in podman().run(WANTED))
-    low = [option for option in podman(raise_limits=False).run(WANTED) if "ulimit" in option]
+    assert not any(
+        option.startswith("--ulimit") for option in podman().run(WANTED, host_port=34567)
+    )
+    low = [
+        option
+        for option in podman(raise_limits=False).run(WANTED, host_port=34567)
+        if "ulimit" in option
+    ]
     assert len(low) == 2
     for option in low:
         soft, _, hard = option.rpartition("=")[2].partition(":")
@@ -62,7 +68,7 @@ def test_limits_are_set_low_only_where_they_cannot_be_raised() -> None:
 
 
 def test_docker_takes_the_same_words() -> None:
-    argv = choose("docker", hybrid=True, raise_limits=False).run(WANTED)
+    argv = choose("docker", hybrid=True, raise_limits=False).run(WANTED, host_port=34567)
     assert argv[0] == "docker"
     assert not any("ulimit" in option or "runtime" in option for option in argv)
 
