@@ -120,7 +120,7 @@ def bootstrap_command(
         "--format=directory",
         f"--architectures={host_architecture()}",
         f"--keyring={recipe.keyring}",
-        f"--include={','.join(recipe.packages)}",
+        *([f"--include={','.join(recipe.packages)}"] if recipe.packages else []),
         f"--aptopt={settings}",
         '--aptopt=Acquire::Languages "none"',
         *excludes,
@@ -150,8 +150,9 @@ def _config(recipe: Recipe, name: Reference, epoch: int) -> ImageConfig:
         history=(
             History(
                 created=created,
-                created_by=f"gantry base: mmdebstrap --variant=minbase "
-                f"--include={','.join(recipe.packages)} {recipe.suite}",
+                created_by=" ".join(
+                    ("gantry base: mmdebstrap --variant=minbase", recipe.suite, *recipe.packages)
+                ),
             ),
         ),
     )

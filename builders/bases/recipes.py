@@ -55,7 +55,7 @@ def find_recipe(name: Reference, release: Release | None = None) -> Recipe:
     """The recipe for a name. ``release`` is this machine's unless given. Raises ImageNotFound."""
     familiar = name.familiar
     if familiar in _NAMES:
-        return _recipe(_NAMES[familiar], ("ca-certificates",), ("bash",))
+        return _recipe(_NAMES[familiar], (), ("bash",))  # as on Docker Hub: no more than minbase
     if familiar == PYTHON:
         here = release or host_release()
         # Where Python's own release is unknown to us, bookworm is what every mirror has.

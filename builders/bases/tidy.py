@@ -27,13 +27,14 @@ EXCLUDED = (
 INCLUDED = ("/usr/share/doc/*/copyright", "/usr/share/locale/locale.alias")
 
 _EMPTIED = (
-    "dev", "proc", "run", "sys", "tmp", "var/cache/apt", "var/cache/debconf", "var/cache/ldconfig",
+    "dev", "proc", "run", "sys", "tmp", "var/cache/apt", "var/cache/ldconfig",
     "var/lib/apt/lists", "var/lib/apt/mirrors", "var/tmp", "etc/apt/sources.list.d",
 )  # fmt: skip
 _REMOVED = (
     "etc/.pwd.lock", "etc/apt/apt.conf.d/99mmdebstrap", "etc/apt/sources.list", "etc/hostname",
     "etc/resolv.conf", "etc/group-", "etc/gshadow-", "etc/passwd-", "etc/shadow-", "etc/subgid-",
-    "etc/subuid-", "var/lib/apt/extended_states.old", "var/lib/dpkg/diversions-old",
+    "etc/subuid-", "var/cache/debconf/config.dat-old",
+    "var/cache/debconf/templates.dat-old", "var/lib/apt/extended_states.old", "var/lib/dpkg/diversions-old",
     "var/lib/dpkg/lock", "var/lib/dpkg/lock-frontend", "var/lib/dpkg/statoverride-old",
     "var/lib/dpkg/status-old", "var/lib/dpkg/triggers/Lock", "var/lib/systemd/catalog/database",
 )  # fmt: skip
@@ -61,7 +62,8 @@ def tidy(tree: Path, recipe: Recipe) -> None:
     if (tree / "etc/machine-id").exists():
         (tree / "etc/machine-id").write_text("")
     for name in ("var/cache/apt/archives/partial", "var/lib/apt/lists/partial"):
-        (tree / name).mkdir(parents=True, exist_ok=True)
+        (tree / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chown(tree / name, _apt_user(tree), 0)
     _write(tree / f"etc/apt/sources.list.d/{recipe.distribution}.sources",
            apt.standard_sources(recipe))  # fmt: skip
     _write(tree / "etc/apt/apt.conf.d/90container", _APT_SETTINGS)
@@ -73,6 +75,15 @@ def tidy(tree: Path, recipe: Recipe) -> None:
         link = tree / "usr/local/bin/python"
         link.unlink(missing_ok=True)
         link.symlink_to("/usr/bin/python3")
+
+
+def _apt_user(tree: Path) -> int:
+    """The user apt downloads as; it wants its folders to be that user's."""
+    for line in (tree / "etc/passwd").read_text().splitlines():
+        fields = line.split(":")
+        if fields[0] == "_apt":
+            return int(fields[2])
+    return 0
 
 
 def newest_packaged_time(tree: Path, *, before: float) -> int:
