@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -156,6 +157,18 @@ def running_service(home: Path) -> Iterator[Service]:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
         log.close()
+        _remove_containers(home)
+
+
+def _remove_containers(home: Path) -> None:
+    """What was deployed stays when the service stops: it is production."""
+    key = (home / "keys" / "secret_key").read_text().strip()
+    installation = hashlib.sha256(f"installation {key}".encode()).hexdigest()[:8]
+    wanted = ["--filter", f"label=gantry.installation={installation}"]
+    found = subprocess.run(["podman", "ps", "-aq", *wanted], capture_output=True, check=True)
+    if ids := found.stdout.decode().split():
+        command = ["podman", "rm", "--force", "--time", "0", *ids]
+        subprocess.run(command, capture_output=True, check=True)
 
 
 def _ready(url: str, process: subprocess.Popen[bytes]) -> bool | None:
