@@ -172,13 +172,13 @@ document.addEventListener("change", (event) => {
   if (event.target.matches("[data-follow]")) follow(event.target.closest(".panel"));
   if (!event.target.matches("[data-timestamps]")) return;
   setTimes(event.target.checked);
-  try { localStorage.setItem("gantry.times", event.target.checked ? "1" : ""); } catch { /* private window */ }
+  document.cookie = `gantry_times=${event.target.checked ? 1 : ""}; path=/; max-age=31536000; samesite=lax`;
 });
 function setTimes(on) {
   document.body.classList.toggle("show-times", on);
   for (const box of $$("[data-timestamps]")) box.checked = on;
 }
-try { if (localStorage.getItem("gantry.times")) setTimes(true); } catch { /* private window */ }
+setTimes(document.body.classList.contains("show-times")); // the server drew what the cookie says
 
 // Live
 function takeState(html) {

@@ -1,0 +1,103 @@
+"""Chromium against a real web process; every test ends by asking whether the page complained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    expect,
+    sync_playwright,
+)
+
+from tests.ciserver.pages.serving import Stage, open_stage
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# Set up before any script of the page: what moved without being asked, and what the policy blocked.
+WATCH = """
+window.shifts = []; window.blocked = [];
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries())
+    if (!entry.hadRecentInput)
+      shifts.push([entry.value, entry.sources.map((s) => s.node?.outerHTML?.slice(0, 150))]);
+}).observe({type: "layout-shift", buffered: true});
+document.addEventListener("securitypolicyviolation", (event) =>
+  blocked.push(event.violatedDirective + " " + event.blockedURI));
+"""
+
+OpenPage = Callable[..., Page]
+expect.set_options(timeout=15_000)
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with open_stage(tmp_path_factory.mktemp("browser") / "home") as opened:
+        opened("history")
+        opened("user", name="bob", role="developer")
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def _complaint(message: ConsoleMessage) -> list[str]:
+    missing_on_purpose = "/no/such/" in message.location["url"]
+    if message.type not in {"error", "warning"} or missing_on_purpose:
+        return []
+    return [f"{message.text} {message.location}"]
+
+
+@pytest.fixture
+def open_page(stage: Stage, browser: Browser) -> Iterator[OpenPage]:
+    """``open_page(path, user="alice", width=1280, theme="light", …)``: a page in its own session.
+
+    Afterwards no page may have logged an error, been blocked by the policy, or shifted.
+    """
+    opened: list[tuple[BrowserContext, Page, list[str]]] = []
+
+    def make(
+        path: str, *, user: str = "alice", width: int = 1280, theme: str = "light", **options: bool
+    ) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 860},
+            color_scheme="dark" if theme == "dark" else "light",
+            base_url=stage.url,
+            bypass_csp=options.get("bypass_csp", False),
+            java_script_enabled=options.get("java_script_enabled", True),
+        )
+        context.set_default_timeout(15_000)
+        context.add_init_script(WATCH)
+        if user:
+            name, value = next(iter(stage.cookies(user).items()))
+            context.add_cookies([{"name": name, "value": value, "url": stage.url}])
+        page = context.new_page()
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: complaints.extend(_complaint(message)))
+        opened.append((context, page, complaints))
+        page.goto(path)
+        return page
+
+    yield make
+    for context, page, complaints in opened:
+        quiet = page.evaluate("[window.shifts ?? [], window.blocked ?? []]")
+        context.close()
+        assert complaints == []
+        assert quiet == [[], []]

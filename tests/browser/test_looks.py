@@ -1,0 +1,163 @@
+"""Every page in both themes and down to 360 px: readable, quiet, and nothing out of place."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import OpenPage
+from tests.ciserver.pages.serving import PASSWORD
+
+pytestmark = pytest.mark.browser
+
+PAGES = [
+    "/login/",
+    "/",
+    "/projects/hello/",
+    "/projects/atlas/",
+    "/projects/new/",
+    "/projects/hello/pipelines/6/",
+    "/projects/hello/pipelines/5/?job=build",
+    "/projects/hello/releases/3/",
+    "/projects/hello/releases/5/promote/prod/",
+    "/no/such/page/",
+]
+# WCAG 2.2, 1.4.3: 4.5 to 1 for text, 3 to 1 where it is large. Colours are read from a canvas,
+# because getComputedStyle answers oklch() and light-dark() in their own words.
+CONTRAST = """
+() => {
+  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
+    return [r, g, b, a / 255];
+  };
+  const over = (ink, ground) => [0, 1, 2].map((i) => ink[i] * ink[3] + ground[i] * (1 - ink[3]));
+  const light = (rgb) => {
+    const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const [r, g, b] = rgb.map((v) => linear(v / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ratio = (a, b) => {
+    const [high, low] = [light(a), light(b)].sort((x, y) => y - x);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const behind = (element) => {
+    const layers = [];
+    for (let node = element; node; node = node.parentElement) {
+      const body = node.tagName === "svg" && node.querySelector(".box-body");
+      if (body) layers.push(rgba(getComputedStyle(body).fill));
+      layers.push(rgba(getComputedStyle(node).backgroundColor));
+      if (layers.at(-1)[3] === 1) break;
+    }
+    return layers.reverse().reduce((base, layer) => over(layer, base), [255, 255, 255]);
+  };
+  const bad = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const text = walker.currentNode.data.trim();
+    const element = walker.currentNode.parentElement;
+    if (!text || !element.checkVisibility({visibilityProperty: true})) continue;
+    if (element.closest(".sr, .skip, script, template, [aria-hidden]")) continue;
+    const style = getComputedStyle(element);
+    const ground = behind(element);
+    const ink = rgba(element.tagName === "text" ? style.fill : style.color);
+    ink[3] *= Number(style.opacity);
+    const size = parseFloat(style.fontSize);
+    const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
+    const found = ratio(over(ink, ground), ground);
+    if (found < (large ? 3 : 4.5))
+      bad.push(`${found.toFixed(2)} ${element.className} ${text.slice(0, 40)}`);
+  }
+  return bad;
+}
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 768, 360])
+def test_pages_fit_and_can_be_read(open_page: OpenPage, theme: str, width: int) -> None:
+    page = open_page("/login/", width=width, theme=theme, user="")
+    for path in PAGES:
+        if path == "/":
+            sign_in(page)
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+        assert page.evaluate(CONTRAST) == [], path
+        page.evaluate("window.shifts = []")  # opening everything at once moves things, by our hand
+
+
+def test_every_control_has_a_name_and_every_page_one_heading(open_page: OpenPage) -> None:
+    page = open_page("/login/", user="")
+    for path in PAGES:
+        if path == "/":
+            sign_in(page)
+        page.goto(path)
+        assert page.locator("h1").count() == 1, path
+        assert page.locator("main").count() == 1, path
+        assert page.locator("html").get_attribute("lang") == "en"
+        nameless = page.evaluate(
+            """() => [...document.querySelectorAll("a[href], button, input:not([type=hidden])")]
+                .filter((one) => one.checkVisibility())
+                .filter((one) => !(one.innerText?.trim() || one.getAttribute("aria-label")
+                    || one.labels?.length || one.querySelector("[aria-label], .sr, title")))
+                .map((one) => one.outerHTML.slice(0, 120))"""
+        )
+        assert nameless == [], path
+        twice = page.evaluate(
+            """() => [...document.querySelectorAll("[id]")].map((one) => one.id)
+                .filter((id, index, all) => all.indexOf(id) !== index)"""
+        )
+        assert twice == [], path
+
+
+def sign_in(page: Page) -> None:
+    page.get_by_label("Name").fill("alice")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator("#live")).to_be_visible()
+
+
+def test_the_theme_is_chosen_once_and_drawn_by_the_server(open_page: OpenPage) -> None:
+    page = open_page("/", theme="light")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    page.get_by_role("button", name="Change colour theme").click()
+    dark = page.evaluate(ground)
+    assert light != dark
+    answer = page.reload()
+    assert answer is not None
+    assert 'data-theme="dark"' in answer.text()
+    assert page.evaluate(ground) == dark
+
+
+def test_the_first_load_is_small_and_asks_no_other_host(open_page: OpenPage) -> None:
+    page = open_page("/projects/hello/pipelines/6/")
+    loaded = page.evaluate(
+        """() => [...performance.getEntriesByType("navigation"),
+                  ...performance.getEntriesByType("resource")]
+            .map((entry) => [entry.name, entry.decodedBodySize])"""
+    )
+    origin = page.evaluate("location.origin")
+    assert all(name.startswith(origin) for name, _ in loaded)
+    assert sum(size for _, size in loaded) <= 150_000
+
+
+def test_nothing_turns_for_who_wants_no_motion(open_page: OpenPage) -> None:
+    page = open_page("/")
+    page.emulate_media(reduced_motion="reduce")
+    moving = page.evaluate(
+        "document.getAnimations().filter((one) => one.playState === 'running').length"
+    )
+    assert moving == 0
+
+
+def test_copying_says_that_it_copied(open_page: OpenPage) -> None:
+    page = open_page("/projects/hello/")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy clone address").click()
+    expect(page.locator("#announce")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()").endswith("/git/hello.git")
