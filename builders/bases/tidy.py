@@ -33,8 +33,8 @@ _EMPTIED = (
 _REMOVED = (
     "etc/.pwd.lock", "etc/apt/apt.conf.d/99mmdebstrap", "etc/apt/sources.list", "etc/hostname",
     "etc/resolv.conf", "etc/group-", "etc/gshadow-", "etc/passwd-", "etc/shadow-", "etc/subgid-",
-    "etc/subuid-", "var/cache/debconf/config.dat-old",
-    "var/cache/debconf/templates.dat-old", "var/lib/apt/extended_states.old", "var/lib/dpkg/diversions-old",
+    "etc/subuid-", "var/cache/debconf/config.dat-old", "var/cache/debconf/templates.dat-old",
+    "var/lib/apt/extended_states.old", "var/lib/dpkg/diversions-old",
     "var/lib/dpkg/lock", "var/lib/dpkg/lock-frontend", "var/lib/dpkg/statoverride-old",
     "var/lib/dpkg/status-old", "var/lib/dpkg/triggers/Lock", "var/lib/systemd/catalog/database",
 )  # fmt: skip
