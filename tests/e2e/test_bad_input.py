@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.service import Repository, Service
 
-pytestmark = [pytest.mark.e2e, pytest.mark.root]
+pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(300)]
 
 FROM = "FROM gantry/python:3\n"
 TEST = "tests:\n  unit:\n    memory: 64m\n    pids: 32\n    timeout: 3s\n    command: "
