@@ -45,6 +45,8 @@ class StepCache:
                 data = json.loads((lane / key[:2] / key).read_bytes())
                 diff_id = data["diff_id"]
                 if diff_id is None or isinstance(diff_id, str):
+                    if lane is self._write:
+                        os.utime(lane / key[:2] / key)  # pruning goes by the last use
                     return CacheEntry(diff_id, float(data["seconds"]))
         return None
 
@@ -60,11 +62,6 @@ class StepCache:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-
-    def touch(self, key: str) -> None:
-        """Remember that the entry was of use, for whoever prunes by age."""
-        with contextlib.suppress(OSError):
-            os.utime(self._write / key[:2] / key)
 
 
 def step_key(*parts: object) -> str:

@@ -33,7 +33,16 @@ from runtime.snapshots import RootFs
 from runtime.spec import BindMount, Mount, TmpfsMount
 
 _TMPFS_SIZE = 256 * 1024 * 1024
+_PREFIX = "gantry-build-"
 _MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, and the folders in it are 0700
+
+
+def forget_dead() -> None:
+    """Remove the secrets of builds whose process was killed."""
+    for folder in _MEMORY.glob(f"{_PREFIX}*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def mount_identity(mount: RunMount, step: Run, bench: Bench) -> object:
@@ -124,7 +133,8 @@ class MountDesk:
         ]
 
     def _memory_file(self, data: bytes, uid: int, gid: int, mode: int) -> Path:
-        folder = Path(tempfile.mkdtemp(prefix=f"gantry-{os.getpid()}-", dir=_MEMORY))
+        forget_dead()
+        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_MEMORY))
         self._stack.callback(shutil.rmtree, folder)
         path = folder / "file"
         path.touch(mode=0o600)

@@ -32,7 +32,9 @@ def traces(builder: Builder) -> dict[str, object]:
     return {
         "mounts": [line for line in mounts if str(home) in line],
         "cgroups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob(f"*/gantry/{PARENT}*")),
-        "memory": sorted(path.name for path in Path("/dev/shm").glob(f"gantry-{os.getpid()}-*")),
+        "memory": sorted(
+            path.name for path in Path("/dev/shm").glob(f"gantry-build-{os.getpid()}-*")
+        ),
         "processes": processes_of_builds(),
         **{
             str(folder): names(folder)
@@ -411,6 +413,19 @@ def test_a_secret_is_seen_by_its_step_and_nowhere_else(builder: Builder, project
     assert_nowhere(images[None], secret)
     for path in (builder.store.root / "steps").rglob("*"):
         assert path.is_dir() or secret not in path.read_bytes()
+
+
+def test_secrets_of_a_killed_build_are_removed_by_the_next(
+    builder: Builder, project: Project
+) -> None:
+    with subprocess.Popen(["true"]) as dead:
+        pass
+    left = Path(f"/dev/shm/gantry-build-{dead.pid}-x")
+    left.mkdir(mode=0o700)
+    (left / "file").write_text("secret")
+    text = "FROM busybox\nRUN --mount=type=secret,id=t true\n"
+    builder.all(project({"Dockerfile": text}), secrets={"t": b"x"}, no_cache=True)
+    assert not left.exists()
 
 
 def assert_nowhere(image: Image, secret: bytes) -> None:

@@ -1,0 +1,56 @@
+"""What COPY names in a context, with no file system at all."""
+
+from __future__ import annotations
+
+from builders.context import Kind
+from builders.context.ignore import Ignore
+from builders.context.tree import ContextTree
+from builders.fakes import MemoryContext
+from builders.steps.sources import ContextSource
+
+FILES = {"a.txt": b"a", "d/one": b"1", "d/sub/two": b"2", "link": "d", "to-a": "a.txt"}
+
+
+def source(ignored: bytes = b"") -> tuple[ContextSource, MemoryContext]:
+    context = MemoryContext(FILES)
+    return ContextSource(ContextTree(context, lambda: Ignore.parse(ignored))), context
+
+
+def test_a_source_is_found_by_any_spelling() -> None:
+    seen, _ = source()
+    for spelling in ("d", "/d", "./d/", "x/../d", "../../d"):
+        (found,) = seen.find(spelling)
+        assert (found.path, found.folder) == ("d", True)
+    assert seen.find("none") == []
+
+
+def test_a_link_as_source_is_followed_and_keeps_its_own_name() -> None:
+    seen, _ = source()
+    (found,) = seen.find("to-a")
+    assert (found.name, found.real, found.folder) == ("to-a", "a.txt", False)
+    (found,) = seen.find("link")
+    assert [item.path for item in seen.items(found, None)] == ["one", "sub", "sub/two"]
+
+
+def test_looking_at_keys_reads_no_file() -> None:
+    seen, context = source()
+    (found,) = seen.find("d")
+    seen.digest(found, None)
+    assert context.reads == {}
+
+
+def test_items_come_with_their_bytes_in_order() -> None:
+    seen, context = source(b"d/one")
+    (found,) = seen.find("d")
+    items = [(item.path, item.kind, b"".join(item.chunks)) for item in seen.items(found, None)]
+    assert items == [("sub", Kind.FOLDER, b""), ("sub/two", Kind.FILE, b"2")]
+    assert context.reads == {"d/sub/two": 1}
+
+
+def test_ignored_files_do_not_change_the_key() -> None:
+    plain, _ = source()
+    hidden, _ = source(b"a.txt")
+    (here,), (there,) = plain.find("d"), hidden.find("d")
+    assert plain.digest(here, None) == hidden.digest(there, None)
+    (here,), (there,) = plain.find("."), hidden.find(".")
+    assert plain.digest(here, None) != hidden.digest(there, None)
