@@ -61,6 +61,11 @@ CASES = {
     ),
     "failing step": ({"Dockerfile": FROM + "RUN exit 3\n"}, "Dockerfile:2", "exit code 3"),
     "no such base": ({"Dockerfile": "FROM gantry/pyton:3\n"}, "Dockerfile:1", "gantry/pyton"),
+    "another project's image": (
+        {"Dockerfile": "FROM REGISTRY/hello:latest\n"},
+        "Dockerfile:1",
+        "is not one of bad",
+    ),
     "failing test": ({"Dockerfile": FROM, "gantry.yml": TEST + "exit 4\n"}, "", "exit code 4"),
     "greedy test": (
         {
@@ -97,6 +102,7 @@ def test_each_mistake_is_one_sentence_in_its_place(
     for old in bad.path.iterdir():
         if old.is_file():
             old.unlink()
+    files = {path: text.replace("REGISTRY", service.registry) for path, text in files.items()}
     commit = bad.push(files, message=name)
     pipeline = service.pipeline_of("bad", commit, seconds=60)
     assert pipeline["state"] == "failed"

@@ -43,7 +43,7 @@ def build_images(run: JobRun, plan: Plan) -> Images:
             request,
             store=workshop.store,
             state=workshop.state,
-            resolve=workshop.resolver,
+            resolve=workshop.resolver_for(pipeline.project),
             listener=recorder,
             cancel=run.cancel,
         )

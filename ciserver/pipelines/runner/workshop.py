@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from django.conf import settings
 
-from builders.images.store import Store
+from builders.errors import ImageNotFound
+from builders.images.reference import Reference
+from builders.images.store import Image, Store
 from builders.registry.auth import Scope
 from builders.registry.client import Registry
 from builders.resolve import Resolver
 from ciserver.accounts.registry_tokens import Access, issue
 from ciserver.config import Config
+from ciserver.projects.models import Project
 from runtime.reap import reap
 from runtime.spec import Limits
 from runtime.state import StateDirectory
@@ -30,6 +33,23 @@ class Workshop:
     state: StateDirectory
     registry: Registry
     resolver: Resolver
+
+    def resolver_for(self, project: Project) -> Callable[[Reference], Image]:
+        """What FROM may name in a project's Dockerfile: of our registry, its own images alone.
+
+        The worker could read every repository, and what it pulled once is in the store.
+        """
+
+        def resolve(reference: Reference) -> Image:
+            ours = reference.registry == self.config.registry
+            if ours and reference.repository.split("/")[0] != project.slug:
+                raise ImageNotFound(
+                    f"The image {reference.familiar} is not one of {project}.",
+                    hint=f"Here FROM may name {self.config.registry}/{project.slug}.",
+                )
+            return self.resolver(reference)
+
+        return resolve
 
     def limits(self) -> Limits:
         """The limits of one build step."""
@@ -53,7 +73,12 @@ def open_workshop() -> Workshop:
         store=store,
         state=StateDirectory(config.sandboxes),
         registry=registry,
-        resolver=Resolver(store, mirrors=config.registry_mirrors, upstream=not config.offline),
+        resolver=Resolver(
+            store,
+            mirrors=config.registry_mirrors,
+            registries={config.registry: registry},
+            upstream=not config.offline,
+        ),
     )
 
 
