@@ -1,10 +1,19 @@
-"""Signing in and out."""
+"""Signing in and out, and one's own tokens."""
 
 from __future__ import annotations
 
-from django.contrib.auth.views import LoginView, LogoutView
+from typing import cast
 
-from ciserver.accounts.forms import SignInForm
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import LoginView, LogoutView
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_POST
+
+from ciserver.accounts import services
+from ciserver.accounts.forms import SignInForm, TokenForm
+from ciserver.accounts.models import Scope, User
 
 sign_in = LoginView.as_view(
     template_name="accounts/login.html",
@@ -12,3 +21,34 @@ sign_in = LoginView.as_view(
     redirect_authenticated_user=True,
 )
 sign_out = LogoutView.as_view()
+
+
+@login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def tokens(request: HttpRequest) -> HttpResponse:
+    """The tokens of who is signed in. A new one is shown on the answer that makes it, only."""
+    user = cast(User, request.user)
+    form = TokenForm(request.POST or None)
+    text = ""
+    if request.method == "POST" and form.is_valid():
+        _, text = services.make_token(
+            user=user,
+            name=form.cleaned_data["name"],
+            scope=Scope(form.cleaned_data["scope"]),
+            lifetime=form.lifetime,
+        )
+        form = TokenForm()
+    context = {"form": form, "tokens": user.tokens.order_by("-pk"), "new_token": text}
+    response = render(request, "accounts/tokens.html", context, status=400 if form.errors else 200)
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@login_required
+@require_POST
+def revoke_token(request: HttpRequest, pk: int) -> HttpResponse:
+    user = cast(User, request.user)
+    token = get_object_or_404(user.tokens, pk=pk)
+    services.revoke_token(token=token, by=user)
+    messages.success(request, f"The token “{token.name}” no longer works.")
+    return redirect("tokens")

@@ -8,7 +8,7 @@ from ciserver.dashboard import views
 
 urlpatterns = [
     path("", views.matrix, name="matrix"),
-    path("projects/new/", views.new_project, name="new-project"),
+    path("new-project/", views.new_project, name="new-project"),
     path("projects/<slug:slug>/", views.project, name="project"),
     path("projects/<slug:slug>/hook-secret/", views.hook_secret, name="hook-secret"),
 ]

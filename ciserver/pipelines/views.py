@@ -67,7 +67,6 @@ async def pipeline_events(request: HttpRequest, slug: str, number: int) -> HttpR
     )
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
-    response.headers["Content-Encoding"] = "identity"  # a compressing layer would hold lines back
     return response
 
 

@@ -297,17 +297,21 @@ def deploy(
     )
     Deployment.objects.filter(pk=deployment.pk).update(created_at=then)
     host = environment.hosts.get()
-    steps = [("pull", "1 of 9 layers travelled"), ("start", "hello-qa-v3 on port 8101")]
-    last = "unhealthy: GET /healthz answered 500" if reason else "healthy after 0.6 s"
-    for position, (name, detail) in enumerate([*steps, ("health", last)], start=1):
-        ended = state if name == "health" else DeploymentState.SUCCEEDED
+    steps = [
+        ("pull", "214,016 of 32,719,872 bytes of layers were not here yet"),
+        ("start", f"{environment.project.slug}-{environment.name}-v{release.number}"),
+        ("check", "unhealthy: GET /healthz answered 500" if reason else "healthy after 0.6 s"),
+        ("switch", "port 8101 now leads to it"),
+        ("retire", "the one before is gone"),
+    ]
+    for position, (name, detail) in enumerate(steps[: 3 if reason else 5], start=1):
         DeploymentStep.objects.create(
             deployment=deployment,
             host=host,
             position=position,
             name=name,
             detail=detail,
-            state=ended,
+            state=state if name == "check" else DeploymentState.SUCCEEDED,
         )
     if state == DeploymentState.SUCCEEDED:
         Running.objects.update_or_create(
@@ -386,4 +390,4 @@ def make_others(owner: Any) -> None:
     make_environments(search, "qa", "prod")
     pipeline = make_pipeline(search, 1, state=State.RUNNING, title="Index in the background")
     make_build(pipeline)
-    make_project("atlas", owner)
+    make_project("wiki", owner)

@@ -28,7 +28,7 @@ FORMS = [
 ]
 
 
-@pytest.mark.parametrize("url", ["/", "/projects/new/", *PAGES])
+@pytest.mark.parametrize("url", ["/", "/new-project/", *PAGES])
 def test_nobody_sees_a_page_without_signing_in(hello: Any, url: str) -> None:
     answer = Client().get(url)
     if url.endswith("events"):

@@ -41,7 +41,7 @@ def test_the_empty_matrix_leads_to_the_first_push_in_three_steps(alice: Any, sig
     text = page(sign_in(alice), "/")
     assert "Three steps to your first container" in text
     assert "git push gantry main" in text
-    assert '<a class="button primary" href="/projects/new/">New project</a>' in text
+    assert '<a class="button primary" href="/new-project/">New project</a>' in text
 
 
 def test_the_matrix_shows_what_runs_where(hello: Any, alice: Any, sign_in: Any) -> None:
@@ -156,7 +156,7 @@ def test_a_new_secret_is_shown_once(hello: Any, alice: Any, sign_in: Any) -> Non
 
 def test_a_new_project_belongs_to_who_made_it(charlie: Any, sign_in: Any) -> None:
     client = sign_in(charlie)
-    answer = client.post("/projects/new/", {"slug": "mine", "description": "", "clone_url": ""})
+    answer = client.post("/new-project/", {"slug": "mine", "description": "", "clone_url": ""})
     assert answer["Location"] == "/projects/mine/"
     assert "Push the first commit" in page(client, "/projects/mine/")
 
@@ -172,7 +172,7 @@ def test_a_new_project_belongs_to_who_made_it(charlie: Any, sign_in: Any) -> Non
 def test_a_name_that_cannot_be_used_is_refused_on_the_form(
     project: Any, alice: Any, sign_in: Any, slug: str, sentence: str
 ) -> None:
-    answer = sign_in(alice).post("/projects/new/", {"slug": slug})
+    answer = sign_in(alice).post("/new-project/", {"slug": slug})
     assert answer.status_code == 400
     assert sentence in answer.content.decode()
 
@@ -443,7 +443,7 @@ def test_a_host_name_that_is_not_ours_is_a_page_too(db: None) -> None:
 def test_no_page_carries_inline_script_or_style(hello: Any, alice: Any, sign_in: Any) -> None:
     client = sign_in(alice)
     urls = ["/", "/projects/hello/", "/projects/hello/pipelines/6/", "/projects/hello/releases/4/"]
-    for url in [*urls, "/projects/new/", "/no/such/page", "/login/"]:
+    for url in [*urls, "/new-project/", "/no/such/page", "/login/"]:
         answer = client.get(url, follow=True)
         text = answer.content.decode()
         assert "style=" not in text
