@@ -18,7 +18,7 @@ _MISSING = re.compile(
 )
 _FORBIDDEN = re.compile(
     r"exec:? .*(permission denied|exec format error|is a directory)|"
-    r"open executable: Permission denied|"
+    r"open executable: Permission denied|is not a regular file|"
     r"exec user process caused"
 )
 

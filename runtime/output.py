@@ -8,6 +8,8 @@ import selectors
 from collections.abc import Callable
 
 CHUNK = 64 * 1024
+MOMENT = 0.05  # seconds
+HELD_MAXIMUM = 4  # pieces
 
 
 class Stream(enum.Enum):
@@ -20,16 +22,20 @@ class Stream(enum.Enum):
 class Pump:
     """Reads until both streams end. ``count`` is how many bytes were passed on.
 
-    The OCI runtime writes to the same stderr when it fails before the program runs; what
-    comes first and looks like its words is held until ``flush`` says that it was not.
+    An OCI runtime that fails before the program runs says so on the same stderr. What
+    comes first there is held for a moment, and longer if ``failed`` (by the runtime's own
+    log) says yes; the caller then calls ``flush``, or not.
     """
 
     def __init__(
-        self, runtime: str, limit: int | None, on_output: Callable[[Stream, bytes], None] | None
+        self,
+        limit: int | None,
+        on_output: Callable[[Stream, bytes], None] | None,
+        failed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._limit = limit
         self._on_output = on_output or (lambda stream, data: None)
-        self._words = f"{runtime} ".encode()
+        self._failed = failed
         self._held: list[bytes] = []
         self.count = 0
 
@@ -39,7 +45,10 @@ class Pump:
             for fd, stream in ((stdout, Stream.STDOUT), (stderr, Stream.STDERR)):
                 selector.register(fd, selectors.EVENT_READ, stream)
             while selector.get_map():
-                for key, _ in selector.select():
+                events = selector.select(MOMENT if self._held else None)
+                if not events and not self._failed():
+                    self.flush()
+                for key, _ in events:
                     data = os.read(key.fd, CHUNK)
                     if not data:
                         selector.unregister(key.fd)
@@ -48,14 +57,13 @@ class Pump:
         return True
 
     def _take(self, stream: Stream, data: bytes) -> bool:
-        if stream is Stream.STDERR and self._looks_foreign(data):
+        if stream is Stream.STDERR and self.count == 0:
             self._held.append(data)
-            return True
+            if len(self._held) < HELD_MAXIMUM:
+                return True
+            data = self._held.pop()
         self.flush()
         return self._pass(stream, data)
-
-    def _looks_foreign(self, data: bytes) -> bool:
-        return bool(self._held) or (self.count == 0 and data.startswith(self._words))
 
     def flush(self) -> None:
         """Pass on what was held."""
@@ -78,6 +86,6 @@ class Pump:
         """Read and drop the rest, so that the OCI runtime is not stuck writing it."""
         self._on_output = lambda stream, data: None
         self._limit = None
-        kept, self._words, self._held = self.count, b"\0", []
+        kept, self._held = self.count, []
         self.copy(stdout, stderr)
         self.count = kept

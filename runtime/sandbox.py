@@ -63,7 +63,7 @@ def run(
         running = process.start(command)
         stack.callback(_end, running, cgroup)
         watchdog = stack.enter_context(Watchdog(spec.limits, cgroup, running, cancel))
-        pump = Pump(runtime.name, spec.limits.output, on_output)
+        pump = Pump(spec.limits.output, on_output, lambda: failures.read(box.oci_log) is not None)
         if not pump.copy(running.stdout, running.stderr):
             watchdog.end(Outcome.OUTPUT, f"output limit of {size(spec.limits.output)} reached")
             pump.drain(running.stdout, running.stderr)

@@ -30,8 +30,8 @@ IDS = IdRange(3_000_000_000 + os.getpid() % 10_000 * 65536)
 
 @pytest.fixture
 def area() -> Iterator[Path]:
-    """A directory that the sandboxes' users can walk through, unlike pytest's own."""
-    path = Path(tempfile.mkdtemp(prefix="gantry-test-"))
+    """A directory that the sandboxes' users can walk through, unlike pytest's own; on a disk."""
+    path = Path(tempfile.mkdtemp(prefix="gantry-test-", dir="/var/tmp"))
     path.chmod(0o711)
     yield path
     shutil.rmtree(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,7 @@ def test_only_runc_is_asked_to_keep_the_container() -> None:
             126,
             "cannot be executed",
         ),
+        ("the path `/tmp` is not a regular file: Not permitted", 126, "cannot be executed"),
         ("open executable: Permission denied", 126, "cannot be executed"),
         ("exec /x: exec format error", 126, "wrong format"),
         (
@@ -211,36 +213,72 @@ def test_a_program_that_recovers_is_no_bomb() -> None:
     assert not any(bomb.look(t / 10, t, 40 if t % 20 else 10) for t in range(200))
 
 
-def pumped(limit: int | None, chunks: list[tuple[Stream, bytes]]) -> tuple[bool, list[bytes], Pump]:
-    """What a pump hands on of ``chunks``, each written before the next is read."""
-    got: list[bytes] = []
-    pump = Pump("runc", limit, lambda stream, data: got.append(data))
-    ok = True
-    for stream, data in chunks:
-        pipes = {Stream.STDOUT: os.pipe(), Stream.STDERR: os.pipe()}
-        os.write(pipes[stream][1], data)
-        for _, write_end in pipes.values():
-            os.close(write_end)
-        ok = pump.copy(pipes[Stream.STDOUT][0], pipes[Stream.STDERR][0]) and ok
-        for read_end, _ in pipes.values():
+@dataclass
+class Pipes:
+    """Both streams of a program that a test plays, with the pump that reads them."""
+
+    failed: bool = False
+    limit: int | None = None
+    got: list[bytes] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.ends = {stream: os.pipe() for stream in Stream}
+        self.pump = Pump(
+            self.limit, lambda stream, data: self.got.append(data), lambda: self.failed
+        )
+
+    def copy(self, *writes: tuple[Stream, bytes], pause: float = 0) -> bool:
+        """Whether the pump read all that is written, ``pause`` seconds before the end."""
+
+        def write() -> None:
+            for stream, data in writes:
+                os.write(self.ends[stream][1], data)
+                time.sleep(0.1)  # or the order of the two streams is nobody's
+            time.sleep(pause)
+            for _, write_end in self.ends.values():
+                os.close(write_end)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        whole = self.pump.copy(*(self.ends[stream][0] for stream in Stream))
+        writer.join()
+        for read_end, _ in self.ends.values():
             os.close(read_end)
-    return ok, got, pump
+        return whole
 
 
-def test_the_runtimes_own_words_are_held_back_until_the_program_speaks() -> None:
-    words = (Stream.STDERR, b"runc run failed: no such file")
-    _, got, pump = pumped(None, [words])
-    assert got == []
-    pump.flush()
-    assert got == [words[1]]
-    assert pumped(None, [words, (Stream.STDOUT, b"x")])[1] == [words[1], b"x"]
-    assert pumped(None, [(Stream.STDOUT, b"x"), words])[1] == [b"x", words[1]]
+WORDS = (Stream.STDERR, b"runc run failed: no such file")
+
+
+def test_what_the_runtime_says_when_it_fails_is_held_back() -> None:
+    pipes = Pipes(failed=True)
+    assert pipes.copy(WORDS, pause=0.2) and pipes.got == []
+    pipes.pump.flush()
+    assert pipes.got == [WORDS[1]]
+
+
+def test_what_a_program_says_first_on_stderr_arrives_after_a_moment() -> None:
+    pipes = Pipes()
+    seen: list[list[bytes]] = []
+    looker = threading.Timer(0.4, lambda: seen.append(list(pipes.got)))
+    looker.start()
+    assert pipes.copy(WORDS, pause=0.8)
+    assert seen == [[WORDS[1]]]
+
+
+def test_the_order_of_pieces_is_kept() -> None:
+    for writes in ((WORDS, (Stream.STDOUT, b"x")), ((Stream.STDOUT, b"x"), WORDS)):
+        pipes = Pipes()
+        pipes.copy(*writes)
+        pipes.pump.flush()
+        assert pipes.got == [data for _, data in writes]
 
 
 def test_output_beyond_the_limit_is_cut() -> None:
-    ok, got, pump = pumped(5, [(Stream.STDOUT, b"123"), (Stream.STDERR, b"4567")])
-    assert (ok, got, pump.count) == (False, [b"123", b"45"], 5)
-    assert pumped(7, [(Stream.STDOUT, b"1234567")])[0] is True
+    pipes = Pipes(limit=5)
+    assert not pipes.copy((Stream.STDOUT, b"123"), (Stream.STDERR, b"4567"))
+    assert (pipes.got, pipes.pump.count) == ([b"123", b"45"], 5)
+    assert Pipes(limit=7).copy((Stream.STDOUT, b"1234567"))
 
 
 def test_sizes_are_written_for_people() -> None:

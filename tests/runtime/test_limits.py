@@ -20,7 +20,7 @@ def test_memory_is_named_and_everything_is_killed(sandboxes: Sandboxes) -> None:
     receipt = ran.receipt
     assert (receipt.outcome, receipt.exit_code) == (Outcome.OOM, 137)
     assert receipt.detail == "memory limit of 64 MiB reached"
-    assert receipt.wall < 5
+    assert receipt.wall < 30  # of the sixty it would sleep
     assert 32 * MIB < receipt.peak_memory <= 64 * MIB
 
 
@@ -71,7 +71,7 @@ def test_cpu_is_throttled(sandboxes: Sandboxes) -> None:
     ran = sandboxes.sh(
         "while :; do :; done & sleep 1; kill -9 $!", limits=Limits(cpus=0.2, timeout=20)
     )
-    assert ran.receipt.user + ran.receipt.system < 0.6
+    assert ran.receipt.user + ran.receipt.system < 0.2 * ran.receipt.wall + 0.35
 
 
 def test_cancelling_ends_it_within_two_seconds(sandboxes: Sandboxes) -> None:
