@@ -21,7 +21,7 @@ def test_memory_is_named_and_everything_is_killed(sandboxes: Sandboxes) -> None:
     assert (receipt.outcome, receipt.exit_code) == (Outcome.OOM, 137)
     assert receipt.detail == "memory limit of 64 MiB reached"
     assert receipt.wall < 30  # of the sixty it would sleep
-    assert 32 * MIB < receipt.peak_memory <= 64 * MIB
+    assert 32 * MIB < receipt.peak_memory <= 65 * MIB
 
 
 def test_a_growing_process_is_out_of_memory_too(sandboxes: Sandboxes) -> None:
@@ -68,10 +68,11 @@ def test_output_is_cut_at_its_limit(sandboxes: Sandboxes) -> None:
 
 
 def test_cpu_is_throttled(sandboxes: Sandboxes) -> None:
-    ran = sandboxes.sh(
-        "while :; do :; done & sleep 1; kill -9 $!", limits=Limits(cpus=0.2, timeout=20)
-    )
-    assert ran.receipt.user + ran.receipt.system < 0.2 * ran.receipt.wall + 0.35
+    start = sandboxes.sh("true").receipt
+    script = "while :; do :; done & sleep 1; kill -9 $!"
+    spun = sandboxes.sh(script, limits=Limits(cpus=0.2, timeout=20)).receipt
+    spent = spun.user + spun.system - start.user - start.system
+    assert spent < 0.2 * spun.wall + 0.3
 
 
 def test_cancelling_ends_it_within_two_seconds(sandboxes: Sandboxes) -> None:
