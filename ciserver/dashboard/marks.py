@@ -15,7 +15,6 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 COLOURS = 24
-_CORRUGATION = "".join(f"M{x} 9V35" for x in range(44, 128, 7))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +41,20 @@ def mark_of(digest: str) -> Mark:
 
 
 def container(digest: str, *, css: str = "") -> SafeString:
-    """A shipping container as inline SVG, 132 by 44, with the first digits of the digest."""
+    """A shipping container as inline SVG, 132 by 44, with the first digits of the digest.
+
+    Its frame is the symbol ``box`` of ``parts/symbols.html``, which is once on every page.
+    """
     mark = mark_of(digest)
     return format_html(
-        '<svg class="box c{} {}" viewBox="0 0 132 44" width="132" height="44" role="img"'
-        ' aria-label="container {}">'
-        '<rect class="box-body" x=".5" y=".5" width="131" height="43" rx="3"/>'
-        '<path class="box-ribs" d="{}"/>'
-        '<path class="box-rail" d="M1 4.5H131M1 39.5H131"/>'
-        '<path class="box-corner" d="M1 1h7v5H1zM124 1h7v5h-7zM1 38h7v5H1zM124 38h7v5h-7z"/>'
-        '<path class="box-mark" d="{}"/>'
+        '<svg class="box c{}{}" viewBox="0 0 132 44" width="132" height="44" role="img"'
+        ' aria-label="container {}"><use href="#box"/>'
+        '<path class="box-mark" transform="translate(11 11)scale(4.4)" d="{}"/>'
         '<text class="box-text" x="83" y="26.5">{}</text></svg>',
         mark.colour,
-        css,
+        f" {css}" if css else "",
         mark.label,
-        mark_safe(_CORRUGATION),  # noqa: S308 - a constant
-        _squares(mark, x=11.0, y=11.0, side=4.4),
+        _runs(mark),
         mark.label,
     )
 
@@ -68,24 +65,27 @@ def chip(digest: str) -> SafeString:
     return format_html(
         '<svg class="chip c{}" viewBox="0 0 20 20" width="20" height="20" aria-hidden="true">'
         '<rect class="box-body" x=".5" y=".5" width="19" height="19" rx="4"/>'
-        '<path class="box-mark" d="{}"/></svg>',
+        '<path class="box-mark" transform="translate(4 4)scale(2.4)" d="{}"/></svg>',
         mark.colour,
-        _squares(mark, x=4.0, y=4.0, side=2.4),
+        _runs(mark),
     )
 
 
 def slot() -> SafeString:
     """The place of a container where none stands."""
-    return format_html(
+    return mark_safe(
         '<svg class="box slot" viewBox="0 0 132 44" width="132" height="44" aria-hidden="true">'
-        '<rect x="1" y="1" width="130" height="42" rx="3"/></svg>{}',
-        "",
+        '<rect x="1" y="1" width="130" height="42" rx="3"/></svg>'
     )
 
 
-def _squares(mark: Mark, *, x: float, y: float, side: float) -> SafeString:
-    path = "".join(
-        f"M{x + column * side:.1f} {y + row * side:.1f}h{side}v{side}h-{side}z"
-        for column, row in mark.cells
-    )
-    return mark_safe(path)  # noqa: S308 - numbers only
+def _runs(mark: Mark) -> SafeString:
+    """The filled cells as a path in grid units, one rectangle for each run in a row."""
+    path = []
+    for row in range(5):
+        cells = "".join("#" if (column, row) in mark.cells else " " for column in range(5))
+        path += [
+            f"M{run.start()} {row}h{len(run[0])}v1h-{len(run[0])}z"
+            for run in re.finditer("#+", cells)
+        ]
+    return mark_safe("".join(path))  # noqa: S308 - numbers only

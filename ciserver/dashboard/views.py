@@ -26,7 +26,8 @@ LISTED = 25
 @require_safe
 def matrix(request: HttpRequest) -> HttpResponse:
     """Home: what runs where."""
-    found = matrix_for(request.user)
+    asked = request.GET.get("q", "").strip()[:100]
+    found = matrix_for(request.user, asked=asked, page=request.GET.get("page", "1"))
     if live.wanted(request):
         return live.answer(request, "dashboard/_matrix.html", {"matrix": found})
     context = {"matrix": found, "git_url": settings.GANTRY.url}

@@ -48,8 +48,8 @@ CONTRAST = """
   const behind = (element) => {
     const layers = [];
     for (let node = element; node; node = node.parentElement) {
-      const body = node.tagName === "svg" && node.querySelector(".box-body");
-      if (body) layers.push(rgba(getComputedStyle(body).fill));
+      const box = node.tagName === "svg" && getComputedStyle(node).getPropertyValue("--c");
+      if (box) layers.push(rgba(box));
       layers.push(rgba(getComputedStyle(node).backgroundColor));
       if (layers.at(-1)[3] === 1) break;
     }

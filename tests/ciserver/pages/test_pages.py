@@ -102,6 +102,26 @@ def test_the_matrix_needs_the_same_number_of_queries_for_many_projects(
         client.get("/")
 
 
+def test_many_projects_are_found_by_name_and_come_in_pages_of_bounded_size(
+    hello: Any, alice: Any, sign_in: Any
+) -> None:
+    release = Release.objects.get(project=hello, number=5)
+    for number in range(60):
+        other = seeding.make_project(f"project-{number:02}", alice, description="One of many")
+        for environment in seeding.make_environments(other, "qa", "stage", "prod"):
+            seeding.deploy(release, environment)
+    client = sign_in(alice)
+    first = client.get("/").content
+    assert len(first) < 115_000
+    assert b"1 of 3" in first
+    assert "project-59" in page(client, "/?page=3")
+    found = page(client, "/?q=project-4")
+    assert "project-41" in found
+    assert 'id="row-hello"' not in found
+    assert "No project is called anything like “&lt;nothing&gt;”" in page(client, "/?q=<nothing>")
+    assert "project-59" in page(client, "/?page=99")  # the last one
+
+
 def test_a_page_that_asks_again_hears_that_nothing_moved(
     hello: Any, alice: Any, sign_in: Any
 ) -> None:
