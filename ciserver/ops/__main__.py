@@ -1,4 +1,7 @@
-"""``python -m ciserver.ops up|demo|admin|test``, as ./gantry calls it."""
+"""``python -m ciserver.ops up|demo|admin|test``, as ./gantry calls it.
+
+``prepare`` alone makes folders and keys; the compose file begins with it.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,11 @@ def run(command: str = "", *rest: str) -> int:
             from ciserver.ops.admin import admin
 
             admin(Config.from_env(), new_password=bool(rest))
+            return 0
+        case "prepare", ():
+            from ciserver.ops.layout import prepare
+
+            prepare(Config.from_env().home)
             return 0
         case "test", _:
             from ciserver.ops.testing import run_tests

@@ -136,7 +136,7 @@ def _web(config: Config) -> Child:
         stage=1,
         command=tuple(command),
         ready=lambda: http_answers("/readyz", {200}, host=host, port=config.port),
-        ready_seconds=120.0,
+        ready_seconds=300.0,
     )
 
 
@@ -150,7 +150,7 @@ def _worker(config: Config) -> Child:
         command=tuple(command),
         as_service_user=False,  # it makes sandboxes
         ready=lambda: log_says(log_of(config, "worker"), b" ready."),
-        ready_seconds=120.0,
+        ready_seconds=300.0,
         stop_seconds=10.0,
     )
 
