@@ -10,10 +10,12 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -27,6 +29,7 @@ from ciserver.pipelines.models import (
     PIPELINE_MOVES,
     Pipeline,
     State,
+    Step,
 )
 
 log = logging.getLogger(__name__)
@@ -53,10 +56,28 @@ def claim(pipeline_id: int) -> Lease | None:
             lease_until=now + LEASE,
         )
         outbox.keep("pipeline.queued", pipeline_id)
-    if not taken:
+        # Read before anybody else can claim it: a fence read later may be the next owner's.
+        fence = Pipeline.objects.values_list("fence", flat=True).filter(pk=pipeline_id).first()
+    if not taken or fence is None:
         return None
     events.publish(pipeline_id)
-    return Lease(pipeline_id, Pipeline.objects.values_list("fence", flat=True).get(pk=pipeline_id))
+    return Lease(pipeline_id, fence)
+
+
+class LeaseLost(Exception):
+    """Another worker has the pipeline: whatever this one still does must change nothing."""
+
+
+@contextmanager
+def held(lease: Lease) -> Iterator[None]:
+    """A transaction in which the lease cannot be taken over. Raises LeaseLost when it was."""
+    with transaction.atomic():
+        row = Pipeline.objects.select_for_update().filter(
+            pk=lease.pipeline_id, fence=lease.fence, state=State.RUNNING
+        )
+        if not row.exists():
+            raise LeaseLost(f"pipeline {lease.pipeline_id} was taken from this worker")
+        yield
 
 
 class Heartbeat:
@@ -92,9 +113,14 @@ class Heartbeat:
             ticks = 0
             while not self._stop.wait(1.0):
                 ticks += 1
-                self._look()
-                if ticks % int(HEARTBEAT.total_seconds()) == 0:
-                    self._renew()
+                try:
+                    self._look()
+                    if ticks % int(HEARTBEAT.total_seconds()) == 0:
+                        self._renew()
+                except DatabaseError as error:
+                    # Away for a moment, or for longer than the lease: then the fence decides.
+                    log.warning("pipeline %s: %s", self._lease.pipeline_id, error)
+                    connection.close()
         finally:
             connection.close()
 
@@ -154,6 +180,6 @@ def _recover(pipeline: Pipeline) -> None:
         move(pipeline, State.QUEUED, table=PIPELINE_MOVES, guard=guard, fence=pipeline.fence + 1)
         outbox.promise("pipeline.queued", pipeline.pk)
         return
-    pipeline.jobs.exclude(state__in=[State.PASSED, State.FAILED]).update(
-        state=State.CANCELLED, finished_at=timezone.now()
-    )
+    unfinished = pipeline.jobs.exclude(state__in=[State.PASSED, State.FAILED])
+    Step.objects.filter(job__in=unfinished, state=State.RUNNING).update(state=State.CANCELLED)
+    unfinished.update(state=State.CANCELLED, finished_at=timezone.now())

@@ -128,8 +128,9 @@ class Job(models.Model):
 
     @property
     def log_path(self) -> Path:
+        """Named by the row: each attempt has jobs, and so logs, of its own."""
         directory = settings.GANTRY.logs / "pipelines" / str(self.pipeline_id)
-        return Path(directory) / f"{self.position}.log"
+        return Path(directory) / f"{self.pk}.log"
 
     @property
     def seconds(self) -> float | None:

@@ -14,6 +14,7 @@ from django.utils import timezone
 from builders.errors import BuildError, StepFailed, UserError
 from ciserver.lib.states import move
 from ciserver.pipelines import events
+from ciserver.pipelines.leases import LeaseLost
 from ciserver.pipelines.logs import LogWriter
 from ciserver.pipelines.models import JOB_MOVES, Job, State
 from ciserver.pipelines.runner.plan import PlanError
@@ -66,6 +67,8 @@ def working_on(job: Job, workshop: Workshop, cancel: Event) -> Iterator[JobRun]:
             yield JobRun(job, workshop, writer, cancel)
             if cancel.is_set():
                 raise JobFailed("Cancelled.", state=State.CANCELLED)
+        except LeaseLost:
+            raise
         except Exception as error:
             end = _explained(error, cancel)
             writer.say(f"{end.place}: {end.reason}" if end.place else end.reason)
@@ -77,6 +80,8 @@ def working_on(job: Job, workshop: Workshop, cancel: Event) -> Iterator[JobRun]:
 
 
 def _finish(job: Job, state: State, **fields: Any) -> None:
+    # A step that an error of ours ended has had nobody to close it.
+    job.steps.filter(state=State.RUNNING).update(state=State.FAILED)
     move(job, state, table=JOB_MOVES, finished_at=timezone.now(), **fields)
     events.publish(job.pipeline_id)
 
@@ -94,7 +99,11 @@ def _explained(error: Exception, cancel: Event) -> JobFailed:
             return JobFailed(error.message, place=error.place, hint=hint)
         case BuildError() | SandboxError():
             log.error("%s: %s", error.code, error)
-            return JobFailed(f"Gantry could not do this: {error.message}", hint=error.hint)
+            return JobFailed(
+                f"Gantry could not do this: {error.message}",
+                place=error.place if isinstance(error, BuildError) else "",
+                hint=error.hint,
+            )
     log.exception("a job ended by an error of ours", exc_info=error)
     return JobFailed(
         f"Gantry failed ({type(error).__name__}: {error}).",

@@ -12,6 +12,8 @@ from ciserver.pipelines.logs import LogWriter
 from ciserver.pipelines.models import Pipeline
 from ciserver.pipelines.runner.workshop import Workshop
 
+ABANDON_SECONDS = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
@@ -48,7 +50,8 @@ class Upload:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._thread.join()
+        # After a failure nobody waits for blobs that no manifest will name.
+        self._thread.join(None if error is None else ABANDON_SECONDS)
 
     def _send(self) -> None:
         try:

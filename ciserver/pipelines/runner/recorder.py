@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 
 from builders.build import StepInfo, StepResult
 from ciserver.pipelines import events
@@ -40,6 +40,7 @@ class StepRecorder:
         self._job = job
         self._log = writer
         self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
+        self._error: DatabaseError | None = None
         self._thread = threading.Thread(target=self._write_rows, name="recorder", daemon=True)
 
     def __enter__(self) -> StepRecorder:
@@ -54,6 +55,8 @@ class StepRecorder:
     ) -> None:
         self._changes.put(None)
         self._thread.join()
+        if self._error and error is None:
+            raise self._error
 
     def step_started(self, step: StepInfo) -> None:
         self._log.say(step.text, step.index)
@@ -91,6 +94,8 @@ class StepRecorder:
             while more:
                 batch, more = self._next_batch()
                 self._write(batch)
+        except DatabaseError as error:  # raised again in __exit__, where the job can show it
+            self._error = error
         finally:
             connection.close()
 

@@ -7,13 +7,12 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from django.db import transaction
 from django.utils import timezone
 
 from ciserver.lib import outbox
 from ciserver.lib.states import IllegalMove, move
 from ciserver.pipelines import events
-from ciserver.pipelines.leases import Heartbeat, Lease, claim
+from ciserver.pipelines.leases import Heartbeat, Lease, LeaseLost, claim, held
 from ciserver.pipelines.models import PIPELINE_MOVES, Job, JobKind, Pipeline, State
 from ciserver.pipelines.runner.build import Images, build_images
 from ciserver.pipelines.runner.jobs import JobFailed, working_on
@@ -41,30 +40,37 @@ def run(pipeline_id: int) -> None:
     if lease is None:
         return
     pipeline = Pipeline.objects.select_related("project").get(pk=pipeline_id)
-    with Heartbeat(lease) as heart:
-        end = _attempt(pipeline, open_workshop(), heart)
-    _finish(pipeline, lease, end)
-
-
-def _attempt(pipeline: Pipeline, workshop: Workshop, heart: Heartbeat) -> _End:
     try:
-        return _work(pipeline, workshop, heart)
+        with Heartbeat(lease) as heart:
+            end = _attempt(pipeline, lease, open_workshop(), heart)
+        _finish(pipeline, lease, end)
+    except (LeaseLost, IllegalMove, Job.DoesNotExist):
+        log.warning("pipeline %s was taken from this worker before it ended", pipeline_id)
+
+
+def _attempt(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartbeat) -> _End:
+    try:
+        return _work(pipeline, lease, workshop, heart)
     except JobFailed as failure:
         if failure.state == State.CANCELLED:
             by = heart.cancelled_by or "the service, because its worker lost the lease"
             return _End(State.CANCELLED, f"Cancelled by {by}.")
         return _End(State.FAILED, failure.reason, failure.place)
+    except (LeaseLost, IllegalMove, Job.DoesNotExist):
+        raise
     except Exception as error:
         log.exception("pipeline %s ended by an error of ours", pipeline.pk)
         return _End(State.FAILED, f"Gantry failed ({error}). See the worker's log.")
 
 
-def _work(pipeline: Pipeline, workshop: Workshop, heart: Heartbeat) -> _End:
+def _work(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartbeat) -> _End:
     git_dir = git.git_dir(pipeline.project)
-    build = _first_job(pipeline, workshop.limits())
+    with held(lease):
+        build = _first_job(pipeline, workshop.limits())
     with working_on(build, workshop, heart.cancel) as run:
-        plan = make_plan(pipeline, git_dir)
-        tests, push = _other_jobs(pipeline, plan)
+        plan = make_plan(pipeline, git_dir, workshop.limits())
+        with held(lease):
+            tests, push = _other_jobs(pipeline, plan)
         images = build_images(run, plan)
     image = images[plan.build.target]
     with Upload(workshop, pipeline, image) as upload:
@@ -96,7 +102,9 @@ def _run_tests(
 
 def _first_job(pipeline: Pipeline, limits: Limits) -> Job:
     """The build job. What an earlier attempt, whose worker died, has left is replaced."""
-    pipeline.jobs.all().delete()
+    for job in pipeline.jobs.all():
+        job.log_path.unlink(missing_ok=True)
+        job.delete()
     return Job.objects.create(
         pipeline=pipeline,
         position=1,
@@ -123,24 +131,20 @@ def _rows_after_build(plan: Plan) -> Iterator[tuple[JobKind, str, dict[str, obje
 
 
 def _finish(pipeline: Pipeline, lease: Lease, end: _End) -> None:
-    try:
-        with transaction.atomic():
-            move(
-                pipeline,
-                end.state,
-                table=PIPELINE_MOVES,
-                guard={"fence": lease.fence},
-                reason=end.reason,
-                place=end.place,
-                finished_at=timezone.now(),
-                lease_until=None,
-                **(dataclasses.asdict(end.pushed) if end.pushed else {}),
-            )
-            pipeline.jobs.filter(state=State.QUEUED).update(state=State.CANCELLED)
-            if end.state == State.PASSED:
-                outbox.promise("pipeline.passed", pipeline.pk)
-    except IllegalMove:
-        log.warning("pipeline %s was taken from this worker before it ended", pipeline.pk)
-        return
+    with held(lease):
+        move(
+            pipeline,
+            end.state,
+            table=PIPELINE_MOVES,
+            guard={"fence": lease.fence},
+            reason=end.reason,
+            place=end.place,
+            finished_at=timezone.now(),
+            lease_until=None,
+            **(dataclasses.asdict(end.pushed) if end.pushed else {}),
+        )
+        pipeline.jobs.filter(state=State.QUEUED).update(state=State.CANCELLED)
+        if end.state == State.PASSED:
+            outbox.promise("pipeline.passed", pipeline.pk)
     events.publish(pipeline.pk)
     events.publish_matrix()

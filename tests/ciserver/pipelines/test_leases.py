@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from django.utils import timezone
 
 from ciserver.lib.models import OutboxEntry
@@ -108,3 +110,36 @@ def test_the_heartbeat_notices_that_the_lease_was_taken(pipeline: Pipeline) -> N
         Pipeline.objects.filter(pk=pipeline.pk).update(fence=99)
         assert heart.cancel.wait(2.0)
     assert heart.cancelled_by == ""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_heartbeat_outlives_a_database_that_is_away_for_a_moment(
+    pipeline: Pipeline, monkeypatch: Any
+) -> None:
+    lease = leases.claim(pipeline.pk)
+    assert lease is not None
+    looked = threading.Event()
+
+    def away(_: leases.Heartbeat) -> None:
+        looked.set()
+        raise OperationalError("database is locked")
+
+    with leases.Heartbeat(lease) as heart:
+        with monkeypatch.context() as patch:
+            patch.setattr(leases.Heartbeat, "_look", away)
+            assert looked.wait(3.0)
+        services.cancel(pipeline=pipeline, by="alice")
+        assert heart.cancel.wait(3.0)
+
+
+def test_what_a_worker_does_after_its_lease_was_taken_changes_nothing(pipeline: Pipeline) -> None:
+    lease = leases.claim(pipeline.pk)
+    assert lease is not None
+    expire(pipeline)
+    leases.recover()
+    successor = leases.claim(pipeline.pk)
+    assert successor is not None
+    with pytest.raises(leases.LeaseLost), leases.held(lease):
+        pipeline.jobs.all().delete()
+    with leases.held(successor):
+        pass
