@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 from django.conf import settings
@@ -166,16 +168,24 @@ class JobViewSet(viewsets.GenericViewSet[Job]):
         """The whole log as plain text, one line a line; or what is behind a position."""
         if "after" in request.query_params:
             return _log_after(self.get_object(), request.query_params["after"])
-        lines = (f"{line.text}\n" for line in LogReader(self.get_object().log_path))
-        return StreamingHttpResponse(lines, content_type="text/plain; charset=utf-8")
+        chunks = _whole_log(LogReader(self.get_object().log_path))
+        return StreamingHttpResponse(chunks, content_type="text/plain; charset=utf-8")
+
+
+async def _whole_log(reader: LogReader) -> AsyncIterator[str]:
+    """Chunk by chunk: of a generator that is not async the server would keep the whole."""
+    lines, position = await asyncio.to_thread(reader.read)
+    while lines:
+        yield "".join(f"{line.text}\n" for line in lines)
+        lines, position = await asyncio.to_thread(reader.read, position)
 
 
 def _log_after(job: Job, after: str) -> HttpResponse:
     try:
-        position = Position.parse(after)
+        lines, end = LogReader(job.log_path).read(Position.parse(after))
     except ValueError:
-        raise serializers.ValidationError({"after": "A position is LINE-OFFSET."}) from None
-    lines, end = LogReader(job.log_path).read(position)
+        words = "This is no position of this log. Begin with 0-0; each answer has the next one."
+        raise serializers.ValidationError({"after": words}) from None
     text = "".join(f"{line.text}\n" for line in lines)
     headers = {"Log-Position": str(end)}
     return HttpResponse(text, content_type="text/plain; charset=utf-8", headers=headers)

@@ -74,8 +74,9 @@ class LogWriter:
             held = self._open_lines.pop((step, stream), b"") + data
             *lines, rest = held.split(b"\n")
             while len(rest) > LINE_CAP:
-                lines.append(rest[:LINE_CAP])
-                rest = rest[LINE_CAP:]
+                cut = _cut(rest)
+                lines.append(rest[:cut])
+                rest = rest[cut:]
             if rest:
                 self._open_lines[step, stream] = rest
             self._append(step, stream, lines)
@@ -123,8 +124,7 @@ class LogWriter:
                     self._dropped += len(piece) + 1
                     continue
                 self._room -= len(piece) + 1
-                text = piece.decode("utf-8", "replace").rstrip("\r").encode()
-                records.append(b"%d %d %s %s\n" % (at, step, stream.encode(), text))
+                records.append(b"%d %d %s %s\n" % (at, step, stream.encode(), piece))
         if records:
             _write_all(self._fd, b"".join(records))
 
@@ -165,10 +165,22 @@ class LogReader:
             yield from lines
 
 
-def _pieces(line: bytes) -> list[bytes]:
-    if len(line) <= LINE_CAP:
-        return [line]
-    return [line[start : start + LINE_CAP] for start in range(0, len(line), LINE_CAP)]
+def _pieces(line: bytes) -> Iterator[bytes]:
+    """A line as UTF-8, in pieces of LINE_CAP bytes at most: readers count on that."""
+    text = line.decode("utf-8", "replace").rstrip("\r").encode()
+    while len(text) > LINE_CAP:
+        cut = _cut(text)
+        yield text[:cut]
+        text = text[cut:]
+    yield text
+
+
+def _cut(text: bytes) -> int:
+    """Where the first LINE_CAP bytes end without tearing a character apart (RFC 3629, 3)."""
+    for cut in range(LINE_CAP, LINE_CAP - 4, -1):
+        if text[cut] & 0xC0 != 0x80:
+            return cut
+    return LINE_CAP
 
 
 def _parse(number: int, record: bytes) -> Line:

@@ -82,15 +82,28 @@ def test_past_the_jobs_cap_the_rest_is_counted_exactly(tmp_path: Path) -> None:
 def test_steps_may_write_from_several_threads(tmp_path: Path) -> None:
     path = tmp_path / "1.log"
     with LogWriter(path) as log:
-        threads = [
-            threading.Thread(target=lambda step=step: [log.write(step, "out", b"abc\n")] * 200)
-            for step in range(1, 5)
-        ]
+        threads = [threading.Thread(target=write_many, args=(log, step)) for step in range(1, 5)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert {line.text for line in LogReader(path)} == {"abc"}
+    assert [line.text for line in LogReader(path)] == ["abc"] * 800
+
+
+def write_many(log: LogWriter, step: int) -> None:
+    for _ in range(200):
+        log.write(step, "out", b"ab")
+        log.write(step, "out", b"c\n")
+
+
+def test_no_record_is_longer_than_readers_count_on(tmp_path: Path) -> None:
+    path = tmp_path / "1.log"
+    with LogWriter(path) as log:
+        log.write(1, "out", b"\xff" * 65_000 + b"\n")
+        log.write(1, "out", "ä".encode() * 65_000 + b"\n")
+    lines = [line.text for line in LogReader(path)]
+    assert max(len(text.encode()) for text in lines) <= LINE_CAP
+    assert "".join(lines) == "\ufffd" * 65_000 + "ä" * 65_000
 
 
 def test_a_log_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
