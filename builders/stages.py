@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from builders.dockerfile.instructions import Instruction, Position
-from builders.errors import BuildCancelled, BuildError, ServiceError, StoreError
+from builders.errors import BuildCancelled, BuildError, ServiceError, StoreError, UserError
 from builders.events import BuildListener, StepInfo, StepResult
 from builders.images.config import ImageConfig
 from builders.images.layerstore import Layer
@@ -20,7 +20,7 @@ from builders.plan import SCRATCH, Plan, Stage, host_platform
 from builders.steps import act
 from builders.steps.bench import Bench, Done
 from builders.steps.state import DEFAULT_PATH, StageState
-from runtime.errors import SandboxError
+from runtime.errors import SandboxError, SpecError
 from runtime.sandbox import Stream
 
 _DISK = {
@@ -201,6 +201,9 @@ def located(at: Position) -> Iterator[None]:
     except BuildError as error:
         error.place = error.place or at.place
         raise
+    except SpecError as error:
+        # Asked for by the Dockerfile: a user id out of range, links that lead round in circles.
+        raise UserError(error.message, place=at.place, hint=error.hint, code=error.code) from error
     except SandboxError as error:
         raise ServiceError(
             error.message, place=at.place, hint=error.hint, code=error.code

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 FILE = "gantry.yml"
 NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}\Z")
+LEAST_MEMORY = 16 * 1024**2
 _SIZES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _TIMES = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -31,12 +32,18 @@ class DefinitionError(Exception):
 
 def _size(value: Any) -> int:
     """Bytes from 64m, 1.5gb or a number, as Compose writes them."""
-    return int(_scaled(value, _SIZES, r"b?", "a size such as 256m or 1g"))
+    size = int(_scaled(value, _SIZES, r"b?", "a size such as 256m or 1g"))
+    if size < LEAST_MEMORY:
+        raise ValueError("expected 16m or more: with less not even a shell starts")
+    return size
 
 
 def _duration(value: Any) -> float:
     """Seconds from 90s, 5m, 1h or a number."""
-    return _scaled(value, _TIMES, "", "a time such as 90s or 5m")
+    seconds = _scaled(value, _TIMES, "", "a time such as 90s or 5m")
+    if seconds < 1:
+        raise ValueError("expected 1s or more")
+    return seconds
 
 
 def _scaled(value: Any, units: dict[str, int], tail: str, wanted: str) -> float:
@@ -82,8 +89,8 @@ class Test(_Part):
     command: str | list[str] | None = None
     environment: Words = Field(default_factory=dict)
     memory: Size = 512 * 1024**2
-    cpus: Annotated[float, Field(gt=0, le=256)] = 1.0
-    pids: Annotated[int, Field(ge=2, le=32768)] = 256
+    cpus: Annotated[float, Field(ge=0.01)] = 1.0
+    pids: Annotated[int, Field(ge=2)] = 256
     timeout: Duration = 600.0
     junit: str | None = None
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings
+from django.db.models import Case, Count, When
 from django.utils import timezone
 
 from ciserver.pipelines.models import Job, JobKind, Pipeline, State, Step, TestCase
@@ -212,14 +213,13 @@ def _limits(job: Job) -> dict[str, Any]:
 def _cases(jobs: Iterable[Job]) -> dict[int, Cases]:
     """Tests by job: counts of all, rows of the first 200 with failures first."""
     found: dict[int, Cases] = {}
-    rows: dict[int, list[TestCase]] = {}
-    for case in TestCase.objects.filter(job__in=list(jobs)):
-        cases = found.setdefault(case.job_id, Cases())
-        cases.counts[case.outcome] = cases.counts.get(case.outcome, 0) + 1
-        rows.setdefault(case.job_id, []).append(case)
-    for job, listed in rows.items():
-        listed.sort(key=lambda case: (case.outcome not in _BAD, case.pk))
-        found[job].rows.extend(listed[:MAX_CASES])
+    all_cases = TestCase.objects.filter(job__in=list(jobs))
+    counts = all_cases.order_by().values_list("job_id", "outcome").annotate(n=Count("pk"))
+    for job, outcome, count in counts:
+        found.setdefault(job, Cases()).counts[outcome] = count
+    worst_first = Case(When(outcome__in=_BAD, then=0), default=1)
+    for job, cases in found.items():
+        cases.rows.extend(all_cases.filter(job=job).order_by(worst_first, "pk")[:MAX_CASES])
     return found
 
 

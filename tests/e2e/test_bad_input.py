@@ -90,6 +90,11 @@ CASES = {
         "gantry.yml: tets",
         "did you mean 'tests'?",
     ),
+    "too much memory": (
+        {"Dockerfile": FROM, "gantry.yml": "tests: {unit: {memory: 900g}}"},
+        "gantry.yml: tests.unit.memory",
+        "at most 2048m",
+    ),
     "no Dockerfile": ({"README.md": "hello"}, "Dockerfile", "no Dockerfile"),
 }
 

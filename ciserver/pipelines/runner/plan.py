@@ -12,6 +12,7 @@ from ciserver.pipelines.definition import FILE, Build, Definition, DefinitionErr
 from ciserver.pipelines.models import Pipeline
 from ciserver.repositories import git
 from ciserver.repositories.errors import RepositoryError, UnknownFile
+from runtime.spec import MIB, Limits
 
 CONVENTION = "test"
 MAX_FILE = 1024 * 1024
@@ -41,8 +42,8 @@ class Plan:
         return tuple(dict.fromkeys(wanted))
 
 
-def make_plan(pipeline: Pipeline, git_dir: Path) -> Plan:
-    """The plan of ``pipeline``'s commit.
+def make_plan(pipeline: Pipeline, git_dir: Path, most: Limits) -> Plan:
+    """The plan of ``pipeline``'s commit, whose tests may have ``most`` at the most.
 
     Raises PlanError, or builders' DockerfileError for a Dockerfile that cannot be read.
     """
@@ -52,6 +53,7 @@ def make_plan(pipeline: Pipeline, git_dir: Path) -> Plan:
         tests = {CONVENTION: Test(stage=CONVENTION)} if CONVENTION in stages else {}
         return Plan(definition.build, tests)
     for name, test in definition.tests.items():
+        _check_limits(name, test, most)
         if test.stage is not None and test.stage.lower() not in stages:
             raise PlanError(
                 f"{definition.build.dockerfile} has no stage {test.stage!r}.",
@@ -59,6 +61,22 @@ def make_plan(pipeline: Pipeline, git_dir: Path) -> Plan:
                 hint=f"It has {', '.join(sorted(stages)) or 'no named stage'}.",
             )
     return Plan(definition.build, dict(definition.tests))
+
+
+def _check_limits(name: str, test: Test, most: Limits) -> None:
+    allowed = {
+        "memory": (most.memory, f"{(most.memory or 0) // MIB}m"),
+        "cpus": (most.cpus, f"{most.cpus:g}"),
+        "pids": (most.pids, str(most.pids)),
+        "timeout": (most.timeout, f"{most.timeout:g}s"),
+    }
+    for key, (limit, words) in allowed.items():
+        if limit is not None and getattr(test, key) > limit:
+            raise PlanError(
+                f"This installation allows at most {words}.",
+                place=f"{FILE}: tests.{name}.{key}",
+                hint="Ask for less, or have GANTRY_BUILD_* raised by whoever runs it.",
+            )
 
 
 def _definition(git_dir: Path, commit: str) -> Definition:
