@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from ciserver.accounts.models import User
 from ciserver.projects import services
-from ciserver.projects.models import Project, Role
+from ciserver.projects.models import Project
 
 
 class ProjectSerializer(serializers.ModelSerializer[Project]):
@@ -70,5 +70,5 @@ class ProjectViewSet(
     def hook_secret(self, request: Request, slug: str) -> Response:
         """A new webhook secret, shown this once."""
         project = self.get_object()
-        services.require(request.user, project, Role.MAINTAINER)
-        return Response({"secret": project.renew_hook_secret().reveal()})
+        secret = services.renew_hook_secret(project=project, user=cast(User, request.user))
+        return Response({"secret": secret.reveal()})

@@ -7,6 +7,7 @@ import re
 from django.db import transaction
 
 from ciserver.accounts.models import AuditEntry, User
+from ciserver.lib.crypto import Secret
 from ciserver.lib.problems import Refused
 from ciserver.projects.models import SLUG, Membership, Project, Role
 
@@ -31,6 +32,14 @@ def create(*, slug: str, owner: User, description: str = "", clone_url: str = ""
     Membership.objects.create(project=project, user=owner, role=Role.OWNER)
     AuditEntry.record(actor=owner.username, action="project.create", target=slug)
     return project
+
+
+@transaction.atomic
+def renew_hook_secret(*, project: Project, user: User) -> Secret:
+    """A new webhook secret in place of the old one. Needs the role maintainer."""
+    require(user, project, Role.MAINTAINER)
+    AuditEntry.record(actor=user.username, action="project.hook-secret", target=project.slug)
+    return project.renew_hook_secret()
 
 
 def require(user: object, project: Project, role: Role) -> None:

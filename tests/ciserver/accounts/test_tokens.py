@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
+from django.core.management import CommandError, call_command
 from django.utils import timezone
 from rest_framework.test import APIClient
 
@@ -57,6 +59,9 @@ def test_the_audit_log_shows_where_it_was_changed(db: None) -> None:
     for number in range(3):
         AuditEntry.record(actor="alice", action="test", target=str(number))
     assert AuditEntry.broken_at() is None
+    call_command("verify_audit")
     changed = AuditEntry.objects.order_by("id")[1]
     AuditEntry.objects.filter(pk=changed.pk).update(actor="mallory")
     assert AuditEntry.broken_at() == changed.at
+    with pytest.raises(CommandError, match="does not fit the one before it"):
+        call_command("verify_audit")
