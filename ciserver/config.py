@@ -1,4 +1,4 @@
-"""Every GANTRY_* setting, read from the environment in this one place.
+"""Every GANTRY_* setting of the service, read from the environment in this one place.
 
 Fails loudly: a value that cannot be used is a ConfigError that names the variable.
 """
@@ -48,18 +48,25 @@ class Config:
         url = env.get("GANTRY_URL", f"http://{_reachable(bind)}:{port}").rstrip("/")
         if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
             raise ConfigError(f"GANTRY_URL must be an http(s) address, not {url!r}.")
+        registry = env.get("GANTRY_REGISTRY", "127.0.0.1:5055")
+        mirrors = _pairs(env, "GANTRY_REGISTRY_MIRRORS")
+        if registry in mirrors.values():
+            # A mirror is asked with the worker's own rights, whichever project asks.
+            raise ConfigError(
+                f"GANTRY_REGISTRY_MIRRORS must not name Gantry's own registry, {registry}."
+            )
         first = _integer(env, "GANTRY_DEPLOY_PORT", 8100, low=1, high=65000)
         return cls(
             home=home,
             url=url,
             bind=bind,
             port=port,
-            registry=env.get("GANTRY_REGISTRY", "127.0.0.1:5055"),
+            registry=registry,
             database_url=env.get("GANTRY_DATABASE_URL", f"sqlite:///{home}/db/gantry.sqlite3"),
             redis_url=env.get("GANTRY_REDIS_URL", f"unix://{home}/run/redis.sock"),
             debug=env.get("GANTRY_DEBUG", "") == "1",
             extra_ca=_optional_file(env, "GANTRY_EXTRA_CA"),
-            registry_mirrors=_pairs(env, "GANTRY_REGISTRY_MIRRORS"),
+            registry_mirrors=mirrors,
             offline=env.get("GANTRY_OFFLINE", "") == "1",
             egress_allow=tuple(env.get("GANTRY_EGRESS_ALLOW", "").replace(",", " ").split()),
             build_memory=_integer(env, "GANTRY_BUILD_MEMORY_MIB", 2048, low=16) * 1024 * 1024,

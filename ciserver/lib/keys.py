@@ -44,7 +44,12 @@ def _create(path: Path, make: Callable[[], bytes]) -> None:
         file.write(make())
         file.flush()
         os.fsync(fd)
-    temporary.rename(path)
+    try:
+        os.link(temporary, path)  # unlike a rename, this never replaces another start's key
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
 
 
 def _registry_pair() -> tuple[bytes, bytes]:

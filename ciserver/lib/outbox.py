@@ -15,6 +15,7 @@ from ciserver.lib.models import OutboxEntry
 
 log = logging.getLogger(__name__)
 LOST_AFTER = timedelta(seconds=10)
+AT_A_TIME = 20  # what waits for a free worker is not lost: waking for all of it would be a flood
 
 
 def promise(topic: str, object_id: int) -> None:
@@ -37,7 +38,7 @@ def sweep() -> int:
     """Wake a worker again for every promise that none has claimed; the number of them."""
     now = timezone.now()
     stale = Q(woken_at__lt=now - LOST_AFTER) | Q(woken_at=None, created_at__lt=now - LOST_AFTER)
-    entries = list(OutboxEntry.objects.filter(stale).order_by("created_at")[:500])
+    entries = list(OutboxEntry.objects.filter(stale).order_by("created_at")[:AT_A_TIME])
     return sum(_wake(entry.topic, entry.object_id) for entry in entries)
 
 
