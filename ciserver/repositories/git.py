@@ -21,6 +21,7 @@ from ciserver.repositories.errors import (
     FetchFailed,
     FileTooBig,
     GitFailed,
+    RepositoryError,
     UnknownCommit,
     UnknownFile,
 )
@@ -33,6 +34,11 @@ PROTOCOLS = "https:http"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 CREDENTIALS = re.compile(r"(\w://)[^/@\s]*@")
 REGULAR = {"100644", "100755"}
+# The seconds that an image's layers can hold (ustar, eleven octal digits: the year 2242). Git
+# itself takes any number, even one that no calendar has.
+LAST_TIME = 8**11 - 1
+# How git tells that an object is not there; anything else is trouble of another kind.
+MISSING = ("bad object", "bad revision", "not a tree object", "not a valid object name")
 # Trying again is of no use when the other side's answer was clear.
 FINAL = (
     "couldn't find remote ref",
@@ -49,7 +55,10 @@ FINAL = (
 
 @dataclass(frozen=True, slots=True)
 class CommitInfo:
-    """Who wrote a commit, when it was committed, and the first line of its message."""
+    """Who wrote a commit, when it was committed, and the first line of its message.
+
+    ``committed_at`` lies between 1970 and 2242, whatever the commit says.
+    """
 
     sha: str
     subject: str
@@ -121,7 +130,7 @@ def fetch(project: Project, ref: str) -> str:
 
 
 def commit_info(git_dir: Path, sha: str) -> CommitInfo:
-    """Raises UnknownCommit when the repository has no commit ``sha``."""
+    """Raises UnknownCommit when the repository has no commit ``sha``, GitFailed for the rest."""
     check_sha(sha)
     try:
         output = run(
@@ -134,13 +143,13 @@ def commit_info(git_dir: Path, sha: str) -> CommitInfo:
             git_dir=git_dir,
         )
     except GitFailed as error:
-        raise UnknownCommit(f"The repository has no commit {sha[:12]}.") from error
+        raise _unless_unknown(error, sha) from error
     # A tree or a blob prints nothing, a tag prints the commit that it leads to.
     found, *fields = output.decode(errors="replace").rstrip("\n").split("\0", 3)
     if found != sha:
         raise UnknownCommit(f"{sha[:12]} is in the repository, but it is not a commit.")
     author, seconds, subject = fields
-    return CommitInfo(sha, subject, author, datetime.fromtimestamp(int(seconds), UTC))
+    return CommitInfo(sha, subject, author, _time(seconds))
 
 
 def read_file(git_dir: Path, sha: str, path: str, max_bytes: int) -> bytes:
@@ -156,7 +165,7 @@ def read_file(git_dir: Path, sha: str, path: str, max_bytes: int) -> bytes:
             git_dir=git_dir,
         )  # fmt: skip
     except GitFailed as error:
-        raise UnknownCommit(f"The repository has no commit {sha[:12]}.") from error
+        raise _unless_unknown(error, sha) from error
     if not listing:
         raise UnknownFile(f"There is no file {path!r} at {sha[:12]}.")
     mode, _, oid, size = listing.split(b"\t", 1)[0].decode().split()
@@ -175,6 +184,18 @@ def heads(git_dir: Path, *refs: str) -> dict[str, str]:
     found = {ref: sha for sha, ref in pairs}
     # for-each-ref takes prefixes: refs/heads/a would list refs/heads/a/b too.
     return {ref: found[ref] for ref in refs if ref in found} if refs else found
+
+
+def _unless_unknown(error: GitFailed, sha: str) -> RepositoryError:
+    if any(words in str(error).lower() for words in MISSING):
+        return UnknownCommit(f"The repository has no commit {sha[:12]}.")
+    return error
+
+
+def _time(seconds: str) -> datetime:
+    """Of a commit whose committer line cannot be read, git prints no time at all."""
+    told = int(seconds) if seconds.isdecimal() else 0
+    return datetime.fromtimestamp(min(told, LAST_TIME), UTC)
 
 
 def _network_environment() -> dict[str, str]:

@@ -45,6 +45,14 @@ class Push:
     updates: tuple[Update, ...]
     path: Path
 
+    @property
+    def age(self) -> float:
+        """Seconds since its refs moved."""
+        try:
+            return time.time() - self.path.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0  # recorded in the meantime
+
 
 def find(git_dir: Path, push_id: str) -> Push | None:
     """The finished push ``push_id`` if it still waits."""

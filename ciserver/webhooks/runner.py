@@ -5,19 +5,25 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from ciserver.lib import outbox
 from ciserver.pipelines import services as pipelines
 from ciserver.pipelines.models import Pipeline
-from ciserver.repositories.errors import FetchFailed, RepositoryError, UnknownCommit
+from ciserver.repositories.errors import (
+    FetchFailed,
+    GitFailed,
+    RepositoryError,
+    UnknownCommit,
+)
 from ciserver.repositories.git import CommitInfo, commit_info, fetch, git_dir, heads
 from ciserver.webhooks.models import Delivery, Verdict
 
 log = logging.getLogger(__name__)
 TOPIC = "delivery.accepted"
-PATIENCE = timedelta(minutes=10)  # how long an outside repository may be unreachable
+PATIENCE = timedelta(minutes=10)  # how long what may pass by itself is tried again
+AWAY = (OperationalError, InterfaceError)  # the database, or another that holds it too long
 
 
 class Stale(Exception):
@@ -25,24 +31,25 @@ class Stale(Exception):
 
 
 def plan(delivery_id: int) -> None:
-    """Queue the pipeline of a delivery, or write down why there is none. May run twice."""
+    """Queue the pipeline of a delivery, or write down why there is none. May run twice.
+
+    Every delivery is settled in the end: what does not pass within PATIENCE is a failure.
+    """
     delivery = Delivery.objects.select_related("project").filter(pk=delivery_id).first()
     if delivery is None or not _pending(delivery):
         outbox.keep(TOPIC, delivery_id)
         return
     try:
-        info = _look(delivery)
+        _queue(delivery, _look(delivery))
     except Stale as stale:
         _settle(delivery, Verdict.IGNORED, str(stale))
-    except FetchFailed as error:
-        if error.temporary and timezone.now() - delivery.received_at < PATIENCE:
-            log.warning("delivery %s waits: %s", delivery.pk, error)
-            return  # the promise stands, so the sweeper wakes a worker for it again
-        _settle(delivery, Verdict.FAILED, str(error))
-    except RepositoryError as error:
-        _settle(delivery, Verdict.FAILED, str(error))
-    else:
-        _queue(delivery, info)
+    except AWAY:
+        raise  # nothing could be written down either
+    except Exception as error:
+        if not _may_pass(error) or timezone.now() - delivery.received_at >= PATIENCE:
+            _settle(delivery, Verdict.FAILED, explain(error))
+        else:  # the promise stands, so the sweeper wakes a worker for it again
+            log.warning("delivery %s waits: %s", delivery.pk, error, exc_info=error)
 
 
 def start_hosted(delivery: Delivery) -> None:
@@ -54,6 +61,29 @@ def start_hosted(delivery: Delivery) -> None:
     else:
         delivery.pipeline = _pipeline(delivery, info)
     delivery.save(update_fields=["verdict", "detail", "pipeline"])
+
+
+def explain(error: Exception) -> str:
+    """Why a delivery failed, for its page; the words of what nobody foresaw stay in the log."""
+    if isinstance(error, RepositoryError):
+        return str(error)
+    log.error("a delivery failed for a reason that nobody foresaw", exc_info=error)
+    return (
+        f"Gantry itself failed over this delivery ({type(error).__name__}). Send it again; "
+        "if it fails again, whoever runs this Gantry finds the reason in the log."
+    )
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same delivery may go well a little later."""
+    match error:
+        case FetchFailed():
+            return error.temporary
+        case GitFailed():
+            return True
+        case RepositoryError():
+            return False
+    return True
 
 
 def _look(delivery: Delivery) -> CommitInfo:

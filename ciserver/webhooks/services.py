@@ -14,7 +14,7 @@ from ciserver.projects.models import Project
 from ciserver.repositories import spool
 from ciserver.repositories.errors import BadName
 from ciserver.repositories.git import git_dir
-from ciserver.repositories.names import check_ref, check_sha, is_null
+from ciserver.repositories.names import MAX_REF, check_ref, check_sha, is_null
 from ciserver.repositories.spool import Push as HostedPush
 from ciserver.repositories.spool import Update
 from ciserver.webhooks import runner
@@ -79,21 +79,33 @@ def ingest_spools() -> int:
 
 
 def _ingest(project: Project, push: HostedPush) -> str:
-    lines = [_said(_ingest_update(project, push, update)) for update in push.updates]
+    said, failures = [], []
+    for update in push.updates:
+        try:
+            said.append(_said(_ingest_update(project, push, update)))
+        except Exception as error:
+            failures.append(error)  # the other refs of this push need not wait for it
+    if failures:
+        raise failures[0]
     spool.forget(push)
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{line}\n" for line in said)
+
+
+def _ingest_update(project: Project, push: HostedPush, update: Update) -> Delivery:
+    try:
+        return _record_update(project, push, update)
+    except runner.AWAY:
+        raise  # nothing could be written down either
+    except Exception as error:
+        if push.age < runner.PATIENCE.total_seconds():
+            raise
+        return _give_up(project, push, update, error)
 
 
 @transaction.atomic
-def _ingest_update(project: Project, push: HostedPush, update: Update) -> Delivery:
+def _record_update(project: Project, push: HostedPush, update: Update) -> Delivery:
     """Delivery and pipeline in one transaction: the commit is here, no worker need fetch it."""
-    delivery = Delivery(
-        project=project,
-        forge=HOSTED,
-        # The ref tells the lines of one push apart, however many of them a sweep finds.
-        delivery_id=f"{push.id}:{hashlib.sha256(update.ref.encode()).hexdigest()[:16]}",
-        event="push",
-    )
+    delivery = _hosted(project, push, update)
     try:
         check_ref(update.ref)
     except BadName as error:
@@ -105,6 +117,25 @@ def _ingest_update(project: Project, push: HostedPush, update: Update) -> Delive
     if new and delivery.verdict == Verdict.ACCEPTED:
         runner.start_hosted(delivery)
     return delivery
+
+
+def _give_up(project: Project, push: HostedPush, update: Update, error: Exception) -> Delivery:
+    """The delivery of an update that cannot be recorded otherwise, so that its push may rest."""
+    delivery = _hosted(project, push, update)
+    delivery.verdict, delivery.detail = Verdict.FAILED, runner.explain(error)
+    delivery.ref, delivery.sha = update.ref[:MAX_REF], update.new
+    delivery.save(force_insert=True)
+    return delivery
+
+
+def _hosted(project: Project, push: HostedPush, update: Update) -> Delivery:
+    return Delivery(
+        project=project,
+        forge=HOSTED,
+        # The ref tells the lines of one push apart, however many of them a sweep finds.
+        delivery_id=f"{push.id}:{hashlib.sha256(update.ref.encode()).hexdigest()[:16]}",
+        event="push",
+    )
 
 
 def _record(delivery: Delivery, event: Event, *, promise: bool = True) -> tuple[Delivery, bool]:

@@ -14,7 +14,9 @@ from contextlib import suppress
 log = logging.getLogger(__name__)
 MAX_ANSWER = 32 * 1024  # fits a pipe: writing it never waits for the hook
 ANSWER_WITHIN = 15.0  # seconds
-LATER = "The push is recorded; its pipeline starts within seconds.\n"
+LATER = (
+    "Git took the push, Gantry has yet to record it; the project's page shows what comes of it.\n"
+)
 
 
 class Announcement:

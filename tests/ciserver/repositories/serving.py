@@ -60,7 +60,7 @@ def no_repositories() -> Iterator[None]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def git(*arguments: str, cwd: Path | None = None, ok: bool = True) -> str:
+def git(*arguments: str, cwd: Path | None = None, ok: bool = True, **more: str) -> str:
     """What git said, on both streams. It never asks and knows nothing of this machine's user."""
     env = {
         "PATH": os.environ["PATH"],
@@ -71,6 +71,7 @@ def git(*arguments: str, cwd: Path | None = None, ok: bool = True) -> str:
         "GIT_AUTHOR_EMAIL": "alice@example.org",
         "GIT_COMMITTER_NAME": "Alice Example",
         "GIT_COMMITTER_EMAIL": "alice@example.org",
+        **more,
     }
     done = subprocess.run(
         ["git", "-c", "init.defaultBranch=main", "-c", "core.compression=0", *arguments],
@@ -87,7 +88,9 @@ def git(*arguments: str, cwd: Path | None = None, ok: bool = True) -> str:
     return said.strip()
 
 
-def commit(work: Path, files: dict[str, str | bytes], message: str = "Say hello") -> str:
+def commit(
+    work: Path, files: dict[str, str | bytes], message: str = "Say hello", **env: str
+) -> str:
     """A commit of ``files`` in the work tree ``work``, made if it is not there; its sha."""
     if not (work / ".git").exists():
         git("init", "--quiet", str(work))
@@ -95,7 +98,7 @@ def commit(work: Path, files: dict[str, str | bytes], message: str = "Say hello"
         (work / name).parent.mkdir(parents=True, exist_ok=True)
         (work / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     git("add", "--all", cwd=work)
-    git("commit", "--quiet", "--allow-empty", "-m", message, cwd=work)
+    git("commit", "--quiet", "--allow-empty", "-m", message, cwd=work, **env)
     return git("rev-parse", "HEAD", cwd=work)
 
 

@@ -204,3 +204,35 @@ def test_a_replacement_that_was_pushed_does_not_change_what_a_commit_is(work: Pa
 
     assert git.commit_info(work / ".git", sha).subject == "Add a Dockerfile"
     assert git.read_file(work / ".git", sha, "gantry.yml", 100) == b"tests: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "year"), [("0", 1970), ("999999999999", 2242), ("99999999999999", 2242)]
+)
+def test_a_time_that_no_calendar_has_is_brought_into_one(
+    work: Path, seconds: str, year: int
+) -> None:
+    sha = _commit_object(work, f"Alice <a@example.org> {seconds} +0000")
+
+    assert git.commit_info(work / ".git", sha).committed_at.year == year
+
+
+def test_a_commit_without_a_readable_committer_is_read_all_the_same(work: Path) -> None:
+    sha = _commit_object(work, "nobody, at no time")
+
+    assert git.commit_info(work / ".git", sha).committed_at.year == 1970
+
+
+def test_a_git_that_fails_is_not_a_missing_commit(work: Path, head: str) -> None:
+    (work / ".git/HEAD").unlink()
+    with pytest.raises(GitFailed, match="not a git repository"):
+        git.commit_info(work / ".git", head)
+    with pytest.raises(GitFailed, match="not a git repository"):
+        git.read_file(work / ".git", head, "gantry.yml", 100)
+
+
+def _commit_object(work: Path, committer: str) -> str:
+    tree = by_hand("rev-parse", "HEAD^{tree}", cwd=work)
+    text = f"tree {tree}\nauthor A <a@example.org> 0 +0000\ncommitter {committer}\n\nx\n"
+    (work / "commit").write_text(text)
+    return by_hand("hash-object", "-t", "commit", "-w", "--literally", "commit", cwd=work)

@@ -11,12 +11,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from django.db import connection
+import pytest
+from django.db import OperationalError, connection
 
+from ciserver.pipelines import services as pipelines
 from ciserver.pipelines.models import Pipeline
 from ciserver.repositories import spool
 from ciserver.repositories.git import create_hosted, git_dir
 from ciserver.webhooks.models import Delivery
+from ciserver.webhooks.runner import PATIENCE
 from ciserver.webhooks.services import ingest_push, ingest_spools
 from tests.ciserver.repositories.serving import commit, git, serve
 
@@ -119,6 +122,66 @@ def test_a_spool_file_that_cannot_be_read_does_not_stop_the_others(
     assert Pipeline.objects.get().commit == sha
 
 
+def test_a_commit_dated_past_every_calendar_is_built(
+    project: Any, db: None, tmp_path: Path
+) -> None:
+    sha = _pushed_behind_our_back(project, tmp_path, GIT_COMMITTER_DATE="@999999999999 +0000")
+    _spool(project, "0" * 40, sha, "refs/heads/main")
+
+    assert ingest_spools() == 1
+
+    committed_at = Pipeline.objects.get().committed_at
+    assert committed_at is not None
+    assert committed_at.year == 2242
+
+
+def test_a_push_that_cannot_be_recorded_is_settled_after_a_while_and_holds_up_no_other_ref(
+    project: Any, db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha = _pushed_behind_our_back(project, tmp_path)
+    refs = "refs/heads/bad", "refs/heads/main"
+    _spool(project, "0" * 40, sha, *refs)
+    queue = pipelines.queue
+
+    def poisoned(**fields: Any) -> Pipeline:
+        if fields["ref"] == "refs/heads/bad":
+            raise ValueError("year 33658 is out of range")
+        return queue(**fields)
+
+    monkeypatch.setattr(pipelines, "queue", poisoned)
+
+    assert ingest_spools() == 0
+    assert [pipeline.ref for pipeline in Pipeline.objects.all()] == ["refs/heads/main"]
+
+    for path in _spooled(project):
+        os.utime(path, (time.time() - PATIENCE.total_seconds() - 1,) * 2)
+    assert ingest_spools() == 1
+    assert ingest_spools() == 0
+
+    failed = Delivery.objects.get(verdict="failed")
+    assert (failed.ref, failed.sha, failed.pipeline) == ("refs/heads/bad", sha, None)
+    assert "Gantry itself failed over this delivery (ValueError). Send it again" in failed.detail
+    assert Pipeline.objects.count() == 1
+    assert _spooled(project) == []
+
+
+def test_a_database_that_is_away_loses_no_push_however_long(
+    project: Any, db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha = _pushed_behind_our_back(project, tmp_path)
+    _spool(project, "0" * 40, sha, "refs/heads/main", age=10 * PATIENCE.total_seconds())
+
+    def away(**_: Any) -> Pipeline:
+        raise OperationalError("database is locked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipelines, "queue", away)
+        assert ingest_spools() == 0
+
+    assert ingest_spools() == 1
+    assert Pipeline.objects.get().commit == sha
+
+
 def _push(remote: str, work: Path) -> None:
     # Whether git calls it a success depends on which of its streams ended first.
     with suppress(AssertionError):
@@ -137,18 +200,18 @@ def _database_held() -> Iterator[None]:
         holder.close()
 
 
-def _pushed_behind_our_back(project: Any, work: Path) -> str:
-    sha = commit(work, {"a": "1"})
+def _pushed_behind_our_back(project: Any, work: Path, **env: str) -> str:
+    sha = commit(work, {"a": "1"}, **env)
     git("push", str(create_hosted(project)), "main", cwd=work)
     return sha
 
 
 def _spool(
-    project: Any, old: str, new: str, ref: str, *, intent: bool = False, age: float = 0
+    project: Any, old: str, new: str, *refs: str, intent: bool = False, age: float = 0
 ) -> None:
     name = f"{time.time_ns():016x}{'ab' * 8}" + (spool.INTENT if intent else "")
     path = git_dir(project) / "spool" / name
-    path.write_text(f"user bob\n{old} {new} {ref}\n")
+    path.write_text("user bob\n" + "".join(f"{old} {new} {ref}\n" for ref in refs))
     os.utime(path, (time.time() - age,) * 2)
 
 

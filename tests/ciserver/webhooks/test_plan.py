@@ -14,7 +14,9 @@ from django.utils import timezone
 from ciserver.lib.models import OutboxEntry
 from ciserver.pipelines.models import Pipeline
 from ciserver.projects.models import Project
+from ciserver.repositories.errors import GitFailed
 from ciserver.repositories.git import create_hosted
+from ciserver.webhooks import runner
 from ciserver.webhooks.models import Delivery
 from ciserver.webhooks.tasks import plan
 from tests.ciserver.repositories.serving import commit, git
@@ -142,6 +144,47 @@ def test_an_outside_repository_that_is_unreachable_is_tried_again(post: Post, pr
     delivery.refresh_from_db()
     assert delivery.verdict == "accepted"
     assert OutboxEntry.objects.filter(object_id=delivery.pk).exists()
+
+
+def test_what_nobody_foresaw_is_tried_again_and_settled_after_a_while(
+    post: Post, head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ValueError("year 33658 is out of range")
+
+    monkeypatch.setattr(runner, "commit_info", broken)
+    post(push(after=head))
+    delivery = Delivery.objects.get()
+
+    plan(delivery.pk)
+
+    delivery.refresh_from_db()
+    assert delivery.verdict == "accepted"
+    assert OutboxEntry.objects.exists()
+
+    Delivery.objects.update(received_at=timezone.now() - runner.PATIENCE)
+    plan(delivery.pk)
+
+    delivery.refresh_from_db()
+    assert delivery.verdict == "failed"
+    assert "Gantry itself failed over this delivery (ValueError). Send it" in delivery.detail
+    assert not OutboxEntry.objects.exists()
+
+
+def test_a_git_that_takes_too_long_is_tried_again(
+    post: Post, head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: Any) -> None:
+        raise GitFailed("git rev-list did not end within 30 seconds.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "commit_info", slow)
+        post(push(after=head))
+        plan(Delivery.objects.get().pk)
+
+    plan(Delivery.objects.get().pk)
+
+    assert Pipeline.objects.get().commit == head
 
 
 def test_a_delivery_that_is_gone_is_no_error(db: None) -> None:
