@@ -1,9 +1,9 @@
 """A commit as a build context, read from a git directory that is never checked out.
 
 No checkout means no filters, no hooks, no symlink races (CVE-2024-32002,
-CVE-2025-48384), and a hash for every file that costs no reading. git runs with
-an environment made from nothing: neither its users' nor its system's settings
-count, and it may not fetch.
+CVE-2025-48384), and a hash for every file that costs no reading. What a commit
+lists is not believed to end: a few kilobytes of trees that name each other expand
+to more paths than any machine holds.
 """
 
 from __future__ import annotations
@@ -11,40 +11,22 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import IO
 
-from builders.context import Entry, Kind
+from builders.context import Entry, Kind, command
 from builders.errors import ContextError, ServiceError
 
-_COMMIT = re.compile(r"^[0-9a-f]{40}([0-9a-f]{24})?$")
-_CHUNK = 1 << 20
+MAX_ENTRIES = 1_000_000
+MAX_LISTING = 256 * 1024 * 1024  # bytes
+MAX_PATH = 64 * 1024  # bytes
+MAX_COMMIT = 1024 * 1024  # bytes of a commit object that is looked at for its time
+LISTED_WITHIN = 120.0  # seconds
+LAST_TIME = 8**11 - 1  # the seconds that a layer's tar can hold; git takes any number
+_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _AHEAD = 512
-_GIT = (
-    "git",
-    "-c", "safe.directory=*",
-    "-c", "core.hooksPath=/dev/null",
-    "-c", "core.fsmonitor=false",
-    "-c", "core.alternateRefsCommand=",
-    "-c", "protocol.allow=never",
-)  # fmt: skip
-_ENV = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "HOME": "/nonexistent",
-    "LC_ALL": "C",
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_GLOBAL": "/dev/null",
-    "GIT_ATTR_NOSYSTEM": "1",
-    "GIT_NO_REPLACE_OBJECTS": "1",
-    "GIT_NO_LAZY_FETCH": "1",
-    # A repository's own protocol.X.allow beats protocol.allow, and git before 2.45 does not know
-    # GIT_NO_LAZY_FETCH: a partial clone's settings must not make root run a transport.
-    "GIT_ALLOW_PROTOCOL": "none",
-    "GIT_SSH_COMMAND": "/bin/false",
-    "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_TERMINAL_PROMPT": "0",
-}
 _KINDS = {
     "100644": (Kind.FILE, 0o644),
     "100664": (Kind.FILE, 0o644),
@@ -63,7 +45,7 @@ class GitContext:
     """
 
     def __init__(self, git_dir: Path, commit: str, subdir: str = "") -> None:
-        if not _COMMIT.match(commit):
+        if not _COMMIT.fullmatch(commit):
             raise ContextError(f"{commit!r} is no full commit id.", code="context.commit")
         self._git_dir = git_dir
         self._subdir = _clean_subdir(subdir)
@@ -114,23 +96,46 @@ class GitContext:
             process.wait()
 
     def commit_time(self) -> int:
-        """Seconds since the epoch of the commit (its committer's date)."""
-        data = self._run("cat-file", "commit", self._commit)
+        """Seconds since the epoch of the commit (its committer's date), at most LAST_TIME."""
+        data = b""
+        with closing(self._output("cat-file", "commit", self._commit)) as chunks:
+            for chunk in chunks:
+                data += chunk
+                if len(data) > MAX_COMMIT:
+                    break
         match = re.search(rb"^committer .*> (\d+) [+-]\d+$", data, re.MULTILINE)
-        return int(match.group(1)) if match else 0
+        return min(int(match.group(1)), LAST_TIME) if match else 0
 
     def _list(self) -> list[Entry]:
-        data = self._run("ls-tree", "-r", "-t", "-z", "--full-tree", "--end-of-options", self._tree)
+        asked = ("ls-tree", "-r", "-t", "-z", "--full-tree", "--end-of-options", self._tree)
         entries: list[Entry] = []
-        # "<mode> <type> <object>\t<path>\0"
-        for record in data.decode("utf-8", "surrogateescape").split("\0")[:-1]:
-            meta, _, path = record.partition("\t")
-            mode, _, token = meta.split(" ")
-            kind, bits = _KINDS.get(mode, (Kind.FILE, 0o644))
-            if mode == "160000":
-                self.notices.append(f"The submodule {path} is not part of the context.")
-            entries.append(Entry(path, kind, bits, token))
+        size, rest = 0, b""
+        with closing(self._output(*asked)) as chunks:
+            for chunk in chunks:
+                size += len(chunk)
+                *records, rest = (rest + chunk).split(b"\0")
+                entries += map(self._entry, records)
+                self._bound(len(entries), size, len(rest))
         return entries
+
+    def _bound(self, entries: int, size: int, path: int) -> None:
+        if entries > MAX_ENTRIES or size > MAX_LISTING or path > MAX_PATH:
+            raise ContextError(
+                f"The {self._named} has more than {MAX_ENTRIES:,} files and folders, names of "
+                f"more than {MAX_LISTING >> 20} MiB in all, or one of more than "
+                f"{MAX_PATH >> 10} KiB.",
+                hint="Build a smaller folder of the repository: build.context in gantry.yml.",
+                code="context.too-many",
+            )
+
+    def _entry(self, record: bytes) -> Entry:
+        """An entry of ``<mode> <type> <object>\\t<path>``."""
+        meta, _, path = record.decode("utf-8", "surrogateescape").partition("\t")
+        mode, _, token = meta.split(" ")
+        kind, bits = _KINDS.get(mode, (Kind.FILE, 0o644))
+        if mode == "160000":
+            self.notices.append(f"The submodule {path} is not part of the context.")
+        return Entry(path, kind, bits, token)
 
     def _header(self, stdout: IO[bytes], entry: Entry) -> int:
         words = stdout.readline().split()
@@ -145,14 +150,12 @@ class GitContext:
 
     def _cat_file(self) -> tuple[IO[bytes], IO[bytes]]:
         if self._cat is None:
-            self._cat = subprocess.Popen(
-                [*_GIT, f"--git-dir={self._git_dir}", "cat-file", "--batch"],
-                env=_ENV,
-                cwd="/",
+            self._cat = command.start(
+                self._git_dir,
+                "cat-file",
+                "--batch",
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                bufsize=_CHUNK,
             )
         if self._cat.stdin is None or self._cat.stdout is None:
             raise ServiceError("Git was started without pipes.")
@@ -163,23 +166,18 @@ class GitContext:
             self._cat.kill()
         self.close()
 
-    def _run(self, *args: str) -> bytes:
-        done = subprocess.run(
-            [*_GIT, f"--git-dir={self._git_dir}", *args],
-            env=_ENV,
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            words = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            text = words[-1] if words else f"git ended with code {done.returncode}"
-            what = f"the folder {self._subdir!r} of commit" if self._subdir else "commit"
+    def _output(self, *args: str) -> Generator[bytes, None, None]:
+        try:
+            yield from command.output(self._git_dir, *args, seconds=LISTED_WITHIN)
+        except command.GitTrouble as error:
             raise ContextError(
-                f"Cannot read {what} {self._commit[:12]}: {text}.", code="context.commit"
-            )
-        return done.stdout
+                f"Cannot read the {self._named}: {error}.", code="context.commit"
+            ) from None
+
+    @property
+    def _named(self) -> str:
+        commit = f"commit {self._commit[:12]}"
+        return f"folder {self._subdir!r} of {commit}" if self._subdir else commit
 
 
 class _Body:
@@ -191,7 +189,7 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         while self._left:
-            data = self._stream.read(min(self._left, _CHUNK))
+            data = self._stream.read(min(self._left, command.CHUNK))
             if not data:
                 raise ServiceError("Git ended in the middle of an object.", code="context.object")
             self._left -= len(data)
@@ -211,24 +209,12 @@ def find_commit(repository: Path, ref: str) -> tuple[Path, str]:
     repository = repository.resolve()
     inner = repository / ".git"
     git_dir = inner if inner.is_dir() else repository
-    done = subprocess.run(
-        [
-            *_GIT,
-            f"--git-dir={git_dir}",
-            "rev-parse",
-            "--verify",
-            "--quiet",
-            "--end-of-options",
-            f"{ref}^{{commit}}",
-        ],
-        env=_ENV,
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
-    commit = done.stdout.decode("ascii", "replace").strip()
-    if done.returncode != 0 or not _COMMIT.match(commit):
+    asked = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+    try:
+        commit = b"".join(command.output(git_dir, *asked, seconds=LISTED_WITHIN)).decode().strip()
+    except command.GitTrouble:
+        commit = ""
+    if not _COMMIT.fullmatch(commit):
         raise ContextError(f"There is no commit {ref!r} in {repository}.", code="context.commit")
     return git_dir, commit
 

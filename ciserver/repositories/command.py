@@ -2,6 +2,7 @@
 
 Git runs as whoever owns the repository. The worker is root and hosted repositories belong to
 the web process; were Git to run as root there, their configuration could name programs for it.
+``builders.context.command`` starts Git under the same rules; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ KILLED = {124, 137, -9}  # how timeout(1) ends when it had to end its command
 FORGIVEN = ("zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone")
 
 SETTINGS: Mapping[str, str] = {
+    "core.alternateRefsCommand": "",
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",
     "core.askPass": "/bin/false",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -166,6 +168,108 @@ def test_a_submodule_is_an_empty_folder_and_a_notice(project: Project) -> None:
 
 def test_the_commit_says_its_time(project: Project) -> None:
     assert commit_all(project({"a": "1"})).commit_time() == 1_704_164_645
+
+
+@pytest.mark.parametrize(("seconds", "told"), [("0", 0), ("999999999999", 8**11 - 1)])
+def test_the_commits_time_is_one_that_a_layer_can_hold(
+    project: Project, seconds: str, told: int
+) -> None:
+    root = project({"a": "1"})
+    commit_all(root).close()
+    text = git(root, "cat-file", "commit", "main").replace("1704164645", seconds)
+    (root / "commit").write_text(text)
+    commit = git(root, "hash-object", "-t", "commit", "-w", "commit").strip()
+
+    assert GitContext(root / ".git", commit).commit_time() == told
+
+
+def git_bomb(root: Path, levels: int, name: str = "%d") -> GitContext:
+    """A commit of a few objects that lists 10 to the power of ``levels`` paths."""
+    git(root, "init", "-q", "-b", "main")
+    (root / "blob").write_text("x")
+    mode, kind, oid = "100644", "blob", git(root, "hash-object", "-w", "blob").strip()
+    for _ in range(levels):
+        lines = "".join(f"{mode} {kind} {oid}\t{name % number}\n" for number in range(10))
+        command = ["git", "-C", str(root), "mktree"]
+        done = subprocess.run(command, input=lines, check=True, capture_output=True, text=True)
+        mode, kind, oid = "040000", "tree", done.stdout.strip()
+    return GitContext(root / ".git", git(root, "commit-tree", "-m", "x", oid).strip())
+
+
+@pytest.mark.parametrize(
+    ("levels", "name"),
+    [(11, "%d"), (11, "%d" + "x" * 250), (1, "%d" + "x" * 2_000_000)],
+    ids=["of very many paths", "of long paths", "of a name that is longer than any path"],
+)
+def test_a_git_bomb_is_told_from_a_repository(project: Project, levels: int, name: str) -> None:
+    context = git_bomb(project({}), levels, name)
+
+    with pytest.raises(ContextError, match=r"more than 1,000,000 files .* build\.context"):
+        context.entries()
+
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if _runs_in(path, context)]
+
+
+def _runs_in(cmdline: Path, context: GitContext) -> bool:
+    try:
+        return str(context._git_dir).encode() in cmdline.read_bytes()
+    except OSError:
+        return False
+
+
+def test_a_listing_that_takes_too_long_is_ended(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builders.context.git.LISTED_WITHIN", 0.2)
+    monkeypatch.setattr("builders.context.git.MAX_ENTRIES", 10**12)
+    monkeypatch.setattr("builders.context.git.MAX_LISTING", 10**12)
+    context = git_bomb(project({}), 11)
+
+    with pytest.raises(ContextError, match=r"git ls-tree did not end within 0\.2 seconds"):
+        context.entries()
+
+
+@pytest.fixture
+def nobodys() -> Iterator[Path]:
+    """A repository that belongs to another user."""
+    root = Path(tempfile.mkdtemp(prefix="gantry-nobody-"))
+    root.chmod(0o755)
+    (root / "a").write_text("1")
+    commit_all(root).close()
+    for path in [root, *root.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    yield root
+    shutil.rmtree(root)
+
+
+@pytest.mark.root
+def test_root_reads_another_users_repository_with_that_users_rights(nobodys: Path) -> None:
+    context = GitContext(*find_commit(nobodys, "main"))
+    try:
+        assert content(context) == {"a": b"1"}
+        assert context._cat is not None
+        status = Path(f"/proc/{context._cat.pid}/status").read_text()
+    finally:
+        context.close()
+
+    words = {line.partition(":")[0]: line.split()[1:] for line in status.splitlines()}
+    assert set(words["Uid"]) == set(words["Gid"]) == {"65534"}
+    assert words["Groups"] == []
+
+
+def test_builder_and_service_start_git_under_the_same_rules() -> None:
+    from builders.context import command as ours
+    from ciserver.repositories import command as theirs
+
+    names = [name for name in theirs.environment() if not name.startswith("GIT_CONFIG_KEY_")]
+    shared = {name for name in names if not name.startswith(("GIT_CONFIG_V", "GIT_CONFIG_C"))}
+    assert dict(ours.ENVIRONMENT) == {name: theirs.environment()[name] for name in shared}
+    both = ours.SETTINGS.keys() & theirs.SETTINGS.keys()
+    assert {key: ours.SETTINGS[key] for key in both} == {key: theirs.SETTINGS[key] for key in both}
+    # What only one of them says is of what the other never does: fetch, receive, detach.
+    assert ours.SETTINGS.keys() - both == {"protocol.allow"}
+    only = ("fetch.", "receive.", "transfer.", "http.", "gc.autoDetach")
+    assert all(key.startswith(only) for key in theirs.SETTINGS.keys() - both)
 
 
 def test_links_are_resolved_inside_the_context(project: Project) -> None:
