@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from django.db import models
 
-from ciserver.pipelines.models import Pipeline
+from ciserver.pipelines.models import Pipeline, State
 from ciserver.projects.models import Project
 
 
 class Verdict(models.TextChoices):
     ACCEPTED = "accepted", "starts a pipeline"
     IGNORED = "ignored", "well signed, but nothing to do"
-    DUPLICATE = "duplicate", "this commit of this ref already came"
+    DUPLICATE = "duplicate", "this ref was told to be at this commit already"
     FAILED = "failed", "could not be used"
 
 
 class Delivery(models.Model):
-    """``kind`` is what the event means (push, tag); ``event`` is the forge's own word."""
+    """``kind`` is what the event means (push, tag); ``event`` is the forge's own word.
+
+    At most one accepted delivery of a ref is not ``superseded``: the last one.
+    """
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="deliveries")
     forge = models.CharField(max_length=20)
@@ -29,6 +32,7 @@ class Delivery(models.Model):
     headers = models.JSONField(default=dict)
     body = models.BinaryField(default=b"")
     verdict = models.CharField(max_length=10, choices=Verdict.choices)
+    superseded = models.BooleanField(default=False)
     detail = models.TextField(blank=True)
     pipeline = models.ForeignKey(
         Pipeline, models.SET_NULL, null=True, blank=True, related_name="deliveries"
@@ -44,11 +48,22 @@ class Delivery(models.Model):
             ),
             # Forges that renew the id when they replay are caught by what the event means.
             models.UniqueConstraint(
-                fields=["project", "ref", "sha", "kind"],
-                condition=models.Q(verdict=Verdict.ACCEPTED),
-                name="accepted_once",
+                fields=["project", "ref", "kind"],
+                condition=models.Q(verdict=Verdict.ACCEPTED, superseded=False),
+                name="accepted_last",
             ),
         ]
 
     def __str__(self) -> str:
         return f"{self.forge} {self.event} {self.ref}"
+
+    @property
+    def in_vain(self) -> bool:
+        """It led to no image and will not any more: the same may be told again."""
+        if self.verdict == Verdict.FAILED:
+            return True
+        return self.verdict == Verdict.ACCEPTED and is_in_vain(self.pipeline)
+
+
+def is_in_vain(pipeline: Pipeline | None) -> bool:
+    return pipeline is not None and pipeline.state in {State.FAILED, State.CANCELLED}

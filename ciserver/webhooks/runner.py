@@ -11,6 +11,7 @@ from django.utils import timezone
 from ciserver.lib import outbox
 from ciserver.pipelines import services as pipelines
 from ciserver.pipelines.models import Pipeline
+from ciserver.projects.models import Project
 from ciserver.repositories.errors import (
     FetchFailed,
     GitFailed,
@@ -18,7 +19,7 @@ from ciserver.repositories.errors import (
     UnknownCommit,
 )
 from ciserver.repositories.git import CommitInfo, commit_info, fetch, git_dir, heads
-from ciserver.webhooks.models import Delivery, Verdict
+from ciserver.webhooks.models import Delivery, Verdict, is_in_vain
 
 log = logging.getLogger(__name__)
 TOPIC = "delivery.accepted"
@@ -100,12 +101,28 @@ def _look(delivery: Delivery) -> CommitInfo:
     return info
 
 
+def mark_duplicate(delivery: Delivery, pipeline: Pipeline | None) -> None:
+    """Not saved. ``pipeline`` is None while the twin waits to be planned."""
+    delivery.verdict, delivery.pipeline = Verdict.DUPLICATE, pipeline
+    came = (
+        f"pipeline #{pipeline.number}" if pipeline else "another delivery, which is being planned"
+    )
+    delivery.detail = f"{delivery.sha[:8]} of {delivery.ref} came already: {came}."
+
+
 def _queue(delivery: Delivery, info: CommitInfo) -> None:
     with transaction.atomic():
+        # The project first, as whoever records deliveries does: two locks, one order.
+        Project.objects.select_for_update().get(pk=delivery.project_id)
         locked = Delivery.objects.select_for_update().select_related("project").get(pk=delivery.pk)
         if _pending(locked):
-            locked.pipeline = _pipeline(locked, info)
-            locked.save(update_fields=["pipeline"])
+            # Deliveries of one ref may come in any order, and twice; what is queued for it may not.
+            last = Pipeline.objects.filter(project=locked.project, ref=locked.ref).first()
+            if last and last.commit == locked.sha and not is_in_vain(last):
+                mark_duplicate(locked, last)
+            else:
+                locked.pipeline = _pipeline(locked, info)
+            locked.save(update_fields=["verdict", "detail", "pipeline"])
         outbox.keep(TOPIC, delivery.pk)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
 from ciserver.lib import outbox
 from ciserver.projects.models import Project
@@ -38,8 +39,9 @@ def receive(
 ) -> tuple[Delivery, bool]:
     """The delivery of a verified request, and whether it is new.
 
-    What it starts is promised in the same transaction. Raises Malformed for a push of what
-    cannot be a ref or a commit.
+    What it starts is promised in the same transaction. One that came before is new again when it
+    was in vain, for that is why people have a forge redeliver. Raises Malformed for a push of
+    what cannot be a ref or a commit.
     """
     delivery_id = envelope.delivery_id or f"body:{hashlib.sha256(body).hexdigest()}"
     delivery = Delivery(
@@ -144,10 +146,13 @@ def _record(delivery: Delivery, event: Event, *, promise: bool = True) -> tuple[
     known = Delivery.objects.filter(
         project=delivery.project, forge=delivery.forge, delivery_id=delivery.delivery_id
     ).select_related("project", "pipeline")
-    if earlier := known.first():
+    earlier = known.first()
+    if earlier and not (promise and earlier.in_vain):
         return earlier, False
     _judge(delivery, event)
-    delivery.save(force_insert=True)
+    if earlier:
+        delivery.pk, delivery.received_at = earlier.pk, timezone.now()
+    delivery.save(force_insert=earlier is None)
     if promise and delivery.verdict == Verdict.ACCEPTED:
         outbox.promise("delivery.accepted", delivery.pk)
     return delivery, True
@@ -182,23 +187,20 @@ def _describe(delivery: Delivery, event: Push) -> None:
 
 
 def _judge_push(delivery: Delivery) -> None:
-    twin = (
-        Delivery.objects.filter(
-            project=delivery.project,
-            ref=delivery.ref,
-            sha=delivery.sha,
-            kind=delivery.kind,
-            verdict=Verdict.ACCEPTED,
-        )
-        .select_related("pipeline")
-        .first()
+    """A twin is the last word on the same ref; going back to an earlier commit has none."""
+    accepted = Delivery.objects.filter(
+        project=delivery.project,
+        ref=delivery.ref,
+        kind=delivery.kind,
+        verdict=Verdict.ACCEPTED,
+        superseded=False,
     )
-    if twin is None:
-        delivery.verdict = Verdict.ACCEPTED
+    last = accepted.select_related("pipeline").first()
+    if last and last.sha == delivery.sha and not last.in_vain:
+        runner.mark_duplicate(delivery, last.pipeline)
         return
-    delivery.verdict = Verdict.DUPLICATE
-    delivery.pipeline = twin.pipeline
-    delivery.detail = f"{delivery.sha[:8]} of {delivery.ref} already came with delivery {twin.pk}."
+    accepted.update(superseded=True)
+    delivery.verdict = Verdict.ACCEPTED
 
 
 def _said(delivery: Delivery) -> str:
@@ -208,5 +210,5 @@ def _said(delivery: Delivery) -> str:
         return delivery.detail
     address = f"pipeline #{pipeline.number} {settings.GANTRY.url}{pipeline.get_absolute_url()}"
     if delivery.verdict == Verdict.DUPLICATE:
-        return f"{delivery.sha[:8]} was already built on this branch: {address}"
+        return f"{delivery.sha[:8]} is what was built last on this branch: {address}"
     return address

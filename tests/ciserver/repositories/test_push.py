@@ -94,18 +94,32 @@ def test_a_tag_and_a_deletion_are_recorded_and_start_nothing(remote: str, tmp_pa
     assert Pipeline.objects.count() == 1
 
 
-def test_going_back_to_a_commit_that_was_built_names_its_pipeline(
-    remote: str, tmp_path: Path
-) -> None:
+def test_going_back_to_a_commit_that_was_built_builds_it_again(remote: str, tmp_path: Path) -> None:
     first = commit(tmp_path, {"a": "1"})
     git("push", remote, "main", cwd=tmp_path)
-    commit(tmp_path, {"a": "2"})
+    second = commit(tmp_path, {"a": "2"})
     git("push", remote, "main", cwd=tmp_path)
 
     said = git("push", "--force", remote, f"{first}:refs/heads/main", cwd=tmp_path)
 
-    assert f"{first[:8]} was already built on this branch: pipeline #1" in said
-    assert Pipeline.objects.count() == 2
+    assert "pipeline #3" in said
+    assert [p.commit for p in Pipeline.objects.order_by("id")] == [first, second, first]
+
+
+def test_a_branch_made_anew_at_the_commit_built_last_names_its_pipeline(
+    remote: str, tmp_path: Path
+) -> None:
+    sha = commit(tmp_path, {"a": "1"})
+    git("push", remote, "main:x", cwd=tmp_path)
+    git("push", remote, ":x", cwd=tmp_path)
+
+    said = git("push", remote, "main:x", cwd=tmp_path)
+
+    assert f"{sha[:8]} is what was built last on this branch: pipeline #1" in said
+
+    git("push", remote, ":x", cwd=tmp_path)
+    Pipeline.objects.update(state="failed")
+    assert "pipeline #2" in git("push", remote, "main:x", cwd=tmp_path)
 
 
 def test_a_large_push_streams_through(remote: str, server: Server, tmp_path: Path) -> None:
