@@ -57,7 +57,7 @@ def _say_goodbye(
             f"   {last.release}, commit {last.commit[:8]}\n"
             f"Repository  {config.url}/git/{PROJECT}.git\n"
             f"\nThe client is ready too: [bold]./gantry status[/], [bold]./gantry --help[/]",
-            title=f"From an empty folder to production in {seconds:.0f} s",
+            title=f"Two commits in production after {seconds:.0f} s",
             border_style="green",
             expand=False,
         )

@@ -11,6 +11,8 @@ from rich.table import Table
 from ciserver.cli.client import Row
 from ciserver.ops.demo.journey import Journey
 
+STEP_WIDTH = 40  # columns
+
 
 def difference(first: Journey, second: Journey) -> RenderableType:
     """Two tables: step by step, and in sum."""
@@ -19,13 +21,15 @@ def difference(first: Journey, second: Journey) -> RenderableType:
 
 def _steps(first: Journey, second: Journey) -> Table:
     table = Table(title="What the second push built again", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("step", no_wrap=True, overflow="ellipsis", ratio=1)
-    table.add_column(f"first, {first.commit[:8]}", justify="right", no_wrap=True, min_width=15)
-    table.add_column(f"second, {second.commit[:8]}", justify="right", no_wrap=True, min_width=16)
+    table.add_column("step", no_wrap=True)
+    table.add_column(f"first, {first.commit[:8]}", justify="right", no_wrap=True)
+    table.add_column(f"second, {second.commit[:8]}", justify="right", no_wrap=True)
     before = {_key(step): step for step in _build_steps(first)}
     for step in _build_steps(second):
         style = "dim" if step["cached"] else "bold"
-        table.add_row(step["text"], _cost(before.get(_key(step))), _cost(step), style=style)
+        table.add_row(
+            _shortened(step["text"]), _cost(before.get(_key(step))), _cost(step), style=style
+        )
     return table
 
 
@@ -64,6 +68,11 @@ def _build_steps(journey: Journey) -> list[Row]:
     return [
         step for job in journey.pipeline["jobs"] if job["kind"] == "build" for step in job["steps"]
     ]
+
+
+def _shortened(text: str) -> str:
+    """Short enough that the table fits into 80 columns."""
+    return text if len(text) <= STEP_WIDTH else f"{text[: STEP_WIDTH - 1]}…"
 
 
 def _key(step: Row) -> tuple[str, str]:
