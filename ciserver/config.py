@@ -8,8 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
 
 
 class ConfigError(Exception):
@@ -32,6 +36,7 @@ class Config:
     registry_mirrors: Mapping[str, str]
     offline: bool
     egress_allow: tuple[str, ...]
+    fetch_allow: tuple[IPNetwork, ...]
     build_memory: int
     build_cpus: float
     build_pids: int
@@ -69,6 +74,7 @@ class Config:
             registry_mirrors=mirrors,
             offline=env.get("GANTRY_OFFLINE", "") == "1",
             egress_allow=tuple(env.get("GANTRY_EGRESS_ALLOW", "").replace(",", " ").split()),
+            fetch_allow=_networks(env, "GANTRY_FETCH_ALLOW"),
             build_memory=_integer(env, "GANTRY_BUILD_MEMORY_MIB", 2048, low=16) * 1024 * 1024,
             build_cpus=_number(env, "GANTRY_BUILD_CPUS", float(os.cpu_count() or 1)),
             build_pids=_integer(env, "GANTRY_BUILD_PIDS", 1024, low=8),
@@ -148,3 +154,10 @@ def _pairs(env: Mapping[str, str], name: str) -> dict[str, str]:
             raise ConfigError(f"{name} holds NAME=HOST:PORT pairs, not {item!r}.")
         pairs[left] = right
     return pairs
+
+
+def _networks(env: Mapping[str, str], name: str) -> tuple[IPNetwork, ...]:
+    try:
+        return tuple(map(ip_network, env.get(name, "").replace(",", " ").split()))
+    except ValueError as error:
+        raise ConfigError(f"{name} holds networks such as 10.1.2.0/24: {error}.") from None

@@ -70,7 +70,8 @@ def new_project(request: HttpRequest) -> HttpResponse:
             owner = cast(User, request.user)
             return redirect(services.create(owner=owner, **form.cleaned_data))
         except Refused as refusal:
-            form.add_error("slug", str(refusal))
+            field = "clone_url" if refusal.code == "project.clone-url" else "slug"
+            form.add_error(field, str(refusal))
     status = 400 if form.errors else 200
     return render(request, "dashboard/new_project.html", {"form": form}, status=status)
 

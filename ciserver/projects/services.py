@@ -9,12 +9,13 @@ from django.db import transaction
 from ciserver.accounts.models import AuditEntry, User
 from ciserver.lib.crypto import Secret
 from ciserver.lib.problems import Refused
+from ciserver.projects import origins
 from ciserver.projects.models import SLUG, Membership, Project, Role
 
 
 @transaction.atomic
 def create(*, slug: str, owner: User, description: str = "", clone_url: str = "") -> Project:
-    """A new project that ``owner`` owns. Raises Refused for a name that cannot be used."""
+    """A new project that ``owner`` owns. Raises Refused for an unfit name or repository."""
     if not re.fullmatch(SLUG, slug):
         raise Refused(
             f"{slug!r} cannot be a project's name.",
@@ -28,6 +29,8 @@ def create(*, slug: str, owner: User, description: str = "", clone_url: str = ""
             code="project.exists",
             hint="Choose another name.",
         )
+    if clone_url:
+        origins.check(clone_url)
     project = Project.objects.create(slug=slug, description=description, clone_url=clone_url)
     Membership.objects.create(project=project, user=owner, role=Role.OWNER)
     AuditEntry.record(actor=owner.username, action="project.create", target=slug)

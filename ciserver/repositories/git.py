@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.request import proxy_bypass
 
 from django.conf import settings
 
+from ciserver.lib.problems import Refused
+from ciserver.projects import origins
 from ciserver.projects.models import Project
 from ciserver.repositories.command import environment, run
 from ciserver.repositories.errors import (
@@ -104,6 +107,7 @@ def fetch(project: Project, ref: str) -> str:
     Raises FetchFailed with a sentence for the delivery's page.
     """
     check_ref(ref)
+    env = _network_environment(project)
     mirror = git_dir(project)
     with _locked(mirror.with_suffix(".lock")):
         if not mirror.exists():
@@ -121,7 +125,7 @@ def fetch(project: Project, ref: str) -> str:
                 project.clone_url,
                 f"+{ref}:{ref}",
                 git_dir=mirror,
-                env=_network_environment(),
+                env=env,
                 timeout=FETCH_TIMEOUT,
             )
         except GitFailed as error:
@@ -198,12 +202,35 @@ def _time(seconds: str) -> datetime:
     return datetime.fromtimestamp(min(told, LAST_TIME), UTC)
 
 
-def _network_environment() -> dict[str, str]:
+def _network_environment(project: Project) -> dict[str, str]:
+    """What ``git fetch`` may reach: the host of the project's address as we looked it up.
+
+    Raises FetchFailed for a host that must not be asked or is not known.
+    """
     more = {name: os.environ[name] for name in PROXIES if name in os.environ}
     if settings.GANTRY.extra_ca:
         more |= {"GIT_SSL_CAINFO": str(settings.GANTRY.extra_ca)}
         more |= {"GIT_SSL_CAPATH": "/etc/ssl/certs"}
-    return environment(protocols=PROTOCOLS) | more
+    try:
+        host, port = origins.check(project.clone_url)
+        addresses = origins.resolve(host, port)
+    except Refused as refusal:
+        raise FetchFailed(f"Nothing was fetched. {refusal}", temporary=False) from None
+    except OSError as error:
+        if not _proxied(project.clone_url, host):
+            raise FetchFailed(f"{host} is not known: {error.strerror}.", temporary=True) from None
+        pinned: dict[str, str] = {}  # the proxy knows names that we do not
+    else:
+        # A name server may answer otherwise when git asks; git therefore does not ask.
+        known = ",".join(f"[{address}]" if ":" in address else address for address in addresses)
+        pinned = {} if ":" in host else {"http.curloptResolve": f"{host}:{port}:{known}"}
+    return environment(protocols=PROTOCOLS, settings=pinned) | more
+
+
+def _proxied(url: str, host: str) -> bool:
+    """Whether curl asks a proxy for ``url``. It knows HTTP_PROXY in small letters alone."""
+    names = ("https_proxy", "HTTPS_PROXY") if url.startswith("https:") else ("http_proxy",)
+    return any(os.environ.get(name) for name in names) and not proxy_bypass(host)
 
 
 def _fetch_failed(project: Project, ref: str, said: str) -> FetchFailed:

@@ -1,6 +1,8 @@
 """``POST /hooks/FORGE/PROJECT/``: size, signature, JSON, shape, one transaction, then 202.
 
-Everything that is well signed gets a 2xx, for forges turn off hooks that refuse. Whatever is
+Whatever is well signed and can be read gets a 2xx, also when nothing is built of it, for forges
+turn off hooks that refuse. Well signed but no JSON object of the forge's shape, which no forge
+sends, is a 400; a database that is away is a 503, so that the forge sends it again. Whatever is
 wrong with a signature gets one and the same 401, which does not tell whether the project exists.
 """
 

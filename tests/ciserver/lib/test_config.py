@@ -29,6 +29,7 @@ def test_an_address_that_binds_everywhere_is_reached_on_loopback() -> None:
         ("GANTRY_EXTRA_CA", "/no/such/file"),
         ("GANTRY_REGISTRY_MIRRORS", "docker.io"),
         ("GANTRY_REGISTRY_MIRRORS", "docker.io=127.0.0.1:5055"),
+        ("GANTRY_FETCH_ALLOW", "10.1.2.3/24"),
         ("GANTRY_BUILD_CPUS", "nan"),
         ("GANTRY_BUILD_TIMEOUT", "-1"),
         ("GANTRY_BUILD_MEMORY_MIB", "1"),

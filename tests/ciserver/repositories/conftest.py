@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.ciserver.repositories.serving import Server, no_repositories, serve
+from tests.ciserver.repositories.serving import Server, loopback_is_outside, no_repositories, serve
 
-__all__ = ["no_repositories"]
+__all__ = ["loopback_is_outside", "no_repositories"]
 
 
 @pytest.fixture(scope="session")

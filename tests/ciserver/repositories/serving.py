@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import socket
@@ -11,7 +12,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -58,6 +61,13 @@ def no_repositories() -> Iterator[None]:
     for folder in (settings.GANTRY.repositories, settings.GANTRY.mirrors):
         for path in folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.fixture
+def loopback_is_outside(settings: Any) -> None:
+    """Outside repositories of these tests are on this machine."""
+    allowed = (ip_network("127.0.0.0/8"),)
+    settings.GANTRY = dataclasses.replace(settings.GANTRY, fetch_allow=allowed)
 
 
 def git(*arguments: str, cwd: Path | None = None, ok: bool = True, **more: str) -> str:

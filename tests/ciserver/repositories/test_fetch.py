@@ -1,10 +1,16 @@
-"""Mirrors of outside repositories: here the outside is our own server."""
+"""Mirrors of outside repositories: here the outside is a server on this machine."""
 
 from __future__ import annotations
 
+import shutil
+import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +18,44 @@ import pytest
 
 from ciserver.projects.models import Project
 from ciserver.repositories.errors import BadName, FetchFailed
-from ciserver.repositories.git import commit_info, fetch, git_dir, heads
+from ciserver.repositories.git import PROXIES, commit_info, fetch, git_dir, heads
 from tests.ciserver.repositories.serving import Server, commit, git
 
-
-@pytest.fixture
-def upstream(server: Server, project: Any, bob: Any, token_of: Callable[..., str]) -> str:
-    return server.git_url(token=token_of(bob))
+pytestmark = pytest.mark.usefixtures("loopback_is_outside", "db")
 
 
 @pytest.fixture
-def outside(upstream: str) -> Project:
-    return Project.objects.create(slug="outside", clone_url=upstream)
+def upstream() -> Iterator[Path]:
+    """A bare repository outside, which the test may push to."""
+    folder = Path(tempfile.mkdtemp(prefix="gantry-outside-"))
+    git("init", "--quiet", "--bare", str(folder / "x.git"))
+    git("config", "receive.updateServerInfo", "true", cwd=folder / "x.git")
+    git("update-server-info", cwd=folder / "x.git")
+    yield folder / "x.git"
+    shutil.rmtree(folder)
 
 
-def test_a_ref_is_fetched_into_the_mirror(upstream: str, outside: Project, tmp_path: Path) -> None:
+@pytest.fixture
+def forge(upstream: Path) -> Iterator[ThreadingHTTPServer]:
+    """It over HTTP, to whoever asks."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with _listening(partial(Handler, directory=str(upstream.parent))) as server:
+        yield server
+
+
+@pytest.fixture
+def outside(forge: ThreadingHTTPServer) -> Project:
+    url = f"http://127.0.0.1:{forge.server_port}/x.git"
+    return Project.objects.create(slug="outside", clone_url=url)
+
+
+def test_a_ref_is_fetched_into_the_mirror(upstream: Path, outside: Project, tmp_path: Path) -> None:
     sha = commit(tmp_path, {"a": "1"}, "One")
-    git("push", upstream, "main", cwd=tmp_path)
+    git("push", str(upstream), "main", cwd=tmp_path)
 
     assert fetch(outside, "refs/heads/main") == sha
     assert commit_info(git_dir(outside), sha).subject == "One"
@@ -36,21 +63,21 @@ def test_a_ref_is_fetched_into_the_mirror(upstream: str, outside: Project, tmp_p
 
 
 def test_a_ref_that_was_rewritten_is_fetched_again(
-    upstream: str, outside: Project, tmp_path: Path
+    upstream: Path, outside: Project, tmp_path: Path
 ) -> None:
     for message in ("One", "Other"):
         git("checkout", "--quiet", "--orphan", message, cwd=tmp_path) if message != "One" else None
         sha = commit(tmp_path, {"a": message}, message)
-        git("push", "--force", upstream, "HEAD:main", cwd=tmp_path)
+        git("push", "--force", str(upstream), "HEAD:main", cwd=tmp_path)
 
         assert fetch(outside, "refs/heads/main") == sha
 
 
 def test_two_fetches_at_once_wait_for_each_other(
-    upstream: str, outside: Project, tmp_path: Path
+    upstream: Path, outside: Project, tmp_path: Path
 ) -> None:
     sha = commit(tmp_path, {"a": "1"})
-    git("push", upstream, "main", "main:other", cwd=tmp_path)
+    git("push", str(upstream), "main", "main:other", cwd=tmp_path)
     got: list[str] = []
     refs = ["refs/heads/main", "refs/heads/other"] * 2
 
@@ -64,22 +91,88 @@ def test_two_fetches_at_once_wait_for_each_other(
 
 
 def test_a_ref_that_is_gone_will_not_come_by_waiting(
-    upstream: str, outside: Project, tmp_path: Path
+    upstream: Path, outside: Project, tmp_path: Path
 ) -> None:
+    commit(tmp_path, {"a": "1"})
+    git("push", str(upstream), "main", cwd=tmp_path)
+
     with pytest.raises(FetchFailed, match="couldn't find remote ref") as caught:
         fetch(outside, "refs/heads/gone")
 
     assert not caught.value.temporary
 
 
-def test_a_refused_password_is_told_without_the_password(server: Server, project: Any) -> None:
-    outside = Project.objects.create(slug="outside", clone_url=server.git_url(token="sesame"))
+def test_a_repository_that_asks_who_we_are_is_not_asked_again(server: Server, project: Any) -> None:
+    outside = Project.objects.create(slug="outside", clone_url=server.git_url())
 
     with pytest.raises(FetchFailed) as caught:
         fetch(outside, "refs/heads/main")
 
     assert not caught.value.temporary
+
+
+def test_a_password_that_an_old_address_holds_is_neither_used_nor_told(upstream: Path) -> None:
+    url = "http://anyone:sesame@127.0.0.1:1/x.git"
+    outside = Project.objects.create(slug="outside", clone_url=url)
+
+    with pytest.raises(FetchFailed, match=r"Nothing was fetched\. .*Leave out all up to") as caught:
+        fetch(outside, "refs/heads/main")
+
+    assert not caught.value.temporary
     assert "sesame" not in str(caught.value)
+
+
+def test_a_host_that_is_not_public_is_not_asked(
+    outside: Project, forge: ThreadingHTTPServer, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.GANTRY = replace(settings.GANTRY, fetch_allow=())
+    asked = _requests(forge, monkeypatch)
+    lookup = socket.getaddrinfo
+    # A name that anyone may put into a name server.
+    monkeypatch.setattr(socket, "getaddrinfo", lambda _, *rest, **how: lookup("::1", *rest, **how))
+    for host in ("127.0.0.1", "rebound.example"):
+        outside.clone_url = f"http://{host}:{forge.server_port}/x.git"
+
+        with pytest.raises(FetchFailed, match=r"Nothing was fetched.*not public") as caught:
+            fetch(outside, "refs/heads/main")
+
+        assert not caught.value.temporary
+    assert asked == []
+
+
+def test_git_asks_the_address_that_was_checked_whatever_its_name_means_by_then(
+    upstream: Path,
+    outside: Project,
+    forge: ThreadingHTTPServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    sha = commit(tmp_path, {"a": "1"})
+    git("push", str(upstream), "main", cwd=tmp_path)
+    lookup = socket.getaddrinfo
+
+    def once(host: str, *rest: Any, **how: Any) -> Any:
+        return lookup("127.0.0.1" if host == "forge.invalid" else host, *rest, **how)
+
+    monkeypatch.setattr(socket, "getaddrinfo", once)
+    outside.clone_url = f"http://forge.invalid:{forge.server_port}/x.git"
+
+    assert fetch(outside, "refs/heads/main") == sha
+
+
+def test_a_name_that_nobody_knows_may_be_known_later(
+    outside: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    outside.clone_url = "https://forge.invalid/x.git"
+
+    with pytest.raises(FetchFailed, match=r"forge\.invalid is not known") as caught:
+        fetch(outside, "refs/heads/main")
+
+    assert caught.value.temporary
 
 
 def test_an_unreachable_server_may_come_back(db: None) -> None:
@@ -129,29 +222,39 @@ def redirecting() -> Iterator[Callable[[str], str]]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=listener.serve_forever, daemon=True).start()
-
     def to(url: str) -> str:
         nonlocal target
         target = url
         return f"http://127.0.0.1:{listener.server_port}/x.git"
 
-    yield to
-    listener.shutdown()
-    listener.server_close()
+    with _listening(Handler) as listener:
+        yield to
 
 
 def test_a_redirect_is_not_followed(
-    redirecting: Callable[[str], str], upstream: str, tmp_path: Path
+    redirecting: Callable[[str], str], upstream: Path, outside: Project, tmp_path: Path
 ) -> None:
     commit(tmp_path, {"a": "1"})
-    git("push", upstream, "main", cwd=tmp_path)
-    for where in (f"{upstream}/info/refs?service=git-upload-pack", "file:///etc", "ext::id"):
-        slug = f"outside{len(where)}"
-        outside = Project.objects.create(slug=slug, clone_url=redirecting(where))
+    git("push", str(upstream), "main", cwd=tmp_path)
+    target = f"{outside.clone_url}/info/refs?service=git-upload-pack"
+    for where in (target, "file:///etc", "ext::id"):
+        outside.clone_url = redirecting(where)
 
         with pytest.raises(FetchFailed):
             fetch(outside, "refs/heads/main")
 
         assert heads(git_dir(outside)) == {}
+
+
+@contextmanager
+def _listening(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[ThreadingHTTPServer]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def _requests(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    seen: list[Any] = []
+    monkeypatch.setattr(server, "process_request", lambda *request: seen.append(request))
+    return seen

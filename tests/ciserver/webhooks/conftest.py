@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from tests.ciserver.repositories.serving import no_repositories
+from tests.ciserver.repositories.serving import loopback_is_outside, no_repositories
 
-__all__ = ["no_repositories"]
+__all__ = ["loopback_is_outside", "no_repositories"]
 
 Post = Callable[..., Any]
 SHA = "a" * 40

@@ -118,6 +118,7 @@ def test_three_pushes_in_any_order_end_with_the_true_head(
     assert [pipeline.commit for pipeline in Pipeline.objects.all()] == [shas[2]]
 
 
+@pytest.mark.usefixtures("loopback_is_outside")
 def test_the_address_in_a_payload_is_never_asked(
     post: Post, project: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +135,7 @@ def test_the_address_in_a_payload_is_never_asked(
     assert "forged" not in delivery.detail
 
 
+@pytest.mark.usefixtures("loopback_is_outside")
 def test_an_outside_repository_that_is_unreachable_is_tried_again(post: Post, project: Any) -> None:
     Project.objects.filter(pk=project.pk).update(clone_url="http://127.0.0.1:1/stored.git")
     post(push())
