@@ -1,7 +1,11 @@
-"""Who works on a deployment: an atomic lease with a fencing token, one per environment.
+"""Who works on an environment: one deployment at a time, or one worker that restores it.
 
-A worker that was stopped for longer than its lease may wake up and go on; every step it then
-begins, and the switch of traffic itself, asks for the fence first and is refused.
+Each holds an atomic lease with a fencing token on a row of its own: the deployment's, or the
+environment's. A worker that was stopped for longer than its lease may wake up and go on; every
+step it then begins, and the switch of traffic itself, asks for the fence first and is refused.
+
+A lease is held while engines and proxies are spoken to, a transaction never is: on SQLite it
+would keep everybody else from writing.
 """
 
 from __future__ import annotations
@@ -10,10 +14,13 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import F
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from ciserver.lib import outbox
@@ -39,7 +46,7 @@ class LeaseLost(Exception):
 
 def claim(deployment_id: int) -> Deployment | None:
     """Take a queued deployment. None when it is not there to be taken, or not yet: then its
-    promise stays, and it is tried again when the one that runs in the environment ends.
+    promise stays, and it is tried again when what goes on in the environment ends.
     """
     deployment = Deployment.objects.filter(pk=deployment_id).first()
     if deployment is None or deployment.state != DeploymentState.QUEUED:
@@ -55,8 +62,11 @@ def claim(deployment_id: int) -> Deployment | None:
 
 
 def _take(deployment: Deployment) -> Deployment | None:
-    # The lock under which restore_routes tidies an environment that nobody deploys to.
-    Environment.objects.select_for_update().get(pk=deployment.environment_id)
+    # The same lock as in _take_to_tend, so that only one of the two begins.
+    environment = Environment.objects.select_for_update().get(pk=deployment.environment_id)
+    if environment.lease_until and environment.lease_until > timezone.now():
+        return None
+    Environment.objects.filter(pk=environment.pk).update(fence=F("fence") + 1, lease_until=None)
     outbox.keep(TOPIC, deployment.pk)
     waiting = Deployment.objects.filter(
         environment=deployment.environment_id, state=DeploymentState.QUEUED
@@ -93,12 +103,49 @@ def supersede(deployment: Deployment, *, by: Deployment) -> None:
     outbox.keep(TOPIC, deployment.pk)
 
 
-class Lease:
-    """Renews a claimed deployment's lease from a thread. ``check`` tells whether it still holds."""
+@contextmanager
+def tend(environment: Environment) -> Iterator[Lease | None]:
+    """For the block no deployment begins in ``environment``. None if one is under way already,
+    or another worker tends it."""
+    tended = _take_to_tend(environment)
+    if tended is None:
+        yield None
+        return
+    try:
+        with Lease(tended) as lease:
+            yield lease
+    finally:
+        _end_tending(tended)
 
-    def __init__(self, deployment: Deployment) -> None:
-        self._held = Deployment.objects.filter(
-            pk=deployment.pk, fence=deployment.fence, state=DeploymentState.RUNNING
+
+@transaction.atomic
+def _take_to_tend(environment: Environment) -> Environment | None:
+    row = Environment.objects.select_for_update().get(pk=environment.pk)
+    if row.deployments.filter(state=DeploymentState.RUNNING).exists():
+        return None
+    now = timezone.now()
+    free = Environment.objects.filter(Q(lease_until=None) | Q(lease_until__lt=now), pk=row.pk)
+    if free.update(fence=F("fence") + 1, lease_until=now + LEASE) != 1:
+        return None
+    row.refresh_from_db()
+    return row
+
+
+@transaction.atomic
+def _end_tending(tended: Environment) -> None:
+    """A deployment that was asked for meanwhile is woken now."""
+    mine = Environment.objects.filter(pk=tended.pk, fence=tended.fence)
+    if mine.update(lease_until=None) == 1:
+        _wake_next(tended)
+
+
+class Lease:
+    """Renews the lease of a row that was taken, from a thread. ``check`` tells whether it still
+    holds."""
+
+    def __init__(self, row: Deployment | Environment) -> None:
+        self._held: QuerySet[Any] = type(row)._default_manager.filter(
+            pk=row.pk, fence=row.fence, lease_until__isnull=False
         )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -154,7 +201,7 @@ def finish(deployment: Deployment, state: DeploymentState, *, reason: str = "") 
             )
         except IllegalMove:
             raise LeaseLost from None
-        _wake_next(deployment)
+        _wake_next(deployment.environment)
     tell(deployment)
 
 
@@ -194,7 +241,7 @@ def _recover(deployment: Deployment) -> None:
         " See the worker's log, then deploy again.",
     )
     _close_steps(deployment, "The worker died here.")
-    _wake_next(deployment)
+    _wake_next(deployment.environment)
 
 
 def _close_steps(deployment: Deployment, detail: str) -> None:
@@ -203,10 +250,8 @@ def _close_steps(deployment: Deployment, detail: str) -> None:
     )
 
 
-def _wake_next(deployment: Deployment) -> None:
-    waiting = Deployment.objects.filter(
-        environment=deployment.environment_id, state=DeploymentState.QUEUED
-    )
+def _wake_next(environment: Environment) -> None:
+    waiting = environment.deployments.filter(state=DeploymentState.QUEUED)
     if following := waiting.order_by("-pk").first():
         outbox.promise(TOPIC, following.pk)
 

@@ -74,6 +74,8 @@ class Environment(models.Model):
     cpus = models.FloatField(default=1.0)
     pids = models.PositiveIntegerField(default=512)
     hosts = models.ManyToManyField(Host, related_name="environments")
+    fence = models.PositiveIntegerField(default=0)  # of whoever restores it (see leases.tend)
+    lease_until = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["position"]

@@ -1,8 +1,9 @@
 """The story of a deployment, host by host: pull, start, check, switch, retire.
 
 Each step finds what an attempt before it did, so that the whole can be run again after a crash
-at any point. Traffic and its record change in one transaction that holds the fence; until
-then, and whenever a step fails, the container that served goes on serving.
+at any point. First traffic is switched, then that is recorded, both only by who holds the fence;
+until then, and whenever a step fails, the container that served goes on serving. If a worker dies
+between the two, the next attempt, or else ``restore_routes``, makes them agree again.
 """
 
 from __future__ import annotations
@@ -140,33 +141,36 @@ class HostDeployment:
         return f"{check.describe()} passed {check.passes} times, then it stayed up"
 
     def _switch(self, container: Container) -> str:
-        """Route and row change together, or another worker has the fence and neither does."""
-        with transaction.atomic():
-            Environment.objects.select_for_update().get(pk=self.environment.pk)
-            self.lease.check()
-            if container.address:
-                self.target.proxy.serve(
-                    server_name(self.environment), port=self._port, upstream=container.address
-                )
-            else:
-                self.target.proxy.forget(server_name(self.environment))
-            Running.objects.update_or_create(
-                environment=self.environment,
-                host=self.host,
-                defaults={
-                    "release": self.deployment.release,
-                    "container_id": container.id,
-                    "digest": self.image.digest,
-                    "healthy": True,
-                    "since": timezone.now(),
-                },
-            )
+        proxy, name = self.target.proxy, server_name(self.environment)
+        if container.address:
+            proxy.serve(name, port=self._port, upstream=container.address, permit=self.lease.check)
+        else:
+            proxy.forget(name, permit=self.lease.check)
+        self._record(container)
         return f"127.0.0.1:{self._port}" if container.address else "it has no port"
+
+    @transaction.atomic
+    def _record(self, container: Container) -> None:
+        """Under the lock that the next claim takes: it sees this row, or this sees its fence."""
+        Environment.objects.select_for_update().get(pk=self.environment.pk)
+        self.lease.check()
+        Running.objects.update_or_create(
+            environment=self.environment,
+            host=self.host,
+            defaults={
+                "release": self.deployment.release,
+                "container_id": container.id,
+                "digest": self.image.digest,
+                "healthy": True,
+                "since": timezone.now(),
+            },
+        )
 
     def _retire(self, container: Container) -> str:
         others = [c for c in self._ours() if c.id != container.id]
         if container.address:
-            self.target.proxy.drain(server_name(self.environment), seconds=DRAIN)
+            name = server_name(self.environment)
+            self.target.proxy.drain(name, seconds=DRAIN, permit=self.lease.check)
         for other in others:
             self.lease.check()
             self.target.remove(other, grace=GRACE)
@@ -177,7 +181,7 @@ class HostDeployment:
         try:
             self.lease.check()
             serving = Running.objects.filter(environment=self.environment, host=self.host).first()
-            _route(self.target, self.environment, serving)
+            _route(self.target, self.environment, serving, self.lease)
             new = self.target.find(self.wanted.name)
             if new and (serving is None or serving.container_id != new.id):
                 self.target.remove(new, grace=0)  # it never had traffic
@@ -254,12 +258,14 @@ def restore_routes() -> None:
             for environment in host.environments.select_related("project"):
                 if not _is_right(target, environment, host):
                     _restore(target, environment, host)
+        except LeaseLost:
+            log.warning("the routes of %s are being restored by another worker", host)
         except TargetError as error:
             log.warning("the routes of %s could not be restored: %s", host, error)
 
 
 def _is_right(target: Target, environment: Environment, host: Host) -> bool:
-    """A look without the lock, so that the many times when all is well hold up nobody."""
+    """A look without a lease, so that the many times when all is well hold up nobody."""
     serving = Running.objects.filter(environment=environment, host=host).first()
     route = target.proxy.routes().get(server_name(environment), "")
     there = target.containers(labels_of(environment))
@@ -274,36 +280,40 @@ def _is_right(target: Target, environment: Environment, host: Host) -> bool:
 
 
 def _restore(target: Target, environment: Environment, host: Host) -> None:
-    """Under the lock that ``_switch`` and ``leases.claim`` take, so that neither undoes the
-    other."""
-    with transaction.atomic():
-        Environment.objects.select_for_update().get(pk=environment.pk)
-        if environment.deployments.filter(state=DeploymentState.RUNNING).exists():
+    """Under a lease that keeps deployments from beginning, so that neither undoes the other."""
+    with leases.tend(environment) as lease:
+        if lease is None:
             return
         serving = Running.objects.filter(environment=environment, host=host).first()
-        healthy = _route(target, environment, serving)
-        if serving and serving.healthy != healthy:
-            Running.objects.filter(pk=serving.pk).update(healthy=healthy)
+        healthy = _route(target, environment, serving, lease)
+        if serving:
+            recorded = Running.objects.filter(pk=serving.pk, container_id=serving.container_id)
+            recorded.exclude(healthy=healthy).update(healthy=healthy)
         for container in target.containers(labels_of(environment)):
             if serving is None or container.id != serving.container_id:
+                lease.check()
                 target.remove(container, grace=0)  # no traffic goes there
 
 
-def _route(target: Target, environment: Environment, serving: Running | None) -> bool:
+def _route(target: Target, environment: Environment, serving: Running | None, lease: Lease) -> bool:
     """Send traffic to the container of ``serving``, started again if need be; False if it is
     gone."""
     if serving is None:
-        target.proxy.forget(server_name(environment))
+        target.proxy.forget(server_name(environment), permit=lease.check)
         return False
     known = {c.id: c for c in target.containers(labels_of(environment))}
     container = known.get(serving.container_id)
     if container is None:
         return False
     if not container.running:
+        lease.check()
         container = target.resume(container)
     if container.address and environment.port:
         target.proxy.serve(
-            server_name(environment), port=environment.port, upstream=container.address
+            server_name(environment),
+            port=environment.port,
+            upstream=container.address,
+            permit=lease.check,
         )
     return container.running
 

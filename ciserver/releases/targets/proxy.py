@@ -9,15 +9,24 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h11
 import httpx
 
+from ciserver.releases.targets import admin_socket
 from ciserver.releases.targets.errors import TrafficError
 
 SERVERS = "/config/apps/http/servers"
 TIMEOUT = 5.0  # seconds
+TRIES = 5  # at a change that others get in the way of
+Permit = Callable[[], None]
+
+
+def granted() -> None:
+    """The permit of a caller who needs none."""
 
 
 class Proxy:
@@ -30,33 +39,57 @@ class Proxy:
         """Upstream (HOST:PORT) by server name."""
         return {name: _dial(server, 0) for name, server in self._servers().items()}
 
-    def serve(self, name: str, *, port: int, upstream: str) -> None:
+    def serve(self, name: str, *, port: int, upstream: str, permit: Permit = granted) -> None:
         """From now on ``upstream`` answers on 127.0.0.1:``port``. May be called again.
+
+        ``permit`` raises if the caller may not any more. It is asked between a look and the
+        change, and the change is refused if anything was changed since the look: a caller who
+        slept in between cannot undo what a successor did.
 
         Raises TrafficError, and then what served before still does.
         """
-        before = self.routes().get(name, "")
-        if before == upstream:
-            return
+
+        def changed(now: Any) -> Any:
+            before = _dial(now, 0)
+            return now if before == upstream else server(port, upstream, leaving=before)
+
         self._ensure_app()
-        # POST to a key of an object sets it, whether or not it was there.
-        self._send("POST", f"{SERVERS}/{name}", server(port, upstream, leaving=before))
+        self._change(f"{SERVERS}/{name}", changed, permit)
 
-    def forget(self, name: str) -> None:
-        """Nothing answers there any more. May be called again."""
-        if name in self.routes():
-            self._send("DELETE", f"{SERVERS}/{name}", None)
+    def forget(self, name: str, *, permit: Permit = granted) -> None:
+        """Nothing answers there any more. May be called again. ``permit`` as for ``serve``."""
+        self._change(f"{SERVERS}/{name}", lambda _: None, permit)
 
-    def drain(self, name: str, *, seconds: float) -> bool:
+    def drain(self, name: str, *, seconds: float, permit: Permit = granted) -> bool:
         """Wait until no request is under way to what served before the last ``serve``; False if
         ``seconds`` were too few. May be called again, also after a crash."""
-        configured = self._servers().get(name, {})
-        leaving = _dial(configured, 1)
+        leaving = _dial(self._servers().get(name), 1)
         if not leaving:
             return True
         drained = self._is_idle(leaving, time.monotonic() + seconds)
-        self._send("DELETE", f"{SERVERS}/{name}/routes/1", None)
+
+        def changed(now: Any) -> Any:
+            return {**now, "routes": now["routes"][:1]} if _dial(now, 1) == leaving else now
+
+        self._change(f"{SERVERS}/{name}", changed, permit)
         return drained
+
+    def _change(self, path: str, changed: Callable[[Any], Any], permit: Permit) -> None:
+        """Set ``path`` to what ``changed`` makes of what is there, None being nothing.
+        Compare-and-set: https://caddyserver.com/docs/api#concurrent-config-changes"""
+        for _ in range(TRIES):
+            now, etag = self._look(path)
+            wanted = changed(now)
+            if wanted == now:
+                return
+            permit()
+            # POST to a key of an object sets it, whether or not it was there.
+            method = "DELETE" if wanted is None else "POST"
+            response = self._request(method, path, wanted, if_match=etag)
+            if response.status_code != httpx.codes.PRECONDITION_FAILED:
+                self._checked(response)
+                return
+        raise TrafficError(f"The proxy's {path} was changed by others {TRIES} times meanwhile.")
 
     def _is_idle(self, upstream: str, deadline: float) -> bool:
         while True:
@@ -72,13 +105,16 @@ class Proxy:
 
     def _ensure_app(self) -> None:
         """A Caddy that has just started has no HTTP app, and no path below it can be set."""
-        config = self._get("/config/") or {}
-        if "apps" not in config:
-            self._send("POST", "/config/apps", {"http": {"servers": {}}})
-        elif "http" not in config["apps"]:
-            self._send("POST", "/config/apps/http", {"servers": {}})
-        elif "servers" not in config["apps"]["http"]:
-            self._send("POST", SERVERS, {})
+
+        def changed(now: Any) -> Any:
+            config = now or {}
+            apps = config.get("apps") or {}
+            http = apps.get("http") or {}
+            if "servers" in http:
+                return now
+            return {**config, "apps": {**apps, "http": {**http, "servers": {}}}}
+
+        self._change("/config/", changed, granted)
 
     def _get(self, path: str) -> Any:
         response = self._request("GET", path)
@@ -86,23 +122,38 @@ class Proxy:
             return None  # "invalid traversal path": nothing was set above it yet
         return self._checked(response).json()
 
-    def _send(self, method: str, path: str, value: Any) -> None:
-        content = None if method == "DELETE" else json.dumps(value).encode()
-        self._checked(self._request(method, path, content))
+    def _look(self, path: str) -> tuple[Any, str]:
+        """What is set at ``path``, None being nothing, and its ETag."""
+        try:
+            answer = admin_socket.get(self.socket, path, timeout=TIMEOUT)
+        except (OSError, h11.RemoteProtocolError) as error:
+            raise self._away(error) from error
+        if answer.status == httpx.codes.BAD_REQUEST:
+            return None, ""  # as in _get
+        response = httpx.Response(answer.status, content=answer.body)
+        return self._checked(response).json(), answer.etag
 
-    def _request(self, method: str, path: str, content: bytes | None = None) -> httpx.Response:
-        transport = httpx.HTTPTransport(uds=str(self.socket))
+    def _request(
+        self, method: str, path: str, value: Any = None, *, if_match: str = ""
+    ) -> httpx.Response:
+        content = None if value is None else json.dumps(value).encode()
         headers = {"Content-Type": "application/json"} if content is not None else {}
+        if if_match:
+            headers["If-Match"] = if_match
+        transport = httpx.HTTPTransport(uds=str(self.socket))
         try:
             with httpx.Client(transport=transport, timeout=TIMEOUT) as client:
                 # Caddy refuses names that are not among its admin "origins".
                 url = f"http://localhost{path}"
                 return client.request(method, url, content=content, headers=headers)
         except httpx.HTTPError as error:
-            raise TrafficError(
-                f"The proxy at {self.socket} does not answer ({error})."
-                " Look at the service's caddy log; the supervisor starts it again by itself."
-            ) from error
+            raise self._away(error) from error
+
+    def _away(self, error: Exception) -> TrafficError:
+        return TrafficError(
+            f"The proxy at {self.socket} does not answer ({error})."
+            " Look at the service's caddy log; the supervisor starts it again by itself."
+        )
 
     def _checked(self, response: httpx.Response) -> httpx.Response:
         if response.is_success:
@@ -139,7 +190,10 @@ def _handler(upstream: str) -> dict[str, Any]:
     }
 
 
-def _dial(server: dict[str, Any], route: int) -> str:
+def _dial(server: dict[str, Any] | None, route: int) -> str:
+    """The upstream of a server's ``route``; empty if it has none."""
+    if server is None:
+        return ""
     try:
         return str(server["routes"][route]["handle"][0]["upstreams"][0]["dial"])
     except (KeyError, IndexError, TypeError):

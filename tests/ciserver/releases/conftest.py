@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,12 @@ class Registry:
     """A real docker-registry process on a loopback port."""
 
     address: str
+    salt: bytes = field(default_factory=lambda: os.urandom(64))  # its layers are nobody else's
     token: Callable[[str], str] = lambda name: ""  # one that may push to a repository
 
     def push(self, name: str, *, page: str, command: str = SERVE, **config: Any) -> str:
         """Push an image that serves ``page``; the manifest's digest."""
-        base = _layer({"bin/busybox": BUSYBOX.read_bytes(), "bin/sh": "busybox"})
+        base = _layer({"bin/busybox": BUSYBOX.read_bytes(), "bin/sh": "busybox", "salt": self.salt})
         top = _layer({"www/index.html": page.encode(), "www/id": os.urandom(64)})
         runs = {
             "Cmd": ["/bin/sh", "-c", command],
@@ -134,7 +135,9 @@ def guarded_registry(tmp_path: Path, live_server: Any, settings: Any) -> Iterato
         "rootcertbundle": str(HOME / "keys" / "registry.crt"),
     }
     with _serving(tmp_path, address, {"auth": {"token": token}}):
-        yield Registry(address, lambda name: issue("worker", [Access(name, ("push", "pull"))]))
+        yield Registry(
+            address, token=lambda name: issue("worker", [Access(name, ("push", "pull"))])
+        )
 
 
 @contextmanager

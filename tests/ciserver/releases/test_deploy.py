@@ -21,11 +21,19 @@ from django.utils import timezone
 
 from ciserver.accounts import registry_tokens
 from ciserver.releases import health, runner, services
-from ciserver.releases.models import Deployment, DeploymentState, Environment, Release, Running
+from ciserver.releases.models import (
+    Deployment,
+    DeploymentState,
+    Environment,
+    Host,
+    Release,
+    Running,
+)
 from ciserver.releases.targets import commands
 from ciserver.releases.targets.errors import CommandFailed
 from ciserver.releases.targets.images import Location
 from ciserver.releases.targets.local import LocalTarget
+from ciserver.releases.targets.proxy import Proxy
 from ciserver.releases.targets.spec import Check, ImageFacts
 from tests.home import HOME
 
@@ -70,7 +78,7 @@ class Shop:
         self.project, self._passed, self.registry = project, passed, registry
         self.qa: Environment = project.environments.get(name="qa")
         self.url = f"http://127.0.0.1:{self.qa.port}/"
-        services.attach_host(environment=self.qa)
+        self.qa.hosts.add(Host.objects.get_or_create(name="local")[0])
 
     def release(self, page: str, **image: Any) -> Release:
         digest = self.registry.push("hello", page=page, **image)
@@ -102,8 +110,28 @@ def quick_gate(monkeypatch: Any) -> None:
 
 
 @pytest.fixture
+def no_lock_meanwhile(monkeypatch: Any) -> None:
+    """Nobody else could write while an engine or a proxy is spoken to in a transaction."""
+
+    def outside_transactions(real: Any) -> Any:
+        def spoken_to(*args: Any, **options: Any) -> Any:
+            assert not connection.in_atomic_block
+            return real(*args, **options)
+
+        return spoken_to
+
+    for place, name in ((commands, "attempt"), (Proxy, "_request"), (Proxy, "_look")):
+        monkeypatch.setattr(place, name, outside_transactions(getattr(place, name)))
+
+
+@pytest.fixture
 def shop(
-    hello: Any, passed: Any, registry: Any, caddy_socket: Path, quick_gate: None
+    hello: Any,
+    passed: Any,
+    registry: Any,
+    caddy_socket: Path,
+    quick_gate: None,
+    no_lock_meanwhile: None,
 ) -> Iterator[Shop]:
     with _opened(hello, passed, registry) as shop:
         yield shop
@@ -259,6 +287,18 @@ def _run_until_killed(deployment: Deployment, step: str) -> int:
     env = os.environ | {"GANTRY_DATABASE_URL": database, "GANTRY_HOME": str(HOME)}
     argv = [sys.executable, "-m", "tests.ciserver.releases.deploying", str(deployment.pk), step]
     return subprocess.run(argv, env=env, check=False, timeout=60).returncode
+
+
+def test_traffic_and_record_agree_again_after_a_worker_died_between_them(shop: Shop) -> None:
+    shop.deploy("one")
+    deployment = shop.release("two").deployments.get()
+    assert _run_until_killed(deployment, "record") == -9
+    assert (shop.page(), Running.objects.get().release.name) == ("two", "v1")
+    Deployment.objects.filter(pk=deployment.pk).update(lease_until=timezone.now(), attempt=3)
+    runner.recover_deployments()
+    runner.restore_routes()
+    assert (shop.page(), Running.objects.get().release.name) == ("one", "v1")
+    assert len(shop.containers()) == 1
 
 
 def test_what_three_dead_workers_left_is_tidied_away(shop: Shop) -> None:

@@ -13,7 +13,7 @@ from django.utils import timezone
 from ciserver.lib.models import OutboxEntry
 from ciserver.releases import leases, services
 from ciserver.releases.leases import Lease, LeaseLost
-from ciserver.releases.models import Deployment, DeploymentState, DeploymentStep
+from ciserver.releases.models import Deployment, DeploymentState, DeploymentStep, Environment, Host
 from ciserver.releases.steps import Recorder
 
 pytestmark = pytest.mark.django_db
@@ -104,7 +104,7 @@ def test_the_third_death_is_the_last(queued: Deployment) -> None:
 def test_a_worker_that_wakes_up_late_can_change_nothing(queued: Deployment) -> None:
     late = leases.claim(queued.pk)
     assert late is not None
-    host = services.attach_host(environment=queued.environment)
+    host = Host.objects.create(name="local")
     lease = Lease(late)
     expire(queued)
     leases.recover_deployments()
@@ -121,7 +121,7 @@ def test_a_worker_that_wakes_up_late_can_change_nothing(queued: Deployment) -> N
 
 def test_a_step_that_nobody_ended_is_ended_by_the_next_attempt(queued: Deployment) -> None:
     assert leases.claim(queued.pk) is not None
-    host = services.attach_host(environment=queued.environment)
+    host = Host.objects.create(name="local")
     DeploymentStep.objects.create(deployment=queued, host=host, position=1, name="pull")
     expire(queued)
     leases.recover_deployments()
@@ -133,12 +133,43 @@ def test_a_step_that_nobody_ended_is_ended_by_the_next_attempt(queued: Deploymen
 def test_a_step_says_how_it_failed(queued: Deployment) -> None:
     claimed = leases.claim(queued.pk)
     assert claimed is not None
-    host = services.attach_host(environment=queued.environment)
+    host = Host.objects.create(name="local")
     with pytest.raises(RuntimeError):
         with Recorder(claimed, host, Lease(claimed)).step("pull"):
             raise RuntimeError("no space left")
     step = DeploymentStep.objects.get()
     assert (step.state, step.detail, step.finished_at is None) == ("failed", "no space left", False)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_deployment_begins_while_its_environment_is_tended(queued: Deployment) -> None:
+    with leases.tend(queued.environment) as lease:
+        assert lease is not None
+        with leases.tend(queued.environment) as second:
+            assert second is None, "one worker tends it"
+        assert leases.claim(queued.pk) is None
+        assert promised() == [queued.pk], "the promise stays"
+        OutboxEntry.objects.all().delete()
+    assert promised() == [queued.pk], "and is woken at the end"
+    assert leases.claim(queued.pk) is not None
+    with leases.tend(queued.environment) as third:
+        assert third is None, "who deploys is left alone"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_deployment_takes_the_environment_from_a_worker_that_died_tending_it(
+    queued: Deployment,
+) -> None:
+    with leases.tend(queued.environment) as late:
+        assert late is not None
+        past = timezone.now() - timedelta(seconds=1)
+        Environment.objects.filter(pk=queued.environment_id).update(lease_until=past)
+        assert leases.claim(queued.pk) is not None
+        with pytest.raises(LeaseLost):
+            late.check()
+        assert not late.renew()
+    queued.environment.refresh_from_db()
+    assert queued.environment.lease_until is None
 
 
 @pytest.mark.django_db(transaction=True)

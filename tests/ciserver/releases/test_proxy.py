@@ -96,6 +96,54 @@ def test_a_request_that_never_ends_is_not_waited_for_for_ever(proxy: Proxy) -> N
         slow.join()
 
 
+def test_who_slept_before_a_change_cannot_undo_what_a_successor_did(proxy: Proxy) -> None:
+    port = free_port()
+    asked: list[str] = []
+
+    def permit() -> None:
+        """The first time the successor switches traffic the moment after it was granted."""
+        asked.append("permit")
+        if len(asked) > 1:
+            raise PermissionError
+        proxy.serve("a", port=port, upstream="127.0.0.1:3")
+
+    proxy.serve("a", port=port, upstream="127.0.0.1:1")
+    with pytest.raises(PermissionError):
+        proxy.serve("a", port=port, upstream="127.0.0.1:2", permit=permit)
+    assert proxy.routes() == {"a": "127.0.0.1:3"}
+
+
+def test_whose_right_is_not_disputed_prevails_over_a_late_change(proxy: Proxy) -> None:
+    port = free_port()
+    late = iter(["127.0.0.1:9"])
+
+    def permit() -> None:
+        for upstream in late:
+            proxy.serve("a", port=port, upstream=upstream)
+
+    proxy.serve("a", port=port, upstream="127.0.0.1:1")
+    proxy.serve("a", port=port, upstream="127.0.0.1:2", permit=permit)
+    assert proxy.routes() == {"a": "127.0.0.1:2"}
+
+
+def test_two_first_routes_at_once_are_both_kept(proxy: Proxy) -> None:
+    httpx.Client(transport=httpx.HTTPTransport(uds=str(proxy.socket))).delete(
+        "http://localhost/config/apps"
+    ).raise_for_status()
+    ports = {name: free_port() for name in "abcd"}
+    threads = [
+        threading.Thread(
+            target=proxy.serve, args=(name,), kwargs={"port": port, "upstream": "127.0.0.1:1"}
+        )
+        for name, port in ports.items()
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(proxy.routes()) == set(ports)
+
+
 def test_environments_do_not_disturb_each_other(proxy: Proxy) -> None:
     first, second = free_port(), free_port()
     with answering("one") as one, answering("two") as two:
