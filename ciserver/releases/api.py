@@ -208,7 +208,7 @@ class EnvironmentViewSet(viewsets.ReadOnlyModelViewSet[Environment]):
     @extend_schema(request=NewEnvironmentSerializer, responses={201: EnvironmentSerializer})
     def create(self, request: Request) -> Response:
         """Add an environment at the end of the project's chain. The host ``local`` is this
-        machine; a host that nothing runs on yet only an administrator may name."""
+        machine, for every project; another only who maintains a project there may name."""
         asked = NewEnvironmentSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         wanted = asked.validated_data

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, Q
 
 from ciserver.accounts.models import AuditEntry
 from ciserver.lib import outbox
@@ -136,39 +136,46 @@ def create_environment(
 
 
 def usable_hosts(*, user: Any, names: Iterable[str]) -> list[Host]:
-    """The hosts of these names. ``local``, this machine, is made when an administrator asks."""
-    seen = Project.objects.visible_to(user)
-    hosts = []
-    for name in names:
-        host = Host.objects.filter(name=name).first()
-        if host is None and name == LOCAL and user.is_superuser:
-            host = Host.objects.create(name=LOCAL, kind="local")
-        used = host and host.environments.filter(project__in=seen).exists()
-        if host is None or not (used or user.is_superuser):
-            raise Refused(
-                f"There is no host {name!r} that you may use.",
-                code="host.unknown",
-                hint="Ask an administrator to add it.",
-                status=404,
-            )
-        hosts.append(host)
-    return hosts
+    """The hosts of these names, for an environment of a project that ``user`` maintains.
+
+    ``local``, this machine, is everybody's: it builds and tests each project already, under the
+    same limits as it deploys them. It is made when it is first asked for. Another host is for
+    those who maintain a project that is deployed to it; who only sees such a project may not use
+    its machines for one of their own. An administrator may use every host. Nobody makes a host
+    other than ``local`` by naming it.
+
+    Raises Refused, with the same words whether a host is not there or not theirs.
+    """
+    return [_usable_host(user, name) for name in names]
+
+
+def _usable_host(user: Any, name: str) -> Host:
+    if name == LOCAL:
+        return Host.objects.get_or_create(name=LOCAL, defaults={"kind": "local"})[0]
+    theirs = Q(environments__project__in=Project.objects.with_role(user, Role.MAINTAINER))
+    hosts = Host.objects.all() if user.is_superuser else Host.objects.filter(theirs).distinct()
+    if host := hosts.filter(name=name).first():
+        return host
+    raise Refused(
+        f"There is no host {name!r} that you may use.",
+        code="host.unknown",
+        hint="Use 'local', this machine, or ask who maintains a project there.",
+        status=404,
+    )
 
 
 @transaction.atomic
-def attach_host(
-    *,
-    environment: Environment,
-    name: str = "local",
-    kind: str = "local",
-    address: str = "",
-    actor: str = GANTRY,
-) -> Host:
-    """Let ``environment`` run on the host ``name``, which is made if it is not there."""
-    host, _ = Host.objects.get_or_create(name=name, defaults={"kind": kind, "address": address})
+def attach_host(*, environment: Environment, user: Any, name: str = LOCAL) -> Host:
+    """Let ``environment`` run on the host ``name`` too. Needs the role maintainer, and a host
+    that ``user`` may use (see ``usable_hosts``)."""
+    require(user, environment.project, Role.MAINTAINER)
+    host = _usable_host(user, name)
     environment.hosts.add(host)
     AuditEntry.record(
-        actor=actor, action="environment.attach", target=str(environment), host=host.name
+        actor=user.get_username(),
+        action="environment.attach",
+        target=str(environment),
+        host=host.name,
     )
     return host
 

@@ -91,8 +91,20 @@ def test_lists_are_narrowed_by_project_and_state(api: Any, release: Any) -> None
     assert api.get("/api/v1/deployments/?release=v1").status_code == 400
 
 
-def test_an_environment_says_where_it_is_served_and_what_runs_there(api: Any, hello: Any) -> None:
-    services.attach_host(environment=hello.environments.get(name="qa"))
+def test_a_projects_owner_makes_environments_on_this_machine(api: Any, hello: Any) -> None:
+    answer = api.post(
+        "/api/v1/environments/", {"project": "hello", "name": "canary"}, format="json"
+    )
+    assert (answer.status_code, answer.json()["hosts"][0]["name"]) == (201, "local")
+    wanted = {"project": "hello", "name": "edge", "hosts": ["elsewhere"]}
+    answer = api.post("/api/v1/environments/", wanted, format="json")
+    assert (answer.status_code, answer.json()["code"]) == (404, "host.unknown")
+
+
+def test_an_environment_says_where_it_is_served_and_what_runs_there(
+    api: Any, hello: Any, alice: Any
+) -> None:
+    services.attach_host(environment=hello.environments.get(name="qa"), user=alice)
     body = api.get("/api/v1/environments/?project=hello&name=qa").json()["results"][0]
     assert body["address"] == f"http://127.0.0.1:{body['port']}"
     assert body["hosts"][0]["name"] == "local"

@@ -12,8 +12,9 @@ from ciserver.lib.models import OutboxEntry
 from ciserver.lib.problems import Refused
 from ciserver.pipelines.models import Job, JobKind, State, Step, TestCase
 from ciserver.projects.models import Membership, Role
+from ciserver.projects.services import create
 from ciserver.releases import services
-from ciserver.releases.models import Deployment, Release
+from ciserver.releases.models import Deployment, Host, Release
 
 pytestmark = pytest.mark.django_db
 
@@ -165,8 +166,6 @@ def test_there_is_a_way_back_only_to_what_ran_well(passed: Any, succeeded: Any, 
 
 
 def test_a_release_cannot_be_put_into_another_projects_environment(passed: Any, alice: Any) -> None:
-    from ciserver.projects.services import create
-
     release = services.make_release(passed())
     other = create(slug="other", owner=alice)
     foreign = services.create_environment(project=other, name="qa")
@@ -194,8 +193,60 @@ def test_a_name_that_no_url_could_hold_is_refused(hello: Any) -> None:
         services.create_environment(project=hello, name="qa")
 
 
-def test_a_host_is_attached_once(hello: Any) -> None:
+def test_a_host_is_attached_once(hello: Any, alice: Any) -> None:
     for name in ("qa", "prod", "qa"):
-        host = services.attach_host(environment=place(hello, name))
+        host = services.attach_host(environment=place(hello, name), user=alice)
     assert host.environments.count() == 2
     assert host.kind == "local"
+
+
+def test_this_machine_is_for_whoever_maintains_a_project(hello: Any, charlie: Any) -> None:
+    other = create(slug="other", owner=charlie)
+    environment = services.create_environment(project=other, name="qa")
+    assert services.attach_host(environment=environment, user=charlie).name == "local"
+
+
+@pytest.mark.parametrize("who", ["bob", "charlie"])
+def test_only_a_maintainer_attaches_a_host(
+    hello: Any, request: pytest.FixtureRequest, who: str
+) -> None:
+    user = request.getfixturevalue(who)
+    with pytest.raises(Refused, match="maintainer"):
+        services.attach_host(environment=place(hello, "qa"), user=user)
+    assert not Host.objects.exists()
+
+
+@pytest.fixture
+def edge(hello: Any) -> Host:
+    """A host of hello's prod."""
+    host = Host.objects.create(name="edge")
+    place(hello, "prod").hosts.add(host)
+    return host
+
+
+def test_who_maintains_a_project_on_a_host_may_use_it_for_another(edge: Host, alice: Any) -> None:
+    other = services.create_environment(project=create(slug="other", owner=alice), name="qa")
+    assert services.attach_host(environment=other, user=alice, name="edge") == edge
+
+
+@pytest.mark.parametrize("who", ["bob", "charlie"])
+def test_who_only_sees_a_project_may_not_use_its_hosts(
+    edge: Host, request: pytest.FixtureRequest, who: str
+) -> None:
+    user = request.getfixturevalue(who)
+    own = services.create_environment(project=create(slug="own", owner=user), name="qa")
+    with pytest.raises(Refused, match="no host 'edge' that you may use") as refusal:
+        services.attach_host(environment=own, user=user, name="edge")
+    assert refusal.value.status == 404
+    assert not own.hosts.exists()
+
+
+def test_nobody_makes_a_host_by_naming_it(hello: Any, alice: Any, admin_user: Any) -> None:
+    for user in (alice, admin_user):
+        with pytest.raises(Refused, match="no host 'nowhere'"):
+            services.usable_hosts(user=user, names=["nowhere"])
+    assert not Host.objects.exists()
+
+
+def test_an_administrator_may_use_every_host(edge: Host, admin_user: Any) -> None:
+    assert services.usable_hosts(user=admin_user, names=["edge"]) == [edge]
