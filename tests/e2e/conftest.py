@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +11,16 @@ from tests.e2e.service import Service, running_service
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One installation for all end-to-end tests. The path is open to the user ``gantry``."""
-    root = tmp_path_factory.mktemp("service")
-    for folder in [root, *root.parents[:3]]:
-        if folder != Path("/tmp"):
-            folder.chmod(0o755)
-    with running_service(root / "home") as running:
-        yield running
+def service() -> Iterator[Service]:
+    """One installation for all end-to-end tests.
+
+    Not below pytest's own folder, which each session that starts closes to other users: the
+    web process is the user ``gantry``.
+    """
+    root = Path(tempfile.mkdtemp(prefix="gantry-e2e-"))
+    root.chmod(0o755)
+    try:
+        with running_service(root / "home") as running:
+            yield running
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
