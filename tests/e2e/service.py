@@ -160,13 +160,19 @@ def running_service(home: Path) -> Iterator[Service]:
         _remove_containers(home)
 
 
-def _remove_containers(home: Path) -> None:
-    """What was deployed stays when the service stops: it is production."""
+def containers_of(home: Path, **labels: str) -> list[str]:
+    """Ids of the containers that this installation deployed, as podman lists them."""
     key = (home / "keys" / "secret_key").read_text().strip()
     installation = hashlib.sha256(f"installation {key}".encode()).hexdigest()[:8]
-    wanted = ["--filter", f"label=gantry.installation={installation}"]
-    found = subprocess.run(["podman", "ps", "-aq", *wanted], capture_output=True, check=True)
-    if ids := found.stdout.decode().split():
+    command = ["podman", "ps", "--all", "--quiet", "--no-trunc"]
+    for name, value in {"installation": installation, **labels}.items():
+        command += ["--filter", f"label=gantry.{name}={value}"]
+    return subprocess.run(command, capture_output=True, check=True).stdout.decode().split()
+
+
+def _remove_containers(home: Path) -> None:
+    """What was deployed stays when the service stops: it is production."""
+    if ids := containers_of(home):
         command = ["podman", "rm", "--force", "--time", "0", *ids]
         subprocess.run(command, capture_output=True, check=True)
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.service import CHECKOUT, Repository, Service, wait_for
+from tests.e2e.service import CHECKOUT, Repository, Service, containers_of, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(300)]
 MIB = 1024 * 1024
@@ -70,7 +70,7 @@ def test_qa_has_it_by_itself_and_prod_by_promotion_with_one_digest(
     assert first["commit"] in page
     in_registry = digest_in_registry(service, first["commit"])
     assert release["digest"] == first["digest"] == in_registry
-    assert running_digests("hello", "prod") == {release["digest"]}
+    assert running_digests(service, "prod") == {release["digest"]}
 
 
 def digest_in_registry(service: Service, tag: str) -> str:
@@ -93,15 +93,9 @@ def digest_in_registry(service: Service, tag: str) -> str:
     return manifest.headers["Docker-Content-Digest"]
 
 
-def running_digests(project: str, environment: str) -> set[str]:
+def running_digests(service: Service, environment: str) -> set[str]:
     """What podman says that it runs, not what our rows say."""
-    listing = subprocess.run(
-        ["podman", "ps", "--format", "json", "--filter", f"label=gantry.project={project}",
-         "--filter", f"label=gantry.environment={environment}"],
-        capture_output=True,
-        check=True,
-    )  # fmt: skip
-    ids = [row["Id"] for row in json.loads(listing.stdout)]
+    ids = containers_of(service.home, project="hello", environment=environment)
     told = subprocess.run(["podman", "inspect", *ids], capture_output=True, check=True)
     return {container["ImageDigest"] for container in json.loads(told.stdout)}
 
@@ -189,6 +183,11 @@ def limits_of(pid: int) -> tuple[int, int]:
     return int(memory.read_text()), int(pids.read_text())
 
 
+def release_of(service: Service, commit: str) -> int | None:
+    rows = service.get("releases/", project="hello")["results"]
+    return next((row["number"] for row in rows if row["commit"] == commit), None)
+
+
 def test_a_release_that_never_gets_healthy_leaves_the_old_one_serving(
     service: Service, hello: Repository, first: Any
 ) -> None:
@@ -210,7 +209,7 @@ def test_a_release_that_never_gets_healthy_leaves_the_old_one_serving(
         broken = "raise SystemExit(1)\n"
         commit = hello.push({"hello/healthcheck.py": broken}, message="Never healthy")
         assert service.pipeline_of("hello", commit)["state"] == "passed"
-        number = service.get("releases/", project="hello")["results"][0]["number"]
+        number = wait_for(lambda: release_of(service, commit), 30)
         deployment = service.deployment("hello", "qa", number, seconds=120)
     finally:
         stop.set()
