@@ -69,7 +69,7 @@ class Service:
 
         def look() -> Any:
             for row in self.get("deployments/", project=slug)["results"]:
-                here = (row["environment"], row["release"]) == (environment, release)
+                here = (row["environment"], row["release_name"]) == (environment, f"v{release}")
                 if here and row["state"] not in {"queued", "running"}:
                     return row
             return None
