@@ -16,6 +16,7 @@ from ciserver.cli.settings import Settings
 from ciserver.config import Config
 from ciserver.ops.credentials import Credentials, obtain
 from ciserver.ops.demo.compare import difference
+from ciserver.ops.demo.doing import doing
 from ciserver.ops.demo.journey import Journey, travel
 from ciserver.ops.demo.repository import Repository
 from ciserver.ops.demo.scene import BASE_IMAGE, ensure_base, set_the_scene
@@ -30,8 +31,8 @@ def demo(config: Config, *, leave: bool) -> int:
     console = Console(highlight=False)
     began = time.monotonic()
     with running_service(config, console):
-        with console.status(f"Making the base image {BASE_IMAGE} from this machine's mirror"):
-            ensure_base(config)
+        with doing(console, f"The base image {BASE_IMAGE}, from this machine's mirror") as tell:
+            ensure_base(config, tell)
         credentials = obtain(config, called="gantry demo")
         with Client(Settings(url=config.url, token=credentials.token)) as api:
             set_the_scene(api, PROJECT)

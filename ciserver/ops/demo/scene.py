@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+from collections import deque
+from collections.abc import Callable
 
 from ciserver.cli.client import Client
 from ciserver.config import Config
@@ -14,18 +16,29 @@ HOST = "local"
 CHAIN = (("qa", True), ("prod", False))  # (name, deploys by itself)
 
 
-def ensure_base(config: Config) -> None:
-    """Makes the base image unless the store has it. Raises OpsError with the tool's words."""
+def ensure_base(config: Config, tell: Callable[[str], None]) -> None:
+    """Makes the base image unless the store has it; ``tell`` hears how that goes.
+
+    Raises OpsError with the tool's last words.
+    """
     python = str(CHECKOUT / ".venv/bin/python")
-    tool = [python, "-m", "builders", "--store", str(config.store)]
-    if _run([*tool, "inspect", BASE_IMAGE], config).returncode == 0:
-        return
-    made = _run([*tool, "base", BASE_IMAGE], config)
-    if made.returncode != 0:
+    last: deque[str] = deque(maxlen=15)
+    with subprocess.Popen(
+        [python, "-m", "builders", "--store", str(config.store), "base", BASE_IMAGE],
+        env=service_environment(config.home),
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as tool:
+        for line in tool.stdout or ():
+            last.append(line.rstrip())
+            tell(last[-1])
+    if tool.returncode != 0:
         raise OpsError(
             f"The base image {BASE_IMAGE} could not be made.",
             next_step="See the lines above; the distribution's mirror must be reachable.",
-            details="\n".join(made.stdout.splitlines()[-15:]),
+            details="\n".join(last),
         )
 
 
@@ -37,15 +50,3 @@ def set_the_scene(api: Client, project: str) -> None:
     for name, auto in CHAIN:
         if name not in present:
             api.post("/environments/", project=project, name=name, auto=auto, hosts=[HOST])
-
-
-def _run(command: list[str], config: Config) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        env=service_environment(config.home),
-        cwd=CHECKOUT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )

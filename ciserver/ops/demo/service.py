@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ciserver.config import Config
 from ciserver.ops.children import log_of
+from ciserver.ops.demo.doing import doing
 from ciserver.ops.errors import OpsError
 from ciserver.ops.launch import CHECKOUT, die_with_parent
 from ciserver.ops.layout import prepare
@@ -39,7 +40,7 @@ def running_service(config: Config, console: Console) -> Iterator[None]:
             preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 (we have one thread)
         )
     try:
-        with console.status("Starting the service"):
+        with doing(console, "Starting the service"):
             _wait(process, config)
         yield
     finally:
