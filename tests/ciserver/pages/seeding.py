@@ -338,7 +338,10 @@ def make_delivery(project: Project, pipeline: Pipeline | None, number: int, **fi
         "verdict": Verdict.ACCEPTED,
         "delivery_id": f"{project.slug}-{number}",
     }
-    Delivery.objects.create(project=project, pipeline=pipeline, **(values | fields))
+    values |= fields
+    if values["verdict"] == Verdict.ACCEPTED:
+        project.deliveries.filter(ref=values["ref"]).update(superseded=True)
+    Delivery.objects.create(project=project, pipeline=pipeline, **values)
 
 
 def make_hello(owner: Any) -> Project:
