@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ciserver.releases.targets import Target
 from ciserver.releases.targets.spec import Check, Container
 
 BETWEEN_TRIES = 0.5  # seconds
 STABLE_FOR = 2.0  # seconds that it must stay up after the last pass
+SHORTEST_TRY = 1.0  # seconds; less says nothing about a container
 LOG_LINES = 10
 
 
@@ -21,6 +22,8 @@ class Unhealthy(Exception):
 @dataclass(frozen=True, slots=True)
 class Gate:
     """``passes`` of ``check`` in a row within ``timeout`` seconds, then a quiet while.
+
+    One try takes no longer than what is left of them, whatever the image's HEALTHCHECK allows.
 
     ``pulse`` is called between tries; what it raises ends the wait.
     """
@@ -37,7 +40,7 @@ class Gate:
         while time.monotonic() < quiet_until:
             self._still_up(container)
             time.sleep(BETWEEN_TRIES)
-        if wrong := self.target.probe(container, self.check):
+        if wrong := self._try(container, self.timeout):
             raise Unhealthy(self._with_log(container, f"it was healthy, then {wrong}"))
 
     def _until_healthy(self, container: Container) -> None:
@@ -45,7 +48,7 @@ class Gate:
         passed, wrong = 0, "it was never tried"
         while passed < self.check.passes:
             self._still_up(container)
-            wrong = self.target.probe(container, self.check)
+            wrong = self._try(container, deadline - time.monotonic())
             passed = 0 if wrong else passed + 1
             if passed >= self.check.passes:
                 return
@@ -54,6 +57,10 @@ class Gate:
                 message = f"not healthy within {self.timeout:g} s: {wrong}"
                 raise Unhealthy(self._with_log(container, message))
             time.sleep(BETWEEN_TRIES)
+
+    def _try(self, container: Container, seconds: float) -> str:
+        timeout = min(self.check.timeout, max(seconds, SHORTEST_TRY))
+        return self.target.probe(container, replace(self.check, timeout=timeout))
 
     def _still_up(self, container: Container) -> None:
         self.pulse()

@@ -205,11 +205,11 @@ SICK: dict[str, tuple[dict[str, Any], str]] = {
     "dies": ({"command": "echo boom; exit 3"}, "it ended with exit code 3. Its last words: boom"),
     "never answers": (
         {"command": "sleep 60"},
-        "not healthy within 1 s: nothing answers on its port",
+        "not healthy within 2 s: nothing answers on its port",
     ),
     "says it is sick": (
         {"Healthcheck": {"Test": ["CMD-SHELL", "echo sick; exit 1"]}},
-        "not healthy within 1 s: the HEALTHCHECK ended with exit code 1: sick",
+        "not healthy within 2 s: the HEALTHCHECK ended with exit code 1: sick",
     ),
     "passes, then dies": (
         {"command": "/bin/busybox httpd -p 8080 -h /www; sleep 2; exit 4"},
@@ -226,8 +226,9 @@ def test_a_release_that_is_not_healthy_leaves_the_old_one_serving(
     with Probe(shop.url) as probe:
         for case, (image, reason) in SICK.items():
             last = case == "passes, then dies"
-            Environment.objects.filter(pk=shop.qa.pk).update(health_timeout=10 if last else 1)
-            monkeypatch.setattr(health, "STABLE_FOR", 4.0)
+            Environment.objects.filter(pk=shop.qa.pk).update(health_timeout=10 if last else 2)
+            if last:
+                monkeypatch.setattr(health, "STABLE_FOR", 4.0)
             failed = shop.deploy(case, **image)
             assert failed.state == "failed", case
             assert reason in failed.reason, case

@@ -1,0 +1,75 @@
+"""The gate before traffic: how long it waits for what."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from ciserver.releases import health
+from ciserver.releases.health import Gate, Unhealthy
+from ciserver.releases.targets import Target
+from ciserver.releases.targets.spec import Check, Container
+
+CONTAINER = Container(
+    id="c1",
+    name="one",
+    image_id="sha256:aa",
+    labels={},
+    running=True,
+    oom_killed=False,
+    restarts=0,
+    address="",
+)
+
+
+@dataclass
+class Hanging:
+    """A target whose HEALTHCHECK hangs for as long as it may, and once passes if told so."""
+
+    passes: bool = False
+    allowed: list[float] = field(default_factory=list)
+
+    def find(self, name: str) -> Container:
+        return CONTAINER
+
+    def probe(self, container: Container, check: Check) -> str:
+        self.allowed.append(check.timeout)
+        if self.passes:
+            return ""
+        time.sleep(check.timeout)
+        return f"the HEALTHCHECK did not end within {check.timeout:g} s"
+
+    def last_lines(self, container: Container, lines: int) -> str:
+        return ""
+
+
+def gate(target: Hanging, *, check: float, timeout: float) -> Gate:
+    return Gate(cast(Target, target), Check(command=("wait",), timeout=check), timeout)
+
+
+def test_a_healthcheck_that_may_take_for_ever_does_not_take_longer_than_the_gate() -> None:
+    target = Hanging()
+    started = time.monotonic()
+    with pytest.raises(Unhealthy, match=r"not healthy within 1\.2 s: the HEALTHCHECK did not end"):
+        gate(target, check=100 * 3600, timeout=1.2).wait(CONTAINER)
+    assert time.monotonic() - started < 1.2 + health.SHORTEST_TRY + health.BETWEEN_TRIES + 1
+    assert target.allowed[0] <= 1.2
+
+
+def test_a_healthcheck_keeps_its_own_shorter_timeout(monkeypatch: Any) -> None:
+    monkeypatch.setattr(health, "STABLE_FOR", 0)
+    monkeypatch.setattr(health, "BETWEEN_TRIES", 0)
+    target = Hanging(passes=True)
+    gate(target, check=3, timeout=60).wait(CONTAINER)
+    assert target.allowed == [3, 3, 3]
+
+
+def test_the_last_try_is_bounded_too(monkeypatch: Any) -> None:
+    monkeypatch.setattr(health, "STABLE_FOR", 0)
+    monkeypatch.setattr(health, "BETWEEN_TRIES", 0)
+    target = Hanging(passes=True)
+    gate(target, check=100 * 3600, timeout=60).wait(CONTAINER)
+    assert max(target.allowed) <= 60
