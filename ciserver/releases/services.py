@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.conf import settings
@@ -26,6 +26,7 @@ from ciserver.releases.models import (
     Host,
     Release,
 )
+from ciserver.releases.targets.spec import wrong_variable
 
 LOCAL = "local"  # the host that is this machine
 GANTRY = "gantry"  # the actor of what nobody asked for by hand
@@ -108,9 +109,11 @@ def create_environment(
     auto: bool = False,
     port: int | None = None,
     actor: str = GANTRY,
+    variables: Mapping[str, str] | None = None,
     **fields: Any,
 ) -> Environment:
-    """A new environment at the end of the project's chain, with a port of its own."""
+    """A new environment at the end of the project's chain, with a port of its own. Its
+    ``variables`` are what its containers find in their environment. Raises Refused."""
     if not re.fullmatch(SLUG, name):
         raise Refused(
             f"{name!r} cannot be an environment's name.",
@@ -118,6 +121,9 @@ def create_environment(
             hint="Use up to 63 lower-case letters, digits and '-'.",
             status=400,
         )
+    if wrong := wrong_variable(variables or {}):
+        hint = "Use a name of letters, digits and '_', and a value of one line, base64 perhaps."
+        raise Refused(wrong, code="environment.variable", hint=hint, status=400)
     Project.objects.select_for_update().get(pk=project.pk)
     if project.environments.filter(name=name).exists():
         raise Refused(f"{project} has an environment {name!r} already.", code="environment.exists")
@@ -128,6 +134,7 @@ def create_environment(
         position=last + 1,
         auto=auto,
         port=port or _free_port(),
+        variables=variables or {},
         **fields,
     )
     environment.hosts.set(hosts)

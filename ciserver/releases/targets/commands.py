@@ -21,23 +21,23 @@ class Result:
     err: str
 
 
-def run(argv: Sequence[str], *, timeout: float) -> Result:
+def run(argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
     """Run ``argv`` to its end. Raises CommandFailed if it fails, CommandTimedOut after ``timeout``.
 
     The command dies with the thread that called, so that a container cannot appear after the
     next worker has looked for what a dead one left.
     """
-    result = attempt(argv, timeout=timeout)
+    result = attempt(argv, timeout=timeout, stdin=stdin)
     if result.code != 0:
         raise CommandFailed(argv, result.code, result.err or result.out)
     return result
 
 
-def attempt(argv: Sequence[str], *, timeout: float) -> Result:
+def attempt(argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
     """Like ``run``, but a failure is a Result too."""
     process = subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", "--", *argv],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -45,7 +45,7 @@ def attempt(argv: Sequence[str], *, timeout: float) -> Result:
         cwd="/",
     )
     try:
-        out, err = process.communicate(timeout=timeout)
+        out, err = process.communicate(stdin, timeout=timeout)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ciserver.releases.targets.spec import PREFIX, Container, Wanted
+from ciserver.releases.targets.errors import TargetError
+from ciserver.releases.targets.spec import PREFIX, Container, Wanted, wrong_variable
 
 # Moby's default set less MKNOD, NET_RAW and AUDIT_WRITE: images that start as root and then
 # drop to a user of their own still work.
@@ -59,7 +60,8 @@ class Engine:
         return ["podman", "pull", "--quiet", *authfile, *verify, reference]
 
     def run(self, wanted: Wanted, *, host_port: int) -> list[str]:
-        """Starts ``wanted`` in the background and prints its id.
+        """Starts ``wanted`` in the background and prints its id. Reads ``env_file(wanted.env)``
+        from standard input.
 
         Its port is served on 127.0.0.1:``host_port``: one that docker chose would change each
         time the container is started again, and the proxy would send requests to the old one.
@@ -71,8 +73,9 @@ class Engine:
             "--pull=never",  # only what was pulled by digest may start
             f"--name={wanted.name}",
             *(f"--label={PREFIX}{key}={value}" for key, value in wanted.labels.items()),
-            # A variable in our own environment would reach the engine too (LD_PRELOAD).
-            *(f"--env={key}={value}" for key, value in wanted.env.items()),
+            # As arguments every user of the machine could read them; as variables of our own
+            # they would reach the engine too (LD_PRELOAD); a file could be left behind.
+            "--env-file=/dev/stdin",
             f"--memory={wanted.memory}",
             f"--cpus={wanted.cpus:g}",
             f"--pids-limit={wanted.pids}",
@@ -151,6 +154,14 @@ def here(program: str) -> Engine:
     """``choose`` for this machine."""
     hybrid = not Path("/sys/fs/cgroup/cgroup.controllers").exists()
     return choose(program, hybrid=hybrid, raise_limits=_may_raise_limits())
+
+
+def env_file(env: Mapping[str, str]) -> bytes:
+    """``env`` as both engines read it: lines, taken as they are. Raises TargetError for what
+    that cannot hold (see ``spec.wrong_variable``)."""
+    if wrong := wrong_variable(env):
+        raise TargetError(f"{wrong} Change it, then deploy again.")
+    return "".join(f"{key}={value}\n" for key, value in env.items()).encode()
 
 
 def parse_container(raw: Mapping[str, Any]) -> Container:

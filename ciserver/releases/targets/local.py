@@ -94,9 +94,11 @@ class LocalTarget:
 
     def _run(self, wanted: Wanted) -> None:
         """A port that is free now may be taken a moment later: then another is tried."""
+        env = engine.env_file(wanted.env)
         for tries_left in reversed(range(PORT_TRIES)):
             try:
-                commands.run(self.engine.run(wanted, host_port=_free_port()), timeout=QUICK)
+                argv = self.engine.run(wanted, host_port=_free_port())
+                commands.run(argv, timeout=QUICK, stdin=env)
             except CommandFailed as error:
                 # An engine that could not start a container keeps it, and its name with it.
                 commands.attempt(self.engine.remove(wanted.name), timeout=QUICK)

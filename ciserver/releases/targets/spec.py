@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -58,6 +59,16 @@ class Wanted:
     pids: int
     labels: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+
+
+def wrong_variable(env: Mapping[str, str]) -> str:
+    """Why a container cannot be given ``env``; empty when it can. Values are of one line."""
+    for name, value in env.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            return f"{name!r} cannot be a variable's name."
+        if re.search(r"[\n\r\0]", value):
+            return f"The value of the variable {name} has a line break or a NUL byte in it."
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

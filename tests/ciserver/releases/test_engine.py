@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ciserver.releases.targets import credentials, engine
 from ciserver.releases.targets.engine import choose, parse_container, parse_exit_code
+from ciserver.releases.targets.errors import TargetError
 from ciserver.releases.targets.spec import Check, ImageFacts, Wanted
 
 WANTED = Wanted(
@@ -17,7 +20,7 @@ WANTED = Wanted(
     cpus=0.5,
     pids=50,
     labels={"project": "hello"},
-    env={"PORT": "8080", "GREETING": "a b\nc"},
+    env={"PORT": "8080", "GREETING": "hunter2 # $x"},
 )
 
 
@@ -37,13 +40,29 @@ def test_a_container_is_started_under_limits_and_without_privileges() -> None:
         "--pull=never",
         "--publish=127.0.0.1:34567:8080",
         "--label=gantry.project=hello",
-        "--env=GREETING=a b\nc",
     ):
         assert option in argv
     assert argv[-1] == WANTED.reference
     assert "--privileged" not in argv
     added = {option.partition("=")[2] for option in argv if option.startswith("--cap-add")}
     assert not added & {"MKNOD", "NET_RAW", "AUDIT_WRITE", "SYS_ADMIN"}
+
+
+def test_variables_are_never_on_a_command_line() -> None:
+    for program in ("podman", "docker"):
+        argv = choose(program, hybrid=False, raise_limits=True).run(WANTED, host_port=34567)
+        assert "--env-file=/dev/stdin" in argv
+        assert "hunter2" not in " ".join(argv)
+    assert engine.env_file(WANTED.env) == b"PORT=8080\nGREETING=hunter2 # $x\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("A", "x\nLD_PRELOAD=y"), ("A", "x\r"), ("A", "\0"), ("A=B", "x"), ("#A", "x"), ("", "x")],
+)
+def test_a_variable_that_would_become_another_is_refused(name: str, value: str) -> None:
+    with pytest.raises(TargetError, match="variable"):
+        engine.env_file({name: value})
 
 
 def test_a_hybrid_host_uses_runc() -> None:

@@ -193,6 +193,13 @@ def test_a_name_that_no_url_could_hold_is_refused(hello: Any) -> None:
         services.create_environment(project=hello, name="qa")
 
 
+def test_variables_of_several_lines_are_refused(hello: Any) -> None:
+    with pytest.raises(Refused, match="KEY has a line break") as refusal:
+        services.create_environment(project=hello, name="canary", variables={"KEY": "a\nb"})
+    assert (refusal.value.code, refusal.value.status) == ("environment.variable", 400)
+    assert not hello.environments.filter(name="canary").exists()
+
+
 def test_a_host_is_attached_once(hello: Any, alice: Any) -> None:
     for name in ("qa", "prod", "qa"):
         host = services.attach_host(environment=place(hello, name), user=alice)
