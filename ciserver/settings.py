@@ -176,6 +176,12 @@ SPECTACULAR_SETTINGS = {
 # The broker only wakes workers: rows are the queue of record, so nothing may wait on it for long.
 CELERY_BROKER_URL = GANTRY.redis_url.replace("unix://", "redis+socket://", 1)
 CELERY_TASK_DEFAULT_QUEUE = "default"
+# A build may take hours: what is short and waited for has processes of its own. Those must share
+# the builders' PID namespace, since tidy asks whether the process that owns a thing still lives.
+CELERY_TASK_ROUTES = {
+    "ciserver.releases.tasks.*": {"queue": "deployments"},
+    "ciserver.pipelines.tasks.tidy": {"queue": "deployments"},
+}
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_IGNORE_RESULT = True

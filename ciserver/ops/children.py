@@ -39,7 +39,8 @@ def children_of(config: Config) -> list[Child]:
         rows.append(_redis(config))
     if registry_is_ours(config):
         rows.append(_registry(config))
-    return [*rows, _caddy(config), _web(config), _worker(config), _scheduler(config)]
+    workers = [_worker(config, "worker", "default"), _worker(config, "deployer", "deployments")]
+    return [*rows, _caddy(config), _web(config), *workers, _scheduler(config)]
 
 
 def registry_is_ours(config: Config) -> bool:
@@ -140,16 +141,16 @@ def _web(config: Config) -> Child:
     )
 
 
-def _worker(config: Config) -> Child:
-    command = ["python", "-m", "celery", "-A", "ciserver.celery", "worker", "-Q", "default"]
+def _worker(config: Config, name: str, queue: str) -> Child:
+    command = ["python", "-m", "celery", "-A", "ciserver.celery", "worker", "-Q", queue]
     command += ["--pool", "prefork", "--concurrency", "2", "--loglevel", "INFO"]
-    command += ["--without-gossip", "--without-mingle", "-n", "worker@%h"]
+    command += ["--without-gossip", "--without-mingle", "-n", f"{name}@%h"]
     return Child(
-        name="worker",
+        name=name,
         stage=1,
         command=tuple(command),
-        as_service_user=False,  # it makes sandboxes
-        ready=lambda: log_says(log_of(config, "worker"), b" ready."),
+        as_service_user=False,  # it makes sandboxes, or containers
+        ready=lambda: log_says(log_of(config, name), b" ready."),
         ready_seconds=300.0,
         stop_seconds=10.0,
     )

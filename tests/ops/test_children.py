@@ -17,7 +17,7 @@ def child(config: Config, name: str) -> Child:
 
 
 def test_everything_runs_here_by_default(config: Config) -> None:
-    assert names(config) == ["redis", "registry", "caddy", "web", "worker", "scheduler"]
+    assert names(config) == ["redis", "registry", "caddy", "web", "worker", "deployer", "scheduler"]
 
 
 def test_a_redis_elsewhere_is_not_started_here(config: Config) -> None:
@@ -28,9 +28,19 @@ def test_a_registry_elsewhere_is_not_started_here(config: Config) -> None:
     assert "registry" not in names(replace(config, registry="registry.example:443"))
 
 
-def test_only_the_worker_and_the_proxy_are_root(config: Config) -> None:
+def test_only_the_workers_and_the_proxy_are_root(config: Config) -> None:
     root = {child.name for child in children_of(config) if not child.as_service_user}
-    assert root == {"worker", "caddy"}
+    assert root == {"worker", "deployer", "caddy"}
+
+
+def test_deployments_never_wait_for_builds(config: Config) -> None:
+    queues = {}
+    for name in ("worker", "deployer"):
+        command = child(config, name).command
+        queues[name] = command[command.index("-Q") + 1]
+        assert command[command.index("--concurrency") + 1] == "2"
+        assert command[command.index("-n") + 1] == f"{name}@%h"
+    assert queues == {"worker": "default", "deployer": "deployments"}
 
 
 def test_redis_has_no_tcp_port_and_keeps_what_it_is_told(config: Config) -> None:
