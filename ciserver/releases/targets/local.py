@@ -121,8 +121,10 @@ class LocalTarget:
         return commands.attempt(self.engine.inspect_images([reference]), timeout=QUICK).code == 0
 
     def _layers(self) -> set[str]:
-        """Diff ids of all layers of all images here."""
-        images = list(set(commands.run(self.engine.list_images(), timeout=QUICK).out.split()))
+        """Diff ids of all layers of all images here, to tell what a pull moves. Podman's list
+        fails while somebody removes an image, which is no reason not to deploy."""
+        listed = commands.attempt(self.engine.list_images(), timeout=QUICK)
+        images = list(set(listed.out.split()))
         if not images:
             return set()
         answer = commands.attempt(self.engine.inspect_images(images), timeout=QUICK)
