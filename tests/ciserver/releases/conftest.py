@@ -34,6 +34,7 @@ class Registry:
     address: str
     salt: bytes = field(default_factory=lambda: os.urandom(64))  # its layers are nobody else's
     token: Callable[[str], str] = lambda name: ""  # one that may push to a repository
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False))
 
     def push(self, name: str, *, page: str, command: str = SERVE, **config: Any) -> str:
         """Push an image that serves ``page``; the manifest's digest."""
@@ -61,7 +62,7 @@ class Registry:
             "layers": [self._blob(name, blob, layer) for blob in blobs],
         }
         body = json.dumps(manifest).encode()
-        httpx.put(
+        self.client.put(
             f"http://{self.address}/v2/{name}/manifests/{_digest(body)}",
             content=body,
             headers=self._headers(name) | {"Content-Type": manifest["mediaType"]},
@@ -71,9 +72,9 @@ class Registry:
     def _blob(self, name: str, content: bytes, media_type: str) -> dict[str, Any]:
         digest = _digest(content)
         uploads = f"http://{self.address}/v2/{name}/blobs/uploads/"
-        start = httpx.post(uploads, headers=self._headers(name)).raise_for_status()
+        start = self.client.post(uploads, headers=self._headers(name)).raise_for_status()
         url = httpx.URL(start.headers["Location"]).copy_merge_params({"digest": digest})
-        httpx.put(url, content=content, headers=self._headers(name)).raise_for_status()
+        self.client.put(url, content=content, headers=self._headers(name)).raise_for_status()
         return {"mediaType": media_type, "digest": digest, "size": len(content)}
 
     def _headers(self, name: str) -> dict[str, str]:
