@@ -95,6 +95,7 @@ def start(command: Command, *, cwd: Path | None = None) -> Piped:
         cwd=cwd or "/",
         close_fds=True,
         start_new_session=True,
+        umask=0o022,  # for what the OCI runtime makes: a sandbox's users must walk through it
         bufsize=0,
     )
     assert process.stdout is not None and process.stderr is not None  # noqa: S101

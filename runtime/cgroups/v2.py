@@ -34,9 +34,12 @@ class Cgroup:
 
     def create(self) -> None:
         self._dir.mkdir(parents=True, exist_ok=True)
-        for directory in [*reversed(self._dir.relative_to(self._root).parents), None]:
-            at = self._root / directory if directory is not None else self._dir
-            _enable_controllers(at)
+        _enable_controllers(self._root)
+        above = list(reversed(self._dir.relative_to(self._root).parents))[1:]
+        for directory in [*(self._root / path for path in above), self._dir]:
+            # Whatever our umask is: mounting cgroup2 inside walks here as a mapped user (EACCES).
+            directory.chmod(0o755)
+            _enable_controllers(directory)
 
     def usage(self) -> Usage:
         cpu = read_fields(self._dir / "cpu.stat")
