@@ -8,6 +8,7 @@ third of netavark's time, and unlike it this closes the host's own services.
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import os
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ __all__ = ["NETNS", "RESOLV_CONF", "SYSFS", "opened", "remove"]
 
 SUBNET = ipaddress.IPv4Network(os.environ.get("GANTRY_EGRESS_SUBNET", "10.211.0.0/16"))
 ATTEMPTS = 64
+LOCK = Path("/run/lock/gantry-network")
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
@@ -52,16 +54,25 @@ def _device(state: StateDirectory) -> Iterator[tuple[str, Path]]:
         for _ in range(ATTEMPTS):
             number, path = stack.enter_context(directory.opened(state))
             device = f"{firewall.DEVICE_PREFIX}{number}"
-            if Path(f"/sys/class/net/{device}").exists():
-                continue  # the claimed number stays ours until the end, so the next is another
-            stack.callback(remove, device)
-            _connect(device, number, path)
+            with _one_at_a_time():
+                if Path(f"/sys/class/net/{device}").exists():
+                    continue  # the claimed number stays ours until the end: the next is another
+                stack.callback(remove, device)
+                _connect(device, number, path)
             yield device, path
             return
         raise HostError(
             f"No free network device was found in {ATTEMPTS} attempts.",
             hint="Run `python -m runtime reap`.",
         )
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Devices belong to the machine: another installation may be about to make the same one."""
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _connect(device: str, number: int, path: Path) -> None:

@@ -232,3 +232,25 @@ def test_a_firewall_that_drops_what_it_forwards_lets_us_through(chain: str) -> N
 
 def test_a_firewall_that_accepts_is_left_alone() -> None:
     assert neighbours.commands("-P INPUT DROP\n-P FORWARD ACCEPT\n-N DOCKER-USER\n") == []
+
+
+def test_two_installations_may_make_networks_at_the_same_time(tmp_path: Path) -> None:
+    states = [StateDirectory(tmp_path / name) for name in ("one", "two")]
+    together = threading.Barrier(len(states))
+    failed: list[BaseException] = []
+
+    def make_some(state: StateDirectory) -> None:
+        try:
+            together.wait()
+            for _ in range(8):
+                with open_network(Network.EGRESS, state=state):
+                    pass
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=make_some, args=(state,)) for state in states]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
