@@ -107,6 +107,16 @@ def test_the_registrys_port_in_use(config: Config) -> None:
     assert_refused(done, config, f"Port {port} is taken", f"GANTRY_REGISTRY={host}:{int(port) + 1}")
 
 
+def test_a_registry_elsewhere_may_have_any_port(config: Config) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        elsewhere = f"registry.example:{listener.getsockname()[1]}"
+        done = attempt(config, env={"GANTRY_REGISTRY": elsewhere, "GANTRY_BUILD_CPUS": "many"})
+    assert "is taken" not in done.stderr
+    assert "GANTRY_BUILD_CPUS" in done.stderr
+
+
 def test_a_setting_that_cannot_be_used_names_its_variable(config: Config) -> None:
     done = attempt(config, env={"GANTRY_BUILD_CPUS": "many"})
     assert done.returncode == 1
