@@ -11,7 +11,7 @@ from rich.table import Table
 from ciserver.cli.client import Row
 from ciserver.ops.demo.journey import Journey
 
-STEP_WIDTH = 40  # columns
+STEP_WIDTH = 36  # columns
 
 
 def difference(first: Journey, second: Journey) -> RenderableType:
