@@ -184,7 +184,8 @@ def heads(git_dir: Path, *refs: str) -> dict[str, str]:
     """Ref -> sha of all branches and tags, or of those among ``refs`` that exist."""
     asked = [check_ref(ref) for ref in refs] or ["refs/heads", "refs/tags"]
     output = run("for-each-ref", "--format=%(objectname) %(refname)", "--", *asked, git_dir=git_dir)
-    pairs = (line.split(" ", 1) for line in output.decode(errors="replace").splitlines())
+    lines = output.decode(errors="replace").removesuffix("\n").split("\n")
+    pairs = (line.split(" ", 1) for line in lines if line)
     found = {ref: sha for sha, ref in pairs}
     # for-each-ref takes prefixes: refs/heads/a would list refs/heads/a/b too.
     return {ref: found[ref] for ref in refs if ref in found} if refs else found

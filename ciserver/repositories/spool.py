@@ -98,7 +98,8 @@ def _read(path: Path) -> Push | None:
     except FileNotFoundError:
         return None
     try:
-        first, *lines = text.splitlines()
+        # Only the newline: a branch's name may hold what str.splitlines takes for one (U+2028).
+        first, *lines = text.removesuffix("\n").split("\n")
         return Push(path.stem, first.removeprefix("user "), tuple(map(_update, lines)), path)
     except (ValueError, BadName):
         # Kept for a person to look at, out of the way of every later round.

@@ -69,14 +69,23 @@ def ingest_spools() -> int:
     """Record the pushes whose web process died before it could; the number of them."""
     pushes = 0
     for project in Project.objects.filter(clone_url=""):
-        for push in spool.waiting(git_dir(project)):
-            try:
-                _ingest(project, push)
-            except Exception:
-                # The next round tries again; another project's pushes must not wait for it.
-                log.exception("push %s to %s could not be recorded", push.id, project)
-            else:
-                pushes += 1
+        try:
+            pushes += _ingest_waiting(project)
+        except Exception:
+            # The next round tries again; another project's pushes must not wait for it.
+            log.exception("the pushes to %s could not be looked at", project)
+    return pushes
+
+
+def _ingest_waiting(project: Project) -> int:
+    pushes = 0
+    for push in spool.waiting(git_dir(project)):
+        try:
+            _ingest(project, push)
+        except Exception:
+            log.exception("push %s to %s could not be recorded", push.id, project)
+        else:
+            pushes += 1
     return pushes
 
 

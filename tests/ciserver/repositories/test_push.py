@@ -151,3 +151,16 @@ def _resident(pid: int) -> int:
     """KiB of memory that a process holds at most so far."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0])
+
+
+def test_a_branch_whose_name_holds_a_line_separator_costs_no_push(
+    remote: str, tmp_path: Path
+) -> None:
+    commit(tmp_path, {"a": "1"})
+    odd = "z\u2028z\u0085"
+
+    git("push", remote, "main:m1", f"main:refs/heads/{odd}", "main:m2", cwd=tmp_path)
+    git("push", remote, "main:m3", cwd=tmp_path)
+
+    refs = set(Delivery.objects.values_list("ref", flat=True))
+    assert refs == {f"refs/heads/{name}" for name in ("m1", odd, "m2", "m3")}
