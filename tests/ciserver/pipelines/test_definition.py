@@ -61,3 +61,19 @@ def test_a_mistake_names_its_place_and_what_was_expected(text: str, place: str, 
 def test_yaml_tags_cannot_make_objects() -> None:
     with pytest.raises(DefinitionError):
         parse("!!python/object/apply:os.system ['true']")
+
+
+def test_aliases_are_refused_because_a_few_of_them_unfold_without_end() -> None:
+    levels = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+    with pytest.raises(DefinitionError, match="alias") as caught:
+        parse(f"a0: &a0 [x]\n{levels}")
+    assert caught.value.place == "gantry.yml:2"
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 5000, "a: 2020-99-99", f"tests: {{unit: {{memory: {'9' * 400}}}}}"]
+)
+def test_whatever_is_written_is_an_error_of_one_short_sentence(text: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        parse(text)
+    assert len(str(caught.value)) < 300
