@@ -18,6 +18,7 @@ _UNITS = {
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
+_LONGEST = 8760 * 3600 * 10**9
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 
 
@@ -91,4 +92,13 @@ def duration(text: str, at: Position) -> int:
             hint="Write it like 30s, 1m30s or 500ms.",
             code="dockerfile.value",
         )
-    return int(sum(float(number) * _UNITS[unit] for number, unit in parts))
+    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if total > _LONGEST:
+        # More does not fit what engines read it into: one such image breaks their listings.
+        raise DockerfileError(
+            f"{text[:40]!r} is too long a time.",
+            place=at.place,
+            hint="At most 8760h, a year.",
+            code="dockerfile.value",
+        )
+    return int(total)

@@ -122,3 +122,9 @@ def test_a_mount_is_understood_in_full() -> None:
 def test_a_mount_that_is_not_understood_is_refused(text: str) -> None:
     with pytest.raises(DockerfileError, match=r"^Dockerfile:7: "):
         parse_mount(text, AT)
+
+
+@pytest.mark.parametrize("text", ["99999999999999999999h", "9" * 400 + "h", "8761h"])
+def test_a_time_that_engines_cannot_hold_is_refused(text: str) -> None:
+    with pytest.raises(DockerfileError, match="too long a time"):
+        duration(text, AT)
