@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -166,17 +167,23 @@ def find_engine() -> Engine:
 
 def probe_http(url: str, timeout: float) -> str:
     """A server that answers anything below 500 is up: not every application has a page at /."""
+    late = f"GET / had no answer within {timeout:g} s"
     try:
-        with (
-            httpx.Client(timeout=timeout, trust_env=False) as client,
-            client.stream("GET", url) as r,
-        ):
-            status = r.status_code
-    except httpx.TimeoutException:
-        return f"GET / had no answer within {timeout:g} s"
+        status = asyncio.run(asyncio.wait_for(_status(url), timeout))
+    except (TimeoutError, httpx.TimeoutException):
+        return late
     except httpx.HTTPError:
         return "nothing answers on its port"
     return f"GET / answered {status}" if status >= 500 else ""
+
+
+async def _status(url: str) -> int:
+    """httpx's own time-outs begin anew with each byte: the caller bounds the whole."""
+    async with (
+        httpx.AsyncClient(timeout=QUICK, trust_env=False) as client,
+        client.stream("GET", url) as response,
+    ):
+        return response.status_code
 
 
 def probe_tcp(address: str, timeout: float) -> str:

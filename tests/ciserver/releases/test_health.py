@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -11,6 +14,7 @@ import pytest
 from ciserver.releases import health
 from ciserver.releases.health import Gate, Unhealthy
 from ciserver.releases.targets import Target
+from ciserver.releases.targets.local import probe_http
 from ciserver.releases.targets.spec import Check, Container
 
 CONTAINER = Container(
@@ -73,3 +77,26 @@ def test_the_last_try_is_bounded_too(monkeypatch: Any) -> None:
     target = Hanging(passes=True)
     gate(target, check=100 * 3600, timeout=60).wait(CONTAINER)
     assert max(target.allowed) <= 60
+
+
+def test_a_server_that_dribbles_its_answer_has_no_longer_than_the_whole_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stop = threading.Event()
+
+        def dribble() -> None:
+            client, _ = server.accept()
+            with client:
+                client.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                while not stop.wait(0.1):
+                    with suppress(OSError):
+                        client.sendall(b"x")
+
+        thread = threading.Thread(target=dribble)
+        thread.start()
+        start = time.monotonic()
+        said = probe_http(f"http://127.0.0.1:{server.getsockname()[1]}/", 0.5)
+        taken = time.monotonic() - start
+        stop.set()
+        thread.join()
+    assert said == "GET / had no answer within 0.5 s"
+    assert taken < 3
