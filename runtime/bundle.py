@@ -88,7 +88,7 @@ def within(path: str, parents: tuple[str, ...]) -> bool:
 
 def _validate_mount(mount: Mount) -> None:
     _validate_path("mount target", mount.target)
-    if mount.target == "/" or within(mount.target, ("/proc", "/sys")):
+    if mount.target == "/" or within(mount.target, ("/proc", "/sys", "/dev")):
         raise SpecError(f"Nothing can be mounted at {mount.target}.")
 
 

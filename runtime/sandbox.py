@@ -125,8 +125,19 @@ def _check_rootfs(spec: SandboxSpec) -> None:
     for mount in spec.mounts:
         if isinstance(mount, BindMount) and not mount.source.exists():
             raise SpecError(f"The mount source {mount.source} does not exist.")
+    _check_targets(spec)
     if not bundle.within(spec.cwd, tuple(mount.target for mount in spec.mounts)):
         _check_cwd(spec)
+
+
+def _check_targets(spec: SandboxSpec) -> None:
+    """No mount may get to what the kernel shows through a link of the image's own: masked paths
+    are mounted from /dev/null, and /proc is masked by name (CVE-2025-31133)."""
+    with paths.open_root(spec.rootfs) as root:
+        for mount in spec.mounts:
+            real = paths.resolve_in_root(root, mount.target)
+            if bundle.within(real, bundle.MOUNTED_BY_US):
+                raise SpecError(f"Nothing can be mounted at {mount.target}: it leads to {real}.")
 
 
 def _check_cwd(spec: SandboxSpec) -> None:

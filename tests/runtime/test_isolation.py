@@ -213,6 +213,13 @@ def test_a_working_directory_that_leads_to_proc_is_refused(sandboxes: Sandboxes)
         sandboxes.sh("pwd", cwd="/trap")
 
 
+@pytest.mark.parametrize("target", ["/trap/sys", "/dev", "/dev/shm", "/proc/sys"])
+def test_nothing_is_mounted_over_what_the_kernel_shows(target: str, sandboxes: Sandboxes) -> None:
+    (sandboxes.rootfs.path / "trap").symlink_to("/proc")
+    with pytest.raises(SpecError, match="Nothing can be mounted at"):
+        sandboxes.sh("true", mounts=(TmpfsMount(target=target, size=4096),))
+
+
 def test_a_working_directory_that_is_missing_is_named(sandboxes: Sandboxes) -> None:
     with pytest.raises(SpecError, match="/nowhere is not there"):
         sandboxes.sh("pwd", cwd="/nowhere")
