@@ -216,7 +216,13 @@ def _walk(fd: int, prefix: str, depth: int) -> Iterator[str]:
 
 @lru_cache(maxsize=64)
 def _path_matcher(pattern: str) -> re.Pattern[str]:
-    text = ""
-    for part in pattern.strip("/").split("/"):
-        text += "(?:/[^/]+)*" if part == "**" else "/" + name_matcher(part).pattern[:-2]
-    return re.compile(text + r"\Z", re.DOTALL)
+    first, *sections = [
+        "".join(f"/{name_matcher(part).pattern[:-2]}" for part in section.split("/") if part)
+        for section in re.split(r"(?:/\*\*)+/", f"/{pattern.strip('/')}/")
+    ]
+    if not sections:
+        return re.compile(first + r"\Z", re.DOTALL)
+    # Between two ** the first place that fits is as good as any, see builders.context.globs.
+    *middle, last = sections
+    between = "".join(f"(?>(?:/[^/]+)*?{section})" for section in middle if section)
+    return re.compile(f"{first}{between}(?:/[^/]+)*{last}\\Z", re.DOTALL)

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from e2b_dockerfile_utils import PatternMatcher
 
 from builders.context import Entry, Kind
+from builders.context.globs import STAR, one_way
 from builders.errors import ContextError
 
 MAX_BYTES = 1024 * 1024
+DEEP = "**"
+_SPECIAL = re.compile(r"[*?\[\]\\]")
 _WILD = re.compile(r"[*?\[\\]")
 
 
@@ -129,7 +132,31 @@ def _uncovered(path: str, hidden: dict[str, Entry]) -> Iterator[Entry]:
 
 def _expression(pattern: str) -> str:
     """moby's translation: ``**`` crosses folders, ``*`` and ``?`` do not, ``\\`` escapes."""
+    plain = pattern.removeprefix("**")
+    if plain != pattern and plain and plain[0] != "/" and not _SPECIAL.search(plain):
+        return f"(?s:.*{re.escape(plain)})"  # moby compares the end of the path then
+    tokens = list(_tokens(pattern))
     text = ""
+    while tokens:
+        deep = tokens[0] == DEEP
+        section = tokens[1:] if deep else tokens
+        end = section.index(DEEP) if DEEP in section else len(section)
+        tokens, section = section[end:], section[:end]
+        body = one_way(section)
+        if not deep:
+            text += body
+        elif not section:
+            text += ".*" if not tokens else "(?:.*/)?"
+        elif tokens and section[-1] == "/":
+            # What follows may begin anywhere behind: the first place that fits is as good as any.
+            text += f"(?>(?:.*?/)??{body})"
+        else:
+            text += f"(?:.*/)?{body}"
+    return f"(?s:{text})"
+
+
+def _tokens(pattern: str) -> Iterator[str]:
+    """``*``, ``**`` (with the slash behind it), ``/`` and expressions of one character each."""
     i = 0
     while i < len(pattern):
         char = pattern[i]
@@ -138,21 +165,22 @@ def _expression(pattern: str) -> str:
             i += 1
             if pattern[i : i + 1] == "/":
                 i += 1
-            text += "(?:.*/)?" if i < len(pattern) else ".*"
+            yield DEEP
         elif char == "*":
-            text += "[^/]*"
+            yield STAR
         elif char == "?":
-            text += "[^/]"
+            yield "[^/]"
+        elif char == "/":
+            yield "/"
         elif char == "[":
             end = _class_end(pattern, i)
-            text += pattern[i - 1 : end]
+            yield pattern[i - 1 : end]
             i = end
         elif char == "\\" and i < len(pattern):
-            text += re.escape(pattern[i])
+            yield re.escape(pattern[i])
             i += 1
         else:
-            text += re.escape(char)
-    return f"(?s:{text})"
+            yield re.escape(char)
 
 
 def _class_end(pattern: str, i: int) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 from builders.context import Context, Entry, Kind
+from builders.context.globs import STAR, one_way
 from builders.context.ignore import Ignore
 from builders.errors import ContextError
 
@@ -173,22 +174,22 @@ def has_wildcard(path: str) -> bool:
 @lru_cache(maxsize=256)
 def name_matcher(pattern: str) -> re.Pattern[str]:
     """Go's filepath.Match of one component: ``*``, ``?``, ``[a-z]``, ``[^a]``, ``\\x``."""
-    text = ""
+    pieces: list[str] = []
     i = 0
     while i < len(pattern):
         char = pattern[i]
         i += 1
         if char == "\\" and i < len(pattern):
-            text += re.escape(pattern[i])
+            pieces.append(re.escape(pattern[i]))
             i += 1
         elif char == "[" and (end := pattern.find("]", i + 1)) > 0:
             sign = "^" if pattern[i] == "^" else ""
             body = re.escape(pattern[i + len(sign) : end]).replace("\\-", "-")
-            text += f"[{sign}{body}]"
+            pieces.append(f"[{sign}{body}]")
             i = end + 1
         else:
-            text += {"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char))
+            pieces.append({"*": STAR, "?": "[^/]"}.get(char, re.escape(char)))
     try:
-        return re.compile(text + r"\Z", re.DOTALL)
+        return re.compile(one_way(pieces) + r"\Z", re.DOTALL)
     except re.error:
         return re.compile(fnmatch.translate(re.escape(pattern)))

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import time
+
 from e2b_dockerfile_utils import PatternMatcher
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.context import Entry, Kind
 from builders.context.ignore import Ignore
+from builders.context.tree import name_matcher
 
-NAMES = st.sampled_from(["a", "b", "ab", "a.c", ".d", "é", "a b"])
+NAMES = st.sampled_from(["a", "b", "ab", "a.c", ".d", "é", "a b", "abab", "aab"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 PART = st.sampled_from(
-    ["a", "b", "*", "**", "?", "a*", "*.c", ".*", "[ab]", "[^a]", "a\\b", "..", "."]
+    [
+        "a",
+        "b",
+        "*",
+        "**",
+        "?",
+        "a*",
+        "*.c",
+        ".*",
+        "[ab]",
+        "[^a]",
+        "a\\b",
+        "..",
+        ".",
+        "a*b*",
+        "*a*b",
+        "*a*",
+        "a**",
+        "**b",
+        "**a*b",
+    ]
 )
 PATTERNS = st.tuples(
     st.sampled_from(["", "!", "/", "./"]), st.lists(PART, min_size=1, max_size=4)
@@ -49,3 +72,13 @@ def test_every_entry_that_stays_has_its_folders_before_it(
         assert not parent or parent in seen
         assert entry.path not in seen
         seen.add(entry.path)
+
+
+def test_a_pattern_made_to_take_for_ever_takes_no_time() -> None:
+    names = ["a" * 82, "/".join("a" * 300)]
+    entries = [Entry(name, Kind.FILE, 0o644) for name in names]
+    rules = b"*a*a*a*a*a*a*a*b\n" + b"**/a/" * 40 + b"**/b\n"
+    start = time.monotonic()
+    assert list(Ignore.parse(rules).filter(entries)) == entries
+    assert name_matcher("*a" * 20 + "b").match(names[0]) is None
+    assert time.monotonic() - start < 2
