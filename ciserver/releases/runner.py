@@ -289,10 +289,14 @@ def _restore(target: Target, environment: Environment, host: Host) -> None:
         if serving:
             recorded = Running.objects.filter(pk=serving.pk, container_id=serving.container_id)
             recorded.exclude(healthy=healthy).update(healthy=healthy)
-        for container in target.containers(labels_of(environment)):
-            if serving is None or container.id != serving.container_id:
-                lease.check()
-                target.remove(container, grace=0)  # no traffic goes there
+        kept = serving.container_id if serving else ""
+        others = [c for c in target.containers(labels_of(environment)) if c.id != kept]
+        if others and healthy:
+            # A worker may have died between the switch and the last requests under way.
+            target.proxy.drain(server_name(environment), seconds=DRAIN, permit=lease.check)
+        for container in others:
+            lease.check()
+            target.remove(container, grace=0)  # no traffic goes there
 
 
 def _route(target: Target, environment: Environment, serving: Running | None, lease: Lease) -> bool:
