@@ -189,7 +189,7 @@ def _needs(stages: Sequence[Stage], stage: Stage) -> frozenset[int]:
             found = _stage_of(stages, word, stage.index)
             if found is not None:
                 needs.add(found)
-            elif word.isdigit():
+            elif word.isdecimal():
                 raise DockerfileError(
                     f"There is no stage {word} before this one.",
                     place=instruction.at.place,
@@ -213,7 +213,7 @@ def _stage_of(stages: Sequence[Stage], word: str, before: int) -> int | None:
     for stage in reversed(stages[:before]):
         if stage.name and stage.name == word.lower():
             return stage.index
-    if word.isdigit() and int(word) < before:
+    if word.isdecimal() and int(word) < before:
         return int(word)
     return None
 

@@ -215,7 +215,7 @@ def _healthcheck(node: DockerfileInstruction, at: Position, _: str) -> Instructi
     kind = node.args[0].upper() if node.args else ""
     if kind not in {"CMD", "NONE"}:
         raise _wrong(at, "HEALTHCHECK is followed by CMD or NONE")
-    if not retries.isdigit():
+    if not retries.isdecimal():
         raise _wrong(at, f"--retries is a number, not {retries!r}")
     if kind == "NONE":
         return spec.Healthcheck(at=at, command=None)

@@ -24,6 +24,9 @@ _ALIASES = {"dst": "target", "destination": "target", "src": "source"}
 _SIZES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
+MOST_ID = 65535
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunMount:
     """One mount of a RUN step. ``size`` is bytes; ``mode`` None means the type's default."""
@@ -86,9 +89,9 @@ def _checked(kind: str, fields: dict[str, str], at: Position) -> RunMount:
         env=fields.get("env", ""),
         read_only=not writable if kind == "bind" else _flag(fields.get("ro", "false"), at),
         size=_size(fields.get("size", "0"), at),
-        mode=int(_number(fields["mode"], at, 8)) if "mode" in fields else None,
-        uid=_number(fields.get("uid", "0"), at),
-        gid=_number(fields.get("gid", "0"), at),
+        mode=_number(fields["mode"], at, 8, most=0o7777) if "mode" in fields else None,
+        uid=_number(fields.get("uid", "0"), at, most=MOST_ID),
+        gid=_number(fields.get("gid", "0"), at, most=MOST_ID),
     )
 
 
@@ -120,11 +123,16 @@ def _flag(text: str, at: Position) -> bool:
     return text.lower() in {"true", "1"}
 
 
-def _number(text: str, at: Position, base: int = 10) -> int:
+def _number(text: str, at: Position, base: int = 10, *, most: int = 2**50) -> int:
+    """From 0 to ``most``: an id outside the sandbox's range would be somebody else's."""
     try:
-        return int(text, base)
+        number = int(text[:40], base)
     except ValueError:
-        raise _error(f"{text!r} is no number.", at) from None
+        raise _error(f"{text[:40]!r} is no number.", at) from None
+    if not 0 <= number <= most:
+        top = f"{most:o}" if base == 8 else str(most)
+        raise _error(f"{text[:40]} is not from 0 to {top}.", at)
+    return number
 
 
 def _size(text: str, at: Position) -> int:

@@ -30,7 +30,7 @@ def find_account(root_fd: int, text: str) -> Account:
     """
     name, _, group = text.partition(":")
     entry = _passwd(root_fd, name or "0")
-    if entry is None and not name.isdigit():
+    if entry is None and not name.isdecimal():
         raise UserError(
             f"The image has no user {name!r}.",
             hint="Create it first, or use a number.",
@@ -47,7 +47,7 @@ def find_account(root_fd: int, text: str) -> Account:
 def find_owner(root_fd: int, text: str) -> tuple[int, int]:
     """``--chown``: (uid, gid); a user alone means the group of the same number or its own."""
     name, sep, group = text.partition(":")
-    if name.isdigit():
+    if name.isdecimal():
         uid = int(name)
         gid = uid
     else:
@@ -59,10 +59,10 @@ def find_owner(root_fd: int, text: str) -> tuple[int, int]:
 
 
 def find_group(root_fd: int, name: str) -> int:
-    if name.isdigit():
+    if name.isdecimal():
         return int(name)
     for fields in _lines(root_fd, "/etc/group", 4):
-        if fields[0] == name and fields[2].isdigit():
+        if fields[0] == name and fields[2].isdecimal():
             return int(fields[2])
     raise UserError(
         f"The image has no group {name!r}.",
@@ -74,18 +74,18 @@ def find_group(root_fd: int, name: str) -> int:
 def _passwd(root_fd: int, name: str) -> list[str] | None:
     found = None
     for fields in _lines(root_fd, "/etc/passwd", 7):
-        if not (fields[2].isdigit() and fields[3].isdigit()):
+        if not (fields[2].isdecimal() and fields[3].isdecimal()):
             continue
         if fields[0] == name:
             return fields
-        if found is None and name.isdigit() and fields[2] == name:
+        if found is None and name.isdecimal() and fields[2] == name:
             found = fields
     return found
 
 
 def _memberships(root_fd: int, name: str, gid: int) -> Iterator[int]:
     for fields in _lines(root_fd, "/etc/group", 4):
-        if name in fields[3].split(",") and fields[2].isdigit() and int(fields[2]) != gid:
+        if name in fields[3].split(",") and fields[2].isdecimal() and int(fields[2]) != gid:
             yield int(fields[2])
 
 

@@ -79,7 +79,7 @@ def stopsignal(step: spec.Stopsignal, state: StageState, expander: Expander) -> 
     name = expander.word(step.signal)
     known = {item.name for item in signal.Signals}
     plain = name.upper().removeprefix("SIG")
-    if not (name.isdigit() and 0 < int(name) < 65) and not (
+    if not (name.isdecimal() and 0 < int(name) < 65) and not (
         f"SIG{plain}" in known or re.fullmatch(r"RT(MIN|MAX)([+-]\d+)?", plain)
     ):
         raise DockerfileError(

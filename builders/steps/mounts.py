@@ -41,7 +41,7 @@ def forget_dead() -> None:
     """Remove the secrets of builds whose process was killed."""
     for folder in _MEMORY.glob(f"{_PREFIX}*"):
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -21,7 +21,7 @@ class TokenAuthentication(BaseAuthentication):
         token = Token.objects.find(text.strip())
         if token is None:
             raise exceptions.AuthenticationFailed(
-                "This token is unknown or has expired. Make a new one: ./gantry token create."
+                "This token is unknown or has expired. Make a new one on the page /tokens/."
             )
         if request.method not in SAFE and not token.may_write:
             raise exceptions.PermissionDenied(

@@ -119,12 +119,14 @@ class LogWriter:
         records = []
         for line in lines:
             for piece in _pieces(line):
-                if self._room < len(piece):
+                record = b"%d %d %s %s\n" % (at, step, stream.encode(), piece)
+                # What is kept counts, not what was written: an empty line takes room, too.
+                if self._room < len(record):
                     self._room = 0
                     self._dropped += len(piece) + 1
                     continue
-                self._room -= len(piece) + 1
-                records.append(b"%d %d %s %s\n" % (at, step, stream.encode(), piece))
+                self._room -= len(record)
+                records.append(record)
         if records:
             _write_all(self._fd, b"".join(records))
 

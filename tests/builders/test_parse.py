@@ -128,3 +128,17 @@ def test_a_mount_that_is_not_understood_is_refused(text: str) -> None:
 def test_a_time_that_engines_cannot_hold_is_refused(text: str) -> None:
     with pytest.raises(DockerfileError, match="too long a time"):
         duration(text, AT)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "type=cache,target=/c,uid=-268500992",
+        "type=cache,target=/c,gid=65536",
+        "type=cache,target=/c,mode=77777",
+        "type=tmpfs,target=/c,size=-5",
+    ],
+)
+def test_a_mounts_numbers_stay_within_the_sandbox(flag: str) -> None:
+    with pytest.raises(DockerfileError, match="is not from 0 to"):
+        parse_mount(flag, AT)

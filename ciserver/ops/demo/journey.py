@@ -96,7 +96,7 @@ def _arrival(
     if row["state"] != "succeeded":
         raise OpsError(
             f"The deployment of {release['name']} to {environment} {row['state']}: {row['reason']}",
-            next_step="What ran there before still serves. See the release's page.",
+            next_step="The release's page shows each step.",
         )
     took = time.monotonic() - began
     console.print(f"[green]{environment}[/] runs {release['name']}  [dim]{took:.1f} s[/]")

@@ -46,7 +46,7 @@ def test_an_unknown_token_is_refused_with_the_next_step(db: None) -> None:
     client.credentials(HTTP_AUTHORIZATION="Bearer gantry_wrong")
     response = client.get("/api/v1/me/")
     assert response.status_code == 401
-    assert "Make a new one" in response.json()["detail"]
+    assert "Make a new one on the page /tokens/" in response.json()["detail"]
 
 
 def test_a_read_token_may_not_write(alice: Any) -> None:

@@ -114,3 +114,10 @@ def test_a_log_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
 def test_a_position_that_we_did_not_write_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         Position.parse(text)
+
+
+def test_empty_lines_take_room_too(tmp_path: Path) -> None:
+    path = tmp_path / "1.log"
+    with LogWriter(path, cap=1000) as log:
+        log.write(1, "out", b"\n" * 5000)
+    assert path.stat().st_size < 1200
