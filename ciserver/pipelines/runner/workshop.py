@@ -18,6 +18,8 @@ from builders.registry.client import Registry
 from builders.resolve import Resolver
 from ciserver.accounts.registry_tokens import Access, issue
 from ciserver.config import Config
+from ciserver.lib.problems import Refused
+from ciserver.projects import origins
 from ciserver.projects.models import Project
 from runtime.reap import reap
 from runtime.spec import Limits
@@ -47,6 +49,9 @@ class Workshop:
                     f"The image {reference.familiar} is not one of {project}.",
                     hint=f"Here FROM may name {self.config.registry}/{project.slug}.",
                 )
+            known = ours or reference.registry in self.config.registry_mirrors
+            if not (known or self.config.offline or self.store.find_image(reference)):
+                _check_public(reference)
             return self.resolver(reference)
 
         return resolve
@@ -80,6 +85,17 @@ def open_workshop() -> Workshop:
             upstream=not config.offline,
         ),
     )
+
+
+def _check_public(reference: Reference) -> None:
+    """The worker is root in the host's network: FROM must not lead it to what only it can reach."""
+    host, _, port = reference.registry.partition(":")
+    try:
+        origins.resolve(host, int(port or 443))
+    except Refused as error:
+        raise ImageNotFound(f"FROM cannot ask there: {error.message}", hint=error.hint) from error
+    except OSError:
+        pass  # no such name: the registry's client says so, and for how long it tried
 
 
 def tidy() -> None:
