@@ -14,6 +14,7 @@ from ciserver.releases.api import (
     EnvironmentViewSet,
     HostViewSet,
     ReleaseViewSet,
+    StopViewSet,
 )
 from ciserver.webhooks.api import DeliveryViewSet
 
@@ -25,6 +26,7 @@ router.register("releases", ReleaseViewSet)
 router.register("environments", EnvironmentViewSet)
 router.register("hosts", HostViewSet)
 router.register("deployments", DeploymentViewSet)
+router.register("stops", StopViewSet)
 router.register("deliveries", DeliveryViewSet)
 
 urlpatterns = [

@@ -52,9 +52,16 @@ class Cell:
         return len({one.release_id for one in self.running}) > 1
 
     @property
+    def drift(self) -> str:
+        """How what a host runs is not what was put there."""
+        found = [f"{one.host}: {one.drift}" for one in self.running if one.drift]
+        if any(one.digest and one.digest != one.release.digest for one in self.running):
+            found.append("a host reports another digest than the release has")
+        return "; ".join(found)
+
+    @property
     def drifted(self) -> bool:
-        """A host runs something else than the release that was put there."""
-        return any(one.digest and one.digest != one.release.digest for one in self.running)
+        return bool(self.drift)
 
     @property
     def behind(self) -> int:
@@ -65,9 +72,14 @@ class Cell:
 
     @property
     def arriving(self) -> Deployment | None:
-        if self.latest and not self.latest.finished:
+        if self.latest and not self.latest.finished and not self.latest.waiting:
             return self.latest
         return None
+
+    @property
+    def waiting(self) -> Deployment | None:
+        """The last deployment, while it waits for its environment's policy."""
+        return self.latest if self.latest and self.latest.waiting else None
 
     @property
     def failed(self) -> Deployment | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db.models import Model, Prefetch, QuerySet
+from django.db.models import Model, Prefetch, Q, QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import serializers, viewsets
 from rest_framework.decorators import action
@@ -17,14 +17,16 @@ from rest_framework.reverse import reverse
 from ciserver.lib.problems import Refused
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
-from ciserver.releases import services
+from ciserver.releases import approvals, environments, services
 from ciserver.releases.models import (
+    Approval,
     Deployment,
     DeploymentStep,
     Environment,
     Host,
     Release,
     Running,
+    Stop,
 )
 
 Row = TypeVar("Row", bound=Model)
@@ -56,6 +58,8 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
             "repository",
             "digest",
             "evidence",
+            "configuration",
+            "removed_at",
             "created_at",
             "page",
         ]
@@ -71,7 +75,17 @@ class RunningSerializer(serializers.ModelSerializer[Running]):
 
     class Meta:
         model = Running
-        fields = ["host", "release", "commit", "digest", "container_id", "healthy", "since"]
+        fields = [
+            "host",
+            "release",
+            "commit",
+            "digest",
+            "container_id",
+            "healthy",
+            "drift",
+            "seen_at",
+            "since",
+        ]
 
 
 class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
@@ -81,6 +95,9 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
     hosts = HostSerializer(many=True, read_only=True)
     running = RunningSerializer(many=True, read_only=True)
     address = serializers.SerializerMethodField()
+    promoters = serializers.SlugRelatedField[Any](slug_field="username", many=True, read_only=True)
+    approvers = serializers.SlugRelatedField[Any](slug_field="username", many=True, read_only=True)
+    page = serializers.SerializerMethodField()
 
     class Meta:
         model = Environment
@@ -96,12 +113,23 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
             "memory_mib",
             "cpus",
             "pids",
+            "variables",
+            "promote_role",
+            "promoters",
+            "approvals",
+            "approvers",
+            "approval_hours",
+            "soak_minutes",
             "hosts",
             "running",
+            "page",
         ]
 
     def get_address(self, environment: Environment) -> str:
         return f"http://127.0.0.1:{environment.port}" if environment.port else ""
+
+    def get_page(self, environment: Environment) -> str:
+        return f"{settings.GANTRY.url}{environment.get_absolute_url()}"
 
 
 class DeploymentStepSerializer(serializers.ModelSerializer[DeploymentStep]):
@@ -110,6 +138,16 @@ class DeploymentStepSerializer(serializers.ModelSerializer[DeploymentStep]):
     class Meta:
         model = DeploymentStep
         fields = ["position", "host", "name", "state", "detail", "started_at", "finished_at"]
+
+
+class ApprovalSerializer(serializers.ModelSerializer[Approval]):
+    """``configuration`` names what was approved; see ``counts`` of the deployment."""
+
+    user = serializers.SlugRelatedField[Any](slug_field="username", read_only=True)
+
+    class Meta:
+        model = Approval
+        fields = ["user", "at", "digest", "configuration"]
 
 
 class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
@@ -122,6 +160,7 @@ class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
     release_name = serializers.CharField(source="release.name", read_only=True)
     digest = serializers.CharField(source="release.digest", read_only=True)
     steps = DeploymentStepSerializer(many=True, read_only=True)
+    approvals = ApprovalSerializer(source="approval_set", many=True, read_only=True)
 
     class Meta:
         model = Deployment
@@ -140,9 +179,11 @@ class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
             "attempt",
             "bytes_pulled",
             "created_at",
+            "expires_at",
             "started_at",
             "finished_at",
             "steps",
+            "approvals",
         ]
 
 
@@ -151,6 +192,42 @@ class NewEnvironmentSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     auto = serializers.BooleanField(default=False, help_text="gets every new release by itself")
     hosts = serializers.ListField(child=serializers.SlugField(), default=lambda: ["local"])
+
+
+class EnvironmentChangeSerializer(serializers.Serializer[Any]):
+    """What is left out stays as it is."""
+
+    auto = serializers.BooleanField(required=False)
+    variables = serializers.DictField(child=serializers.CharField(allow_blank=True), required=False)
+    hosts = serializers.ListField(child=serializers.SlugField(), required=False)
+    promote_role = serializers.ChoiceField(choices=Role.choices, required=False)
+    promoters = serializers.ListField(child=serializers.CharField(), required=False)
+    approvers = serializers.ListField(child=serializers.CharField(), required=False)
+    approvals = serializers.IntegerField(required=False)
+    approval_hours = serializers.IntegerField(required=False)
+    soak_minutes = serializers.IntegerField(required=False)
+    health_timeout = serializers.IntegerField(required=False)
+    memory_mib = serializers.IntegerField(required=False)
+    cpus = serializers.FloatField(required=False)
+    pids = serializers.IntegerField(required=False)
+
+
+class ReasonSerializer(serializers.Serializer[Any]):
+    reason = serializers.CharField(required=False, allow_blank=True, default="", max_length=300)
+
+
+class StopSerializer(serializers.ModelSerializer[Stop]):
+    """``project`` null: every project's line is stopped."""
+
+    project = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True)
+
+    class Meta:
+        model = Stop
+        fields = ["id", "project", "reason", "by", "at", "ended_at", "ended_by"]
+
+
+class NewStopSerializer(ReasonSerializer):
+    project = serializers.SlugField(required=False, help_text="without it: every project")
 
 
 class WhereSerializer(serializers.Serializer[Any]):
@@ -201,7 +278,7 @@ class EnvironmentViewSet(viewsets.ReadOnlyModelViewSet[Environment]):
         environments = (
             Environment.objects.filter(project__in=seen)
             .select_related("project")
-            .prefetch_related("hosts", Prefetch("running", running))
+            .prefetch_related("hosts", "promoters", "approvers", Prefetch("running", running))
         )
         return _asked(self.request, environments, {"project": "project__slug", "name": "name"})
 
@@ -225,12 +302,26 @@ class EnvironmentViewSet(viewsets.ReadOnlyModelViewSet[Environment]):
         )
         return Response(EnvironmentSerializer(environment).data, status=201)
 
+    @extend_schema(request=EnvironmentChangeSerializer, responses=EnvironmentSerializer)
+    def partial_update(self, request: Request, pk: str) -> Response:
+        """Change settings, policy, people or hosts. Needs the role maintainer."""
+        asked = EnvironmentChangeSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        row = environments.change(
+            environment=self.get_object(), user=request.user, **asked.validated_data
+        )
+        return Response(EnvironmentSerializer(row).data)
+
 
 DEPLOYMENT_FILTERS = [
     PROJECT,
     OpenApiParameter("environment", str, description="name of an environment"),
     OpenApiParameter("release", int, description="id of a release"),
-    OpenApiParameter("state", str, description="queued, running, succeeded, failed, superseded"),
+    OpenApiParameter(
+        "state",
+        str,
+        description="waiting, queued, running, succeeded, failed, superseded, cancelled",
+    ),
 ]
 
 
@@ -247,7 +338,7 @@ class DeploymentViewSet(viewsets.ReadOnlyModelViewSet[Deployment]):
         deployments = (
             Deployment.objects.filter(environment__project__in=seen)
             .select_related("environment__project", "release")
-            .prefetch_related(Prefetch("steps", steps))
+            .prefetch_related(Prefetch("steps", steps), "approval_set__user")
         )
         fields = {
             "project": "environment__project__slug",
@@ -256,6 +347,61 @@ class DeploymentViewSet(viewsets.ReadOnlyModelViewSet[Deployment]):
             "state": "state",
         }
         return _asked(self.request, deployments, fields)
+
+    @extend_schema(request=None, responses=DeploymentSerializer)
+    @action(detail=True, methods=["post"])
+    def approve(self, request: Request, pk: str) -> Response:
+        """Say yes to this digest with this configuration, as one of the named people."""
+        row = approvals.approve(deployment=self.get_object(), user=request.user)
+        return self._again(request, row)
+
+    @extend_schema(request=ReasonSerializer, responses=DeploymentSerializer)
+    @action(detail=True, methods=["post"])
+    def reject(self, request: Request, pk: str) -> Response:
+        """Say no, or withdraw it: it ends before it began."""
+        asked = ReasonSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        reason = asked.validated_data["reason"]
+        row = approvals.reject(deployment=self.get_object(), user=request.user, reason=reason)
+        return self._again(request, row)
+
+    def _again(self, request: Request, row: Deployment) -> Response:
+        fresh = self.get_queryset().get(pk=row.pk)
+        return Response(DeploymentSerializer(fresh, context={"request": request}).data)
+
+
+class StopViewSet(viewsets.ReadOnlyModelViewSet[Stop]):
+    """When the line was stopped, by whom and why; the newest first."""
+
+    queryset = Stop.objects.all()
+    serializer_class = StopSerializer
+
+    def get_queryset(self) -> QuerySet[Stop]:
+        seen = Project.objects.visible_to(self.request.user)
+        return Stop.objects.filter(Q(project=None) | Q(project__in=seen)).select_related("project")
+
+    @extend_schema(request=NewStopSerializer, responses={201: StopSerializer})
+    def create(self, request: Request) -> Response:
+        """Stop the line: nothing but roll-backs begins until it is resumed."""
+        asked = NewStopSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        project = self._project(asked.validated_data.get("project"))
+        reason = asked.validated_data["reason"]
+        row = approvals.stop(user=request.user, reason=reason, project=project)
+        return Response(StopSerializer(row).data, status=201)
+
+    @extend_schema(request=None, responses=StopSerializer)
+    @action(detail=True, methods=["post"])
+    def resume(self, request: Request, pk: str) -> Response:
+        """Let what waited go on."""
+        row = self.get_object()
+        approvals.resume(user=request.user, project=row.project)
+        row.refresh_from_db()
+        return Response(StopSerializer(row).data)
+
+    def _project(self, slug: str | None) -> Project | None:
+        seen = Project.objects.visible_to(self.request.user)
+        return get_object_or_404(seen, slug=slug) if slug else None
 
 
 class HostViewSet(viewsets.ReadOnlyModelViewSet[Host]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 from django.db.models import Count
@@ -19,6 +21,12 @@ def collect(pipeline: Pipeline) -> dict[str, Any]:
         "tests": _tests(pipeline),
         "receipts": _receipts(pipeline),
     }
+
+
+def configuration(pipeline: Pipeline) -> str:
+    """Names what the commit's own configuration asked for: its jobs and their options."""
+    jobs = list(pipeline.jobs.order_by("position").values_list("name", "kind", "options"))
+    return hashlib.sha256(json.dumps(jobs, sort_keys=True).encode()).hexdigest()
 
 
 def _tests(pipeline: Pipeline) -> dict[str, Any]:

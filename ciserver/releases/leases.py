@@ -25,19 +25,23 @@ from django.utils import timezone
 
 from ciserver.lib import outbox
 from ciserver.lib.states import IllegalMove, move
-from ciserver.pipelines import events
 from ciserver.pipelines.models import HEARTBEAT, LEASE, MAX_ATTEMPTS
+from ciserver.releases import policy, queue
 from ciserver.releases.models import (
     DEPLOYMENT_MOVES,
     Deployment,
     DeploymentState,
     DeploymentStep,
     Environment,
-    Release,
 )
+from ciserver.releases.queue import TOPIC, supersede, tell, tell_of
+
+__all__ = [
+    "TOPIC", "Lease", "LeaseLost", "claim", "finish", "recover_deployments", "supersede", "tell",
+    "tell_of", "tend",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
-TOPIC = "deployment.queued"
 
 
 class LeaseLost(Exception):
@@ -75,6 +79,11 @@ def _take(deployment: Deployment) -> Deployment | None:
     if newest and newest.pk != deployment.pk:
         supersede(deployment, by=newest)
         return None
+    # What it reads of its environment from here on is what was approved, whoever changes it now.
+    deployment.environment = environment
+    if waits := policy.blockers(deployment):
+        queue.hold(deployment, waits)
+        return None
     now = timezone.now()
     move(
         deployment,
@@ -84,23 +93,13 @@ def _take(deployment: Deployment) -> Deployment | None:
         worker=f"{socket.gethostname()}/{os.getpid()}",
         fence=F("fence") + 1,
         attempt=F("attempt") + 1,
+        configuration=policy.configuration_of(environment),
         started_at=deployment.started_at or now,
         lease_until=now + LEASE,
     )
+    deployment.environment = environment  # the move read the row again
     _close_steps(deployment, "The worker died here.")
     return deployment
-
-
-def supersede(deployment: Deployment, *, by: Deployment) -> None:
-    """Newest wins: ``deployment`` is over before it began."""
-    move(
-        deployment,
-        DeploymentState.SUPERSEDED,
-        table=DEPLOYMENT_MOVES,
-        finished_at=timezone.now(),
-        reason=f"{by.release.name} was asked for {by.environment.name} before this one began.",
-    )
-    outbox.keep(TOPIC, deployment.pk)
 
 
 @contextmanager
@@ -201,6 +200,8 @@ def finish(deployment: Deployment, state: DeploymentState, *, reason: str = "") 
             )
         except IllegalMove:
             raise LeaseLost from None
+        if state == DeploymentState.SUCCEEDED:
+            queue.follow(deployment)
         _wake_next(deployment.environment)
     tell(deployment)
 
@@ -254,13 +255,3 @@ def _wake_next(environment: Environment) -> None:
     waiting = environment.deployments.filter(state=DeploymentState.QUEUED)
     if following := waiting.order_by("-pk").first():
         outbox.promise(TOPIC, following.pk)
-
-
-def tell(deployment: Deployment) -> None:
-    """Let open pages know."""
-    tell_of(deployment.release)
-
-
-def tell_of(release: Release) -> None:
-    events.publish(release.pipeline_id)
-    events.publish_matrix()

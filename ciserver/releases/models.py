@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.core.validators import RegexValidator
 from django.db import models
 from django.urls import reverse
 
+from ciserver.accounts.models import User
 from ciserver.pipelines.models import Pipeline
-from ciserver.projects.models import SLUG, Project
+from ciserver.projects.models import SLUG, Project, Role
 
 
 class Release(models.Model):
@@ -21,6 +23,8 @@ class Release(models.Model):
     repository = models.CharField(max_length=300)
     digest = models.CharField(max_length=80)
     evidence = models.JSONField(default=dict)
+    configuration = models.CharField(max_length=64, blank=True)  # see evidence.configuration
+    removed_at = models.DateTimeField(null=True)  # when retention took its image
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -61,7 +65,9 @@ class Host(models.Model):
 
 
 class Environment(models.Model):
-    """A place in a project's ordered chain. ``auto`` ones get every new release."""
+    """A place in a project's ordered chain. ``auto`` ones get what ran well in the place before,
+    or every new release if they are the first. Its policy is the six fields from
+    ``promote_role`` on; ``ciserver.releases.policy`` says what they mean."""
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="environments")
     name = models.CharField(max_length=63, validators=[RegexValidator(rf"^{SLUG}\Z")])
@@ -74,6 +80,12 @@ class Environment(models.Model):
     cpus = models.FloatField(default=1.0)
     pids = models.PositiveIntegerField(default=512)
     hosts = models.ManyToManyField(Host, related_name="environments")
+    promote_role = models.PositiveSmallIntegerField(choices=Role.choices, default=Role.MAINTAINER)
+    promoters = models.ManyToManyField(User, blank=True, related_name="may_promote_to")
+    approvals = models.PositiveSmallIntegerField(default=0)  # that a promotion needs
+    approvers = models.ManyToManyField(User, blank=True, related_name="may_approve_in")
+    approval_hours = models.PositiveSmallIntegerField(default=72)  # then who asked asks again
+    soak_minutes = models.PositiveIntegerField(default=0)  # in the environment before
     fence = models.PositiveIntegerField(default=0)  # of whoever restores it (see leases.tend)
     lease_until = models.DateTimeField(null=True, blank=True)
 
@@ -88,20 +100,34 @@ class Environment(models.Model):
     def __str__(self) -> str:
         return f"{self.project}@{self.name}"
 
+    def get_absolute_url(self) -> str:
+        return reverse("environment", args=[self.project.slug, self.name])
+
 
 class DeploymentState(models.TextChoices):
+    WAITING = "waiting"  # for what the environment's policy asks
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     SUPERSEDED = "superseded"
+    CANCELLED = "cancelled"
 
+
+UNFINISHED = (DeploymentState.WAITING, DeploymentState.QUEUED, DeploymentState.RUNNING)
 
 DEPLOYMENT_MOVES: dict[str, tuple[str, ...]] = {
+    DeploymentState.WAITING: (
+        DeploymentState.QUEUED,
+        DeploymentState.SUPERSEDED,
+        DeploymentState.CANCELLED,  # refused, withdrawn, or nobody approved it in time
+    ),
     DeploymentState.QUEUED: (
+        DeploymentState.WAITING,  # what it was granted for changed, or the line was stopped
         DeploymentState.RUNNING,
         DeploymentState.FAILED,
         DeploymentState.SUPERSEDED,
+        DeploymentState.CANCELLED,
     ),
     DeploymentState.RUNNING: (
         DeploymentState.QUEUED,  # its worker died: the next one takes it up
@@ -129,6 +155,8 @@ class Deployment(models.Model):
     reason = models.TextField(blank=True)
     requested_by = models.CharField(max_length=150, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True)  # of one that waits for approvals
+    configuration = models.JSONField(default=dict)  # its environment's, once it has begun
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     worker = models.CharField(max_length=120, blank=True)
@@ -152,7 +180,47 @@ class Deployment(models.Model):
 
     @property
     def finished(self) -> bool:
-        return self.state not in {DeploymentState.QUEUED, DeploymentState.RUNNING}
+        return self.state not in UNFINISHED
+
+    @property
+    def waiting(self) -> bool:
+        return self.state == DeploymentState.WAITING
+
+
+class Approval(models.Model):
+    """A named person's word on a promotion, for one digest and one configuration alone."""
+
+    deployment = models.ForeignKey(Deployment, models.CASCADE, related_name="approval_set")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="approvals")
+    at = models.DateTimeField(auto_now_add=True)
+    digest = models.CharField(max_length=80)
+    configuration = models.CharField(max_length=64)  # policy.fingerprint when it was given
+
+    class Meta:
+        ordering = ["at"]
+        constraints = [
+            models.UniqueConstraint(fields=["deployment", "user"], name="one_approval_each")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} approves {self.deployment}"
+
+
+class Stop(models.Model):
+    """The line is stopped: nothing but roll-backs begins, in one project or (None) in all."""
+
+    project = models.ForeignKey(Project, models.CASCADE, null=True, related_name="stops")
+    reason = models.CharField(max_length=300)
+    by = models.CharField(max_length=150)
+    at = models.DateTimeField(auto_now_add=True)
+    ended_at = models.DateTimeField(null=True)
+    ended_by = models.CharField(max_length=150, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.project or 'everything'} stopped by {self.by}: {self.reason}"
 
 
 class DeploymentStep(models.Model):
@@ -185,6 +253,8 @@ class Running(models.Model):
     container_id = models.CharField(max_length=80)
     digest = models.CharField(max_length=80)
     healthy = models.BooleanField(default=True)
+    drift = models.CharField(max_length=300, blank=True)  # how what runs is not what is wanted
+    seen_at = models.DateTimeField(null=True)  # when a worker last looked
     since = models.DateTimeField()
 
     class Meta:

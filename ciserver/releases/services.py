@@ -12,12 +12,11 @@ from django.db import transaction
 from django.db.models import Max, Q
 
 from ciserver.accounts.models import AuditEntry
-from ciserver.lib import outbox
 from ciserver.lib.problems import Refused
 from ciserver.pipelines.models import Pipeline, State
 from ciserver.projects.models import SLUG, Project, Role
 from ciserver.projects.services import require
-from ciserver.releases import evidence, leases
+from ciserver.releases import evidence, policy, queue
 from ciserver.releases.models import (
     Deployment,
     DeploymentKind,
@@ -26,10 +25,10 @@ from ciserver.releases.models import (
     Host,
     Release,
 )
+from ciserver.releases.queue import GANTRY
 from ciserver.releases.targets.spec import wrong_variable
 
 LOCAL = "local"  # the host that is this machine
-GANTRY = "gantry"  # the actor of what nobody asked for by hand
 
 
 @transaction.atomic
@@ -54,6 +53,7 @@ def make_release(pipeline: Pipeline) -> Release:
         repository=pipeline.repository,
         digest=pipeline.digest,
         evidence=evidence.collect(pipeline),
+        configuration=evidence.configuration(pipeline),
     )
     AuditEntry.record(
         actor=GANTRY,
@@ -62,42 +62,62 @@ def make_release(pipeline: Pipeline) -> Release:
         digest=release.digest,
         commit=release.commit,
     )
-    for environment in project.environments.filter(auto=True):
-        if _goes_forward(release, environment):
-            _queue(release, environment, DeploymentKind.AUTO, GANTRY)
-    transaction.on_commit(lambda: leases.tell_of(release))
+    # The others get it from the one before them: see queue.follow.
+    first = project.environments.first()
+    if first and first.auto and queue.goes_forward(release, first):
+        queue.ask(release, first, DeploymentKind.AUTO, GANTRY)
+    transaction.on_commit(lambda: queue.tell_of(release))
     return release
 
 
 @transaction.atomic
 def promote(*, release: Release, environment: Environment, user: Any) -> Deployment:
-    """Queue ``release`` for ``environment``. Raises Refused when the policy says no."""
-    _require_maintainer(user, release, environment)
-    if reason := refusal_to_promote(release, environment):
+    """Ask for ``release`` in ``environment``: queued, or waiting for approvals and soak time.
+
+    Raises Refused when the policy says no, or the line is stopped."""
+    environment = Environment.objects.select_for_update().get(pk=environment.pk)
+    _require_right(user, release, environment)
+    if stop := policy.stopped(environment):
+        raise Refused(
+            f"The line is stopped by {stop.by}: {stop.reason}",
+            code="line.stopped",
+            hint="Rolling back is still possible. Whoever stopped it can start it again.",
+        )
+    if reason := policy.refusal(release, environment):
         hint = "Promote it there first, or wait until its deployment has succeeded."
         raise Refused(reason, code="release.order", hint=hint)
-    return _queue(release, environment, DeploymentKind.PROMOTION, user.get_username())
+    _require_enough_approvers(environment, user)
+    return queue.ask(release, environment, DeploymentKind.PROMOTION, user.get_username())
 
 
 @transaction.atomic
 def roll_back(*, environment: Environment, release: Release, user: Any) -> Deployment:
     """Queue a release that served ``environment`` well before. Raises Refused."""
-    _require_maintainer(user, release, environment)
-    if not _succeeded(release, environment):
+    environment = Environment.objects.select_for_update().get(pk=environment.pk)
+    _require_right(user, release, environment)
+    if not policy.ran_well(release, environment):
         raise Refused(
             f"{release.name} never ran healthy in {environment.name}: there is no way back to it.",
             code="release.never-ran",
             hint="Choose one that did, or promote it.",
         )
-    return _queue(release, environment, DeploymentKind.ROLLBACK, user.get_username())
+    if release.removed_at:
+        raise Refused(
+            f"The image of {release.name} was removed from the registry to make room.",
+            code="release.removed",
+            hint="Choose a later one, or push its commit again.",
+        )
+    return queue.ask(release, environment, DeploymentKind.ROLLBACK, user.get_username())
 
 
-def refusal_to_promote(release: Release, environment: Environment) -> str:
-    """Why ``release`` may not go to ``environment`` yet; empty when it may."""
-    before = _before(environment)
-    if before is None or _succeeded(release, before):
-        return ""
-    return f"{release.name} has not run healthy in {before.name} yet."
+def earlier(environment: Environment) -> Release | None:
+    """The release to roll back to: the last one that served well here before what does now."""
+    rows = Deployment.objects.filter(environment=environment, state=DeploymentState.SUCCEEDED)
+    order = rows.select_related("release").order_by("-pk")
+    now = environment.running.values_list("release", flat=True).first()
+    served = [row.release for row in order[:100]]
+    here = now or (served[0].pk if served else None)
+    return next((one for one in served if one.pk != here and not one.removed_at), None)
 
 
 @transaction.atomic
@@ -187,43 +207,17 @@ def attach_host(*, environment: Environment, user: Any, name: str = LOCAL) -> Ho
     return host
 
 
-def _queue(release: Release, environment: Environment, kind: str, actor: str) -> Deployment:
-    """A queued deployment; those that wait for the same environment give way to it."""
-    Environment.objects.select_for_update().get(pk=environment.pk)
-    newest = environment.deployments.first()
-    if newest and newest.release_id == release.pk and not newest.finished:
-        return newest  # asked twice is asked once
-    deployment = Deployment.objects.create(
-        environment=environment, release=release, kind=kind, requested_by=actor
-    )
-    waiting = environment.deployments.filter(state=DeploymentState.QUEUED)
-    for other in waiting.exclude(pk=deployment.pk):
-        leases.supersede(other, by=deployment)
-    AuditEntry.record(
-        actor=actor,
-        action=f"deployment.{kind}",
-        target=str(environment),
-        release=release.name,
-        digest=release.digest,
-    )
-    outbox.promise(leases.TOPIC, deployment.pk)
-    transaction.on_commit(lambda: leases.tell(deployment))
-    return deployment
-
-
-def _goes_forward(release: Release, environment: Environment) -> bool:
-    """Automatic deployments follow the default branch and never go back behind a newer push,
-    whichever pipeline ends first."""
-    if release.pipeline.branch != release.project.default_branch:
-        return False
-    ahead = environment.deployments.filter(
-        kind=DeploymentKind.AUTO, release__pipeline__number__gt=release.pipeline.number
-    )
-    return not ahead.exists()
-
-
-def _require_maintainer(user: Any, release: Release, environment: Environment) -> None:
-    require(user, environment.project, Role.MAINTAINER)
+def _require_right(user: Any, release: Release, environment: Environment) -> None:
+    if not policy.may_promote(user, environment):
+        role = Role(environment.promote_role).label
+        raise Refused(
+            f"This needs the role {role} in {environment.project}.",
+            code="role",
+            hint="Ask an owner of the project."
+            f" An environment may also name people who promote to it; {environment.name} does not"
+            " name you.",
+            status=403,
+        )
     if release.project_id != environment.project_id:
         raise Refused(
             f"{release} and {environment} belong to different projects.",
@@ -232,17 +226,16 @@ def _require_maintainer(user: Any, release: Release, environment: Environment) -
         )
 
 
-def _before(environment: Environment) -> Environment | None:
-    chain = Environment.objects.filter(
-        project=environment.project_id, position__lt=environment.position
-    )
-    return chain.order_by("-position").first()
-
-
-def _succeeded(release: Release, environment: Environment) -> bool:
-    return Deployment.objects.filter(
-        release=release, environment=environment, state=DeploymentState.SUCCEEDED
-    ).exists()
+def _require_enough_approvers(environment: Environment, user: Any) -> None:
+    """A promotion that nobody could ever approve is refused, not left to wait."""
+    others = [one for one in policy.approvers(environment) if one.pk != user.pk]
+    if len(others) < environment.approvals:
+        raise Refused(
+            f"{environment.name} needs {environment.approvals} approvals by others than you,"
+            f" and names {len(others)} who could give one.",
+            code="release.approvers",
+            hint="Name more approvers, or let somebody else ask.",
+        )
 
 
 def _free_port() -> int:

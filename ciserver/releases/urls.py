@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from django.urls import path
 
-from ciserver.releases import views
+from ciserver.releases import places, views
 
 _PAGE = "projects/<slug:slug>/releases/<int:number>/"
 
+_PLACE = "projects/<slug:slug>/environments/<slug:name>/"
+
 urlpatterns = [
+    path(_PLACE, places.environment, name="environment"),
+    path(f"{_PLACE}edit/", places.edit, name="edit-environment"),
+    path("projects/<slug:slug>/new-environment/", places.new, name="new-environment"),
+    path("deployments/<int:pk>/approve/", places.approve, name="approve"),
+    path("deployments/<int:pk>/reject/", places.reject, name="reject"),
+    path("line/stop/", places.stop, name="stop-line"),
+    path("line/resume/", places.resume, name="resume-line"),
     path(_PAGE, views.release, name="release"),
     path(f"{_PAGE}promote/<slug:environment>/", views.promote, name="promote"),
     path(f"{_PAGE}roll-back/<slug:environment>/", views.roll_back, name="roll-back"),

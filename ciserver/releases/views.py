@@ -14,9 +14,16 @@ from django.views.decorators.http import require_http_methods, require_safe
 from ciserver.accounts.models import User
 from ciserver.lib import live, words
 from ciserver.lib.problems import Refused
-from ciserver.projects.models import Project, Role
-from ciserver.releases import services
-from ciserver.releases.models import Deployment, DeploymentState, Environment, Release, Running
+from ciserver.projects.models import Project
+from ciserver.releases import policy, preview, services
+from ciserver.releases.models import (
+    Deployment,
+    DeploymentKind,
+    DeploymentState,
+    Environment,
+    Release,
+    Running,
+)
 
 SHOWN_DEPLOYMENTS = 20
 _OUTCOMES = ("passed", "failed", "error", "skipped")
@@ -33,6 +40,8 @@ class Place:
     served: bool  # one of them succeeded
     waits_for: str  # the place it must run in first, or ""
     may_move: bool
+    approved_by: list[str]  # whose approvals count, while it waits
+    may_approve: bool
 
     @property
     def current(self) -> Release | None:
@@ -49,7 +58,11 @@ class Place:
 
     @property
     def arriving(self) -> bool:
-        return self.last is not None and not self.last.finished
+        return self.last is not None and not self.last.finished and not self.last.waiting
+
+    @property
+    def waiting(self) -> bool:
+        return self.last is not None and self.last.waiting
 
     @property
     def is_next(self) -> bool:
@@ -74,7 +87,7 @@ def release(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     context = {
         "release": row,
         "project": row.project,
-        "places": _places(row, may_move=row.project.allows(request.user, Role.MAINTAINER)),
+        "places": _places(row, request.user),
         "deployments": deployments[:SHOWN_DEPLOYMENTS],
         "evidence": _evidence(row),
     }
@@ -102,34 +115,33 @@ def _move(
 ) -> HttpResponse:
     row = _release(request, slug, number)
     place = get_object_or_404(row.project.environments, name=environment)
-    serving = Running.objects.filter(environment=place).select_related("release")
-    current = max((one.release for one in serving), key=lambda one: one.number, default=None)
     context: dict[str, Any] = {
         "release": row,
         "project": row.project,
         "environment": place,
-        "current": current,
-        "between": _between(row, current),
         "kind": kind,
+        "waits": [] if kind != "promote" else _waits(row, place),
     }
     if request.method != "POST":
+        context["preview"] = preview.of(row, place)
         return render(request, "releases/move.html", context)
     verb = services.promote if kind == "promote" else services.roll_back
     try:
-        verb(release=row, environment=place, user=cast(User, request.user))
+        asked = verb(release=row, environment=place, user=cast(User, request.user))
     except Refused as refusal:
-        context["refusal"] = refusal
+        context |= {"refusal": refusal, "preview": preview.of(row, place)}
         return render(request, "releases/move.html", context, status=refusal.status)
-    messages.success(request, f"{row.name} is on its way to {place.name}.")
+    if asked.waiting:
+        messages.success(request, f"{row.name} waits for {place.name}. {asked.reason}")
+    else:
+        messages.success(request, f"{row.name} is on its way to {place.name}.")
     return redirect(row)
 
 
-def _between(release: Release, current: Release | None) -> list[Release]:
-    """The releases that a move brings (or takes away), newest first."""
-    if current is None:
-        return [release]
-    low, high = sorted((current.number, release.number))
-    return list(Release.objects.filter(project=release.project, number__gt=low, number__lte=high))
+def _waits(release: Release, environment: Environment) -> list[str]:
+    """What a promotion that is asked for now would wait for."""
+    kind = DeploymentKind.PROMOTION
+    return policy.blockers(Deployment(release=release, environment=environment, kind=kind))
 
 
 def _release(request: HttpRequest, slug: str, number: int) -> Release:
@@ -138,7 +150,7 @@ def _release(request: HttpRequest, slug: str, number: int) -> Release:
     return get_object_or_404(rows, project=project, number=number)
 
 
-def _places(release: Release, *, may_move: bool) -> list[Place]:
+def _places(release: Release, user: Any) -> list[Place]:
     chain = release.project.environments.prefetch_related("running__release", "running__host")
     last: dict[int, Deployment] = {}
     served = set()
@@ -149,15 +161,21 @@ def _places(release: Release, *, may_move: bool) -> list[Place]:
     places: list[Place] = []
     for environment in chain:
         before = places[-1] if places else None
+        newest = last.get(environment.pk)
+        waits = newest is not None and newest.waiting
         places.append(
             Place(
                 release=release,
                 environment=environment,
                 running=list(environment.running.all()),
-                last=last.get(environment.pk),
+                last=newest,
                 served=environment.pk in served,
                 waits_for=before.environment.name if before and not before.served else "",
-                may_move=may_move,
+                may_move=policy.may_promote(user, environment),
+                approved_by=[a.user.get_username() for a in policy.counting(newest)]
+                if newest and waits
+                else [],
+                may_approve=bool(newest and waits and policy.may_approve(user, newest)),
             )
         )
     return places

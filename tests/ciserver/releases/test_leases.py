@@ -62,6 +62,9 @@ def test_one_deployment_at_a_time_and_the_next_one_is_woken(
 def test_other_environments_do_not_wait(queued: Deployment, succeeded: Any, alice: Any) -> None:
     assert leases.claim(queued.pk)
     release = queued.release
+    Deployment.objects.create(
+        release=release, environment=queued.environment, kind="auto", state="succeeded"
+    )
     prod = release.project.environments.get(name="prod")
     other = Deployment.objects.create(release=release, environment=prod, kind="promotion")
     assert leases.claim(other.pk)

@@ -18,6 +18,7 @@ from django.db import connection
 from ciserver.celery import app
 from ciserver.lib import outbox
 from ciserver.pipelines import leases
+from ciserver.releases.queue import look_at_waiting
 from ciserver.releases.runner import recover_deployments
 from ciserver.webhooks.services import ingest_spools
 
@@ -36,6 +37,7 @@ CHORES: dict[str, Callable[[], object]] = {
     "wake workers for what none has claimed": outbox.sweep,
     "recover pipelines of dead workers": leases.recover,
     "recover deployments of dead workers": recover_deployments,
+    "let promotions go that need not wait any more": look_at_waiting,
     "take up pushes that were not told": ingest_spools,
 }
 

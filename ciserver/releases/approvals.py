@@ -1,0 +1,139 @@
+"""What people say to a promotion that waits, and stopping the line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from ciserver.accounts.models import AuditEntry
+from ciserver.lib.problems import Refused
+from ciserver.lib.states import IllegalMove
+from ciserver.projects.models import Project, Role
+from ciserver.projects.services import require
+from ciserver.releases import policy, queue
+from ciserver.releases.models import Approval, Deployment, Environment, Stop
+
+
+@transaction.atomic
+def approve(*, deployment: Deployment, user: Any) -> Deployment:
+    """``user`` says yes to exactly this digest with exactly this configuration. The promotion
+    goes on once nothing else holds it. May be called again, also after the configuration
+    changed. Raises Refused."""
+    Environment.objects.select_for_update().get(pk=deployment.environment_id)
+    deployment.refresh_from_db()
+    _require_approver(deployment, user)
+    if not deployment.waiting:
+        raise _over(deployment)
+    release, environment = deployment.release, deployment.environment
+    covered = {
+        "digest": release.digest,
+        "configuration": policy.fingerprint(release, environment),
+        "at": timezone.now(),
+    }
+    Approval.objects.update_or_create(deployment=deployment, user=user, defaults=covered)
+    _record(deployment, user, "deployment.approve", configuration=covered["configuration"])
+    queue.consider(deployment)
+    transaction.on_commit(lambda: queue.tell(deployment))
+    return deployment
+
+
+@transaction.atomic
+def reject(*, deployment: Deployment, user: Any, reason: str = "") -> Deployment:
+    """One of the approvers says no, or who may promote withdraws it: it ends before it began.
+    Raises Refused."""
+    deployment.refresh_from_db()
+    named = user in policy.approvers(deployment.environment)
+    if not named and not policy.may_promote(user, deployment.environment):
+        _require_approver(deployment, user)
+    words = "Withdrawn" if user.get_username() == deployment.requested_by else "Refused"
+    try:
+        queue.cancel(deployment, f"{words} by {user.get_username()}{_said(reason)}.")
+    except IllegalMove:
+        raise _over(deployment) from None
+    _record(deployment, user, "deployment.cancel", reason=reason)
+    return deployment
+
+
+@transaction.atomic
+def stop(*, user: Any, reason: str, project: Project | None = None) -> Stop:
+    """Let nothing but roll-backs begin, in ``project`` or everywhere. Raises Refused."""
+    _require_hand_on_the_line(user, project)
+    if not reason.strip():
+        hint = "One sentence, for those who wait."
+        raise Refused("Say why the line is stopped.", code="line.reason", hint=hint, status=400)
+    if standing := Stop.objects.filter(project=project, ended_at=None).first():
+        raise Refused(f"It is stopped already, by {standing.by}.", code="line.stopped")
+    row = Stop.objects.create(project=project, reason=reason.strip()[:300], by=user.get_username())
+    where = project.slug if project else "everything"
+    AuditEntry.record(actor=row.by, action="line.stop", target=where, reason=row.reason)
+    return row
+
+
+@transaction.atomic
+def resume(*, user: Any, project: Project | None = None) -> None:
+    """Undo ``stop``. What waited goes on by itself within seconds. Raises Refused."""
+    _require_hand_on_the_line(user, project)
+    name = user.get_username()
+    standing = Stop.objects.filter(project=project, ended_at=None)
+    if not standing.update(ended_at=timezone.now(), ended_by=name):
+        raise Refused("The line is not stopped.", code="line.running")
+    AuditEntry.record(
+        actor=name, action="line.resume", target=project.slug if project else "everything"
+    )
+
+
+def _require_hand_on_the_line(user: Any, project: Project | None) -> None:
+    if project is not None:
+        require(user, project, Role.MAINTAINER)
+    elif not user.is_superuser:
+        raise Refused(
+            "Only an administrator stops the line of every project.",
+            code="role",
+            hint="Stop that of your own project instead.",
+            status=403,
+        )
+
+
+def _require_approver(deployment: Deployment, user: Any) -> None:
+    if policy.may_approve(user, deployment):
+        return
+    if user.get_username() == deployment.requested_by:
+        raise Refused(
+            "Who asks for a promotion cannot approve it.",
+            code="approval.own",
+            hint="Ask one of the other approvers.",
+            status=403,
+        )
+    names = ", ".join(one.username for one in policy.approvers(deployment.environment))
+    raise Refused(
+        f"You are not among those who approve what goes to {deployment.environment.name}.",
+        code="approval.not-named",
+        hint=f"They are: {names or 'nobody yet'}.",
+        status=403,
+    )
+
+
+def _over(deployment: Deployment) -> Refused:
+    return Refused(
+        f"{deployment} is {deployment.state} and waits for nobody's word.",
+        code="approval.over",
+        hint="Load the page again to see how it stands.",
+    )
+
+
+def _said(reason: str) -> str:
+    words = " ".join(reason.split()).rstrip(".")[:300]
+    return f": {words}" if words else ""
+
+
+def _record(deployment: Deployment, user: Any, action: str, **detail: Any) -> None:
+    AuditEntry.record(
+        actor=user.get_username(),
+        action=action,
+        target=str(deployment.environment),
+        release=deployment.release.name,
+        digest=deployment.release.digest,
+        **detail,
+    )

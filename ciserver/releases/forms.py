@@ -1,0 +1,94 @@
+"""The forms of environments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+
+from ciserver.projects.models import Role
+from ciserver.releases.environments import NUMBERS
+from ciserver.releases.models import Environment
+
+
+class NewEnvironmentForm(forms.Form):
+    """A place at the end of the chain, on this machine."""
+
+    name = forms.CharField(
+        label="Name",
+        max_length=63,
+        help_text="Such as qa, stage or prod. Lower-case letters, digits and “-”.",
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+    auto = forms.BooleanField(
+        label="Deploy by itself",
+        required=False,
+        help_text="Every new release in the first place, else what ran well in the one before.",
+    )
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+class EnvironmentForm(forms.Form):
+    """All that a maintainer may change. The service checks it; this only reads it."""
+
+    auto = forms.BooleanField(label="Deploy by itself", required=False)
+    variables = forms.CharField(
+        label="Variables",
+        required=False,
+        strip=False,
+        widget=forms.Textarea(attrs={"rows": 6, "spellcheck": "false"}),
+        help_text="One NAME=value a line. Not for secrets: everybody in the project can read them.",
+    )
+    hosts = forms.CharField(label="Hosts", help_text="Names, with spaces between.")
+    promote_role = forms.TypedChoiceField(
+        label="Who may promote", coerce=lambda value: Role(int(value)), choices=Role.choices[1:]
+    )
+    promoters = forms.CharField(
+        label="Also these members", required=False, help_text="User names, with spaces between."
+    )
+    approvals = forms.IntegerField(label="Approvals that a promotion needs")
+    approvers = forms.CharField(
+        label="Who may approve",
+        required=False,
+        help_text="User names. Nobody approves what they asked for themselves.",
+    )
+    approval_hours = forms.IntegerField(label="Hours until it must be asked for again")
+    soak_minutes = forms.IntegerField(label="Minutes that it must have run in the place before")
+    health_timeout = forms.IntegerField(label="Seconds to become healthy in")
+    memory_mib = forms.IntegerField(label="Memory of each container, MiB")
+    cpus = forms.FloatField(label="CPUs of each container")
+    pids = forms.IntegerField(label="Processes of each container")
+
+    def __init__(self, data: Any, *, environment: Environment) -> None:
+        super().__init__(data, initial=_initial(environment))
+
+    def clean_variables(self) -> dict[str, str]:
+        found = {}
+        for line in self.cleaned_data["variables"].splitlines():
+            if not line.strip():
+                continue
+            name, equals, value = line.partition("=")
+            if not equals:
+                raise forms.ValidationError(f"“{line[:40]}” is not NAME=value.")
+            found[name.strip()] = value
+        return found
+
+    @property
+    def wanted(self) -> dict[str, Any]:
+        """The arguments of ``environments.change``."""
+        lists = {
+            name: _words(self.cleaned_data[name]) for name in ("hosts", "promoters", "approvers")
+        }
+        return self.cleaned_data | lists
+
+
+def _initial(row: Environment) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in (*NUMBERS, "auto", "promote_role")} | {
+        "variables": "".join(f"{name}={value}\n" for name, value in row.variables.items()),
+        "hosts": " ".join(row.hosts.values_list("name", flat=True)),
+        "promoters": " ".join(row.promoters.values_list("username", flat=True)),
+        "approvers": " ".join(row.approvers.values_list("username", flat=True)),
+    }

@@ -1,0 +1,177 @@
+"""What must be true before a release may go into an environment, and whose word counts.
+
+Nothing here writes. ``refusal`` is for what a person can only put right elsewhere: it is refused
+when it is asked for. ``blockers`` are what a promotion waits for: it goes by itself once there
+are none, and is looked at again when a worker takes it up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Q
+from django.utils import timezone
+
+from ciserver.accounts.models import User
+from ciserver.lib.words import duration
+from ciserver.projects.models import Membership, Role
+from ciserver.releases.models import (
+    Approval,
+    Deployment,
+    DeploymentKind,
+    DeploymentState,
+    Environment,
+    Release,
+    Running,
+    Stop,
+)
+
+
+def before(environment: Environment) -> Environment | None:
+    """The place that a release must have run in first."""
+    chain = Environment.objects.filter(
+        project=environment.project_id, position__lt=environment.position
+    )
+    return chain.order_by("-position").first()
+
+
+def may_promote(user: Any, environment: Environment) -> bool:
+    """Who has the environment's role, and who is named and still a member."""
+    if environment.project.allows(user, Role(environment.promote_role)):
+        return True
+    named = environment.promoters.filter(pk=user.pk, memberships__project=environment.project_id)
+    return bool(user.is_active and named.exists())
+
+
+def configuration_of(environment: Environment) -> dict[str, Any]:
+    """What makes a release's containers what they are here, secrets apart."""
+    return {
+        "variables": dict(environment.variables),
+        "memory_mib": environment.memory_mib,
+        "cpus": environment.cpus,
+        "pids": environment.pids,
+        "port": environment.port,
+        "health_timeout": environment.health_timeout,
+        "hosts": sorted(environment.hosts.values_list("name", flat=True)),
+    }
+
+
+def fingerprint(release: Release, environment: Environment) -> str:
+    """Names the digest and both configurations: an approval holds for these and no others."""
+    covered = [release.digest, release.configuration, configuration_of(environment)]
+    return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
+
+
+def ran_well(release: Release, environment: Environment) -> bool:
+    return Deployment.objects.filter(
+        release=release, environment=environment, state=DeploymentState.SUCCEEDED
+    ).exists()
+
+
+def refusal(release: Release, environment: Environment) -> str:
+    """Why ``release`` may not go to ``environment`` now; empty when it may, or may wait for it."""
+    if release.removed_at:
+        return f"The image of {release.name} was removed from the registry to make room."
+    first = before(environment)
+    if first is None:
+        return ""
+    if not ran_well(release, first):
+        return f"{release.name} has not run healthy in {first.name} yet."
+    there = Running.objects.filter(environment=first, release=release)
+    lost = environment.soak_minutes and soak_left(release, environment) is None
+    reason = ""
+    if there.filter(healthy=False).exists():
+        reason = f"{release.name} is unhealthy in {first.name} now."
+    elif there.exclude(digest=release.digest).exists():
+        reason = f"{first.name} runs something else than {release.name} under its name."
+    elif lost:
+        soak = duration(environment.soak_minutes * 60)
+        reason = f"{release.name} was replaced in {first.name} before it had run there for {soak}."
+    return reason
+
+
+def soak_left(release: Release, environment: Environment) -> timedelta | None:
+    """How long ``release`` must still run in the place before; None when it no longer does."""
+    first = before(environment)
+    wanted = timedelta(minutes=environment.soak_minutes)
+    if first is None or not wanted:
+        return timedelta(0)
+    ended = first.deployments.filter(state=DeploymentState.SUCCEEDED).order_by("finished_at", "pk")
+    rows = list(ended.values_list("release_id", "finished_at"))
+    best = timedelta(0)
+    began: datetime | None = None
+    for release_id, at in rows:
+        if release_id == release.pk:
+            began = began or at
+        elif began is not None and at is not None:
+            best, began = max(best, at - began), None
+    if began is not None:
+        best = max(best, timezone.now() - began)
+    if best >= wanted:
+        return timedelta(0)
+    return wanted - best if began is not None else None
+
+
+def stopped(environment: Environment) -> Stop | None:
+    """The stop that holds for ``environment``, if one does."""
+    holds = Q(project=None) | Q(project=environment.project_id)
+    return Stop.objects.filter(holds, ended_at=None).first()
+
+
+def approvers(environment: Environment) -> list[User]:
+    """The named people who are still there and still members, or administrators."""
+    members = Membership.objects.filter(project=environment.project_id).values("user")
+    found = environment.approvers.filter(is_active=True)
+    return list(found.filter(Q(pk__in=members) | Q(is_superuser=True)).order_by("username"))
+
+
+def may_approve(user: Any, deployment: Deployment) -> bool:
+    """One of the named, and not who asked for it."""
+    named = user in approvers(deployment.environment)
+    return named and user.get_username() != deployment.requested_by
+
+
+def counting(deployment: Deployment) -> list[Approval]:
+    """The approvals that hold: of people who may, for exactly this digest and configuration."""
+    given = list(deployment.approval_set.select_related("user")) if deployment.pk else []
+    if not given:
+        return []
+    now = fingerprint(deployment.release, deployment.environment)
+    able = {user.pk for user in approvers(deployment.environment)}
+    return [
+        approval
+        for approval in given
+        if approval.user_id in able
+        and approval.user.get_username() != deployment.requested_by
+        and approval.digest == deployment.release.digest
+        and approval.configuration == now
+    ]
+
+
+def blockers(deployment: Deployment) -> list[str]:
+    """What ``deployment`` waits for, in words. A roll-back waits for nothing: it is the remedy."""
+    if deployment.kind == DeploymentKind.ROLLBACK:
+        return []
+    environment, release = deployment.environment, deployment.release
+    found = []
+    if stop := stopped(environment):
+        found.append(f"The line is stopped by {stop.by}: {stop.reason}")
+    if reason := refusal(release, environment):
+        found.append(reason)
+    elif left := soak_left(release, environment):
+        first = before(environment)
+        name = first.name if first else ""
+        found.append(f"It must run in {name} for {duration(left.total_seconds())} more.")
+    missing = environment.approvals - len(counting(deployment)) if environment.approvals else 0
+    if missing > 0:
+        found.append(f"It needs {missing} more approval{'s' if missing > 1 else ''}.")
+    return found
+
+
+def behind(environment: Environment, release: Release) -> int:
+    """How many releases of the project are newer than ``release``."""
+    newer = Release.objects.filter(project=environment.project_id, number__gt=release.number)
+    return newer.count()

@@ -1,0 +1,48 @@
+"""What lies between two commits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ciserver.repositories.command import run
+from ciserver.repositories.errors import RepositoryError
+from ciserver.repositories.names import check_sha
+
+TIMEOUT = 5.0  # seconds: a page waits for it
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    sha: str
+    author: str
+    subject: str
+
+    @property
+    def short(self) -> str:
+        return self.sha[:8]
+
+
+def between(git_dir: Path, old: str, new: str, *, limit: int) -> tuple[list[Commit], int]:
+    """The commits that ``new`` has and ``old`` has not, newest first, ``limit`` at the most, and
+    how many there are in all. Raises GitFailed when the repository lacks one of them."""
+    wanted = f"{check_sha(old)}..{check_sha(new)}"
+    if not git_dir.is_dir():
+        raise RepositoryError("The repository is not here.")
+    counted = run(
+        "rev-list", "--count", "--end-of-options", wanted, git_dir=git_dir, timeout=TIMEOUT
+    )
+    output = run(
+        "rev-list",
+        f"--max-count={limit}",
+        "--no-commit-header",
+        "--format=%H%x00%an%x00%s",
+        "--end-of-options",
+        wanted,
+        git_dir=git_dir,
+        timeout=TIMEOUT,
+    )
+    lines = output.decode(errors="replace").split("\n")
+    fields = (line.split("\0", 2) for line in lines if line)
+    found = [Commit(*field) for field in fields if len(field) == 3]
+    return found, int(counted)
