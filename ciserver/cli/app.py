@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ciserver.cli import deliveries, local, look, session
+from ciserver.cli import deliveries, local, look, promotions, session
 
 EPILOG = (
     "Exit codes: 0 done · 1 a pipeline or deployment failed · 2 wrong usage · 3 not allowed ·"
@@ -41,4 +41,8 @@ app.command("releases", rich_help_panel=WHAT)(look.releases)
 app.command("new", rich_help_panel=DO)(deliveries.new)
 app.command("promote", rich_help_panel=DO)(deliveries.promote)
 app.command("rollback", rich_help_panel=DO)(deliveries.rollback)
+app.command("approve", rich_help_panel=DO)(promotions.approve)
+app.command("reject", rich_help_panel=DO)(promotions.reject)
+app.command("stop-line", rich_help_panel=DO)(promotions.stop_line)
+app.command("resume-line", rich_help_panel=DO)(promotions.resume_line)
 app.command("cancel", rich_help_panel=DO)(deliveries.cancel)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ciserver.cli import output, settings
+from ciserver.cli import output, promotions, settings
 from ciserver.cli.client import Client, Row
 from ciserver.cli.errors import CliError, Exit
 from ciserver.cli.look import find_pipeline
@@ -19,6 +19,8 @@ EnvironmentName = Annotated[str, typer.Argument(help="An environment, such as pr
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the result.")]
 
 UNFINISHED = {"queued", "running"}
+WAITING = "waiting"
+PREVIOUS = "previous"
 
 
 def new(
@@ -56,9 +58,15 @@ def promote(
     release: ReleaseName,
     environment: EnvironmentName,
     no_wait: NoWait = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what it would change, and do nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Put a release into the next environment: the same digest, nothing is rebuilt."""
+    if dry_run:
+        promotions.preview(project, release, environment, as_json=as_json)
+        return
     _move("promote", project, release, environment, wait=not no_wait, as_json=as_json)
 
 
@@ -69,7 +77,7 @@ def rollback(
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put an environment back to a release that ran there before."""
+    """Put an environment back to a release that ran there before; 'previous': the last one."""
     _move("roll-back", project, release, environment, wait=not no_wait, as_json=as_json)
 
 
@@ -92,12 +100,18 @@ def _move(
     verb: str, project: str, release: str, environment: str, *, wait: bool, as_json: bool
 ) -> None:
     with Client(settings.load()) as client:
-        row = _find_release(client, project, release)
+        if verb == "roll-back" and release == PREVIOUS:
+            release = promotions.previous(client, project, environment)
+        row = promotions.find_release(client, project, release)
         deployment = client.post(f"/releases/{row['id']}/{verb}/", environment=environment)
         if wait:
             deployment = _wait(client, deployment, quiet=as_json)
     if as_json:
         print_json(deployment)
+    if deployment["state"] == WAITING:
+        if not as_json:
+            promotions.print_waiting(deployment)
+        return
     if deployment["state"] not in {*UNFINISHED, "succeeded"}:
         raise CliError(
             f"{release} to {environment} {deployment['state']}: {deployment['reason']}",
@@ -119,14 +133,3 @@ def _wait(client: Client, deployment: Row, *, quiet: bool) -> Row:
         if row["state"] not in UNFINISHED:
             return row
         time.sleep(0.3)
-
-
-def _find_release(client: Client, project: str, name: str) -> Row:
-    for row in client.every("/releases/", project=project):
-        if name.removeprefix("v") == str(row["number"]):
-            return row
-    raise CliError(
-        f"{project} has no release {name}.",
-        next_step=f"See what there is: gantry releases {project}",
-        exit_code=Exit.REFUSED,
-    )

@@ -24,6 +24,7 @@ STYLES = {
     "cancelled": "yellow",
     "superseded": "dim",
     "queued": "dim",
+    "waiting": "yellow",
 }
 
 

@@ -18,6 +18,7 @@ from ciserver.lib.problems import Refused
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
 from ciserver.releases import approvals, environments, services
+from ciserver.releases import preview as previews
 from ciserver.releases.models import (
     Approval,
     Deployment,
@@ -234,6 +235,54 @@ class WhereSerializer(serializers.Serializer[Any]):
     environment = serializers.CharField(help_text="name of an environment of the project")
 
 
+class CommitSerializer(serializers.Serializer[Any]):
+    sha = serializers.CharField()
+    author = serializers.CharField()
+    subject = serializers.CharField()
+
+
+class ChangeSerializer(serializers.Serializer[Any]):
+    """``old`` or ``new`` null: it was not, or is no longer, set."""
+
+    name = serializers.CharField()
+    old = serializers.CharField(allow_null=True)
+    new = serializers.CharField(allow_null=True)
+
+
+class NewLayerSerializer(serializers.Serializer[Any]):
+    """``files`` null: not read, because it is large or because nothing runs there yet."""
+
+    digest = serializers.CharField(source="layer.digest")
+    size = serializers.IntegerField(source="layer.size")
+    count = serializers.IntegerField()
+    files = serializers.ListField(child=serializers.CharField(), allow_null=True)
+
+
+class TravelSerializer(serializers.Serializer[Any]):
+    host = serializers.CharField(source="host.name")
+    layers = serializers.IntegerField()
+    bytes = serializers.IntegerField()
+
+
+class PreviewSerializer(serializers.Serializer[Any]):
+    """What a move would change; ``unknown`` says which nulls could not be read, and why."""
+
+    current = serializers.CharField(source="current.name", default=None, allow_null=True)
+    back = serializers.BooleanField()
+    releases = serializers.SerializerMethodField()
+    commits = CommitSerializer(many=True, allow_null=True)
+    commit_count = serializers.IntegerField()
+    variables = ChangeSerializer(many=True)
+    settings = ChangeSerializer(many=True)
+    layers = NewLayerSerializer(many=True, allow_null=True)
+    travels = TravelSerializer(many=True, allow_null=True)
+    unknown = serializers.ListField(child=serializers.CharField())
+    waits_for = serializers.ListField(child=serializers.CharField())
+
+    def get_releases(self, preview: Any) -> list[str]:
+        return [release.name for release in preview.releases]
+
+
 @extend_schema_view(list=extend_schema(parameters=[PROJECT]))
 class ReleaseViewSet(viewsets.ReadOnlyModelViewSet[Release]):
     """Releases of the projects the caller may see, newest first."""
@@ -254,6 +303,19 @@ class ReleaseViewSet(viewsets.ReadOnlyModelViewSet[Release]):
         environment = _environment(request, release)
         deployment = services.promote(release=release, environment=environment, user=request.user)
         return _accepted(request, deployment)
+
+    @extend_schema(
+        parameters=[OpenApiParameter("environment", str, required=True)],
+        responses=PreviewSerializer,
+    )
+    @action(detail=True, methods=["get"])
+    def preview(self, request: Request, pk: str) -> Response:
+        """What promoting it would change, and what it would wait for. Changes nothing."""
+        release = self.get_object()
+        environment = _environment(request, release)
+        found = previews.of(release, environment)
+        waits = services.would_wait_for(release=release, environment=environment)
+        return Response(PreviewSerializer(_Told(found, waits)).data)
 
     @extend_schema(request=WhereSerializer, responses={202: DeploymentSerializer})
     @action(detail=True, methods=["post"], url_path="roll-back")
@@ -427,8 +489,20 @@ def _asked(request: Request, rows: QuerySet[Row], fields: dict[str, str]) -> Que
         raise serializers.ValidationError({"filter": str(error)}) from None
 
 
+class _Told:
+    """A preview, and what the promotion would wait for."""
+
+    def __init__(self, preview: previews.Preview, waits_for: list[str]) -> None:
+        self.waits_for = waits_for
+        self._preview = preview
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._preview, name)
+
+
 def _environment(request: Request, release: Release) -> Environment:
-    asked = WhereSerializer(data=request.data)
+    """The one that the body names, or for GET the query."""
+    asked = WhereSerializer(data=request.data if request.method == "POST" else request.query_params)
     asked.is_valid(raise_exception=True)
     name = asked.validated_data["environment"]
     environments = release.project.environments.select_related("project")

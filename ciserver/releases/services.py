@@ -110,6 +110,12 @@ def roll_back(*, environment: Environment, release: Release, user: Any) -> Deplo
     return queue.ask(release, environment, DeploymentKind.ROLLBACK, user.get_username())
 
 
+def would_wait_for(*, release: Release, environment: Environment) -> list[str]:
+    """What a promotion that is asked for now would wait for, or be refused for."""
+    kind = DeploymentKind.PROMOTION
+    return policy.blockers(Deployment(release=release, environment=environment, kind=kind))
+
+
 def earlier(environment: Environment) -> Release | None:
     """The release to roll back to: the last one that served well here before what does now."""
     rows = Deployment.objects.filter(environment=environment, state=DeploymentState.SUCCEEDED)

@@ -18,7 +18,6 @@ from ciserver.projects.models import Project
 from ciserver.releases import policy, preview, services
 from ciserver.releases.models import (
     Deployment,
-    DeploymentKind,
     DeploymentState,
     Environment,
     Release,
@@ -120,7 +119,9 @@ def _move(
         "project": row.project,
         "environment": place,
         "kind": kind,
-        "waits": [] if kind != "promote" else _waits(row, place),
+        "waits": services.would_wait_for(release=row, environment=place)
+        if kind == "promote"
+        else [],
     }
     if request.method != "POST":
         context["preview"] = preview.of(row, place)
@@ -136,12 +137,6 @@ def _move(
     else:
         messages.success(request, f"{row.name} is on its way to {place.name}.")
     return redirect(row)
-
-
-def _waits(release: Release, environment: Environment) -> list[str]:
-    """What a promotion that is asked for now would wait for."""
-    kind = DeploymentKind.PROMOTION
-    return policy.blockers(Deployment(release=release, environment=environment, kind=kind))
 
 
 def _release(request: HttpRequest, slug: str, number: int) -> Release:

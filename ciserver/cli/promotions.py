@@ -1,0 +1,169 @@
+"""Commands around a promotion: its preview, approving and refusing it, and stopping the line."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from ciserver.cli import output, settings
+from ciserver.cli.client import Client, Row
+from ciserver.cli.errors import CliError, Exit
+from ciserver.cli.options import AsJson, Project
+from ciserver.cli.output import print_json
+
+ReleaseName = Annotated[str, typer.Argument(help="A release, such as v3.", show_default=False)]
+EnvironmentName = Annotated[str, typer.Argument(help="An environment, such as prod.")]
+Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; everybody can read it.")]
+SHOWN_FILES = 10
+
+
+def approve(
+    project: Project, release: ReleaseName, environment: EnvironmentName, as_json: AsJson = False
+) -> None:
+    """Say yes to a promotion that waits: to this digest with this configuration, no other."""
+    with Client(settings.load()) as client:
+        waiting = _waiting(client, project, release, environment)
+        row = client.post(f"/deployments/{waiting['id']}/approve/")
+    if as_json:
+        print_json(row)
+    elif row["state"] == "waiting":
+        print_waiting(row)
+    else:
+        output.console.print(f"Approved: {row['release_name']} is on its way to {environment}.")
+
+
+def reject(
+    project: Project,
+    release: ReleaseName,
+    environment: EnvironmentName,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say no to a promotion that waits, or withdraw your own."""
+    with Client(settings.load()) as client:
+        waiting = _waiting(client, project, release, environment)
+        row = client.post(f"/deployments/{waiting['id']}/reject/", reason=reason)
+    if as_json:
+        print_json(row)
+    else:
+        output.console.print(row["reason"], soft_wrap=True)
+
+
+def stop_line(
+    project: Annotated[str, typer.Argument(help="A project; all of them without.")] = "",
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Let nothing but roll-backs begin, until 'gantry resume-line'."""
+    where = {"project": project} if project else {}
+    with Client(settings.load()) as client:
+        row = client.post("/stops/", reason=reason, **where)
+    if as_json:
+        print_json(row)
+    else:
+        output.console.print(f"The line of {project or 'every project'} is stopped.")
+        output.next_step(f"Next: gantry resume-line {project}".rstrip())
+
+
+def resume_line(
+    project: Annotated[str, typer.Argument(help="A project; all of them without.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Let what waited since 'gantry stop-line' go on."""
+    with Client(settings.load()) as client:
+        for row in client.every("/stops/"):
+            if row["ended_at"] is None and (row["project"] or "") == project:
+                ended = client.post(f"/stops/{row['id']}/resume/")
+                break
+        else:
+            raise CliError(
+                f"The line of {project or 'every project'} is not stopped.",
+                exit_code=Exit.REFUSED,
+            )
+    if as_json:
+        print_json(ended)
+    else:
+        output.console.print("The line runs again.")
+
+
+def preview(project: str, release: str, environment: str, *, as_json: bool) -> None:
+    """What ``gantry promote`` would change."""
+    with Client(settings.load()) as client:
+        row = find_release(client, project, release)
+        told = client.get(f"/releases/{row['id']}/preview/?environment={environment}")
+    if as_json:
+        print_json(told)
+        return
+    out = output.console
+    now = told["current"] or "nothing"
+    out.print(f"{environment} runs {now}; {row['name']} would take its place.")
+    for word in told["waits_for"]:
+        out.print(Text(f"  waits   {word}", style="yellow"), soft_wrap=True)
+    for commit in told["commits"] or []:
+        out.print(Text(f"  commit  {commit['sha'][:8]} {commit['subject']}"), soft_wrap=True)
+    for change in [*told["variables"], *told["settings"]]:
+        line = f"  change  {change['name']}: {_shown(change['old'])} -> {_shown(change['new'])}"
+        out.print(Text(line), soft_wrap=True)
+    for layer in told["layers"] or []:
+        out.print(Text(f"  layer   {output.short(layer['digest'])} {layer['size']:,} bytes"))
+        for file in (layer["files"] or [])[:SHOWN_FILES]:
+            out.print(Text(f"          {file}"), soft_wrap=True)
+        if layer["files"] and layer["count"] > SHOWN_FILES:
+            out.print(f"          and {layer['count'] - SHOWN_FILES} more")
+    for travel in told["travels"] or []:
+        out.print(f"  travel  {travel['bytes']:,} bytes to {travel['host']}")
+    for word in told["unknown"]:
+        out.print(Text(f"  {word}", style="dim"), soft_wrap=True)
+    output.next_step(f"Next: gantry promote {project} {row['name']} {environment}")
+
+
+def print_waiting(deployment: Row) -> None:
+    name, where = deployment["release_name"], deployment["environment"]
+    out = output.console
+    out.print(f"{name} waits for {where}. {deployment['reason']}", soft_wrap=True)
+    output.next_step(f"Next, by an approver: gantry approve {deployment['project']} {name} {where}")
+
+
+def find_release(client: Client, project: str, name: str) -> Row:
+    for row in client.every("/releases/", project=project):
+        if name.removeprefix("v") == str(row["number"]):
+            return row
+    raise CliError(
+        f"{project} has no release {name}.",
+        next_step=f"See what there is: gantry releases {project}",
+        exit_code=Exit.REFUSED,
+    )
+
+
+def previous(client: Client, project: str, environment: str) -> str:
+    """The name of the release that served well before the one that does."""
+    served: list[str] = []
+    where = {"project": project, "environment": environment, "state": "succeeded"}
+    for row in client.every("/deployments/", **where):
+        if row["release_name"] not in served:
+            served.append(row["release_name"])
+        if len(served) == 2:
+            return served[1]
+    raise CliError(
+        f"Nothing ran in {environment} before what runs now.",
+        next_step=f"See what there is: gantry releases {project}",
+        exit_code=Exit.REFUSED,
+    )
+
+
+def _waiting(client: Client, project: str, release: str, environment: str) -> Row:
+    where = {"project": project, "environment": environment, "state": "waiting"}
+    for row in client.every("/deployments/", **where):
+        if row["release_name"].removeprefix("v") == release.removeprefix("v"):
+            return row
+    raise CliError(
+        f"{release} does not wait for {environment}.",
+        next_step=f"Ask for it: gantry promote {project} {release} {environment}",
+        exit_code=Exit.REFUSED,
+    )
+
+
+def _shown(value: str | None) -> str:
+    return "(unset)" if value is None else value
