@@ -6,6 +6,7 @@ from django.urls import include, path
 from rest_framework.routers import DefaultRouter
 
 from ciserver.accounts.api import Me
+from ciserver.dashboard.audit import AuditViewSet
 from ciserver.pipelines.api import JobViewSet, PipelineViewSet
 from ciserver.projects.api import ProjectViewSet
 from ciserver.projects.registry import token
@@ -27,6 +28,7 @@ router.register("environments", EnvironmentViewSet)
 router.register("hosts", HostViewSet)
 router.register("deployments", DeploymentViewSet)
 router.register("stops", StopViewSet)
+router.register("audit", AuditViewSet)
 router.register("deliveries", DeliveryViewSet)
 
 urlpatterns = [

@@ -99,6 +99,14 @@ class AuditEntry(models.Model):
     def __str__(self) -> str:
         return f"{self.actor} {self.action} {self.target}"
 
+    def save(self, *args: Any, **options: Any) -> None:
+        if not self._state.adding:
+            raise TypeError("An entry of the audit log is never changed.")
+        super().save(*args, **options)
+
+    def delete(self, *args: Any, **options: Any) -> tuple[int, dict[str, int]]:
+        raise TypeError("An entry of the audit log is never deleted.")
+
     @classmethod
     def record(cls, *, actor: str, action: str, target: str, **detail: Any) -> AuditEntry:
         with transaction.atomic():
@@ -124,6 +132,19 @@ class AuditEntry(models.Model):
                 return entry.at
             previous = entry.digest
         return None
+
+
+class AuditCheck(models.Model):
+    """How the audit log stood when it was last checked: one row, of the chore's."""
+
+    at = models.DateTimeField()
+    entries = models.PositiveBigIntegerField()
+    last_id = models.BigIntegerField()
+    last_digest = models.CharField(max_length=64)
+    problem = models.CharField(max_length=300, blank=True)
+
+    def __str__(self) -> str:
+        return self.problem or f"{self.entries} entries, all as they were written"
 
 
 def _wait_for_turn() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from django.urls import path
 
-from ciserver.dashboard import views
+from ciserver.dashboard import audit, views
 
 urlpatterns = [
     path("", views.matrix, name="matrix"),
     path("new-project/", views.new_project, name="new-project"),
     path("projects/<slug:slug>/", views.project, name="project"),
     path("projects/<slug:slug>/hook-secret/", views.hook_secret, name="hook-secret"),
+    path("audit/", audit.page, name="audit"),
+    path("projects/<slug:slug>/audit/", audit.page, name="project-audit"),
 ]

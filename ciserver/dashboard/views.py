@@ -6,6 +6,7 @@ from typing import cast
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
@@ -18,6 +19,7 @@ from ciserver.lib.problems import Refused
 from ciserver.pipelines.models import Pipeline
 from ciserver.projects import services
 from ciserver.projects.models import Project, Role
+from ciserver.releases.models import Stop
 
 LISTED = 25
 
@@ -86,5 +88,6 @@ def _project_context(request: HttpRequest, row: Project) -> dict[str, object]:
         "deliveries": row.deliveries.select_related("pipeline", "pipeline__project")[:10],
         "git_url": f"{settings.GANTRY.url}/git/{row.slug}.git",
         "hook_url": f"{settings.GANTRY.url}/hooks",
+        "stop": Stop.objects.filter(Q(project=None) | Q(project=row), ended_at=None).first(),
         "may_maintain": row.allows(request.user, Role.MAINTAINER),
     }

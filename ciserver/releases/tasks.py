@@ -7,7 +7,7 @@ from celery.signals import worker_ready
 from ciserver.celery import app
 from ciserver.lib import outbox
 from ciserver.pipelines.models import Pipeline
-from ciserver.releases import runner, services
+from ciserver.releases import drift, runner, services
 
 
 @app.task(name="ciserver.releases.tasks.release")
@@ -28,6 +28,12 @@ def deploy(deployment_id: int) -> None:
 def restore_routes() -> None:
     """Make hosts serve what their rows say."""
     runner.restore_routes()
+
+
+@app.task(name="ciserver.releases.tasks.look")
+def look() -> None:
+    """Find what runs and should not, or should and does not."""
+    drift.look()
 
 
 @worker_ready.connect

@@ -20,7 +20,7 @@ from django.db import connection
 from django.utils import timezone
 
 from ciserver.accounts import registry_tokens
-from ciserver.releases import health, runner, services
+from ciserver.releases import drift, health, runner, services
 from ciserver.releases.models import (
     Deployment,
     DeploymentState,
@@ -325,6 +325,28 @@ def test_routes_and_containers_come_back_after_a_restart(shop: Shop) -> None:
     runner.restore_routes()
     assert shop.page() == "one"
     assert Running.objects.get().healthy
+
+
+def test_what_somebody_changed_on_the_host_is_found_and_told(shop: Shop) -> None:
+    shop.deploy("one")
+    assert drift.look() == 0
+    assert (Running.objects.get().drift, Running.objects.get().seen_at is None) == ("", False)
+    here = target()
+    (container,) = shop.containers()
+    here.proxy.forget(runner.server_name(shop.qa))
+    assert drift.look() == 1
+    assert f"its traffic goes to nowhere, not to {container.address}" == Running.objects.get().drift
+    runner.restore_routes()
+    assert (drift.look(), Running.objects.get().drift) == (1, "")
+    here.remove(container, grace=0)
+    drift.look()
+    assert Running.objects.get().drift == "its container is gone"
+    again = services.promote(
+        release=shop.project.releases.get(), environment=shop.qa, user=shop.project.members.first()
+    )
+    assert shop.run(again).state == "succeeded"
+    assert (drift.look(), Running.objects.get().drift) == (1, "")
+    assert shop.page() == "one"
 
 
 def test_a_container_that_crashes_later_is_started_again(shop: Shop) -> None:

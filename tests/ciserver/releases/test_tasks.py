@@ -10,7 +10,11 @@ from django.conf import settings
 from ciserver.celery import app
 from ciserver.lib import outbox
 
-CHORES = ["ciserver.releases.tasks.restore_routes", "ciserver.pipelines.tasks.tidy"]
+CHORES = [
+    "ciserver.releases.tasks.restore_routes",
+    "ciserver.releases.tasks.look",
+    "ciserver.pipelines.tasks.tidy",
+]
 
 
 def queue_of(task: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import connection
 
+from ciserver.accounts.services import check_audit
 from ciserver.celery import app
 from ciserver.lib import outbox
 from ciserver.pipelines import leases
@@ -25,12 +26,19 @@ from ciserver.webhooks.services import ingest_spools
 log = logging.getLogger(__name__)
 
 TIDY_SECONDS = 60.0
+AUDIT_SECONDS = 3600.0
+LOOK_SECONDS = 20.0  # drift is to be found within a minute
 
 
 def tidy_workers() -> None:
     """The scheduler has no root: workers look after their machine and its hosts."""
     app.send_task("ciserver.pipelines.tasks.tidy")
     app.send_task("ciserver.releases.tasks.restore_routes")
+
+
+def look_at_hosts() -> None:
+    """A look that waits for longer than until the next one is not needed any more."""
+    app.send_task("ciserver.releases.tasks.look", expires=LOOK_SECONDS)
 
 
 CHORES: dict[str, Callable[[], object]] = {
@@ -56,13 +64,20 @@ class Command(BaseCommand):
         else:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: stop.set())
-        tidied = time.monotonic()
+        tidied = looked = time.monotonic()
+        checked = tidied - AUDIT_SECONDS
         while True:
             for name, chore in CHORES.items():
                 _do(name, chore)
             if time.monotonic() - tidied > TIDY_SECONDS:
                 tidied = time.monotonic()
                 _do("have workers tidy up", tidy_workers)
+            if time.monotonic() - looked > LOOK_SECONDS:
+                looked = time.monotonic()
+                _do("have workers look at hosts", look_at_hosts)
+            if time.monotonic() - checked > AUDIT_SECONDS:
+                checked = time.monotonic()
+                _do("check the audit log", check_audit)
             if stop.wait(options["interval"]):
                 return
 

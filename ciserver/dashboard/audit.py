@@ -1,0 +1,93 @@
+"""Who did what: the audit log as a page and over the API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.db.models import Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.views.decorators.http import require_safe
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from rest_framework import serializers, viewsets
+
+from ciserver.accounts.models import AuditCheck, AuditEntry
+from ciserver.projects.models import Project, Role
+
+PAGE_SIZE = 50
+
+
+def entries_for(user: Any) -> QuerySet[AuditEntry]:
+    """An administrator sees all, others what was done in the projects they maintain."""
+    if user.is_superuser:
+        return AuditEntry.objects.all()
+    maintained = Project.objects.with_role(user, Role.MAINTAINER)
+    return of_projects(list(maintained.values_list("slug", flat=True)))
+
+
+def of_projects(slugs: list[str]) -> QuerySet[AuditEntry]:
+    """Targets begin with their project: ``hello``, ``hello v3``, ``hello@prod``, ``hello/x``."""
+    found = Q(target__in=slugs)
+    for slug in slugs:
+        for sign in " @/":
+            found |= Q(target__startswith=f"{slug}{sign}")
+    # The target of these is a name that its owner chose.
+    return AuditEntry.objects.filter(found).exclude(action__startswith="token.")
+
+
+@login_required
+@require_safe
+def page(request: HttpRequest, slug: str = "") -> HttpResponse:
+    """The log of one project for its maintainers, or all of it for administrators."""
+    project = None
+    if slug:
+        maintained = Project.objects.with_role(request.user, Role.MAINTAINER)
+        project = get_object_or_404(maintained, slug=slug)
+        entries = of_projects([slug])
+    elif request.user.is_superuser:
+        entries = AuditEntry.objects.all()
+    else:
+        raise Http404
+    asked = request.GET.get("q", "").strip()[:100]
+    if asked:
+        entries = entries.filter(
+            Q(actor__icontains=asked) | Q(action__icontains=asked) | Q(target__icontains=asked)
+        )
+    shown = Paginator(entries, PAGE_SIZE).get_page(request.GET.get("page", "1"))
+    context: dict[str, Any] = {"project": project, "page": shown, "asked": asked}
+    if request.user.is_superuser:
+        context["check"] = AuditCheck.objects.first()
+    return render(request, "dashboard/audit.html", context)
+
+
+class AuditEntrySerializer(serializers.ModelSerializer[AuditEntry]):
+    """``digest`` covers the entry and the digest of the one before it."""
+
+    class Meta:
+        model = AuditEntry
+        fields = ["id", "at", "actor", "action", "target", "detail", "digest"]
+
+
+FILTERS = [
+    OpenApiParameter("project", str, description="slug of a project"),
+    OpenApiParameter("actor", str, description="who did it"),
+    OpenApiParameter("action", str, description="such as deployment.approve"),
+]
+
+
+@extend_schema_view(list=extend_schema(parameters=FILTERS))
+class AuditViewSet(viewsets.ReadOnlyModelViewSet[AuditEntry]):
+    """Who did what in the projects that the caller maintains, newest first."""
+
+    queryset = AuditEntry.objects.all()
+    serializer_class = AuditEntrySerializer
+
+    def get_queryset(self) -> QuerySet[AuditEntry]:
+        entries = entries_for(self.request.user)
+        given = self.request.query_params
+        if slug := given.get("project"):
+            entries &= of_projects([slug])
+        exact = {key: given[key] for key in ("actor", "action") if key in given}
+        return entries.filter(**exact)

@@ -1,0 +1,103 @@
+"""Drift: what runs on a host is not what was put there. Found by looking, written down, not mended.
+
+``runner.restore_routes`` mends what can be mended without asking; a person deploys again or rolls
+back for the rest. A look asks each host for all of its containers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from django.conf import settings
+from django.utils import timezone
+
+from ciserver.pipelines import events
+from ciserver.releases import preview, runner
+from ciserver.releases.models import Deployment, DeploymentState, Environment, Host, Running
+from ciserver.releases.targets import open_target
+from ciserver.releases.targets.errors import TargetError
+from ciserver.releases.targets.spec import Container, ImageFacts
+
+log = logging.getLogger(__name__)
+LONGEST = 300  # characters
+
+
+def look() -> int:
+    """Look at every host that serves something; how many records changed."""
+    changed = 0
+    for host in Host.objects.filter(running__isnull=False).distinct():
+        changed += look_at(host)
+    if changed:
+        events.publish_matrix()
+    return changed
+
+
+def look_at(host: Host) -> int:
+    """Write down the drift of everything that ``host`` serves; how many records changed."""
+    rows = host.running.select_related("environment__project", "release__pipeline")
+    busy = Deployment.objects.filter(state=DeploymentState.RUNNING)
+    rows = rows.exclude(environment__in=busy.values("environment"))
+    try:
+        target = open_target(host.kind, host.address, run=settings.GANTRY.run)
+        there = target.containers({"installation": runner.installation()})
+        routes = target.proxy.routes()
+    except TargetError as error:
+        found = {row.pk: f"{host} cannot be looked at: {error}" for row in rows}
+    else:
+        found = {row.pk: drift_of(row, there, routes, facts=_facts(row)) for row in rows}
+    return _write(list(rows), found)
+
+
+def drift_of(
+    row: Running,
+    there: Sequence[Container],
+    routes: Mapping[str, str],
+    *,
+    facts: ImageFacts | None = None,
+) -> str:
+    """How ``there``, all our containers on its host, differs from ``row``; empty if in nothing."""
+    environment = row.environment
+    mine = [one for one in there if _is_of(one, environment)]
+    serving = next((one for one in mine if one.id == row.container_id), None)
+    route = routes.get(runner.server_name(environment), "")
+    found = []
+    if not environment.hosts.filter(pk=row.host_id).exists():
+        found.append(
+            f"it still runs here, and {row.host} is no longer a host of {environment.name}"
+        )
+    if serving is None:
+        found.append("its container is gone")
+    elif not serving.running:
+        found.append("its container has stopped")
+    elif facts is not None and not serving.runs(facts):
+        found.append(f"it runs the image {serving.image_id[:19]}, not that of {row.release.name}")
+    elif serving.address != route:
+        found.append(f"its traffic goes to {route or 'nowhere'}, not to {serving.address}")
+    if others := [one.name for one in mine if one is not serving]:
+        found.append(f"also here: {', '.join(others)}")
+    return "; ".join(found)[:LONGEST]
+
+
+def _is_of(container: Container, environment: Environment) -> bool:
+    wanted = runner.labels_of(environment)
+    return all(container.labels.get(key) == value for key, value in wanted.items())
+
+
+def _facts(row: Running) -> ImageFacts | None:
+    """None while the registry is away: then the image is not compared."""
+    try:
+        return preview.facts(row.release)
+    except TargetError:
+        return None
+
+
+def _write(rows: Sequence[Running], found: Mapping[int, str]) -> int:
+    """Only to records that still name the container that was looked for."""
+    changed = 0
+    for row in rows:
+        same = Running.objects.filter(pk=row.pk, container_id=row.container_id)
+        drift = found[row.pk][:LONGEST]
+        changed += same.exclude(drift=drift).update(drift=drift)
+    Running.objects.filter(pk__in=found).update(seen_at=timezone.now())
+    return changed
