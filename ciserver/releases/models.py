@@ -24,7 +24,8 @@ class Release(models.Model):
     digest = models.CharField(max_length=80)
     evidence = models.JSONField(default=dict)
     configuration = models.CharField(max_length=64, blank=True)  # see evidence.configuration
-    removed_at = models.DateTimeField(null=True)  # when retention took its image
+    removed_at = models.DateTimeField(null=True)  # when retention gave its image up
+    image_deleted = models.BooleanField(default=False)  # and the registry did
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

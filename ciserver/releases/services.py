@@ -76,6 +76,7 @@ def promote(*, release: Release, environment: Environment, user: Any) -> Deploym
 
     Raises Refused when the policy says no, or the line is stopped."""
     environment = Environment.objects.select_for_update().get(pk=environment.pk)
+    release.refresh_from_db(fields=["removed_at"])  # retention marks under the same lock
     _require_right(user, release, environment)
     if stop := policy.stopped(environment):
         raise Refused(
@@ -94,6 +95,7 @@ def promote(*, release: Release, environment: Environment, user: Any) -> Deploym
 def roll_back(*, environment: Environment, release: Release, user: Any) -> Deployment:
     """Queue a release that served ``environment`` well before. Raises Refused."""
     environment = Environment.objects.select_for_update().get(pk=environment.pk)
+    release.refresh_from_db(fields=["removed_at"])  # retention marks under the same lock
     _require_right(user, release, environment)
     if not policy.ran_well(release, environment):
         raise Refused(

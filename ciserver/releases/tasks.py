@@ -7,7 +7,7 @@ from celery.signals import worker_ready
 from ciserver.celery import app
 from ciserver.lib import outbox
 from ciserver.pipelines.models import Pipeline
-from ciserver.releases import drift, runner, services
+from ciserver.releases import drift, retention, runner, services
 
 
 @app.task(name="ciserver.releases.tasks.release")
@@ -34,6 +34,12 @@ def restore_routes() -> None:
 def look() -> None:
     """Find what runs and should not, or should and does not."""
     drift.look()
+
+
+@app.task(name="ciserver.releases.tasks.retire")
+def retire() -> None:
+    """Take images that nothing needs any more out of the registry."""
+    retention.retire()
 
 
 @worker_ready.connect

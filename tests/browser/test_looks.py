@@ -21,6 +21,10 @@ PAGES = [
     "/projects/hello/pipelines/5/?job=build",
     "/projects/hello/releases/3/",
     "/projects/hello/releases/5/promote/prod/",
+    "/projects/hello/environments/prod/",
+    "/projects/hello/environments/prod/edit/",
+    "/projects/hello/new-environment/",
+    "/projects/hello/audit/",
     "/no/such/page/",
 ]
 # WCAG 2.2, 1.4.3: 4.5 to 1 for text, 3 to 1 where it is large. Colours are read from a canvas,

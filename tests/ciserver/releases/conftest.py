@@ -146,7 +146,10 @@ def _serving(folder: Path, address: str, more: dict[str, Any]) -> Iterator[None]
     settings = {
         "version": "0.1",
         "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "storage": {
+            "filesystem": {"rootdirectory": str(folder / "data")},
+            "delete": {"enabled": True},
+        },
         "http": {"addr": address, "relativeurls": False},
     }
     (folder / "config.yml").write_text(json.dumps(settings | more))

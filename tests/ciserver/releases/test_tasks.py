@@ -13,6 +13,7 @@ from ciserver.lib import outbox
 CHORES = [
     "ciserver.releases.tasks.restore_routes",
     "ciserver.releases.tasks.look",
+    "ciserver.releases.tasks.retire",
     "ciserver.pipelines.tasks.tidy",
 ]
 

@@ -26,7 +26,7 @@ from ciserver.webhooks.services import ingest_spools
 log = logging.getLogger(__name__)
 
 TIDY_SECONDS = 60.0
-AUDIT_SECONDS = 3600.0
+HOUR = 3600.0
 LOOK_SECONDS = 20.0  # drift is to be found within a minute
 
 
@@ -39,6 +39,10 @@ def tidy_workers() -> None:
 def look_at_hosts() -> None:
     """A look that waits for longer than until the next one is not needed any more."""
     app.send_task("ciserver.releases.tasks.look", expires=LOOK_SECONDS)
+
+
+def retire_images() -> None:
+    app.send_task("ciserver.releases.tasks.retire", expires=HOUR)
 
 
 CHORES: dict[str, Callable[[], object]] = {
@@ -65,7 +69,7 @@ class Command(BaseCommand):
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: stop.set())
         tidied = looked = time.monotonic()
-        checked = tidied - AUDIT_SECONDS
+        checked = tidied - HOUR
         while True:
             for name, chore in CHORES.items():
                 _do(name, chore)
@@ -75,9 +79,10 @@ class Command(BaseCommand):
             if time.monotonic() - looked > LOOK_SECONDS:
                 looked = time.monotonic()
                 _do("have workers look at hosts", look_at_hosts)
-            if time.monotonic() - checked > AUDIT_SECONDS:
+            if time.monotonic() - checked > HOUR:
                 checked = time.monotonic()
                 _do("check the audit log", check_audit)
+                _do("have workers make room in the registry", retire_images)
             if stop.wait(options["interval"]):
                 return
 

@@ -1,0 +1,131 @@
+"""Which images the registry still needs, and taking the others out of it.
+
+An image stays while it runs or is about to, while an environment may go back to it, and while it
+is among the newest or young. It is first marked in the database, under the project's lock and the
+same locks as promotions take, and only then deleted: whoever asks for it in between is refused
+with a sentence, and no deployment ever finds it half gone.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+import httpx
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from ciserver.accounts import registry_tokens
+from ciserver.accounts.models import AuditEntry
+from ciserver.projects.models import Project
+from ciserver.releases.models import (
+    UNFINISHED,
+    Deployment,
+    DeploymentState,
+    Environment,
+    Release,
+    Running,
+)
+from ciserver.releases.queue import GANTRY
+from ciserver.releases.targets.images import TIMEOUT, Location
+
+log = logging.getLogger(__name__)
+NEWEST = 30  # releases of a project
+WAYS_BACK = 5  # releases that served an environment before the one that does
+YOUNG = timedelta(days=14)
+AT_A_TIME = 50  # images in one round
+
+
+def retire() -> int:
+    """Mark and delete what no project needs; how many images were deleted. A chore."""
+    for project in Project.objects.filter(releases__removed_at=None).distinct():
+        mark(project)
+    return _delete_marked()
+
+
+@transaction.atomic
+def mark(project: Project) -> list[Release]:
+    """Mark the releases of ``project`` whose images nothing needs any more."""
+    Project.objects.select_for_update().get(pk=project.pk)
+    # What is asked for meanwhile waits for these locks and then finds the mark.
+    list(Environment.objects.select_for_update().filter(project=project).order_by("pk"))
+    needed = needed_digests(project)
+    rows = project.releases.filter(removed_at=None).exclude(digest__in=needed)
+    ours = [row for row in rows if Location.parse(row.repository).registry == _registry()]
+    gone = ours[-AT_A_TIME:]  # the oldest first
+    Release.objects.filter(pk__in=[row.pk for row in gone]).update(removed_at=timezone.now())
+    for row in gone:
+        AuditEntry.record(
+            actor=GANTRY, action="release.remove-image", target=str(row), digest=row.digest
+        )
+    return gone
+
+
+def needed_digests(project: Project) -> set[str]:
+    """The digests that must stay. By digest: two releases may share one."""
+    releases = project.releases.filter(removed_at=None)
+    kept = set(releases.order_by("-number")[:NEWEST].values_list("digest", flat=True))
+    young = releases.filter(created_at__gt=timezone.now() - YOUNG)
+    kept |= set(young.values_list("digest", flat=True))
+    running = Running.objects.filter(release__project=project)
+    kept |= set(running.values_list("release__digest", flat=True))
+    kept |= set(running.values_list("digest", flat=True))
+    going = Deployment.objects.filter(release__project=project, state__in=UNFINISHED)
+    kept |= set(going.values_list("release__digest", flat=True))
+    for environment in project.environments.all():
+        kept |= _ways_back(environment)
+    return kept
+
+
+def _ways_back(environment: Environment) -> set[str]:
+    """What served here last, and the WAYS_BACK others that did before it."""
+    served = environment.deployments.filter(
+        state=DeploymentState.SUCCEEDED, release__removed_at=None
+    )
+    digests = served.order_by("-pk").values_list("release__digest", flat=True)
+    found: dict[str, None] = {}
+    for digest in digests.iterator():
+        found[digest] = None
+        if len(found) > WAYS_BACK:
+            break
+    return set(found)
+
+
+def _delete_marked() -> int:
+    """Also those that an earlier round marked and could not delete."""
+    marked = Release.objects.filter(removed_at__isnull=False, image_deleted=False)
+    deleted = 0
+    for release in marked.order_by("pk")[:AT_A_TIME]:
+        # A digest that was built again meanwhile is needed again.
+        shared = Release.objects.filter(
+            repository=release.repository, digest=release.digest, removed_at=None
+        )
+        try:
+            if not shared.exists():
+                _delete(release)
+                deleted += 1
+        except httpx.HTTPError as error:
+            log.warning("the image of %s could not be deleted: %s", release, error)
+            continue
+        Release.objects.filter(pk=release.pk).update(image_deleted=True)
+    return deleted
+
+
+def _delete(release: Release) -> None:
+    """DELETE the manifest; its blobs go when the registry's garbage is collected
+    (distribution-spec, "Deleting Manifests")."""
+    location = Location.parse(release.repository)
+    access = registry_tokens.Access(location.name, ("delete", "pull"))
+    token = registry_tokens.issue(GANTRY, [access])
+    response = httpx.delete(
+        f"{location.url}/manifests/{release.digest}",
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=TIMEOUT,
+    )
+    if response.status_code != httpx.codes.NOT_FOUND:
+        response.raise_for_status()
+
+
+def _registry() -> str:
+    return str(settings.GANTRY.registry)
