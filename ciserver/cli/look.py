@@ -179,12 +179,18 @@ def _status_lines(environment: Row) -> list[list[str | Text]]:
             run["commit"][:8],
             output.short(run["digest"]),
             run["host"],
-            Text("healthy", style="green") if run["healthy"] else Text("unhealthy", style="red"),
+            _health(run),
             age(run["since"]),
             environment["address"],
         ]
         for run in environment["running"]
     ]
+
+
+def _health(run: Row) -> Text:
+    if not run["healthy"]:
+        return Text("unhealthy", style="red")
+    return Text("drift", style="yellow") if run["drift"] else Text("healthy", style="green")
 
 
 def _of(project: str) -> dict[str, str]:

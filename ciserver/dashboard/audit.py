@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
@@ -56,10 +57,25 @@ def page(request: HttpRequest, slug: str = "") -> HttpResponse:
             Q(actor__icontains=asked) | Q(action__icontains=asked) | Q(target__icontains=asked)
         )
     shown = Paginator(entries, PAGE_SIZE).get_page(request.GET.get("page", "1"))
-    context: dict[str, Any] = {"project": project, "page": shown, "asked": asked}
+    rows = [(entry, in_words(entry.detail)) for entry in shown]
+    context: dict[str, Any] = {"project": project, "page": shown, "rows": rows, "asked": asked}
     if request.user.is_superuser:
         context["check"] = AuditCheck.objects.first()
     return render(request, "dashboard/audit.html", context)
+
+
+def in_words(detail: dict[str, Any]) -> list[tuple[str, str]]:
+    """A change is written down as old and new value."""
+
+    def shown(value: Any) -> str:
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+    found = []
+    for key, value in detail.items():
+        changed = isinstance(value, list) and len(value) == 2
+        text = " \u2192 ".join(map(shown, value)) if changed else shown(value)
+        found.append((key.replace("_", " "), text))
+    return found
 
 
 class AuditEntrySerializer(serializers.ModelSerializer[AuditEntry]):

@@ -32,7 +32,8 @@ def matrix(request: HttpRequest) -> HttpResponse:
     found = matrix_for(request.user, asked=asked, page=request.GET.get("page", "1"))
     if live.wanted(request):
         return live.answer(request, "dashboard/_matrix.html", {"matrix": found})
-    context = {"matrix": found, "git_url": settings.GANTRY.url}
+    stop = Stop.objects.filter(project=None, ended_at=None).first()
+    context = {"matrix": found, "git_url": settings.GANTRY.url, "stop": stop}
     return render(request, "dashboard/matrix.html", context)
 
 

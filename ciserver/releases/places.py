@@ -18,7 +18,7 @@ from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
 from ciserver.releases import approvals, environments, policy, preview, services
 from ciserver.releases.forms import EnvironmentForm, NewEnvironmentForm
-from ciserver.releases.models import Deployment, Environment
+from ciserver.releases.models import Deployment, DeploymentState, Environment
 
 SHOWN = 30
 
@@ -158,6 +158,10 @@ def _context(request: HttpRequest, row: Environment) -> dict[str, Any]:
     candidate = preview.serving(first) if first else row.project.releases.first()
     if candidate and current and candidate.number <= current.number:
         candidate = None
+    waiting = row.deployments.filter(state=DeploymentState.WAITING).select_related("release")
+    asked = waiting.first()
+    if asked and asked.release == candidate:
+        candidate = None
     now = policy.configuration_of(row)
     changed = preview.changes(started_with, now) if started_with else []
     served = {one.host_id for one in running}
@@ -171,7 +175,7 @@ def _context(request: HttpRequest, row: Environment) -> dict[str, Any]:
         "before": first,
         "candidate": candidate,
         "changed": changed,
-        "waiting": row.deployments.filter(state="waiting").select_related("release").first(),
+        "waiting": asked,
         "earlier": services.earlier(row),
         "deployments": deployments[:SHOWN],
         "approvers": policy.approvers(row),

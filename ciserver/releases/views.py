@@ -81,7 +81,7 @@ def release(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     """One release: its digest and evidence, where it runs, and how it got there."""
     row = _release(request, slug, number)
     deployments = row.deployments.select_related("environment", "release").prefetch_related(
-        "steps__host"
+        "steps__host", "approval_set__user"
     )
     context = {
         "release": row,

@@ -197,3 +197,17 @@ def test_the_page_keeps_itself_right(hello: Any, alice: Any, sign_in: Any) -> No
     again = client.get(PROD, headers={"X-Live": "1", "If-None-Match": first["ETag"]})
     assert again.status_code == 304
     assert seeding.digest_of("hello3") in str(Running.objects.get(environment__name="prod").digest)
+
+
+def test_an_administrator_stops_and_resumes_every_line(
+    hello: Any, admin_user: Any, alice: Any, sign_in: Any
+) -> None:
+    client = sign_in(admin_user)
+    assert "Stop every line" in page(client, "/")
+    assert "Stop every line" not in page(sign_in(alice), "/")
+    answer = client.post("/line/stop/", {"reason": "fire <1>"}, follow=True)
+    assert "stopped by admin: fire &lt;1&gt;" in answer.content.decode()
+    assert "Let it run again" not in page(sign_in(alice), "/")
+    assert "fire &lt;1&gt;" in page(sign_in(alice), "/projects/hello/")
+    client.post("/line/resume/")
+    assert "fire" not in page(client, "/")
