@@ -17,6 +17,7 @@ from ciserver.lib.problems import Refused
 from ciserver.projects.models import Project
 from ciserver.releases import policy, preview, services
 from ciserver.releases.models import (
+    Approval,
     Deployment,
     DeploymentState,
     Environment,
@@ -39,7 +40,7 @@ class Place:
     served: bool  # one of them succeeded
     waits_for: str  # the place it must run in first, or ""
     may_move: bool
-    approved_by: list[str]  # whose approvals count, while it waits
+    approvals: list[Approval]  # those that count, while it waits
     may_approve: bool
 
     @property
@@ -83,10 +84,12 @@ def release(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     deployments = row.deployments.select_related("environment", "release").prefetch_related(
         "steps__host", "approval_set__user"
     )
+    places = _places(row, request.user)
     context = {
         "release": row,
         "project": row.project,
-        "places": _places(row, request.user),
+        "places": places,
+        "counted": {approval.pk for place in places for approval in place.approvals},
         "deployments": deployments[:SHOWN_DEPLOYMENTS],
         "evidence": _evidence(row),
     }
@@ -167,9 +170,7 @@ def _places(release: Release, user: Any) -> list[Place]:
                 served=environment.pk in served,
                 waits_for=before.environment.name if before and not before.served else "",
                 may_move=policy.may_promote(user, environment),
-                approved_by=[a.user.get_username() for a in policy.counting(newest)]
-                if newest and waits
-                else [],
+                approvals=policy.counting(newest) if newest and waits else [],
                 may_approve=bool(newest and waits and policy.may_approve(user, newest)),
             )
         )

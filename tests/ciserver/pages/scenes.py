@@ -28,7 +28,14 @@ from ciserver.pipelines import events
 from ciserver.pipelines.logs import LogWriter
 from ciserver.pipelines.models import Job, JobKind, Pipeline, State, Step
 from ciserver.projects.models import Membership, Project, Role
-from ciserver.releases.models import Deployment, DeploymentState, DeploymentStep, Running
+from ciserver.releases import environments
+from ciserver.releases.models import (
+    Deployment,
+    DeploymentState,
+    DeploymentStep,
+    Environment,
+    Running,
+)
 from tests.ciserver.pages import seeding
 
 _writers: dict[int, LogWriter] = {}
@@ -39,6 +46,13 @@ def user(name: str, role: str = "") -> None:
     if role:
         hello = Project.objects.get(slug="hello")
         Membership.objects.create(project=hello, user=made, role=Role[role.upper()])
+
+
+def join(slug: str, name: str, role: str) -> None:
+    project, member = Project.objects.get(slug=slug), User.objects.get(username=name)
+    Membership.objects.update_or_create(
+        project=project, user=member, defaults={"role": Role[role.upper()]}
+    )
 
 
 def session(name: str) -> str:
@@ -146,6 +160,15 @@ def last_deployment() -> dict[str, Any]:
     }
 
 
+def approvals(slug: str, environment: str, needed: int, approvers: str) -> None:
+    """How many of whom a promotion needs."""
+    place = Environment.objects.get(project__slug=slug, name=environment)
+    owner = User.objects.get(username="alice")
+    environments.change(
+        environment=place, user=owner, approvals=needed, approvers=approvers.split()
+    )
+
+
 def arrive(deployment: int) -> None:
     """The host has it: healthy, and serving."""
     row = Deployment.objects.get(pk=deployment)
@@ -171,8 +194,8 @@ def arrive(deployment: int) -> None:
 SCENES: dict[str, Callable[..., Any]] = {
     scene.__name__: scene
     for scene in (
-        user, session, history, start, step, write, number_lines, more_jobs, fail, finish,
-        restart, last_deployment, arrive,
+        user, join, session, history, start, step, write, number_lines, more_jobs, fail, finish,
+        restart, last_deployment, approvals, arrive,
     )
 }  # fmt: skip
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
-from ciserver.releases import environments, services
+from ciserver.releases import approvals, environments, services
 from ciserver.releases.models import Deployment, DeploymentState, Release, Running, Stop
 from ciserver.repositories.history import Commit
 from tests.ciserver.pages import seeding
@@ -211,3 +212,17 @@ def test_an_administrator_stops_and_resumes_every_line(
     assert "fire &lt;1&gt;" in page(sign_in(alice), "/projects/hello/")
     client.post("/line/resume/")
     assert "fire" not in page(client, "/")
+
+
+def test_an_approval_that_no_longer_counts_is_shown_as_such(
+    waiting: Deployment, hello: Any, alice: Any, bob: Any, sign_in: Any
+) -> None:
+    prod = environments.change(environment=waiting.environment, user=alice, soak_minutes=600)
+    Deployment.objects.filter(release=waiting.release, environment__name="qa").update(
+        finished_at=timezone.now()
+    )
+    url = waiting.release.get_absolute_url()
+    approvals.approve(deployment=waiting, user=bob)
+    assert "<b>bob</b><span>approves</span>" in page(sign_in(alice), url)
+    environments.change(environment=prod, user=alice, variables={"A": "1"})
+    assert "approved something else: it changed since" in page(sign_in(alice), url)
