@@ -38,7 +38,8 @@ class BuildRequest:
     images' creation time, the commit's. ``scope`` is the cache lane that is
     written, ``also_read`` are lanes that are read too. ``extra_ca`` is a bundle of
     the machine's certificates and ``step_env`` are variables that RUN steps see;
-    neither leaves a trace in image or cache key. ``parent`` names a cgroup.
+    neither leaves a trace in image or cache key. ``parent`` names a cgroup. A cache mount
+    of more than ``cache_mount_bytes`` after a step is emptied.
     """
 
     context: Context
@@ -59,6 +60,7 @@ class BuildRequest:
     extra_ca: Path | None = None
     step_env: Mapping[str, str] = field(default_factory=dict)
     parent: str = ""
+    cache_mount_bytes: int = 10 << 30
     parallel: int = field(default_factory=lambda: os.cpu_count() or 1)
 
 
@@ -76,12 +78,15 @@ def build(
     ``resolve`` finds base images. After ``cancel`` is set, or one stage has failed,
     the others end within seconds, and nothing is left running or mounted.
     """
-    bases = Bases(resolve)
-    plan = with_triggers(plan_of(request), bases)
-    with LazyNetwork(request.network, state=state, allow=request.egress_allow) as network:
-        bench = _bench(request, plan, store, state, network, _Stop(cancel))
-        states = Stages(plan, bases, bench, listener).run()
-    return {target: _save(states[index], request, store) for target, index in plan.targets.items()}
+    with store.in_use():
+        bases = Bases(resolve)
+        plan = with_triggers(plan_of(request), bases)
+        with LazyNetwork(request.network, state=state, allow=request.egress_allow) as network:
+            bench = _bench(request, plan, store, state, network, _Stop(cancel))
+            states = Stages(plan, bases, bench, listener).run()
+        return {
+            target: _save(states[index], request, store) for target, index in plan.targets.items()
+        }
 
 
 def plan_of(request: BuildRequest) -> Plan:
@@ -151,6 +156,7 @@ def _bench(
         parent_cgroup=request.parent,
         scope=request.scope,
         epoch=request.epoch,
+        cache_mount_bytes=request.cache_mount_bytes,
     )
 
 

@@ -45,8 +45,7 @@ class StepCache:
                 data = json.loads((lane / key[:2] / key).read_bytes())
                 diff_id = data["diff_id"]
                 if diff_id is None or isinstance(diff_id, str):
-                    if lane is self._write:
-                        os.utime(lane / key[:2] / key)  # pruning goes by the last use
+                    os.utime(lane / key[:2] / key)  # pruning goes by the last use
                     return CacheEntry(diff_id, float(data["seconds"]))
         return None
 
@@ -68,18 +67,6 @@ def step_key(*parts: object) -> str:
     """A key from JSON-like values; tuples and sorted items only, so that it is stable."""
     text = json.dumps([_FORMAT, *parts], separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def prune(root: Path, *, older_than: float) -> int:
-    """Remove entries not used for ``older_than`` seconds; return how many."""
-    limit = time.time() - older_than
-    removed = 0
-    for path in root.glob("*/*/*"):
-        with contextlib.suppress(OSError):
-            if path.stat().st_mtime < limit:
-                path.unlink()
-                removed += 1
-    return removed
 
 
 def _lane(scope: str) -> str:

@@ -42,6 +42,8 @@ class Config:
     build_pids: int
     build_timeout: float
     deploy_ports: range
+    store_days: int
+    store_bytes: int
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Config:
@@ -80,6 +82,8 @@ class Config:
             build_pids=_integer(env, "GANTRY_BUILD_PIDS", 1024, low=8),
             build_timeout=_number(env, "GANTRY_BUILD_TIMEOUT", 3600.0),
             deploy_ports=range(first, first + 500),
+            store_days=_integer(env, "GANTRY_STORE_DAYS", 30, low=1),
+            store_bytes=_integer(env, "GANTRY_STORE_MAX_GIB", 50, low=1) << 30,
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from builders.build import BuildRequest, build
 from builders.cli.progress import PlainProgress, say
 from builders.cli.sources import open_context, pairs, secrets
 from builders.errors import ImageNotFound, UserError
+from builders.images.prune import PruneLimits
 from builders.images.reference import Reference
 from builders.images.store import Image, Store
 from builders.layouts import export_layout, import_image
@@ -149,6 +151,21 @@ def import_command(options: argparse.Namespace, _: threading.Event) -> None:
     print(image.id)
 
 
+def prune(options: argparse.Namespace, _: threading.Event) -> None:
+    limits = PruneLimits(
+        older_than=options.older_than, max_bytes=options.max_size, keep=frozenset(options.keep)
+    )
+    done = Store(options.store).prune(limits)
+    if options.json:
+        print(json.dumps(dataclasses.asdict(done)))
+        return
+    print(
+        f"Removed {done.images} images, {done.steps} cached steps, {done.caches} cache mounts, "
+        f"{done.layers} layers and {done.blobs} blobs: {done.bytes_freed >> 20} MiB. "
+        f"{done.bytes_left >> 20} MiB are left."
+    )
+
+
 def _export(where: str, image: Image, names: list[Reference]) -> None:
     kind, _, folder = where.partition(":")
     if kind != "oci" or not folder:
@@ -163,4 +180,5 @@ COMMANDS: dict[str, Command] = {
     "pull": pull,
     "push": push,
     "inspect": inspect,
+    "prune": prune,
 }

@@ -34,6 +34,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     command.add_argument("path", type=Path)
     command.add_argument("name")
     _base(commands.add_parser("base", help="make a base image from the system's package mirror"))
+    _prune(commands.add_parser("prune", help="remove what was not used for long, or is too much"))
     return parser.parse_args(arguments)
 
 
@@ -67,6 +68,14 @@ def _base(command: argparse.ArgumentParser) -> None:
     command.add_argument("--again", action="store_true", help="make it anew, for newer packages")
 
 
+def _prune(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--older-than", type=seconds, default=None, metavar="TIME", help="e.g. 30d or 12h")
+    add("--max-size", type=size, default=None, metavar="SIZE", help="what may stay, e.g. 20g")
+    add("--keep", action="append", default=[], metavar="DIGEST", help="of an image or manifest")
+    add("--json", action="store_true", help="print what was removed as JSON")
+
+
 def _mirrors(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--registry-mirror",
@@ -75,6 +84,12 @@ def _mirrors(command: argparse.ArgumentParser) -> None:
         metavar="REGISTRY=HOST:PORT",
         help="e.g. docker.io=127.0.0.1:5000",
     )
+
+
+def seconds(text: str) -> float:
+    """Seconds of ``30d``, ``12h``, ``5m`` or a plain number."""
+    unit = text[-1:] if text[-1:] in "smhd" else ""
+    return float(text.removesuffix(unit)) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
 
 
 def size(text: str) -> int:

@@ -20,6 +20,7 @@ from builders.images.disk import Disk, read_json
 from builders.images.documents import Malformed
 from builders.images.extract import extract_tar
 from builders.images.layers import LayerLimits, LayerTooBig, Written, write_tree
+from builders.images.pins import Pins
 from builders.images.streams import GzipSink, HashingReader, HashingSink, Readable, TarStream
 from builders.images.tarformat import BadTar
 from runtime.snapshots import LowerDir
@@ -55,16 +56,20 @@ class Layer:
 class Layers:
     """The layers of a store. Safe for threads and for processes of one machine."""
 
-    def __init__(self, disk: Disk, blobs: Blobs) -> None:
+    def __init__(self, disk: Disk, blobs: Blobs, pins: Pins) -> None:
         self._disk = disk
         self._blobs = blobs
+        self._pins = pins
 
     def get(self, diff_id: str) -> Layer | None:
-        """The layer, or None."""
+        """The layer, or None. It stays while work in progress needs it."""
         folder = self._disk.path("layers", check_digest(diff_id))
-        known = read_json(folder / "layer.json")
-        if known is None or self._disk.is_lost(_note(diff_id)):
-            return None
+        with self._disk.lock("use", diff_id):
+            known = read_json(folder / "layer.json")
+            if known is None or self._disk.is_lost(layer_note(diff_id)):
+                return None
+            self._pins.note(layer_note(diff_id))
+            os.utime(folder / "layer.json")
         return Layer(diff_id, known["size"], known["files"], folder / "tree", known["base"])
 
     def commit(self, tree: Path, *, base: int, epoch: int, limits: LayerLimits) -> Layer:
@@ -187,8 +192,10 @@ class Layers:
             if final.exists():  # what a power cut has left of it
                 with self._disk.staging() as folder:
                     final.rename(folder / "broken")
-            self._disk.mark_unsettled(_note(diff_id))
-            staged.rename(final)
+            self._disk.mark_unsettled(layer_note(diff_id))
+            with self._disk.lock("use", diff_id):
+                staged.rename(final)
+                self._pins.note(layer_note(diff_id))
         return Layer(diff_id, written.size, written.files, final / "tree", base)
 
 
@@ -236,5 +243,5 @@ def _copy(tree: Path, target: Path, base: int, digest: str) -> None:
         raise StoreError("The layer changed while it was copied into the store.")
 
 
-def _note(diff_id: str) -> str:
+def layer_note(diff_id: str) -> str:
     return f"layer-{diff_id.removeprefix('sha256:')}"

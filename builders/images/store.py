@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,8 @@ from builders.images.documents import Malformed
 from builders.images.layers import LayerLimits
 from builders.images.layerstore import Layer, Layers
 from builders.images.manifest import Manifest, build_manifest, parse
+from builders.images.pins import Pins
+from builders.images.prune import Pruned, PruneLimits, Pruning, image_note
 from builders.images.reference import Reference
 from builders.images.removal import remove_path
 from builders.images.streams import Readable
@@ -61,8 +64,9 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self._disk = Disk(root)
-        self._blobs = Blobs(self._disk)
-        self._layers = Layers(self._disk, self._blobs)
+        self._pins = Pins(self._disk)
+        self._blobs = Blobs(self._disk, self._pins)
+        self._layers = Layers(self._disk, self._blobs, self._pins)
 
     @property
     def root(self) -> Path:
@@ -159,13 +163,20 @@ class Store:
         layers: Sequence[Layer],
         *,
         names: Sequence[Reference] = (),
+        fetched: bool = False,
     ) -> Image:
-        """Keep an image as its registry has it, byte for byte. Raises Malformed."""
+        """Keep an image as its registry has it, byte for byte. Raises Malformed.
+
+        ``fetched``: its names can be had again from where they came, so pruning may take them.
+        """
         parsed = ImageConfig.from_json(config)
         if parsed.diff_ids != tuple(layer.diff_id for layer in layers):
             raise Malformed("the config names other layers than the manifest")
         kept = self._blobs.add(manifest.data, manifest.media_type)
-        return self._save(parsed, config, layers, names, kept)
+        image = self._save(parsed, config, layers, (), kept)
+        for name in names:
+            self.tag(image, name, fetched=fetched)
+        return image
 
     def _save(
         self,
@@ -182,16 +193,18 @@ class Store:
             "saved": int(time.time()),
         }
         path = self._disk.path("images", descriptor.digest, ".json")
-        if manifest is not None or not path.exists():
-            self._disk.write_json(path, record, durable=True)
+        with self._disk.lock("use", descriptor.digest):
+            if manifest is not None or not path.exists():
+                self._disk.write_json(path, record, durable=True)
+            self._pins.note(image_note(descriptor.digest))
         image = Image(config, tuple(layers), descriptor.digest, self)
         for name in names:
             self.tag(image, name)
         return image
 
-    def tag(self, image: Image, name: Reference) -> None:
-        """Let ``name`` mean ``image`` from now on."""
-        value = {"name": str(name), "image": image.id}
+    def tag(self, image: Image, name: Reference, *, fetched: bool = False) -> None:
+        """Let ``name`` mean ``image`` from now on. ``fetched``: a registry has it as well."""
+        value = {"name": str(name), "image": image.id, "fetched": fetched}
         self._disk.write_json(self._name_path(name), value, durable=True)
 
     def untag(self, name: Reference) -> bool:
@@ -209,8 +222,12 @@ class Store:
 
     def image(self, image_id: str) -> Image | None:
         """The image whose config has that digest, if all of it is here."""
-        if not self._disk.path("images", image_id, ".json").exists():
-            return None
+        record = self._disk.path("images", image_id, ".json")
+        with self._disk.lock("use", image_id):
+            if not record.exists():
+                return None
+            self._pins.note(image_note(image_id))
+            os.utime(record)
         with self._blobs.open(image_id) as file:
             config = ImageConfig.from_json(file.read())
         layers = []
@@ -291,6 +308,14 @@ class Store:
         with self._disk.staging() as folder:
             yield folder
 
+    def in_use(self) -> contextlib.AbstractContextManager[None]:
+        """Whatever this store gives or makes during the block, no pruning takes before its end."""
+        return self._pins.opened()
+
+    def prune(self, limits: PruneLimits) -> Pruned:
+        """Remove what is old or too much, nothing that is in use (``builders.images.prune``)."""
+        return Pruning(self._disk, self._pins, limits).run()
+
     def settle(self) -> None:
         """Make what was kept so far survive a power cut; without it, it is made again then."""
         self._disk.settle()
@@ -306,6 +331,8 @@ class Store:
                 target.rmdir()
             remove_path(scratch)
             removed.append(f"root file system {scratch.name}")
+        for folder in self._disk.abandoned("pins"):
+            remove_path(folder)
         for folder in self._disk.abandoned("tmp"):
             remove_path(folder)
             removed.append(f"unfinished work {folder.name}")

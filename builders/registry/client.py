@@ -123,5 +123,5 @@ class Registry:
     def push_manifest(self, image: Image, reference: Reference, store: Store) -> str:
         """Make the pushed blobs visible as an image; return the digest. Raises RegistryError."""
         digest = push_manifest(self._transport, image.manifest(), reference)
-        store.tag(image, reference.with_digest(digest))
+        store.tag(image, reference.with_digest(digest), fetched=True)
         return digest

@@ -55,7 +55,9 @@ def pull(
             transport, reference, scopes, found, config, store, limits=limits, progress=progress
         )
         names = [reference, *(reference.with_digest(digest) for digest in digests)]
-        return store.save_pulled(data, found, layers, names=list(dict.fromkeys(names)))
+        return store.save_pulled(
+            data, found, layers, names=list(dict.fromkeys(names)), fetched=True
+        )
     except Malformed as error:
         raise RegistryError(
             f"Registry {transport.host} sent no valid image for {reference.familiar}: {error}.",

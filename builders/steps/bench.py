@@ -69,6 +69,7 @@ class Bench:
     scope: str = ""
     base_time: int = _FALLBACK_TIME
     notices: Sequence[str] = ()
+    cache_mount_bytes: int = 10 << 30
 
     def expander(self, step: Instruction, state: StageState) -> Expander:
         return Expander(state.env, escape=self.escape, at=step.at)

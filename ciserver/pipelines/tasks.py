@@ -19,6 +19,12 @@ def tidy() -> None:
     runner.tidy()
 
 
+@app.task(name="ciserver.pipelines.tasks.prune")
+def prune() -> None:
+    """Keep this machine's store within its age and size."""
+    runner.prune()
+
+
 @worker_ready.connect
 def _tidy_at_start(**_: object) -> None:
     tidy.delay()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
 from pathlib import Path
 
-from builders.cache import CacheEntry, StepCache, prune, step_key
+from builders.cache import CacheEntry, StepCache, step_key
 
 KEY = step_key("run", "a")
 
@@ -68,14 +66,3 @@ def test_many_writers_leave_one_whole_entry(tmp_path: Path) -> None:
         thread.join()
     assert all(entry is None or entry.diff_id in "0123" for entry in seen)
     assert len(list(tmp_path.glob("*/*/*"))) == 1
-
-
-def test_pruning_takes_what_was_not_used_for_long(tmp_path: Path) -> None:
-    cache = StepCache(tmp_path, scope="p")
-    cache.put(KEY, CacheEntry("old"))
-    (path,) = tmp_path.glob("*/*/*")
-    os.utime(path, (time.time() - 1000, time.time() - 1000))
-    cache.put(step_key("new"), CacheEntry("new"))
-    assert prune(tmp_path, older_than=500) == 1
-    assert cache.get(KEY) is None
-    assert cache.get(step_key("new")) is not None

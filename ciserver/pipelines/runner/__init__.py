@@ -4,6 +4,6 @@
 """
 
 from ciserver.pipelines.runner.story import run
-from ciserver.pipelines.runner.workshop import tidy
+from ciserver.pipelines.runner.workshop import prune, tidy
 
-__all__ = ["run", "tidy"]
+__all__ = ["prune", "run", "tidy"]

@@ -41,8 +41,9 @@ def run(pipeline_id: int) -> None:
         return
     pipeline = Pipeline.objects.select_related("project").get(pk=pipeline_id)
     try:
-        with Heartbeat(lease) as heart:
-            end = _attempt(pipeline, lease, open_workshop(), heart)
+        workshop = open_workshop()
+        with Heartbeat(lease) as heart, workshop.store.in_use():
+            end = _attempt(pipeline, lease, workshop, heart)
         _finish(pipeline, lease, end)
     except (LeaseLost, IllegalMove, Job.DoesNotExist):
         log.warning("pipeline %s was taken from this worker before it ended", pipeline_id)

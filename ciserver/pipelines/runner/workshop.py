@@ -11,6 +11,7 @@ from functools import cache
 from django.conf import settings
 
 from builders.errors import ImageNotFound
+from builders.images.prune import PruneLimits
 from builders.images.reference import Reference
 from builders.images.store import Image, Store
 from builders.registry.auth import Scope
@@ -19,6 +20,7 @@ from builders.resolve import Resolver
 from ciserver.accounts.registry_tokens import Access, issue
 from ciserver.config import Config
 from ciserver.lib.problems import Refused
+from ciserver.pipelines.models import Pipeline
 from ciserver.projects import origins
 from ciserver.projects.models import Project
 from runtime.reap import reap
@@ -103,6 +105,20 @@ def tidy() -> None:
     workshop = open_workshop()
     for done in [*reap(workshop.state), *workshop.store.reap()]:
         log.warning("tidied: %s", done)
+
+
+def prune() -> None:
+    """Take from this machine's store what is old or too much; never what a release still needs."""
+    workshop = open_workshop()
+    needed = Pipeline.objects.filter(release__isnull=False, release__removed_at=None)
+    done = workshop.store.prune(
+        PruneLimits(
+            older_than=workshop.config.store_days * 86400.0,
+            max_bytes=workshop.config.store_bytes,
+            keep=frozenset(needed.values_list("digest", flat=True)),
+        )
+    )
+    log.info("pruned: %s", done)
 
 
 def _token(scopes: Sequence[Scope]) -> str:

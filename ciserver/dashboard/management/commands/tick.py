@@ -43,6 +43,7 @@ def look_at_hosts() -> None:
 
 def retire_images() -> None:
     app.send_task("ciserver.releases.tasks.retire", expires=HOUR)
+    app.send_task("ciserver.pipelines.tasks.prune", expires=HOUR)
 
 
 CHORES: dict[str, Callable[[], object]] = {
