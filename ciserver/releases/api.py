@@ -17,7 +17,7 @@ from rest_framework.reverse import reverse
 from ciserver.lib.problems import Refused
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
-from ciserver.releases import approvals, environments, services
+from ciserver.releases import approvals, environments, policy, services
 from ciserver.releases import preview as previews
 from ciserver.releases.models import (
     Approval,
@@ -217,6 +217,15 @@ class ReasonSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField(required=False, allow_blank=True, default="", max_length=300)
 
 
+class SeenSerializer(serializers.Serializer[Any]):
+    configuration = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        default="",
+        help_text="'configuration' of the preview that was looked at: refused if it changed since",
+    )
+
+
 class StopSerializer(serializers.ModelSerializer[Stop]):
     """``project`` null: every project's line is stopped."""
 
@@ -277,6 +286,7 @@ class PreviewSerializer(serializers.Serializer[Any]):
     layers = NewLayerSerializer(many=True, allow_null=True)
     travels = TravelSerializer(many=True, allow_null=True)
     unknown = serializers.ListField(child=serializers.CharField())
+    configuration = serializers.CharField()
     waits_for = serializers.ListField(child=serializers.CharField())
 
     def get_releases(self, preview: Any) -> list[str]:
@@ -315,7 +325,8 @@ class ReleaseViewSet(viewsets.ReadOnlyModelViewSet[Release]):
         environment = _environment(request, release)
         found = previews.of(release, environment)
         waits = services.would_wait_for(release=release, environment=environment)
-        return Response(PreviewSerializer(_Told(found, waits)).data)
+        configuration = policy.fingerprint(release, environment)
+        return Response(PreviewSerializer(_Told(found, waits, configuration)).data)
 
     @extend_schema(request=WhereSerializer, responses={202: DeploymentSerializer})
     @action(detail=True, methods=["post"], url_path="roll-back")
@@ -410,11 +421,14 @@ class DeploymentViewSet(viewsets.ReadOnlyModelViewSet[Deployment]):
         }
         return _asked(self.request, deployments, fields)
 
-    @extend_schema(request=None, responses=DeploymentSerializer)
+    @extend_schema(request=SeenSerializer, responses=DeploymentSerializer)
     @action(detail=True, methods=["post"])
     def approve(self, request: Request, pk: str) -> Response:
         """Say yes to this digest with this configuration, as one of the named people."""
-        row = approvals.approve(deployment=self.get_object(), user=request.user)
+        asked = SeenSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        seen = asked.validated_data["configuration"]
+        row = approvals.approve(deployment=self.get_object(), user=request.user, seen=seen)
         return self._again(request, row)
 
     @extend_schema(request=ReasonSerializer, responses=DeploymentSerializer)
@@ -490,10 +504,11 @@ def _asked(request: Request, rows: QuerySet[Row], fields: dict[str, str]) -> Que
 
 
 class _Told:
-    """A preview, and what the promotion would wait for."""
+    """A preview, what the promotion would wait for, and what an approval of it names."""
 
-    def __init__(self, preview: previews.Preview, waits_for: list[str]) -> None:
+    def __init__(self, preview: previews.Preview, waits_for: list[str], configuration: str) -> None:
         self.waits_for = waits_for
+        self.configuration = configuration
         self._preview = preview
 
     def __getattr__(self, name: str) -> Any:

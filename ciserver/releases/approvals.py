@@ -17,16 +17,23 @@ from ciserver.releases.models import Approval, Deployment, Environment, Stop
 
 
 @transaction.atomic
-def approve(*, deployment: Deployment, user: Any) -> Deployment:
+def approve(*, deployment: Deployment, user: Any, seen: str = "") -> Deployment:
     """``user`` says yes to exactly this digest with exactly this configuration. The promotion
     goes on once nothing else holds it. May be called again, also after the configuration
-    changed. Raises Refused."""
+    changed. ``seen`` is the ``policy.fingerprint`` of what ``user`` looked at: another one is
+    refused. Raises Refused."""
     Environment.objects.select_for_update().get(pk=deployment.environment_id)
     deployment.refresh_from_db()
     _require_approver(deployment, user)
     if not deployment.waiting:
         raise _over(deployment)
     release, environment = deployment.release, deployment.environment
+    if seen and seen != policy.fingerprint(release, environment):
+        raise Refused(
+            f"The configuration of {environment.name} changed after you looked.",
+            code="approval.changed",
+            hint="Look at what changes again, then approve.",
+        )
     covered = {
         "digest": release.digest,
         "configuration": policy.fingerprint(release, environment),

@@ -84,6 +84,9 @@ def _take(deployment: Deployment) -> Deployment | None:
     if waits := policy.blockers(deployment):
         queue.hold(deployment, waits)
         return None
+    configuration = policy.configuration_for(deployment.release, environment, deployment.kind)
+    for key in policy.RESTORED:
+        setattr(environment, key, configuration[key])  # for this worker; it is never saved
     now = timezone.now()
     move(
         deployment,
@@ -93,7 +96,7 @@ def _take(deployment: Deployment) -> Deployment | None:
         worker=f"{socket.gethostname()}/{os.getpid()}",
         fence=F("fence") + 1,
         attempt=F("attempt") + 1,
-        configuration=policy.configuration_of(environment),
+        configuration=configuration,
         started_at=deployment.started_at or now,
         lease_until=now + LEASE,
     )

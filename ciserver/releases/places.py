@@ -97,10 +97,12 @@ def approve(request: HttpRequest, pk: int) -> HttpResponse:
             "project": row.environment.project,
             "preview": preview.of(row.release, row.environment),
             "may_approve": policy.may_approve(request.user, row),
+            "seen": policy.fingerprint(row.release, row.environment),
         }
         return render(request, "releases/approve.html", context)
     try:
-        row = approvals.approve(deployment=row, user=request.user)
+        seen = request.POST.get("seen", "")
+        row = approvals.approve(deployment=row, user=request.user, seen=seen)
     except Refused as refusal:
         return _refused(request, refusal, row.release.get_absolute_url())
     words = row.reason if row.waiting else f"{row.release.name} is on its way."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,6 +29,9 @@ from ciserver.releases.models import (
     Running,
     Stop,
 )
+
+# Of a configuration; hosts and ports are those that there are now.
+RESTORED = ("variables", "memory_mib", "cpus", "pids", "health_timeout")
 
 
 def before(environment: Environment) -> Environment | None:
@@ -57,6 +61,17 @@ def configuration_of(environment: Environment) -> dict[str, Any]:
         "health_timeout": environment.health_timeout,
         "hosts": sorted(environment.hosts.values_list("name", flat=True)),
     }
+
+
+def configuration_for(release: Release, environment: Environment, kind: str) -> dict[str, Any]:
+    """What a deployment of that kind starts with. A roll-back restores what the release last ran
+    with: it needs no approval, so it must bring nothing that nobody approved."""
+    now = configuration_of(environment)
+    if kind != DeploymentKind.ROLLBACK:
+        return now
+    served = environment.deployments.filter(release=release, state=DeploymentState.SUCCEEDED)
+    then = served.order_by("-pk").values_list("configuration", flat=True).first() or {}
+    return now | {key: then[key] for key in RESTORED if key in then}
 
 
 def fingerprint(release: Release, environment: Environment) -> str:
@@ -164,7 +179,8 @@ def blockers(deployment: Deployment) -> list[str]:
     elif left := soak_left(release, environment):
         first = before(environment)
         name = first.name if first else ""
-        found.append(f"It must run in {name} for {duration(left.total_seconds())} more.")
+        minutes = math.ceil(left.total_seconds() / 60)
+        found.append(f"It must run in {name} for {minutes} min more.")
     missing = environment.approvals - len(counting(deployment)) if environment.approvals else 0
     if missing > 0:
         found.append(f"It needs {missing} more approval{'s' if missing > 1 else ''}.")

@@ -18,6 +18,7 @@ from ciserver.accounts import registry_tokens
 from ciserver.releases import layers, policy
 from ciserver.releases.models import (
     Deployment,
+    DeploymentKind,
     DeploymentState,
     DeploymentStep,
     Environment,
@@ -82,13 +83,13 @@ class Preview:
     unknown: list[str] = field(default_factory=list)
 
 
-def of(release: Release, environment: Environment) -> Preview:
+def of(release: Release, environment: Environment, kind: str = DeploymentKind.PROMOTION) -> Preview:
     """The preview of ``release`` in ``environment`` as both are now."""
     current = serving(environment)
     unknown: list[str] = []
     back = current is not None and current.number > release.number
     commits, count = _commits(release, current, unknown, back=back)
-    old, new = configured(environment), policy.configuration_of(environment)
+    old, new = configured(environment), policy.configuration_for(release, environment, kind)
     new_layers, travels = _layers(release, current, environment, unknown)
     return Preview(
         current=current,

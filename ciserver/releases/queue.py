@@ -65,12 +65,11 @@ def ask(release: Release, environment: Environment, kind: str, actor: str) -> De
 @transaction.atomic
 def consider(deployment: Deployment) -> bool:
     """Queue a waiting deployment if nothing holds it any more; whether it was queued."""
-    Environment.objects.select_for_update().get(pk=deployment.environment_id)
-    waits = policy.blockers(deployment)
-    if waits:
-        Deployment.objects.filter(pk=deployment.pk, state=DeploymentState.WAITING).update(
-            reason=" ".join(waits)
-        )
+    locked = Environment.objects.select_for_update().get(pk=deployment.environment_id)
+    deployment.environment = locked
+    if waits := policy.blockers(deployment):
+        same = Deployment.objects.filter(pk=deployment.pk, state=DeploymentState.WAITING)
+        same.exclude(reason=" ".join(waits)).update(reason=" ".join(waits))
         deployment.refresh_from_db(fields=["reason"])
         return False
     move(deployment, DeploymentState.QUEUED, table=DEPLOYMENT_MOVES, reason="")
@@ -84,6 +83,7 @@ def hold(deployment: Deployment, reasons: list[str]) -> None:
     """Back to waiting: what it was granted for is no longer so."""
     move(deployment, DeploymentState.WAITING, table=DEPLOYMENT_MOVES, reason=" ".join(reasons))
     outbox.keep(TOPIC, deployment.pk)
+    transaction.on_commit(lambda: tell(deployment))
 
 
 def supersede(deployment: Deployment, *, by: Deployment) -> None:

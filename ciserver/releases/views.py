@@ -19,6 +19,7 @@ from ciserver.releases import policy, preview, services
 from ciserver.releases.models import (
     Approval,
     Deployment,
+    DeploymentKind,
     DeploymentState,
     Environment,
     Release,
@@ -126,14 +127,15 @@ def _move(
         if kind == "promote"
         else [],
     }
+    move = DeploymentKind.PROMOTION if kind == "promote" else DeploymentKind.ROLLBACK
     if request.method != "POST":
-        context["preview"] = preview.of(row, place)
+        context["preview"] = preview.of(row, place, move)
         return render(request, "releases/move.html", context)
     verb = services.promote if kind == "promote" else services.roll_back
     try:
         asked = verb(release=row, environment=place, user=cast(User, request.user))
     except Refused as refusal:
-        context |= {"refusal": refusal, "preview": preview.of(row, place)}
+        context |= {"refusal": refusal, "preview": preview.of(row, place, move)}
         return render(request, "releases/move.html", context, status=refusal.status)
     if asked.waiting:
         messages.success(request, f"{row.name} waits for {place.name}. {asked.reason}")

@@ -192,7 +192,7 @@ def test_soak_time_holds_a_promotion_until_it_is_over(hello: Any, release: Any, 
     served_since(release, minutes=10)
     waiting = services.promote(release=release, environment=prod, user=alice)
     assert waiting.state == "waiting"
-    assert waiting.reason == "It must run in qa for 20 min 00 s more."
+    assert waiting.reason == "It must run in qa for 20 min more."
     assert queue.look_at_waiting() == 0
     served_since(release, minutes=31)
     assert queue.look_at_waiting() == 1
@@ -354,3 +354,42 @@ def test_all_of_it_goes_over_the_api(
     assert api_as(bob).post(f"/api/v1/stops/{stop.json()['id']}/resume/").status_code == 403
     assert api.post(f"/api/v1/stops/{stop.json()['id']}/resume/").json()["ended_by"] == "alice"
     assert api_as(charlie).get("/api/v1/stops/").json()["results"] == []
+
+
+def test_an_approval_of_what_was_looked_at_does_not_cover_what_came_after(
+    asked: Deployment, alice: Any, bob: Any
+) -> None:
+    seen = policy.fingerprint(asked.release, asked.environment)
+    environments.change(environment=asked.environment, user=alice, variables={"A": "1"})
+    with pytest.raises(Refused, match="changed after you looked"):
+        approvals.approve(deployment=asked, user=bob, seen=seen)
+    now = policy.fingerprint(asked.release, Environment.objects.get(pk=asked.environment_id))
+    approvals.approve(deployment=asked, user=bob, seen=now)
+
+
+def test_a_way_back_brings_the_configuration_that_the_release_ran_with(
+    hello: Any, passed: Any, alice: Any
+) -> None:
+    """Else a change that nobody approved could travel with it."""
+    qa = hosted(hello.environments.get(name="qa"))
+    environments.change(environment=qa, user=alice, variables={"LEVEL": "info"}, memory_mib=256)
+    release = services.make_release(passed())
+    first = leases.claim(release.deployments.get().pk)
+    assert first is not None
+    leases.finish(first, DeploymentState.SUCCEEDED)
+    environments.change(environment=qa, user=alice, variables={"LEVEL": "debug"}, memory_mib=512)
+    back = services.roll_back(environment=qa, release=release, user=alice)
+    claimed = leases.claim(back.pk)
+    assert claimed is not None
+    assert (claimed.environment.variables, claimed.environment.memory_mib) == (
+        {"LEVEL": "info"},
+        256,
+    )
+    assert claimed.configuration["variables"] == {"LEVEL": "info"}
+    leases.finish(claimed, DeploymentState.SUCCEEDED)
+    qa.refresh_from_db()
+    assert qa.variables == {"LEVEL": "debug"}, "what is wanted stays as it was set"
+    again = services.promote(release=release, environment=qa, user=alice)
+    forward = leases.claim(again.pk)
+    assert forward is not None
+    assert forward.environment.variables == {"LEVEL": "debug"}
