@@ -96,6 +96,7 @@ class Container:
             mounts=tuple(mounts),
             network=self._network,
             netns=self._handle.netns if self._handle else None,
+            upper=self._rootfs.upper,
         )
         return run_sandbox(
             spec, state=self._state, on_output=on_output, cancel=cancel, parent=parent

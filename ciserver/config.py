@@ -41,6 +41,9 @@ class Config:
     build_cpus: float
     build_pids: int
     build_timeout: float
+    build_silence: float
+    build_disk: int
+    build_inodes: int
     deploy_ports: range
     store_days: int
     store_bytes: int
@@ -81,6 +84,9 @@ class Config:
             build_cpus=_number(env, "GANTRY_BUILD_CPUS", float(os.cpu_count() or 1)),
             build_pids=_integer(env, "GANTRY_BUILD_PIDS", 1024, low=8),
             build_timeout=_number(env, "GANTRY_BUILD_TIMEOUT", 3600.0),
+            build_silence=_number(env, "GANTRY_BUILD_SILENCE", 1200.0),
+            build_disk=_integer(env, "GANTRY_BUILD_DISK_MIB", 10240, low=1) * 1024 * 1024,
+            build_inodes=_integer(env, "GANTRY_BUILD_INODES", 1_000_000, low=100),
             deploy_ports=range(first, first + 500),
             store_days=_integer(env, "GANTRY_STORE_DAYS", 30, low=1),
             store_bytes=_integer(env, "GANTRY_STORE_MAX_GIB", 50, low=1) << 30,

@@ -80,6 +80,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pids", type=int, metavar="32")
     parser.add_argument("--timeout", type=float, metavar="10", help="seconds of wall time")
     parser.add_argument("--output", type=parse_size, metavar="64m", help="bytes of both streams")
+    parser.add_argument("--silence", type=float, metavar="60", help="seconds without output")
+    parser.add_argument("--disk", type=parse_size, metavar="1g", help="bytes it may write")
+    parser.add_argument("--inodes", type=int, metavar="10000", help="files it may make")
+    parser.add_argument("--shm", type=parse_size, default=Limits().shm, metavar="64m")
     parser.add_argument("--network", choices=[n.value for n in Network], default="none")
     parser.add_argument(
         "--allow",
@@ -132,7 +136,7 @@ def _run(arguments: argparse.Namespace) -> int:
     ids = _id_range(arguments.ids)
     kind = Network(arguments.network)
     with ExitStack() as stack:
-        rootfs, mounts = stack.enter_context(_rootfs(arguments, state, ids))
+        rootfs, upper, mounts = stack.enter_context(_rootfs(arguments, state, ids))
         network = stack.enter_context(open_network(kind, state=state, allow=arguments.allow))
         spec = SandboxSpec(
             id=arguments.name or f"run-{secrets.token_hex(4)}",
@@ -149,10 +153,15 @@ def _run(arguments: argparse.Namespace) -> int:
                 pids=arguments.pids,
                 timeout=arguments.timeout,
                 output=arguments.output,
+                silence=arguments.silence,
+                disk=arguments.disk,
+                inodes=arguments.inodes,
+                shm=arguments.shm,
             ),
             mounts=mounts,
             network=kind,
             netns=network.netns if network else None,
+            upper=upper,
             read_only=arguments.read_only,
         )
         receipt = run(spec, state=state, on_output=_print, cancel=cancel)
@@ -170,7 +179,7 @@ def _id_range(base: int) -> IdRange:
 @contextmanager
 def _rootfs(
     arguments: argparse.Namespace, state: StateDirectory, ids: IdRange
-) -> Iterator[tuple[Path, tuple[Mount, ...]]]:
+) -> Iterator[tuple[Path, Path, tuple[Mount, ...]]]:
     """A writable view of the asked directory; what is written is thrown away."""
     with state.scratch() as home:
         mounts: tuple[Mount, ...] = ()
@@ -185,7 +194,7 @@ def _rootfs(
         scratch = home / "layers"
         scratch.mkdir()
         with mount_rootfs(layers, ids=ids, scratch=scratch, target=home / "root") as rootfs:
-            yield rootfs.path, mounts
+            yield rootfs.path, rootfs.upper, mounts
 
 
 def _environment(pairs: Sequence[str]) -> dict[str, str]:
@@ -212,17 +221,28 @@ def _tell(receipt: Receipt, file: Path | None) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    for box in StateDirectory(arguments.state).boxes():
+    state = _existing_state(arguments.state)
+    for box in state.boxes() if state else []:
         record = box.record
-        state = "running" if owner.is_alive(record.owner) else "dead"
+        alive = "running" if owner.is_alive(record.owner) else "dead"
         count = len(cgroups.open_cgroup(record.cgroup_name).processes())
         pid = record.owner.partition(".")[0]
-        print(f"{record.id}\t{state}\towner {pid}\t{count} processes\t{record.command}")
+        print(f"{record.id}\t{alive}\towner {pid}\t{count} processes\t{record.command}")
     return 0
 
 
+def _existing_state(root: Path) -> StateDirectory | None:
+    """The state directory, None where none has ever been made: looking must not make one."""
+    if root.is_dir():
+        return StateDirectory(root)
+    if root.exists():
+        raise SpecError(f"The state {root} is no directory.", hint="Name one with --state.")
+    return None
+
+
 def _reap(arguments: argparse.Namespace) -> int:
-    for sentence in reap(StateDirectory(arguments.state)):
+    state = _existing_state(arguments.state)
+    for sentence in reap(state) if state else []:
         print(sentence)
     return 0
 

@@ -67,6 +67,9 @@ def validate(spec: SandboxSpec) -> None:
                 hint=f"Use an id from 0 to {spec.ids.size - 1}.",
             )
     _validate_limits(spec.limits)
+    limited = spec.limits.disk is not None or spec.limits.inodes is not None
+    if limited and spec.upper is None:
+        raise SpecError("A limit of the disk needs the directory that is written to.")
     for mount in spec.mounts:
         _validate_mount(mount)
 
@@ -106,6 +109,11 @@ def _validate_limits(limits: Limits) -> None:
         raise SpecError("A process limit is at least 1.")
     if limits.timeout is not None and limits.timeout <= 0:
         raise SpecError("A timeout is more than 0 seconds.")
+    for name, value in (("silence", limits.silence), ("disk", limits.disk)):
+        if value is not None and value <= 0:
+            raise SpecError(f"A limit of {name} is more than 0.")
+    if limits.inodes is not None and limits.inodes < 1:
+        raise SpecError("A limit of files is at least 1.")
 
 
 def build(spec: SandboxSpec, around: Surroundings) -> dict[str, Any]:

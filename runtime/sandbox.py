@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from runtime import bundle, cgroups, failures, host, oci, paths, process, stubs, watcher
+from runtime import bundle, cgroups, disk, failures, host, oci, paths, process, stubs, watcher
 from runtime.errors import RuntimeFailed, SpecError
 from runtime.network import NetworkHandle, handle_of, open_network
 from runtime.output import Pump, Stream
@@ -63,7 +63,16 @@ def run(
         running = process.start(command)
         stack.callback(_end, running, cgroup)
         watchdog = stack.enter_context(Watchdog(spec.limits, cgroup, running, cancel))
-        pump = Pump(spec.limits.output, on_output, lambda: failures.read(box.oci_log) is not None)
+        written = _disk_watch(spec, cgroup, watchdog)
+        if written is not None:
+            stack.enter_context(written)
+
+        def take(stream: Stream, data: bytes) -> None:
+            if on_output is not None:
+                on_output(stream, data)
+            watchdog.heard()  # afterwards: a slow reader is not the sandbox's silence
+
+        pump = Pump(spec.limits.output, take, lambda: failures.read(box.oci_log) is not None)
         if not pump.copy(running.stdout, running.stderr):
             watchdog.end(Outcome.OUTPUT, f"output limit of {size(spec.limits.output)} reached")
             pump.drain(running.stdout, running.stderr)
@@ -71,6 +80,8 @@ def run(
         code = ended.exit_code
         wall = time.monotonic() - started
         outcome, detail = watchdog.verdict(code)
+        if outcome is Outcome.EXITED and written is not None and (over := written.judge()):
+            outcome, detail = Outcome.DISK, over
         usage = cgroup.usage()
         failure = failures.read(box.oci_log) if outcome is Outcome.EXITED and code else None
         if failure is not None:
@@ -88,7 +99,24 @@ def run(
         written_bytes=ended.written_bytes,
         pids_peak=usage.pids_peak,
         output_bytes=pump.count,
+        throttled=usage.throttled,
+        samples=tuple(watchdog.series.samples),
         detail=detail,
+    )
+
+
+def _disk_watch(
+    spec: SandboxSpec, cgroup: cgroups.Cgroup, watchdog: Watchdog
+) -> disk.DiskWatch | None:
+    limited = spec.limits.disk is not None or spec.limits.inodes is not None
+    if not limited or spec.upper is None:
+        return None
+    return disk.DiskWatch(
+        spec.limits,
+        spec.upper,
+        spec.rootfs,
+        cgroup.processes,
+        lambda sentence: watchdog.end(Outcome.DISK, sentence),
     )
 
 

@@ -39,7 +39,10 @@ class Limits:
     cpus: float | None = None
     pids: int | None = None
     timeout: float | None = None  # wall clock
+    silence: float | None = None  # without a byte of output
     output: int | None = None  # bytes of stdout and stderr together
+    disk: int | None = None  # bytes of the writable layer
+    inodes: int | None = None  # of the writable layer
     shm: int = 64 * MIB
 
 
@@ -89,6 +92,7 @@ class SandboxSpec:
 
     ``netns`` joins an existing named network namespace (see ``runtime.network``)
     instead of one made by the OCI runtime; it is how the steps of one build share one.
+    ``upper`` is where what is written goes on the host; limits of disk and inodes need it.
     """
 
     id: str
@@ -103,6 +107,7 @@ class SandboxSpec:
     mounts: tuple[Mount, ...] = ()
     network: Network = Network.NONE
     netns: Path | None = None
+    upper: Path | None = None
     read_only: bool = False
     no_new_privileges: bool = True
 
@@ -114,13 +119,19 @@ class Outcome(enum.StrEnum):
     OOM = "oom"
     TIMEOUT = "timeout"
     PIDS = "pids"
+    DISK = "disk"
     OUTPUT = "output"
+    SILENT = "silent"
     CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What one sandbox cost. ``exit_code`` is the process's own, or 137 when it was killed."""
+    """What one sandbox cost. ``exit_code`` is the process's own, or 137 when it was killed.
+
+    ``samples`` are (seconds since the start, CPU seconds, bytes of memory, pids), one a second
+    at first; when there are more than a hundred, every other one goes, for as long as it runs.
+    """
 
     outcome: Outcome
     exit_code: int
@@ -132,6 +143,8 @@ class Receipt:
     written_bytes: int = 0
     pids_peak: int = 0
     output_bytes: int = 0
+    throttled: float = 0.0  # seconds it had to wait for its share of processors
+    samples: tuple[tuple[float, float, int, int], ...] = ()
     detail: str = ""  # e.g. "memory limit of 64 MiB reached"
 
     @property

@@ -7,11 +7,16 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
+from runtime.cgroups.usage import Usage
 from runtime.spec import MIB, Limits, Outcome
 
 TICK = 0.1
 FULL = 0.9  # of the process limit
 PIDS_PATIENCE = 3.0  # seconds at the limit, still asking for more: a bomb, not a busy moment
+REFUSALS_FORGIVEN = 8  # a program that ends well after so many has coped
+REFUSALS_FLOOD = 1000  # no program asks so often in vain, also when it dips below its limit
+SAMPLE = 1.0  # seconds
+SAMPLES_MAXIMUM = 100
 STUCK = 1.0  # seconds after a kill before the OCI runtime itself is killed
 
 
@@ -30,6 +35,8 @@ class BombDetector:
 
     def look(self, now: float, refused: int, current: int) -> bool:
         """Whether it is one. ``refused`` only grows; ``now`` is in seconds."""
+        if refused >= REFUSALS_FLOOD:
+            return True
         if refused == 0 or current < FULL * self.limit:
             self.refused, self.asked_again, self.full_since = refused, False, None
             return False
@@ -47,6 +54,8 @@ class Killable(Protocol):
     def oom_kills(self) -> int: ...
     def pids_refused(self) -> int: ...
     def pids_current(self) -> int: ...
+    def memory_current(self) -> int: ...
+    def usage(self) -> Usage: ...
     def kill(self) -> None: ...
 
 
@@ -56,11 +65,34 @@ class Running(Protocol):
     def kill(self) -> None: ...
 
 
+class Series:
+    """A bounded time series: one sample a second, later one in two, in four, ..."""
+
+    def __init__(self, cgroup: Killable) -> None:
+        self._cgroup = cgroup
+        self._every = SAMPLE
+        self._next = SAMPLE
+        self.samples: list[tuple[float, float, int, int]] = []
+
+    def look(self, at: float) -> None:
+        """Take a sample ``at`` seconds since the start, if it is time."""
+        if at < self._next:
+            return
+        usage = self._cgroup.usage()
+        cpu = round(usage.user + usage.system, 2)
+        row = (round(at, 1), cpu, self._cgroup.memory_current(), self._cgroup.pids_current())
+        self.samples.append(row)
+        if len(self.samples) > SAMPLES_MAXIMUM:
+            self.samples = self.samples[1::2]
+            self._every *= 2
+        self._next = at + self._every
+
+
 class Watchdog:
     """A thread that looks every 100 ms, between ``with`` and its end.
 
     It kills for memory (v1 kills one process of many; v2 the group), for a fork bomb, for
-    wall time and for cancellation; ``end`` is for limits that others see. The first reason
+    wall time, silence and cancellation; ``end`` is for limits that others see. The first reason
     counts. Killing is repeated until the block ends: a container that was just being made
     at the first kill does not slip through.
     """
@@ -77,6 +109,8 @@ class Watchdog:
         self._lock = threading.Lock()
         self._verdict: tuple[Outcome, str] | None = None
         self._killed_at = 0.0
+        self._heard = self._started
+        self.series = Series(cgroup)
         self._bomb = BombDetector(limits.pids or 0)
         self._thread = threading.Thread(target=self._loop, name="sandbox-watchdog", daemon=True)
 
@@ -96,6 +130,10 @@ class Watchdog:
                 self._killed_at = time.monotonic()
         self._cgroup.kill()
 
+    def heard(self) -> None:
+        """There was output: the time of silence begins again."""
+        self._heard = time.monotonic()
+
     def verdict(self, exit_code: int) -> tuple[Outcome, str]:
         """(outcome, detail) once the process has ended with ``exit_code``."""
         self._done.set()
@@ -104,14 +142,17 @@ class Watchdog:
             return self._verdict
         if self._cgroup.oom_kills():
             return Outcome.OOM, self._memory_words()
-        if exit_code != 0 and self._cgroup.pids_refused():
+        refused = self._cgroup.pids_refused()
+        if refused > (REFUSALS_FORGIVEN if exit_code == 0 else 0):
             return Outcome.PIDS, self._pids_words()
         return Outcome.EXITED, ""
 
     def _loop(self) -> None:
         while not self._done.wait(TICK):
             if self._verdict is None:
-                self._look(time.monotonic())
+                now = time.monotonic()
+                self._look(now)
+                self.series.look(now - self._started)
             else:
                 self._cgroup.kill()
                 if time.monotonic() - self._killed_at > STUCK:
@@ -129,6 +170,8 @@ class Watchdog:
             self.end(Outcome.PIDS, self._pids_words())
         elif limits.timeout is not None and now - self._started >= limits.timeout:
             self.end(Outcome.TIMEOUT, f"time limit of {limits.timeout:g} s reached")
+        elif limits.silence is not None and now - self._heard >= limits.silence:
+            self.end(Outcome.SILENT, f"no output for {limits.silence:g} s")
 
     def _memory_words(self) -> str:
         if self._limits.memory is None:

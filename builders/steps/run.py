@@ -124,6 +124,7 @@ def _act(
             mounts=tuple(wanted),
             network=kind,
             netns=network.netns if network is not None else None,
+            upper=rootfs.upper,
             # Build steps install packages: sudo and setuid helpers must work as in docker build.
             # The user namespace bounds what they can become.
             no_new_privileges=False,
@@ -185,7 +186,9 @@ _CAUSES = {
     Outcome.OOM: "ran out of memory",
     Outcome.TIMEOUT: "took too long",
     Outcome.PIDS: "started too many processes",
+    Outcome.DISK: "wrote too much to the disk",
     Outcome.OUTPUT: "wrote too much output",
+    Outcome.SILENT: "was silent for too long",
 }
 
 

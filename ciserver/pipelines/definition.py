@@ -96,6 +96,9 @@ class Test(_Part):
     cpus: Annotated[float, Field(ge=0.01)] = 1.0
     pids: Annotated[int, Field(ge=2)] = 256
     timeout: Duration = 600.0
+    silence: Duration | None = None
+    disk: Size | None = None
+    inodes: Annotated[int, Field(ge=100)] | None = None
     junit: str | None = None
 
 

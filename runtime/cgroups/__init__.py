@@ -38,6 +38,9 @@ class Cgroup(Protocol):
     def pids_current(self) -> int:
         """How many processes and threads are in it now."""
 
+    def memory_current(self) -> int:
+        """How many bytes it holds now, page cache included."""
+
     def processes(self) -> list[int]:
         """Host pids of everything in it."""
 

@@ -17,6 +17,7 @@ class Usage:
     system: float = 0.0
     peak_memory: int = 0
     pids_peak: int = 0
+    throttled: float = 0.0
 
 
 def read_text(path: Path) -> str:

@@ -52,6 +52,7 @@ class Cgroup:
             system=read_int(self._at("cpuacct") / "cpuacct.usage_sys") / 1e9,
             peak_memory=read_int(self._at("memory") / "memory.max_usage_in_bytes"),
             pids_peak=read_int(self._at("pids") / "pids.peak"),
+            throttled=read_fields(self._at("cpu") / "cpu.stat").get("throttled_time", 0) / 1e9,
         )
 
     def oom_kills(self) -> int:
@@ -62,6 +63,9 @@ class Cgroup:
 
     def pids_current(self) -> int:
         return read_int(self._at("pids") / "pids.current")
+
+    def memory_current(self) -> int:
+        return read_int(self._at("memory") / "memory.usage_in_bytes")
 
     def processes(self) -> list[int]:
         return read_pids(self._at("freezer") / "cgroup.procs")

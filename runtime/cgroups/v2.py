@@ -48,6 +48,7 @@ class Cgroup:
             system=cpu.get("system_usec", 0) / 1e6,
             peak_memory=read_int(self._dir / "memory.peak"),
             pids_peak=read_int(self._dir / "pids.peak"),
+            throttled=self._throttled(),
         )
 
     def oom_kills(self) -> int:
@@ -61,6 +62,14 @@ class Cgroup:
 
     def pids_current(self) -> int:
         return read_int(self._dir / "pids.current")
+
+    def memory_current(self) -> int:
+        return read_int(self._dir / "memory.current")
+
+    def _throttled(self) -> float:
+        """Of the cgroup that has the quota, which a runtime may have removed with its counter."""
+        fields = read_fields(self._box / "cpu.stat") or read_fields(self._dir / "cpu.stat")
+        return fields.get("throttled_usec", 0) / 1e6
 
     def processes(self) -> list[int]:
         found = read_pids(self._dir / "cgroup.procs")

@@ -82,6 +82,7 @@ class Sandboxes:
 
     def spec(self, *args: str, **fields: Any) -> SandboxSpec:
         fields.setdefault("limits", Limits(memory=64 * MIB, pids=64, timeout=20))
+        fields.setdefault("upper", self.rootfs.upper)
         fields.setdefault("id", f"{PREFIX}{secrets.token_hex(4)}")
         return SandboxSpec(rootfs=self.rootfs.path, args=args, ids=IDS, **fields)
 

@@ -133,6 +133,21 @@ def test_reaping_nothing_says_nothing(area: Path) -> None:
     assert runtime("reap", area=area).stdout == ""
 
 
+@pytest.mark.parametrize("verb", ["list", "reap"])
+def test_looking_makes_no_state_directory(verb: str, area: Path) -> None:
+    done = runtime(verb, area=area)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not (area / "state").exists()
+
+
+@pytest.mark.parametrize("verb", ["list", "reap"])
+def test_a_state_that_is_no_directory_is_one_sentence(verb: str, area: Path) -> None:
+    (area / "state").write_text("")
+    done = runtime(verb, area=area)
+    assert done.returncode == 125 and done.stderr.count("\n") == 1
+    assert "is no directory. Name one with --state." in done.stderr
+
+
 def test_sizes_are_read_as_docker_reads_them() -> None:
     assert [parse_size(t) for t in ("64m", "1g", "512", "10k", "2MiB")] == [
         *(64 * 1024**2, 1024**3, 512, 10240, 2 * 1024**2)

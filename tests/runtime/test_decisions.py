@@ -21,7 +21,7 @@ from runtime.sandbox import size
 from runtime.snapshots.overlay import dead_targets
 from runtime.spec import MIB, IdRange, Limits, Outcome, SandboxSpec
 from runtime.state import StateDirectory
-from runtime.watchdog import BombDetector, Watchdog
+from runtime.watchdog import SAMPLES_MAXIMUM, BombDetector, Series, Watchdog
 
 
 def installed(*names: str):  # type: ignore[no-untyped-def]
@@ -140,6 +140,12 @@ class FakeGroup:
     def pids_current(self) -> int:
         return self.current
 
+    def memory_current(self) -> int:
+        return 7
+
+    def usage(self) -> Usage:
+        return Usage(user=1.5, system=0.5)
+
     def kill(self) -> None:
         self.kills += 1
 
@@ -167,6 +173,39 @@ def test_refused_processes_count_only_when_the_program_failed() -> None:
         assert dog.verdict(0) == (Outcome.EXITED, "")
     with watch(Limits(pids=10), group) as dog:
         assert dog.verdict(2) == (Outcome.PIDS, "limit of 10 processes reached")
+
+
+def test_many_refused_processes_count_even_when_the_program_ended_well() -> None:
+    group = FakeGroup()
+    group.refused = 9
+    with watch(Limits(pids=10), group) as dog:
+        assert dog.verdict(0) == (Outcome.PIDS, "limit of 10 processes reached")
+
+
+def test_a_flood_of_refusals_is_a_bomb_though_it_dips_below_the_limit() -> None:
+    bomb = BombDetector(40)
+    assert not bomb.look(0, 900, 3)
+    assert bomb.look(0.1, 1000, 3)
+
+
+def test_silence_is_named_and_output_ends_it() -> None:
+    with watch(Limits(silence=0.3), FakeGroup()) as dog:
+        time.sleep(0.2)
+        dog.heard()
+        time.sleep(0.2)
+        assert dog.verdict(0) == (Outcome.EXITED, "")
+    with watch(Limits(silence=0.1), FakeGroup()) as dog:
+        time.sleep(0.4)
+        assert dog.verdict(137) == (Outcome.SILENT, "no output for 0.1 s")
+
+
+def test_a_series_stays_small_and_covers_the_whole_time() -> None:
+    series = Series(FakeGroup())
+    for second in range(3601):
+        series.look(second)
+    assert len(series.samples) <= SAMPLES_MAXIMUM
+    assert series.samples[0][0] < 120 and series.samples[-1][0] > 3500
+    assert series.samples[-1][1:] == (2.0, 7, 0)
 
 
 def test_the_first_reason_counts() -> None:
@@ -326,6 +365,8 @@ def test_v2_counters_are_read(tmp_path: Path) -> None:
     fill(
         tmp_path / "gantry/x",
         {
+            "box/cpu.stat": "nr_throttled 3\nthrottled_usec 250000\n",
+            "memory.current": "900\n",
             "cpu.stat": "usage_usec 30\nuser_usec 2000000\nsystem_usec 500000\n",
             "memory.peak": "1000\n",
             "pids.peak": "7\n",
@@ -339,7 +380,10 @@ def test_v2_counters_are_read(tmp_path: Path) -> None:
         },
     )
     group = v2.Cgroup(tmp_path, "/gantry/x")
-    assert group.usage() == Usage(user=2.0, system=0.5, peak_memory=1000, pids_peak=7)
+    assert group.usage() == Usage(
+        user=2.0, system=0.5, peak_memory=1000, pids_peak=7, throttled=0.25
+    )
+    assert group.memory_current() == 900
     assert (group.oom_kills(), group.pids_refused(), group.pids_current()) == (2, 9, 3)
     assert (group.box, group.processes()) == ("/gantry/x/box", [12, 13])
     group.kill()
@@ -350,6 +394,8 @@ def test_v1_counters_are_read(tmp_path: Path) -> None:
     fill(
         tmp_path,
         {
+            "cpu/gantry/x/cpu.stat": "nr_throttled 3\nthrottled_time 250000000\n",
+            "memory/gantry/x/memory.usage_in_bytes": "900\n",
             "cpuacct/gantry/x/cpuacct.usage_user": "2000000000\n",
             "cpuacct/gantry/x/cpuacct.usage_sys": "500000000\n",
             "memory/gantry/x/memory.max_usage_in_bytes": "1000\n",
@@ -361,7 +407,10 @@ def test_v1_counters_are_read(tmp_path: Path) -> None:
         },
     )
     group = v1.Cgroup(tmp_path, "/gantry/x")
-    assert group.usage() == Usage(user=2.0, system=0.5, peak_memory=1000, pids_peak=7)
+    assert group.usage() == Usage(
+        user=2.0, system=0.5, peak_memory=1000, pids_peak=7, throttled=0.25
+    )
+    assert group.memory_current() == 900
     assert (group.oom_kills(), group.pids_refused(), group.pids_current()) == (2, 9, 3)
     assert (group.box, group.processes()) == ("/gantry/x", [12, 13])
 

@@ -151,3 +151,69 @@ def test_sandboxes_of_one_pipeline_share_a_parent_that_goes_with_the_last(
     sandboxes.sh("echo x", parent=parent, on_output=lambda s, d: seen.extend(cgroups_like(PREFIX)))
     assert any(f"/{parent}/{PREFIX}" in path for path in seen)
     assert cgroups_like(parent) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "limits", "words"),
+    [
+        (
+            "dd if=/dev/zero of=/tmp/x bs=1M count=200; sleep 60",
+            Limits(disk=20 * MIB, timeout=30),
+            "disk limit of 20 MiB reached",
+        ),
+        (
+            "i=0; while :; do mkdir /tmp/$i; i=$((i + 1)); done",
+            Limits(inodes=500, timeout=30),
+            "limit of 500 files reached",
+        ),
+        (
+            "exec 3>/tmp/x; rm /tmp/x; dd if=/dev/zero bs=1M count=60 >&3; sleep 60",
+            Limits(disk=20 * MIB, timeout=30),
+            "disk limit of 20 MiB reached",
+        ),
+        (
+            "dd if=/dev/zero of=/tmp/x bs=1M count=30",
+            Limits(disk=20 * MIB, timeout=30),
+            "disk limit of 20 MiB reached",
+        ),
+    ],
+    ids=["bytes", "files", "deleted-but-open", "ended-before-it-was-seen"],
+)
+def test_what_it_writes_is_limited(
+    script: str, limits: Limits, words: str, sandboxes: Sandboxes
+) -> None:
+    receipt = sandboxes.sh(script, limits=limits).receipt
+    assert (receipt.outcome, receipt.exit_code, receipt.detail) == (Outcome.DISK, 137, words)
+    assert receipt.wall < 10
+
+
+def test_holes_and_links_count_once_and_honest_writing_is_left_alone(sandboxes: Sandboxes) -> None:
+    script = """
+    truncate -s 1G /tmp/hole; dd if=/dev/zero of=/tmp/x bs=1M count=8 2>/dev/null
+    ln /tmp/x /tmp/y; ln /tmp/x /tmp/z
+    """
+    assert sandboxes.sh(script, limits=Limits(disk=20 * MIB, inodes=20, timeout=20)).receipt.ok
+
+
+def test_directories_cannot_hide_what_they_hold_by_their_depth(sandboxes: Sandboxes) -> None:
+    script = "cd /tmp; i=0; while [ $i -lt 450 ]; do mkdir d; cd d; i=$((i + 1)); done"
+    receipt = sandboxes.sh(script, limits=Limits(disk=20 * MIB, timeout=20)).receipt
+    assert receipt.outcome is Outcome.DISK and "deeper than 400" in receipt.detail
+
+
+def test_silence_is_named(sandboxes: Sandboxes) -> None:
+    script = "for i in 1 2 3; do echo; sleep 0.3; done; sleep 60"
+    receipt = sandboxes.sh(script, limits=Limits(silence=0.7, timeout=30)).receipt
+    assert (receipt.outcome, receipt.detail) == (Outcome.SILENT, "no output for 0.7 s")
+    assert 0.9 < receipt.wall < 5
+
+
+def test_a_receipt_tells_how_it_went_over_time_and_how_long_it_was_held_back(
+    sandboxes: Sandboxes,
+) -> None:
+    limits = Limits(cpus=0.2, memory=64 * MIB, timeout=20)
+    receipt = sandboxes.sh("while :; do :; done & sleep 2.3; kill -9 $!", limits=limits).receipt
+    assert receipt.throttled > 0.5
+    assert len(receipt.samples) == 2
+    (first, cpu, memory, pids), (second, more, *_) = receipt.samples
+    assert 0.9 < first < 1.6 < second and 0 < cpu < more and memory > 0 and pids >= 2

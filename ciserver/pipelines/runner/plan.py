@@ -69,9 +69,12 @@ def _check_limits(name: str, test: Test, most: Limits) -> None:
         "cpus": (most.cpus, f"{most.cpus:g}"),
         "pids": (most.pids, str(most.pids)),
         "timeout": (most.timeout, f"{most.timeout:g}s"),
+        "disk": (most.disk, f"{(most.disk or 0) // MIB}m"),
+        "inodes": (most.inodes, str(most.inodes)),
     }
     for key, (limit, words) in allowed.items():
-        if limit is not None and getattr(test, key) > limit:
+        asked = getattr(test, key)
+        if limit is not None and asked is not None and asked > limit:
             raise PlanError(
                 f"This installation allows at most {words}.",
                 place=f"{FILE}: tests.{name}.{key}",

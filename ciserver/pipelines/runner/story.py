@@ -71,7 +71,7 @@ def _work(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartbeat
     with working_on(build, workshop, heart.cancel) as run:
         plan = make_plan(pipeline, git_dir, workshop.limits())
         with held(lease):
-            tests, push = _other_jobs(pipeline, plan)
+            tests, push = _other_jobs(pipeline, plan, workshop.limits())
         images = build_images(run, plan)
     image = images[plan.build.target]
     with Upload(workshop, pipeline, image) as upload:
@@ -115,19 +115,19 @@ def _first_job(pipeline: Pipeline, limits: Limits) -> Job:
     )
 
 
-def _other_jobs(pipeline: Pipeline, plan: Plan) -> tuple[list[Job], Job]:
+def _other_jobs(pipeline: Pipeline, plan: Plan, most: Limits) -> tuple[list[Job], Job]:
     jobs = [
         Job(pipeline=pipeline, position=position, name=name, kind=kind, options=options)
-        for position, (kind, name, options) in enumerate(_rows_after_build(plan), start=2)
+        for position, (kind, name, options) in enumerate(_rows_after_build(plan, most), start=2)
     ]
     *tests, push = Job.objects.bulk_create(jobs)
     events.publish(pipeline.pk)
     return tests, push
 
 
-def _rows_after_build(plan: Plan) -> Iterator[tuple[JobKind, str, dict[str, object]]]:
+def _rows_after_build(plan: Plan, most: Limits) -> Iterator[tuple[JobKind, str, dict[str, object]]]:
     for name, test in plan.tests.items():
-        yield JobKind.TEST, name, {"limits": dataclasses.asdict(limits_of(test))}
+        yield JobKind.TEST, name, {"limits": dataclasses.asdict(limits_of(test, most))}
     yield JobKind.PUSH, "push", {}
 
 

@@ -12,10 +12,10 @@ from ciserver.pipelines.definition import Test
 from ciserver.pipelines.models import State, TestCase
 from ciserver.pipelines.runner.jobs import JobFailed, JobRun
 from ciserver.pipelines.runner.recorder import StepRecorder, receipt_json
+from ciserver.pipelines.runner.workshop import MAX_OUTPUT
 from runtime.spec import Limits, Network, Outcome, Receipt
 
 MAX_REPORT = 16 * 1024 * 1024
-MAX_OUTPUT = 64 * 1024 * 1024
 MAX_REPORTS = 200
 
 
@@ -43,7 +43,7 @@ def run_test(run: JobRun, test: Test, image: Image) -> None:
         receipt = container.run(
             test.command,
             env=test.environment,
-            limits=limits_of(test),
+            limits=limits_of(test, run.workshop.limits()),
             on_output=lambda stream, data: recorder.step_output(step, stream, data),
             cancel=run.cancel,
             parent=run.cgroup,
@@ -60,13 +60,16 @@ def run_test(run: JobRun, test: Test, image: Image) -> None:
         raise failure
 
 
-def limits_of(test: Test) -> Limits:
-    """What ``gantry.yml`` allows the test, or the defaults."""
+def limits_of(test: Test, most: Limits) -> Limits:
+    """What ``gantry.yml`` allows the test, or the defaults: of some, the ``most`` it may ask."""
     return Limits(
         memory=test.memory,
         cpus=test.cpus,
         pids=test.pids,
         timeout=test.timeout,
+        silence=test.silence or most.silence,
+        disk=test.disk or most.disk,
+        inodes=test.inodes or most.inodes,
         output=MAX_OUTPUT,
     )
 
@@ -97,7 +100,9 @@ _WORDS = {
     Outcome.OOM: "Out of memory",
     Outcome.TIMEOUT: "Out of time",
     Outcome.PIDS: "Too many processes",
+    Outcome.DISK: "Out of disk",
     Outcome.OUTPUT: "Too much output",
+    Outcome.SILENT: "Silent for too long",
     Outcome.CANCELLED: "Cancelled",
 }
 

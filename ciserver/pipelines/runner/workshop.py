@@ -28,6 +28,7 @@ from runtime.spec import Limits
 from runtime.state import StateDirectory
 
 log = logging.getLogger(__name__)
+MAX_OUTPUT = 64 * 1024 * 1024  # of one step's or test's log
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,10 @@ class Workshop:
             cpus=config.build_cpus,
             pids=config.build_pids,
             timeout=config.build_timeout,
+            silence=config.build_silence,
+            disk=config.build_disk,
+            inodes=config.build_inodes,
+            output=MAX_OUTPUT,
         )
 
 
