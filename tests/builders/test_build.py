@@ -299,6 +299,13 @@ def test_a_failing_step_shows_its_place_last_lines_and_receipt(
     ("command", "limits", "outcome", "words"),
     [
         ("head -c 300m /dev/zero | tail", {"memory": 64 << 20}, Outcome.OOM, "ran out of memory"),
+        (
+            "head -c 60m /dev/zero > /x",
+            {"disk": 20 << 20},
+            Outcome.DISK,
+            "wrote too much to the disk",
+        ),
+        ("sleep 30", {"silence": 0.5}, Outcome.SILENT, "was silent for too long"),
         ("while :; do sleep 60 & done", {"pids": 20}, Outcome.PIDS, "too many processes"),
         ("sleep 60", {"timeout": 1.0}, Outcome.TIMEOUT, "took too long"),
         ("yes", {"output": 1 << 20}, Outcome.OUTPUT, "too much output"),
