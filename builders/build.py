@@ -157,6 +157,8 @@ def _bench(
         scope=request.scope,
         epoch=request.epoch,
         cache_mount_bytes=request.cache_mount_bytes,
+        may_fetch=request.network is not Network.NONE,
+        egress_allow=request.egress_allow,
     )
 
 

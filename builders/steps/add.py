@@ -1,4 +1,4 @@
-"""ADD of local files: COPY, and archives (tar, plain or compressed) are unpacked in place."""
+"""ADD: COPY, and local archives (tar, plain or compressed) are unpacked; URLs are fetched."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ import lzma
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import BinaryIO, cast
 
 from builders.cache import step_key
+from builders.context import Kind
 from builders.dockerfile.instructions import Add
 from builders.errors import ContextError, DockerfileError
 from builders.images.extract import extract_tar
 from builders.images.layers import LayerLimits
 from builders.images.streams import HashingReader, TarStream
 from builders.images.tarformat import BadTar
+from builders.remote import Fetched, fetch, name_of
 from builders.steps.bench import Bench, Done
 from builders.steps.copy import Order, expand_order, find_all, finish, place
-from builders.steps.sources import ContextSource, Found, RootSource
+from builders.steps.sources import ContextSource, Found, Item, RootSource
 from builders.steps.state import StageState
 from runtime.paths import open_root
 from runtime.snapshots import RootFs
 
-_REMOTE = re.compile(r"^(https?|ftp|git|ssh)://|^git@|\.git(#.*)?$", re.IGNORECASE)
+_WEB = re.compile(r"^https?://", re.IGNORECASE)
+_GIT = re.compile(r"^(ftp|git|ssh)://|^git@|\.git(#.*)?$", re.IGNORECASE)
+_CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
 _TAR_MAGIC = slice(257, 262)
 _ENDLESS = 1 << 62
@@ -33,22 +38,102 @@ _ENDLESS = 1 << 62
 def add(step: Add, state: StageState, bench: Bench) -> Done:
     order = expand_order(step, state, bench)
     for text in order.sources:
-        if _REMOTE.search(text):
+        if _GIT.search(text):
             raise DockerfileError(
-                f"ADD {text} is not supported: a build reads only its context.",
+                f"ADD {text} is not supported: ADD fetches files over http and https.",
                 place=step.at.place,
-                hint="Fetch it in a RUN step, or commit it.",
+                hint="Clone it in a RUN step, or commit it.",
                 code="dockerfile.add-remote",
             )
+    urls = [text for text in order.sources if _WEB.match(text)]
+    checksum = _checksum(step, bench.expander(step, state).word(step.checksum), order, urls)
+    local = replace(order, sources=tuple(text for text in order.sources if text not in urls))
     source = ContextSource(bench.tree)
-    found = find_all(step, order, source, "the build context")
+    found = find_all(step, local, source, "the build context")
     content = [(item.path, source.digest(item, order.matcher)) for item in found]
-    key = step_key("add", state.chain, order.identity(), content, step.unpack)
+    with Downloads(step, bench) as downloads:
+        # A checksum is as good as the content: what is cached under it is not fetched again.
+        digests = [checksum or downloads.get(url).digest for url in urls]
+        key = step_key("add", state.chain, order.identity(), content, step.unpack, *digests)
 
-    def act(rootfs: RootFs) -> None:
-        _act(step, order, rootfs, bench, key, source, found)
+        def act(rootfs: RootFs) -> None:
+            for url in urls:
+                remote = WebSource(downloads.get(url, checksum))
+                name = Found(name_of(url), "/", folder=False)
+                place(step, replace(local, texts=()), rootfs, bench, key, remote, [name])
+            if found or order.texts:
+                _act(step, local, rootfs, bench, key, source, found)
 
-    return finish(state, bench, key, act)
+        return finish(state, bench, key, act)
+
+
+def _checksum(step: Add, text: str, order: Order, urls: list[str]) -> str:
+    """The digest that the one URL must have; empty without --checksum."""
+    message = ""
+    if text and not _CHECKSUM.fullmatch(text):
+        message = f"--checksum is sha256: and 64 digits of 0-9a-f, not {text[:100]!r}."
+    elif text and (len(urls) != 1 or len(order.sources) != 1):
+        message = "--checksum is for one URL, and ADD has something else."
+    elif urls and step.unpack:
+        message = "--unpack is for archives of the build context, not for URLs."
+    elif any(not name_of(url) for url in urls) and order.dest.endswith("/"):
+        message = "The URL ends without a file name, and the destination has none either."
+    if message:
+        raise DockerfileError(message, place=step.at.place, code="dockerfile.value")
+    return text
+
+
+class Downloads:
+    """The files that one ADD fetches, each once; gone at the end."""
+
+    def __init__(self, step: Add, bench: Bench) -> None:
+        self._step = step
+        self._bench = bench
+        self._stack = ExitStack()
+        self._known: dict[str, Fetched] = {}
+
+    def __enter__(self) -> Downloads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def get(self, url: str, checksum: str = "") -> Fetched:
+        """Raises ContextError, also when the content is not that of ``checksum``."""
+        if url not in self._known:
+            if not self._bench.may_fetch:
+                raise ContextError(
+                    f"ADD cannot fetch {url}: this build has no network.", code="context.remote"
+                )
+            folder = self._stack.enter_context(self._bench.store.staging())
+            self._known[url] = fetch(url, folder / "file", allow=self._bench.egress_allow)
+        found = self._known[url]
+        if checksum and found.digest != checksum:
+            raise ContextError(
+                f"{url} has the digest {found.digest}, and not {checksum}.",
+                place=self._step.at.place,
+                hint="Was it published anew? Look at what it holds before you change --checksum.",
+                code="context.checksum",
+            )
+        return found
+
+
+class WebSource:
+    """A downloaded file as something to place: root's alone, with the server's time, as docker."""
+
+    def __init__(self, fetched: Fetched) -> None:
+        self._fetched = fetched
+
+    def find(self, pattern: str) -> list[Found]:
+        return []
+
+    def items(self, found: Found, exclude: object) -> Iterator[Item]:
+        with self._fetched.path.open("rb") as file:
+            chunks = iter(lambda: file.read(1 << 20), b"")
+            yield Item("", Kind.FILE, 0o600, mtime=self._fetched.mtime, chunks=chunks)
+
+    def nearest(self, pattern: str) -> list[str]:
+        return []
 
 
 def _act(

@@ -69,6 +69,8 @@ class Bench:
     scope: str = ""
     base_time: int = _FALLBACK_TIME
     notices: Sequence[str] = ()
+    may_fetch: bool = True
+    egress_allow: Sequence[str] = ()
     cache_mount_bytes: int = 10 << 30
 
     def expander(self, step: Instruction, state: StageState) -> Expander:
