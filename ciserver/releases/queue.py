@@ -155,6 +155,9 @@ def _look_at(deployment: Deployment) -> bool:
                 release=deployment.release.name,
             )  # fmt: skip
         return True
+    # Most go on waiting for the same: no lock and no write for these.
+    if " ".join(policy.blockers(deployment)) == deployment.reason != "":
+        return False
     return consider(deployment)
 
 

@@ -140,6 +140,14 @@ def test_approvals_end_with_their_promotion(asked: Deployment, bob: Any) -> None
         approvals.approve(deployment=asked, user=bob)
 
 
+def test_what_goes_on_waiting_costs_no_write(
+    asked: Deployment, django_assert_max_num_queries: Any
+) -> None:
+    with django_assert_max_num_queries(10) as done:
+        assert queue.look_at_waiting() == 0
+    assert all(query["sql"].startswith("SELECT") for query in done.captured_queries)
+
+
 def test_an_approver_may_refuse_and_who_asked_may_withdraw(
     asked: Deployment, release: Any, alice: Any, bob: Any, charlie: Any
 ) -> None:
