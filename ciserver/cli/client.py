@@ -58,6 +58,9 @@ class Client:
     def post(self, path: str, **body: object) -> Row:
         return dict(self._ask("POST", path, json=body).json())
 
+    def patch(self, path: str, **body: object) -> Row:
+        return dict(self._ask("PATCH", path, json=body).json())
+
     def log(self, job: int, position: str) -> tuple[str, str]:
         """What a job's log holds behind ``position`` (``0-0``: its start), and where that ends."""
         answer = self._ask("GET", f"/jobs/{job}/log/", params={"after": position})
