@@ -24,7 +24,7 @@ from builders.plan import SCRATCH, Plan, host_platform, make_plan, platform_args
 from builders.stages import Bases, Resolve, Stages
 from builders.steps.bench import Bench
 from builders.steps.state import StageState, timestamp
-from runtime.spec import IdRange, Limits, Network
+from runtime.spec import NO_PARENT, IdRange, Limits, Network, Parent
 from runtime.state import StateDirectory
 
 __all__ = ["BuildListener", "BuildRequest", "StepInfo", "StepResult", "build"]
@@ -38,8 +38,8 @@ class BuildRequest:
     images' creation time, the commit's. ``scope`` is the cache lane that is
     written, ``also_read`` are lanes that are read too. ``extra_ca`` is a bundle of
     the machine's certificates and ``step_env`` are variables that RUN steps see;
-    neither leaves a trace in image or cache key. ``parent`` names a cgroup. A cache mount
-    of more than ``cache_mount_bytes`` after a step is emptied.
+    neither leaves a trace in image or cache key. ``parent`` is a cgroup with a budget. A
+    cache mount of more than ``cache_mount_bytes`` after a step is emptied.
     """
 
     context: Context
@@ -59,7 +59,7 @@ class BuildRequest:
     no_cache: bool = False
     extra_ca: Path | None = None
     step_env: Mapping[str, str] = field(default_factory=dict)
-    parent: str = ""
+    parent: Parent = NO_PARENT
     cache_mount_bytes: int = 10 << 30
     parallel: int = field(default_factory=lambda: os.cpu_count() or 1)
 

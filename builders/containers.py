@@ -28,7 +28,7 @@ from runtime.paths import mkdir_in_root, open_in_root, open_root, read_in_root
 from runtime.sandbox import Stream
 from runtime.sandbox import run as run_sandbox
 from runtime.snapshots import RootFs
-from runtime.spec import IdRange, Limits, Mount, Network, Receipt, SandboxSpec
+from runtime.spec import NO_PARENT, IdRange, Limits, Mount, Network, Parent, Receipt, SandboxSpec
 from runtime.state import StateDirectory
 
 _MOST_FOUND = 10_000
@@ -68,7 +68,7 @@ class Container:
         mounts: Sequence[Mount] = (),
         on_output: Callable[[Stream, bytes], None] | None = None,
         cancel: threading.Event | None = None,
-        parent: str = "",
+        parent: Parent = NO_PARENT,
     ) -> Receipt:
         """Run ``command`` to its end: a list as it is, a string by the image's shell.
 

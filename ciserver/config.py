@@ -44,6 +44,9 @@ class Config:
     build_silence: float
     build_disk: int
     build_inodes: int
+    pipeline_memory: int
+    pipeline_cpus: float
+    pipeline_pids: int
     deploy_ports: range
     store_days: int
     store_bytes: int
@@ -87,6 +90,9 @@ class Config:
             build_silence=_number(env, "GANTRY_BUILD_SILENCE", 1200.0),
             build_disk=_integer(env, "GANTRY_BUILD_DISK_MIB", 10240, low=1) * 1024 * 1024,
             build_inodes=_integer(env, "GANTRY_BUILD_INODES", 1_000_000, low=100),
+            pipeline_memory=_integer(env, "GANTRY_PIPELINE_MEMORY_MIB", 4096, low=16) * 1024 * 1024,
+            pipeline_cpus=_number(env, "GANTRY_PIPELINE_CPUS", float(os.cpu_count() or 1)),
+            pipeline_pids=_integer(env, "GANTRY_PIPELINE_PIDS", 4096, low=8),
             deploy_ports=range(first, first + 500),
             store_days=_integer(env, "GANTRY_STORE_DAYS", 30, low=1),
             store_bytes=_integer(env, "GANTRY_STORE_MAX_GIB", 50, low=1) << 30,

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from runtime import namespaces, security
+from runtime.cgroups.usage import CPU_PERIOD, quota
 from runtime.errors import SpecError
 from runtime.host import CgroupVersion
 from runtime.spec import BindMount, Limits, Mount, Network, SandboxSpec, TmpfsMount
 
 OCI_VERSION = "1.0.2"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-CPU_PERIOD = 100_000  # microseconds; the kernel's default
 MEMORY_MINIMUM = 8 * 1024 * 1024  # below this the OCI runtime's own start does not fit
 OOM_SCORE = 500  # when the whole host runs out, a sandbox goes before the services
 MOUNTED_BY_US = ("/dev", "/proc", "/sys")
@@ -112,6 +112,8 @@ def _validate_limits(limits: Limits) -> None:
     for name, value in (("silence", limits.silence), ("disk", limits.disk)):
         if value is not None and value <= 0:
             raise SpecError(f"A limit of {name} is more than 0.")
+    if limits.io_weight is not None and not 1 <= limits.io_weight <= 1000:
+        raise SpecError("A weight of io is a number from 1 to 1000.")
     if limits.inodes is not None and limits.inodes < 1:
         raise SpecError("A limit of files is at least 1.")
 
@@ -240,7 +242,7 @@ def resources(limits: Limits, version: CgroupVersion) -> dict[str, Any]:
         if version is CgroupVersion.V2:
             found["unified"] = {"memory.oom.group": "1"}
     if limits.cpus is not None:
-        found["cpu"] = {"quota": round(limits.cpus * CPU_PERIOD), "period": CPU_PERIOD}
+        found["cpu"] = {"quota": quota(limits.cpus), "period": CPU_PERIOD}
     if limits.pids is not None:
         found["pids"] = {"limit": limits.pids}
     return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from runtime import bundle
 from runtime.output import Stream
-from runtime.spec import Outcome, Receipt, SandboxSpec
+from runtime.spec import NO_PARENT, Outcome, Parent, Receipt, SandboxSpec
 from runtime.state import StateDirectory
 
 KILLED = 137
@@ -42,7 +42,7 @@ class FakeSandboxes:
         state: StateDirectory,
         on_output: Callable[[Stream, bytes], None] | None = None,
         cancel: threading.Event | None = None,
-        parent: str = "",
+        parent: Parent = NO_PARENT,
     ) -> Receipt:
         """As runtime.sandbox.run. Raises SpecError for what the real one would refuse."""
         bundle.validate(spec)

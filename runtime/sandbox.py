@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from runtime import bundle, cgroups, disk, failures, host, oci, paths, process, 
 from runtime.errors import RuntimeFailed, SpecError
 from runtime.network import NetworkHandle, handle_of, open_network
 from runtime.output import Pump, Stream
-from runtime.spec import BindMount, Outcome, Receipt, SandboxSpec
+from runtime.spec import NO_PARENT, BindMount, Limits, Outcome, Parent, Receipt, SandboxSpec
 from runtime.state import Box, StateDirectory
 from runtime.watchdog import Watchdog
 
@@ -32,28 +33,29 @@ def run(
     state: StateDirectory,
     on_output: Callable[[Stream, bytes], None] | None = None,
     cancel: threading.Event | None = None,
-    parent: str = "",
+    parent: Parent = NO_PARENT,
 ) -> Receipt:
     """Run ``spec`` to its end and say what it cost. Blocks.
 
     ``on_output`` gets the bytes of both streams as they come, from this thread; while it
     is busy the sandbox's writes wait. ``cancel``, set by another thread, ends it. ``parent``
-    names a cgroup that several sandboxes share. Raises SpecError for what cannot be,
+    is a cgroup, with a budget, that several sandboxes share. Raises SpecError for what cannot be,
     HostError for what this machine lacks, RuntimeFailed when the OCI runtime cannot make
     the container. Nothing of the sandbox is left, also after an exception from ``on_output``.
     """
     bundle.validate(spec)
-    if parent and not bundle.ID_FORM.fullmatch(parent):
-        raise SpecError(f"{parent!r} is no name of a cgroup.")
+    if parent.name and not bundle.ID_FORM.fullmatch(parent.name):
+        raise SpecError(f"{parent.name!r} is no name of a cgroup.")
+    spec = _within(spec, parent)
     _check_rootfs(spec)
     runtime = host.oci_runtime()
     with ExitStack() as stack:
         watcher.ensure(state.root)
         box = stack.enter_context(
-            state.open_box(spec.id, parent=parent, command=" ".join(spec.args))
+            state.open_box(spec.id, parent=parent.name, command=" ".join(spec.args))
         )
         network = stack.enter_context(_network(spec, state))
-        cgroup = stack.enter_context(_cgroup(box))
+        cgroup = stack.enter_context(_cgroup(box, spec.limits, parent))
         _write_bundle(spec, box, cgroup.box, network)
         stack.enter_context(stubs.removed(spec.rootfs, bundle.targets(spec)))
         command = oci.run_command(
@@ -62,7 +64,9 @@ def run(
         started = time.monotonic()
         running = process.start(command)
         stack.callback(_end, running, cgroup)
-        watchdog = stack.enter_context(Watchdog(spec.limits, cgroup, running, cancel))
+        watchdog = stack.enter_context(
+            Watchdog(spec.limits, cgroup, running, cancel, parent.limits)
+        )
         written = _disk_watch(spec, cgroup, watchdog)
         if written is not None:
             stack.enter_context(written)
@@ -103,6 +107,14 @@ def run(
         samples=tuple(watchdog.series.samples),
         detail=detail,
     )
+
+
+def _within(spec: SandboxSpec, parent: Parent) -> SandboxSpec:
+    """No more processors than its parent: cgroups v1 refuse that, v2 would not give them."""
+    whole, own = parent.limits.cpus, spec.limits.cpus
+    if whole is None or own is None or own <= whole:
+        return spec
+    return replace(spec, limits=replace(spec.limits, cpus=whole))
 
 
 def _disk_watch(
@@ -196,10 +208,13 @@ def _network(spec: SandboxSpec, state: StateDirectory) -> Iterator[NetworkHandle
 
 
 @contextmanager
-def _cgroup(box: Box) -> Iterator[cgroups.Cgroup]:
+def _cgroup(box: Box, limits: Limits, parent: Parent) -> Iterator[cgroups.Cgroup]:
     cgroup = cgroups.open_cgroup(box.record.cgroup_name)
     try:
         cgroup.create()
+        if parent.name:
+            cgroups.set_budget(parent)
+        cgroup.set_limits(Limits(io_weight=limits.io_weight))
         yield cgroup
     finally:
         remove_cgroup(cgroup)

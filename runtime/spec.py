@@ -38,12 +38,27 @@ class Limits:
     memory: int | None = None
     cpus: float | None = None
     pids: int | None = None
+    io_weight: int | None = None  # share of a busy disk, 1 to 1000; others have 100
     timeout: float | None = None  # wall clock
     silence: float | None = None  # without a byte of output
     output: int | None = None  # bytes of stdout and stderr together
     disk: int | None = None  # bytes of the writable layer
     inodes: int | None = None  # of the writable layer
     shm: int = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """A cgroup that the sandboxes of one pipeline share, and the budget they have together.
+
+    Of ``limits`` memory, cpus, pids and io_weight count.
+    """
+
+    name: str = ""
+    limits: Limits = field(default_factory=Limits)
+
+
+NO_PARENT = Parent()
 
 
 class Network(enum.Enum):

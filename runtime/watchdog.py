@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from runtime.cgroups.usage import Usage
-from runtime.spec import MIB, Limits, Outcome
+from runtime.spec import MIB, NO_PARENT, Limits, Outcome
 
 TICK = 0.1
 FULL = 0.9  # of the process limit
 PIDS_PATIENCE = 3.0  # seconds at the limit, still asking for more: a bomb, not a busy moment
 REFUSALS_FORGIVEN = 8  # a program that ends well after so many has coped
 REFUSALS_FLOOD = 1000  # no program asks so often in vain, also when it dips below its limit
+NEARLY = 0.9  # of its own limit: what is killed below it was killed for another's
 SAMPLE = 1.0  # seconds
 SAMPLES_MAXIMUM = 100
 STUCK = 1.0  # seconds after a kill before the OCI runtime itself is killed
@@ -98,9 +99,15 @@ class Watchdog:
     """
 
     def __init__(
-        self, limits: Limits, cgroup: Killable, running: Running, cancel: threading.Event | None
+        self,
+        limits: Limits,
+        cgroup: Killable,
+        running: Running,
+        cancel: threading.Event | None,
+        budget: Limits = NO_PARENT.limits,
     ) -> None:
         self._limits = limits
+        self._budget = budget
         self._cgroup = cgroup
         self._running = running
         self._cancel = cancel
@@ -162,7 +169,7 @@ class Watchdog:
         limits = self._limits
         if self._cancel is not None and self._cancel.is_set():
             self.end(Outcome.CANCELLED, "cancelled")
-        elif limits.memory is not None and self._cgroup.oom_kills():
+        elif self._cgroup.oom_kills():
             self.end(Outcome.OOM, self._memory_words())
         elif limits.pids is not None and self._bomb.look(
             now, self._cgroup.pids_refused(), self._cgroup.pids_current()
@@ -174,9 +181,17 @@ class Watchdog:
             self.end(Outcome.SILENT, f"no output for {limits.silence:g} s")
 
     def _memory_words(self) -> str:
-        if self._limits.memory is None:
+        own, whole = self._limits.memory, self._budget.memory
+        peak = self._cgroup.usage().peak_memory
+        if whole is not None and (own is None or peak < NEARLY * own):
+            return f"memory limit of {whole / MIB:g} MiB for the whole pipeline reached"
+        if own is None:
             return "the host ran out of memory"
-        return f"memory limit of {self._limits.memory / MIB:g} MiB reached"
+        return f"memory limit of {own / MIB:g} MiB reached"
 
     def _pids_words(self) -> str:
-        return f"limit of {self._limits.pids} processes reached"
+        own, whole = self._limits.pids, self._budget.pids
+        peak = self._cgroup.usage().pids_peak
+        if whole is not None and (own is None or peak < NEARLY * own):
+            return f"limit of {whole} processes for the whole pipeline reached"
+        return f"limit of {own} processes reached"

@@ -22,7 +22,7 @@ from builders.steps.state import StageState
 from runtime.network import NetworkHandle
 from runtime.sandbox import Stream
 from runtime.snapshots import RootFs
-from runtime.spec import IdRange, Limits, Network, Receipt
+from runtime.spec import NO_PARENT, IdRange, Limits, Network, Parent, Receipt
 from runtime.state import StateDirectory
 
 _FALLBACK_TIME = 946_684_800  # 2000-01-01, for bases that do not say when they were made
@@ -65,7 +65,7 @@ class Bench:
     extra_ca: Path | None = None
     platform: str = ""
     use_cache: bool = True
-    parent_cgroup: str = ""
+    parent_cgroup: Parent = NO_PARENT
     scope: str = ""
     base_time: int = _FALLBACK_TIME
     notices: Sequence[str] = ()

@@ -12,6 +12,7 @@ from typing import Protocol
 from runtime import host
 from runtime.cgroups import v1, v2
 from runtime.cgroups.usage import Usage
+from runtime.spec import Limits, Parent
 
 __all__ = ["Cgroup", "Usage", "open_cgroup"]
 
@@ -25,6 +26,9 @@ class Cgroup(Protocol):
 
     def create(self) -> None:
         """Make it and its parents, with the controllers that are needed. Raises HostError."""
+
+    def set_limits(self, limits: Limits) -> None:
+        """Bound memory with swap, cpus, pids; a weight for io where it exists. Raises HostError."""
 
     def usage(self) -> Usage:
         """What its processes have used so far."""
@@ -68,6 +72,11 @@ def open_cgroup(name: CgroupName) -> Cgroup:
     if host.cgroup_version() is host.CgroupVersion.V2:
         return v2.Cgroup(host.CGROUP_ROOT, name.path)
     return v1.Cgroup(host.CGROUP_ROOT, name.path)
+
+
+def set_budget(parent: Parent) -> None:
+    """Write a parent's limits. Call it while a sandbox has its cgroup in it, so that it stays."""
+    open_cgroup(CgroupName("", parent.name)).set_limits(parent.limits)
 
 
 def remove_parent(parent: str) -> None:

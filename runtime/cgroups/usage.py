@@ -20,6 +20,14 @@ class Usage:
     throttled: float = 0.0
 
 
+CPU_PERIOD = 100_000  # microseconds; the kernel's default
+
+
+def quota(cpus: float) -> int:
+    """Microseconds of each period that ``cpus`` processors give."""
+    return round(cpus * CPU_PERIOD)
+
+
 def read_text(path: Path) -> str:
     """Content, or nothing where the file or its cgroup is gone (ENODEV while it goes)."""
     try:

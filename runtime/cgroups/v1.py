@@ -11,8 +11,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from runtime.cgroups.usage import Usage, read_fields, read_int, read_pids, read_text
+from runtime.cgroups.usage import Usage, quota, read_fields, read_int, read_pids, read_text
 from runtime.errors import HostError
+from runtime.spec import Limits
 
 KILL_ROUNDS = 20
 
@@ -45,6 +46,33 @@ class Cgroup:
                 directory.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise HostError(f"The cgroup {directory} cannot be made: {error}.") from error
+
+    def set_limits(self, limits: Limits) -> None:
+        try:
+            if limits.memory is not None:
+                self._set_memory(limits.memory)
+            if limits.cpus is not None:
+                (self._at("cpu") / "cpu.cfs_quota_us").write_text(f"{quota(limits.cpus)}")
+            if limits.pids is not None:
+                (self._at("pids") / "pids.max").write_text(f"{limits.pids}")
+        except OSError as error:
+            raise HostError(
+                f"A limit of the cgroup {self._path} cannot be set: {error}."
+            ) from error
+        if limits.io_weight is not None:
+            # Present only while a disk's scheduler is BFQ: a preference, not a promise.
+            with suppress(OSError):
+                (self._at("blkio") / "blkio.bfq.weight").write_text(f"{limits.io_weight}")
+
+    def _set_memory(self, limit: int) -> None:
+        """With swap, which may never be below without: so what is raised, swap first."""
+        memory = self._at("memory")
+        swap = memory / "memory.memsw.limit_in_bytes"
+        if swap.exists() and read_int(swap) < limit:
+            swap.write_text(f"{limit}")
+        (memory / "memory.limit_in_bytes").write_text(f"{limit}")
+        if swap.exists():
+            swap.write_text(f"{limit}")
 
     def usage(self) -> Usage:
         return Usage(

@@ -12,10 +12,20 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-from runtime.cgroups.usage import Usage, read_fields, read_int, read_pids, read_text
+from runtime.cgroups.usage import (
+    CPU_PERIOD,
+    Usage,
+    quota,
+    read_fields,
+    read_int,
+    read_pids,
+    read_text,
+)
 from runtime.errors import HostError
+from runtime.spec import Limits
 
 CONTROLLERS = ("cpu", "memory", "pids")
+OPTIONAL = ("io",)  # for weights
 BOX = "box"
 
 
@@ -40,6 +50,27 @@ class Cgroup:
             # Whatever our umask is: mounting cgroup2 inside walks here as a mapped user (EACCES).
             directory.chmod(0o755)
             _enable_controllers(directory)
+
+    def set_limits(self, limits: Limits) -> None:
+        wanted = {
+            "memory.max": limits.memory,
+            "cpu.max": limits.cpus and f"{quota(limits.cpus)} {CPU_PERIOD}",
+            "pids.max": limits.pids,
+        }
+        try:
+            for name, value in wanted.items():
+                if value is not None:
+                    (self._dir / name).write_text(f"{value}")
+            if limits.memory is not None and (self._dir / "memory.swap.max").exists():
+                (self._dir / "memory.swap.max").write_text("0")
+        except OSError as error:
+            raise HostError(
+                f"A limit of the cgroup {self._path} cannot be set: {error}."
+            ) from error
+        if limits.io_weight is not None:
+            # Present only where the io controller is: a preference, not a promise.
+            with suppress(OSError):
+                (self._dir / "io.weight").write_text(f"default {limits.io_weight}")
 
     def usage(self) -> Usage:
         cpu = read_fields(self._dir / "cpu.stat")
@@ -106,6 +137,10 @@ def _enable_controllers(directory: Path) -> None:
     """Hand the controllers down to the children of ``directory``."""
     control = directory / "cgroup.subtree_control"
     have = set(read_text(control).split())
+    for name in OPTIONAL:
+        if name not in have:
+            with suppress(OSError):
+                control.write_text(f"+{name}")
     for name in CONTROLLERS:
         if name in have:
             continue

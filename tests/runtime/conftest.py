@@ -18,7 +18,7 @@ import pytest
 
 from runtime.sandbox import Stream, run
 from runtime.snapshots import LowerDir, RootFs, mount_rootfs
-from runtime.spec import MIB, IdRange, Limits, Receipt, SandboxSpec
+from runtime.spec import MIB, NO_PARENT, IdRange, Limits, Parent, Receipt, SandboxSpec
 from runtime.state import StateDirectory
 
 BUSYBOX = Path(shutil.which("busybox") or "/usr/bin/busybox")
@@ -91,7 +91,7 @@ class Sandboxes:
         *args: str,
         cancel: threading.Event | None = None,
         on_output: Callable[[Stream, bytes], None] | None = None,
-        parent: str = "",
+        parent: Parent = NO_PARENT,
         **fields: Any,
     ) -> Ran:
         got: dict[Stream, list[bytes]] = {Stream.STDOUT: [], Stream.STDERR: []}

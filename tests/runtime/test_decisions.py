@@ -445,3 +445,19 @@ def test_the_fake_keeps_the_promises_of_the_real_one(tmp_path: Path) -> None:
     assert fake.run(spec, state=state, cancel=cancel).outcome is Outcome.CANCELLED
     with pytest.raises(SpecError):
         fake.run(SandboxSpec(id="x", rootfs=tmp_path, args=(), ids=spec.ids), state=state)
+
+
+def test_v2_limits_are_written(tmp_path: Path) -> None:
+    fill(tmp_path / "gantry/p", {"memory.swap.max": "max\n", "cgroup.procs": ""})
+    group = v2.Cgroup(tmp_path, "/gantry/p")
+    group.set_limits(Limits(memory=64 * MIB, cpus=0.5, pids=9, io_weight=50))
+    written = {name: (tmp_path / "gantry/p" / name).read_text() for name in (
+        "memory.max", "memory.swap.max", "cpu.max", "pids.max", "io.weight",
+    )}  # fmt: skip
+    assert written == {
+        "memory.max": str(64 * MIB),
+        "memory.swap.max": "0",
+        "cpu.max": "50000 100000",
+        "pids.max": "9",
+        "io.weight": "default 50",
+    }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from runtime.sandbox import Stream
-from runtime.spec import MIB, Limits, Outcome
+from runtime.spec import MIB, Limits, Outcome, Parent
 from tests.runtime.conftest import PREFIX, Sandboxes, cgroups_like
 
 pytestmark = pytest.mark.root
@@ -148,7 +149,9 @@ def test_sandboxes_of_one_pipeline_share_a_parent_that_goes_with_the_last(
 ) -> None:
     parent = f"{PREFIX}pipeline"
     seen: list[str] = []
-    sandboxes.sh("echo x", parent=parent, on_output=lambda s, d: seen.extend(cgroups_like(PREFIX)))
+    sandboxes.sh(
+        "echo x", parent=Parent(parent), on_output=lambda s, d: seen.extend(cgroups_like(PREFIX))
+    )
     assert any(f"/{parent}/{PREFIX}" in path for path in seen)
     assert cgroups_like(parent) == []
 
@@ -217,3 +220,35 @@ def test_a_receipt_tells_how_it_went_over_time_and_how_long_it_was_held_back(
     assert len(receipt.samples) == 2
     (first, cpu, memory, pids), (second, more, *_) = receipt.samples
     assert 0.9 < first < 1.6 < second and 0 < cpu < more and memory > 0 and pids >= 2
+
+
+def test_two_sandboxes_share_one_budget_of_memory(sandboxes: Sandboxes) -> None:
+    parent = Parent(f"{PREFIX}budget", Limits(memory=64 * MIB))
+    script = "dd if=/dev/zero of=/dev/shm/x bs=1M count=45 2>/dev/null; sleep 2; echo done"
+    each = Limits(memory=60 * MIB, shm=60 * MIB, timeout=20)
+
+    def one(_: int) -> Outcome:
+        receipt = sandboxes.sh(script, limits=each, parent=parent).receipt
+        if receipt.outcome is Outcome.OOM:
+            assert receipt.detail == "memory limit of 64 MiB for the whole pipeline reached"
+        return receipt.outcome
+
+    with ThreadPoolExecutor(2) as pool:
+        assert Outcome.OOM in set(pool.map(one, range(2)))
+    assert one(0) is Outcome.EXITED  # alone it fits
+    assert cgroups_like(parent.name) == []
+
+
+def test_the_budget_bounds_processes_and_cores(sandboxes: Sandboxes) -> None:
+    parent = Parent(f"{PREFIX}budget", Limits(pids=20, cpus=0.5))
+    bomb = sandboxes.sh(
+        "while :; do sleep 60 & done", limits=Limits(pids=60, cpus=2, timeout=20), parent=parent
+    ).receipt
+    assert (bomb.outcome, bomb.detail) == (
+        Outcome.PIDS,
+        "limit of 20 processes for the whole pipeline reached",
+    )
+
+
+def test_a_weight_of_io_is_a_wish_that_harms_nothing(sandboxes: Sandboxes) -> None:
+    assert sandboxes.sh("true", limits=Limits(io_weight=50, timeout=20)).receipt.ok

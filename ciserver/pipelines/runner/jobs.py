@@ -20,7 +20,7 @@ from ciserver.pipelines.models import JOB_MOVES, Job, State
 from ciserver.pipelines.runner.plan import PlanError
 from ciserver.pipelines.runner.workshop import Workshop
 from runtime.errors import SandboxError
-from runtime.spec import IdRange
+from runtime.spec import IdRange, Parent
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +48,9 @@ class JobRun:
     cancel: Event
 
     @property
-    def cgroup(self) -> str:
-        """All sandboxes of a pipeline share one parent."""
-        return f"pipeline-{self.job.pipeline_id}"
+    def cgroup(self) -> Parent:
+        """All sandboxes of a pipeline share one parent and its budget."""
+        return Parent(f"pipeline-{self.job.pipeline_id}", self.workshop.budget())
 
     @property
     def ids(self) -> IdRange:

@@ -73,6 +73,13 @@ class Workshop:
             output=MAX_OUTPUT,
         )
 
+    def budget(self) -> Limits:
+        """What all sandboxes of one pipeline have together, however many run at once."""
+        config = self.config
+        return Limits(
+            memory=config.pipeline_memory, cpus=config.pipeline_cpus, pids=config.pipeline_pids
+        )
+
 
 @cache
 def open_workshop() -> Workshop:
