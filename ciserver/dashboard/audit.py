@@ -7,7 +7,8 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.db.models import Q, QuerySet
+from django.db.models import CharField, Exists, ExpressionWrapper, F, OuterRef, Q, QuerySet, Value
+from django.db.models.functions import Concat
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_safe
@@ -24,16 +25,16 @@ def entries_for(user: Any) -> QuerySet[AuditEntry]:
     """An administrator sees all, others what was done in the projects they maintain."""
     if user.is_superuser:
         return AuditEntry.objects.all()
-    maintained = Project.objects.with_role(user, Role.MAINTAINER)
-    return of_projects(list(maintained.values_list("slug", flat=True)))
+    return of_projects(Project.objects.with_role(user, Role.MAINTAINER))
 
 
-def of_projects(slugs: list[str]) -> QuerySet[AuditEntry]:
+def of_projects(projects: QuerySet[Project]) -> QuerySet[AuditEntry]:
     """Targets begin with their project: ``hello``, ``hello v3``, ``hello@prod``, ``hello/x``."""
-    found = Q(target__in=slugs)
-    for slug in slugs:
-        for sign in " @/":
-            found |= Q(target__startswith=f"{slug}{sign}")
+    target = ExpressionWrapper(OuterRef("target"), output_field=CharField())
+    fits = Q(of=F("slug"))
+    for sign in " @/":
+        fits |= Q(of__startswith=Concat(F("slug"), Value(sign)))
+    found = Exists(projects.order_by().annotate(of=target).filter(fits))
     # The target of these is a name that its owner chose.
     return AuditEntry.objects.filter(found).exclude(action__startswith="token.")
 
@@ -46,7 +47,7 @@ def page(request: HttpRequest, slug: str = "") -> HttpResponse:
     if slug:
         maintained = Project.objects.with_role(request.user, Role.MAINTAINER)
         project = get_object_or_404(maintained, slug=slug)
-        entries = of_projects([slug])
+        entries = of_projects(Project.objects.filter(pk=project.pk))
     elif request.user.is_superuser:
         entries = AuditEntry.objects.all()
     else:
@@ -104,6 +105,6 @@ class AuditViewSet(viewsets.ReadOnlyModelViewSet[AuditEntry]):
         entries = entries_for(self.request.user)
         given = self.request.query_params
         if slug := given.get("project"):
-            entries &= of_projects([slug])
+            entries &= of_projects(Project.objects.filter(slug=slug))
         exact = {key: given[key] for key in ("actor", "action") if key in given}
         return entries.filter(**exact)
