@@ -6,14 +6,18 @@ Fails loudly: a value that cannot be used is a ConfigError that names the variab
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
+
+# distribution-spec's registry names: a host name or address in brackets, and perhaps a port.
+_HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 
 
 class ConfigError(Exception):
@@ -56,12 +60,12 @@ class Config:
         home = Path(env.get("GANTRY_HOME", "/var/lib/gantry"))
         if not home.is_absolute():
             raise ConfigError(f"GANTRY_HOME must be an absolute path, not {str(home)!r}.")
-        bind = env.get("GANTRY_BIND", "127.0.0.1")
+        bind = _bind(env)
         port = _integer(env, "GANTRY_PORT", 8000, low=1, high=65535)
         url = env.get("GANTRY_URL", f"http://{_reachable(bind)}:{port}").rstrip("/")
-        if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+        if _scheme(url) not in {"http", "https"} or not urlsplit(url).hostname:
             raise ConfigError(f"GANTRY_URL must be an http(s) address, not {url!r}.")
-        registry = env.get("GANTRY_REGISTRY", "127.0.0.1:5055")
+        registry = _registry(env)
         mirrors = _pairs(env, "GANTRY_REGISTRY_MIRRORS")
         if registry in mirrors.values():
             # A mirror is asked with the worker's own rights, whichever project asks.
@@ -75,8 +79,18 @@ class Config:
             bind=bind,
             port=port,
             registry=registry,
-            database_url=env.get("GANTRY_DATABASE_URL", f"sqlite:///{home}/db/gantry.sqlite3"),
-            redis_url=env.get("GANTRY_REDIS_URL", f"unix://{home}/run/redis.sock"),
+            database_url=_address(
+                env,
+                "GANTRY_DATABASE_URL",
+                f"sqlite:///{home}/db/gantry.sqlite3",
+                schemes=("postgres", "postgresql", "sqlite"),
+            ),
+            redis_url=_address(
+                env,
+                "GANTRY_REDIS_URL",
+                f"unix://{home}/run/redis.sock",
+                schemes=("redis", "rediss", "unix"),
+            ),
             debug=env.get("GANTRY_DEBUG", "") == "1",
             extra_ca=_optional_file(env, "GANTRY_EXTRA_CA"),
             registry_mirrors=mirrors,
@@ -129,6 +143,40 @@ class Config:
 
 def _reachable(bind: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(bind, bind)  # noqa: S104
+
+
+def _bind(env: Mapping[str, str]) -> str:
+    raw = env.get("GANTRY_BIND", "127.0.0.1")
+    try:
+        ip_address(raw)
+    except ValueError:
+        raise ConfigError(
+            f"GANTRY_BIND must be an IP address, such as 127.0.0.1 or 0.0.0.0, not {raw!r}."
+        ) from None
+    return raw
+
+
+def _registry(env: Mapping[str, str]) -> str:
+    raw = env.get("GANTRY_REGISTRY", "127.0.0.1:5055")
+    if not _HOST_AND_PORT.fullmatch(raw):
+        raise ConfigError(f"GANTRY_REGISTRY must be HOST or HOST:PORT, not {raw!r}.")
+    return raw
+
+
+def _address(env: Mapping[str, str], name: str, default: str, *, schemes: tuple[str, ...]) -> str:
+    raw = env.get(name, default)
+    if _scheme(raw) not in schemes or "://" not in raw:
+        # The value itself stays out of the message: it may hold a password.
+        raise ConfigError(f"{name} must begin with one of {', '.join(schemes)}, then '://'.")
+    return raw
+
+
+def _scheme(url: str) -> str:
+    """The scheme of an address; empty when it cannot be read as one."""
+    try:
+        return urlsplit(url).scheme
+    except ValueError:
+        return ""
 
 
 def _integer(

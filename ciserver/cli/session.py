@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import httpx
 import typer
 
 from ciserver.cli import output, settings
@@ -23,7 +24,7 @@ def login(
     ],
 ) -> None:
     """Keep a service's address and your token for the other commands."""
-    if not url.startswith(("http://", "https://")):
+    if not _is_address(url):
         raise CliError(
             f"{url!r} is not an address.",
             next_step="Type it with its scheme: gantry login https://ci.example",
@@ -46,3 +47,11 @@ def whoami(as_json: AsJson = False) -> None:
         output.print_json({"url": chosen.url, **me})
     else:
         output.console.print(f"{me['username']} at {chosen.url}")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.host)

@@ -99,9 +99,19 @@ class Keeper:
             if time.monotonic() - began > STEADY:
                 pause = FIRST_PAUSE
             self.say(self.child.name, f"ended ({how}), starting again in {pause:.1f} s; {self.log}")
+            pause = await self._again(pause)
+
+    async def _again(self, pause: float) -> float:
+        """Starts it after ``pause``, as often as it takes; returns the next pause, in seconds."""
+        while True:
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
-            self._spawn()
+            try:
+                self._spawn()
+            except OSError as error:  # a full disk, a program that is being upgraded
+                self.say(self.child.name, f"cannot be started ({error}); again in {pause:.1f} s")
+            else:
+                return pause
 
     def _spawn(self) -> Ready:
         """Starts the process; ``_ended`` is done when it has ended."""

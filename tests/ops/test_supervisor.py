@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,20 @@ def test_a_child_that_is_killed_comes_back_without_its_orphans(stage: Stage) -> 
     assert first != second
     assert any("ended (signal SIGKILL), starting again" in line for line in stage.said)
     assert not any(alive(pid) for pid in stage.grandchildren())
+
+
+def test_a_child_that_cannot_be_started_is_tried_until_it_can(stage: Stage, tmp_path: Path) -> None:
+    needed = tmp_path / "needed"
+    needed.touch()
+
+    def play() -> None:
+        needed.unlink()
+        os.kill(stage.pids()[0], signal.SIGKILL)
+        until(lambda: any("cannot be started" in line for line in stage.said))
+        needed.touch()
+        until(lambda: len(stage.pids()) == 2)
+
+    stage.run([replace(talker(stage.config), before=lambda: needed.open().close())], play)
 
 
 def test_nothing_is_left_after_an_ordered_stop(stage: Stage) -> None:

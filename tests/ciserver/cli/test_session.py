@@ -71,3 +71,11 @@ def test_help_lists_every_command_and_the_exit_codes_in_one_view(gantry: Gantry)
 def test_every_command_has_a_json_form(gantry: Gantry) -> None:
     for word in ("status", "projects", "pipelines", "logs", "releases", "new", "promote"):
         assert "--json" in gantry(word, "--help").out, word
+
+
+@pytest.mark.parametrize("url", ["ci.example", "ftp://ci.example", "http://", "http://[::1"])
+def test_what_is_no_address_is_refused_with_an_example(gantry: Gantry, url: str) -> None:
+    ran = gantry("login", url, "--token", "gantry_any")
+    assert ran.exit_code == 2
+    assert f"{url!r} is not an address." in ran.err
+    assert "gantry login https://ci.example" in ran.err
