@@ -57,6 +57,10 @@ class Cell:
         found = [f"{one.host}: {one.drift}" for one in self.running if one.drift]
         if any(one.digest and one.digest != one.release.digest for one in self.running):
             found.append("a host reports another digest than the release has")
+        served = {one.host_id for one in self.running}
+        if served:
+            hosts = self.environment.hosts.all()
+            found += [f"{host} has nothing yet" for host in hosts if host.pk not in served]
         return "; ".join(found)
 
     @property
@@ -140,7 +144,7 @@ def matrix_for(user: Any, *, asked: str = "", page: str = "1") -> Matrix:
 
 
 def rows_for(projects: Sequence[Project], user: Any) -> list[Row]:
-    """The rows of ``projects``, in seven queries however many there are."""
+    """The rows of ``projects``, in eight queries however many there are."""
     environments = _environments(projects)
     newest = {release.project_id: release for release in _newest(projects)}
     pipelines = {pipeline.project_id: pipeline for pipeline in _last_pipelines(projects)}
@@ -174,7 +178,8 @@ def _cell(
 def _environments(projects: Sequence[Project]) -> dict[int, list[Environment]]:
     running = Prefetch("running", Running.objects.select_related("release__project", "host"))
     found: dict[int, list[Environment]] = {}
-    for environment in Environment.objects.filter(project__in=projects).prefetch_related(running):
+    rows = Environment.objects.filter(project__in=projects).prefetch_related(running, "hosts")
+    for environment in rows:
         found.setdefault(environment.project_id, []).append(environment)
     return found
 

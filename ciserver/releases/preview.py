@@ -195,13 +195,14 @@ def _travel(host: Host, wanted: Iterable[Layer]) -> Travel:
     pulled = DeploymentStep.objects.filter(
         host=host, name="pull", state=DeploymentState.SUCCEEDED
     ).values("deployment")
-    rows = Deployment.objects.filter(pk__in=pulled).order_by("-pk").select_related("release")
+    there = Deployment.objects.filter(pk__in=pulled, release__removed_at=None)
+    rows = there.order_by("-pk").select_related("release")
     known: set[str] = set()
     for one in list({row.release_id: row.release for row in rows[:50]}.values())[:REMEMBERED]:
         try:
             known |= {layer.digest for layer in facts(one).layers}
         except TargetError:
-            continue  # its image is gone from the registry: then perhaps more is sent
+            break  # then perhaps less is sent than is told; a page waits for one time-out only
     missing = [layer for layer in wanted if layer.digest not in known]
     return Travel(host, len(missing), sum(layer.size for layer in missing))
 

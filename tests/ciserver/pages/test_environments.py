@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from ciserver.releases import approvals, environments, services
-from ciserver.releases.models import Deployment, DeploymentState, Release, Running, Stop
+from ciserver.releases.models import Deployment, DeploymentState, Host, Release, Running, Stop
 from ciserver.repositories.history import Commit
 from tests.ciserver.pages import seeding
 from tests.ciserver.pages.test_pages import page
@@ -226,3 +226,12 @@ def test_an_approval_that_no_longer_counts_is_shown_as_such(
     assert "<b>bob</b><span>approves</span>" in page(sign_in(alice), url)
     environments.change(environment=prod, user=alice, variables={"A": "1"})
     assert "approved something else: it changed since" in page(sign_in(alice), url)
+
+
+def test_a_host_that_came_later_and_has_nothing_is_drift(
+    hello: Any, alice: Any, sign_in: Any
+) -> None:
+    prod = hello.environments.get(name="prod")
+    prod.hosts.add(Host.objects.create(name="second"))
+    assert 'title="second has nothing yet">drift' in page(sign_in(alice), "/")
+    assert "nothing yet" in page(sign_in(alice), PROD)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from ciserver.accounts.models import AuditEntry
 from ciserver.lib.models import OutboxEntry
 from ciserver.lib.problems import Refused
+from ciserver.lib.states import IllegalMove
 from ciserver.projects.models import Membership, Role
 from ciserver.releases import approvals, environments, leases, policy, queue, services
 from ciserver.releases.models import Deployment, DeploymentState, Environment, Host, Running
@@ -401,3 +405,43 @@ def test_a_way_back_brings_the_configuration_that_the_release_ran_with(
     forward = leases.claim(again.pk)
     assert forward is not None
     assert forward.environment.variables == {"LEVEL": "debug"}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_approvals_and_promotions_at_once_queue_the_newest_approved_and_only_it(
+    hello: Any, prod: Environment, passed: Any, succeeded: Any, alice: Any, bob: Any, dora: Any
+) -> None:
+    qa = hello.environments.get(name="qa")
+    made = [services.make_release(passed()) for _ in range(3)]
+    for one in made:
+        succeeded(one, qa)
+
+    def act(number: int) -> None:
+        try:
+            if number % 5 == 0:
+                services.promote(release=made[number % 3], environment=prod, user=alice)
+            for row in Deployment.objects.filter(environment=prod, state="waiting"):
+                with suppress(Refused, IllegalMove):
+                    approvals.approve(deployment=row, user=(bob, dora)[number % 2])
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=act, args=(number,)) for number in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for user in (bob, dora):
+        for row in prod.deployments.filter(state="waiting"):
+            approvals.approve(deployment=row, user=user)
+    states = list(prod.deployments.values_list("state", flat=True))
+    assert states == ["queued"] + ["superseded"] * (len(states) - 1)
+    newest = prod.deployments.get(state="queued")
+    assert {one.user for one in policy.counting(newest)} == {bob, dora}
+    waked = OutboxEntry.objects.filter(topic=leases.TOPIC)
+    assert [entry.object_id for entry in waked if entry.object_id in _ids(prod)] == [newest.pk]
+    assert AuditEntry.broken_at() is None
+
+
+def _ids(place: Environment) -> set[int]:
+    return set(place.deployments.values_list("pk", flat=True))
