@@ -8,6 +8,7 @@ from rest_framework.routers import DefaultRouter
 from ciserver.accounts.api import Me
 from ciserver.dashboard.audit import AuditViewSet
 from ciserver.pipelines.api import JobViewSet, PipelineViewSet
+from ciserver.pipelines.lint_api import Lint, json_schema
 from ciserver.projects.api import ProjectViewSet
 from ciserver.projects.registry import token
 from ciserver.releases.api import (
@@ -33,6 +34,8 @@ router.register("deliveries", DeliveryViewSet)
 
 urlpatterns = [
     path("me/", Me.as_view(), name="me"),
+    path("lint/", Lint.as_view(), name="lint"),
+    path("gantry.schema.json", json_schema, name="gantry-schema"),
     path("registry/token", token, name="registry-token"),
     path("", include(router.urls)),
 ]

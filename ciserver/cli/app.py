@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ciserver.cli import deliveries, local, look, places, promotions, session
+from ciserver.cli import deliveries, lint, local, look, places, promotions, session
 
 EPILOG = (
     "Exit codes: 0 done · 1 a pipeline or deployment failed · 2 wrong usage · 3 not allowed ·"
@@ -38,6 +38,7 @@ app.command("projects", rich_help_panel=WHAT)(look.projects)
 app.command("pipelines", rich_help_panel=WHAT)(look.pipelines)
 app.command("logs", rich_help_panel=WHAT)(look.logs)
 app.command("releases", rich_help_panel=WHAT)(look.releases)
+app.command("lint", rich_help_panel=WHAT)(lint.lint)
 app.command("env", rich_help_panel=WHAT)(places.env)
 app.command("audit", rich_help_panel=WHAT)(places.audit)
 app.command("new", rich_help_panel=DO)(deliveries.new)

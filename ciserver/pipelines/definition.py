@@ -9,10 +9,19 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic_core import ErrorDetails
 
 FILE = "gantry.yml"
 NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}\Z")
@@ -21,13 +30,30 @@ _SIZES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _TIMES = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
-class DefinitionError(Exception):
-    """``gantry.yml`` cannot be used. ``place`` is file and key path, or file and line."""
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One mistake in ``gantry.yml``. ``line`` counts from 1; ``path`` is empty for bad YAML."""
 
-    def __init__(self, message: str, *, place: str) -> None:
-        super().__init__(f"{place}: {message}")
-        self.message = message
-        self.place = place
+    message: str
+    line: int | None = None
+    path: str = ""
+
+    @property
+    def place(self) -> str:
+        """``gantry.yml:12: tests.unit.memory``"""
+        where = f"{FILE}:{self.line}" if self.line else FILE
+        return f"{where}: {self.path}" if self.path else where
+
+
+class DefinitionError(Exception):
+    """``gantry.yml`` cannot be used. ``faults`` are all that were found; the first one speaks."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        first = faults[0]
+        super().__init__(f"{first.place}: {first.message}")
+        self.faults = tuple(faults)
+        self.message = first.message
+        self.place = first.place
 
 
 def _size(value: Any) -> int:
@@ -68,9 +94,30 @@ def _words(value: Any) -> Any:
     return value
 
 
-Size = Annotated[int, BeforeValidator(_size)]
-Duration = Annotated[float, BeforeValidator(_duration)]
-Words = Annotated[dict[str, str], BeforeValidator(_words)]
+_WORD = {"type": ["string", "number", "boolean", "null"]}
+Size = Annotated[
+    int,
+    BeforeValidator(_size),
+    WithJsonSchema({"type": ["string", "integer"], "description": "a size such as 256m or 1g"}),
+]
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    WithJsonSchema({"type": ["string", "number"], "description": "a time such as 90s or 5m"}),
+]
+Words = Annotated[
+    dict[str, str],
+    BeforeValidator(_words),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "object", "additionalProperties": _WORD},
+                {"type": "array", "items": {"type": "string"}},
+            ],
+            "description": "a mapping, or a list of NAME=VALUE",
+        }
+    ),
+]
 
 
 class _Part(BaseModel):
@@ -118,34 +165,68 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse(text: str) -> Definition:
-    """The definition in ``text``. Raises DefinitionError with the place of the first fault."""
-    try:
-        data = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader that takes less
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "this is not YAML"
-        raise DefinitionError(f"{problem}.", place=FILE + line) from None
+    """The definition in ``text``. Raises DefinitionError with every fault and its line."""
+    tree, data = _load(text)
     if data is None:
         return Definition()
     if not isinstance(data, dict):
-        raise DefinitionError("expected keys such as 'build' and 'tests'.", place=FILE)
-    _check_names(data.get("tests"))
+        raise DefinitionError([Fault("expected keys such as 'build' and 'tests'.")])
+    faults = _bad_names(data.get("tests"))
     try:
-        return Definition.model_validate(data)
+        definition = Definition.model_validate(data)
     except ValidationError as error:
-        raise _explained(error) from None
+        faults += [_explained(fault) for fault in error.errors()]
+    if faults:
+        raise DefinitionError([replace(fault, line=_line(tree, fault.path)) for fault in faults])
+    return definition
 
 
-def _check_names(tests: object) -> None:
-    for name in tests if isinstance(tests, dict) else ():
-        if not NAME.match(str(name)):
-            message = "a test's name is lower-case letters, digits, '-' and '_'."
-            raise DefinitionError(message, place=f"{FILE}: tests.{name}")
+def schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of ``gantry.yml``, for editors."""
+    draft = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": draft, **Definition.model_json_schema(), "title": FILE}
 
 
-def _explained(error: ValidationError) -> DefinitionError:
-    fault = error.errors()[0]
+def _load(text: str) -> tuple[yaml.Node | None, Any]:
+    """The YAML of ``text`` as nodes, which know their lines, and as plain data."""
+    try:
+        loader = _Loader(text)
+        tree = loader.get_single_node()
+        data = loader.construct_document(tree) if tree else None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "this is not YAML"
+        raise DefinitionError([Fault(f"{problem}.", mark.line + 1 if mark else None)]) from None
+    return tree, data
+
+
+def _line(tree: yaml.Node | None, path: str) -> int | None:
+    """The line of the deepest part of ``path`` that is written in the file."""
+    line = None
+    for part in path.split("."):
+        found = None
+        for position, (key, value) in enumerate(_children(tree)):
+            if part == (key.value if key else str(position)):
+                found, line = value, (key or value).start_mark.line + 1
+        if found is None:
+            break
+        tree = found
+    return line
+
+
+def _children(tree: yaml.Node | None) -> list[tuple[yaml.ScalarNode | None, yaml.Node]]:
+    if isinstance(tree, yaml.MappingNode):
+        return [(key, value) for key, value in tree.value if isinstance(key, yaml.ScalarNode)]
+    return [(None, item) for item in tree.value] if isinstance(tree, yaml.SequenceNode) else []
+
+
+def _bad_names(tests: object) -> list[Fault]:
+    message = "a test's name is lower-case letters, digits, '-' and '_'."
+    names = map(str, tests if isinstance(tests, dict) else ())
+    return [Fault(message, path=f"tests.{name}") for name in names if not NAME.match(name)]
+
+
+def _explained(fault: ErrorDetails) -> Fault:
     path = [str(part) for part in fault["loc"]]
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
@@ -155,7 +236,7 @@ def _explained(error: ValidationError) -> DefinitionError:
         message += f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}."
     elif not message.endswith((".", "?")):
         message += "."
-    return DefinitionError(message, place=f"{FILE}: {'.'.join(path)}")
+    return Fault(message, path=".".join(path))
 
 
 def _known_keys(path: Sequence[str]) -> list[str]:

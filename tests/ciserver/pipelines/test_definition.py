@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ciserver.pipelines.definition import DefinitionError, parse
+from ciserver.pipelines.definition import DefinitionError, parse, schema
 
 
 def test_an_empty_file_is_the_convention() -> None:
@@ -35,20 +35,20 @@ def test_compose_words_are_understood() -> None:
 @pytest.mark.parametrize(
     ("text", "place", "words"),
     [
-        ("tets: {}", "gantry.yml: tets", "did you mean 'tests'?"),
-        ("build: {dockerfle: x}", "gantry.yml: build.dockerfle", "did you mean 'dockerfile'?"),
-        ("tests: {unit: {zzz: 1}}", "gantry.yml: tests.unit.zzz", "known are stage, command"),
-        ("tests: {unit: {memory: lots}}", "gantry.yml: tests.unit.memory", "a size such as 256m"),
-        ("tests: {unit: {timeout: true}}", "gantry.yml: tests.unit.timeout", "a time such as"),
-        ("tests: {unit: {memory: 1m}}", "gantry.yml: tests.unit.memory", "16m or more"),
-        ("tests: {unit: {timeout: 0}}", "gantry.yml: tests.unit.timeout", "1s or more"),
-        ("tests: {unit: {cpus: 0}}", "gantry.yml: tests.unit.cpus", "greater than or equal"),
-        ("tests: {unit: {pids: 0}}", "gantry.yml: tests.unit.pids", "greater than or equal to 2"),
-        ("tests: {Unit!: {}}", "gantry.yml: tests.Unit!", "lower-case letters"),
+        ("tets: {}", "gantry.yml:1: tets", "did you mean 'tests'?"),
+        ("build: {dockerfle: x}", "gantry.yml:1: build.dockerfle", "did you mean 'dockerfile'?"),
+        ("tests: {unit: {zzz: 1}}", "gantry.yml:1: tests.unit.zzz", "known are stage, command"),
+        ("tests: {unit: {memory: lots}}", "gantry.yml:1: tests.unit.memory", "a size such as 256m"),
+        ("tests: {unit: {timeout: true}}", "gantry.yml:1: tests.unit.timeout", "a time such as"),
+        ("tests: {unit: {memory: 1m}}", "gantry.yml:1: tests.unit.memory", "16m or more"),
+        ("tests: {unit: {timeout: 0}}", "gantry.yml:1: tests.unit.timeout", "1s or more"),
+        ("tests: {unit: {cpus: 0}}", "gantry.yml:1: tests.unit.cpus", "greater than or equal"),
+        ("tests: {unit: {pids: 0}}", "gantry.yml:1: tests.unit.pids", "greater than or equal to 2"),
+        ("tests: {Unit!: {}}", "gantry.yml:1: tests.Unit!", "lower-case letters"),
         ("- a\n- b", "gantry.yml", "expected keys such as"),
         ("a: [1,\nb: 2", "gantry.yml:2", "expected"),
-        ("tests: {unit: 3}", "gantry.yml: tests.unit", "valid dictionary"),
-        ("tests: 3", "gantry.yml: tests", "valid dictionary"),
+        ("tests: {unit: 3}", "gantry.yml:1: tests.unit", "valid dictionary"),
+        ("tests: 3", "gantry.yml:1: tests", "valid dictionary"),
     ],
 )
 def test_a_mistake_names_its_place_and_what_was_expected(text: str, place: str, words: str) -> None:
@@ -77,3 +77,21 @@ def test_whatever_is_written_is_an_error_of_one_short_sentence(text: str) -> Non
     with pytest.raises(DefinitionError) as caught:
         parse(text)
     assert len(str(caught.value)) < 300
+
+
+def test_every_mistake_is_told_with_its_line_and_key_path() -> None:
+    text = "build:\n  dockerfle: x\ntests:\n  unit:\n    cpus: 1\n    memory: lots\n  Bad: {}\n"
+    with pytest.raises(DefinitionError) as caught:
+        parse(text)
+    assert sorted((fault.line, fault.path) for fault in caught.value.faults) == [
+        (2, "build.dockerfle"),
+        (6, "tests.unit.memory"),
+        (7, "tests.Bad"),
+    ]
+
+
+def test_the_schema_knows_every_key_and_takes_sizes_as_people_write_them() -> None:
+    made = schema()
+    assert set(made["properties"]) == {"build", "tests"}
+    assert made["additionalProperties"] is False
+    assert made["$defs"]["Test"]["properties"]["memory"]["type"] == ["string", "integer"]
