@@ -20,12 +20,12 @@ from builders.images.reference import Reference
 from builders.images.store import Image, Store
 from builders.plan import host_platform
 from runtime.sandbox import Stream
-from runtime.spec import IdRange, Limits, Network
+from runtime.spec import IdRange, Limits, Network, Parent
 from runtime.state import StateDirectory
 
 # A range and a cgroup of this process's own: other tests may run at the same time.
 IDS = IdRange(0x5000_0000 + os.getpid() % 4096 * 0x1_0000)
-PARENT = f"test-builders-{os.getpid()}"
+PARENT = Parent(f"test-builders-{os.getpid()}")
 BUSYBOX = Path("/bin/busybox")
 EPOCH = 1_700_000_000
 BASE_CREATED = "2023-11-01T00:00:00Z"

@@ -31,7 +31,9 @@ def traces(builder: Builder) -> dict[str, object]:
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     return {
         "mounts": [line for line in mounts if str(home) in line],
-        "cgroups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob(f"*/gantry/{PARENT}*")),
+        "cgroups": sorted(
+            str(path) for path in Path("/sys/fs/cgroup").glob(f"*/gantry/{PARENT.name}*")
+        ),
         "memory": sorted(
             path.name for path in Path("/dev/shm").glob(f"gantry-build-{os.getpid()}-*")
         ),
