@@ -183,17 +183,24 @@ def open_container(
     store: Store,
     state: StateDirectory,
     ids: IdRange,
-    network: Network = Network.NONE,
+    network: Network | NetworkHandle = Network.NONE,
     egress_allow: Sequence[str] = (),
 ) -> Iterator[Container]:
-    """A container of ``image`` for the duration of the block; nothing of it is kept."""
+    """A container of ``image`` for the duration of the block; nothing of it is kept.
+
+    A NetworkHandle is a member of a private network (``runtime.network.open_private``).
+    """
     with ExitStack() as stack:
         rootfs = stack.enter_context(store.rootfs(image.layers, ids=ids))
         root_fd = stack.enter_context(open_root(rootfs.path))
-        handle = stack.enter_context(open_network(network, state=state, allow=egress_allow))
-        yield Container(
-            image, rootfs, root_fd, state=state, ids=ids, network=network, handle=handle
-        )
+        handle: NetworkHandle | None
+        if isinstance(network, NetworkHandle):
+            kind, handle = Network.PRIVATE, network
+        else:
+            kind = network
+            opened = open_network(network, state=state, allow=egress_allow)
+            handle = stack.enter_context(opened)
+        yield Container(image, rootfs, root_fd, state=state, ids=ids, network=kind, handle=handle)
 
 
 def _walk(fd: int, prefix: str, depth: int) -> Iterator[str]:

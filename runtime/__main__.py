@@ -37,6 +37,7 @@ from runtime.state import StateDirectory
 OURS = 125  # the exit code of docker, podman and runc for "the sandbox itself failed"
 SIGPIPE = 128 + signal.SIGPIPE
 DEFAULT_IDS = 2_000_000_000  # above what distributions and systemd-nspawn hand out
+NETWORKS = [kind.value for kind in Network if kind is not Network.PRIVATE]
 UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -84,7 +85,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--disk", type=parse_size, metavar="1g", help="bytes it may write")
     parser.add_argument("--inodes", type=int, metavar="10000", help="files it may make")
     parser.add_argument("--shm", type=parse_size, default=Limits().shm, metavar="64m")
-    parser.add_argument("--network", choices=[n.value for n in Network], default="none")
+    parser.add_argument("--network", choices=NETWORKS, default="none")
     parser.add_argument(
         "--allow",
         action="append",

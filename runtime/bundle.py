@@ -55,6 +55,8 @@ def validate(spec: SandboxSpec) -> None:
     _validate_text("environment variable", [f"{k}={v}" for k, v in spec.env.items()])
     if bad := [name for name in spec.env if not name or "=" in name]:
         raise SpecError(f"{bad[0]!r} is no name of an environment variable.")
+    if spec.network is Network.PRIVATE and spec.netns is None:
+        raise SpecError("A sandbox joins a private network by the netns of one of its members.")
     _validate_path("working directory", spec.cwd)
     if within(spec.cwd, MOUNTED_BY_US):
         raise SpecError(

@@ -253,7 +253,8 @@ def _end(running: process.Piped, cgroup: cgroups.Cgroup) -> None:
 def _write_bundle(
     spec: SandboxSpec, box: Box, cgroup_path: str, network: NetworkHandle | None
 ) -> None:
-    hosts = _write(box.path / "hosts", etc_hosts(spec.hostname), spec.ids.base)
+    hosts = network.hosts if network else None
+    hosts = hosts or _write(box.path / "hosts", etc_hosts(spec.hostname), spec.ids.base)
     hostname = _write(box.path / "hostname", f"{spec.hostname}\n", spec.ids.base)
     resolv_conf = network.resolv_conf if network else _write(box.path / "resolv.conf", "")
     around = bundle.Surroundings(

@@ -62,10 +62,14 @@ NO_PARENT = Parent()
 
 
 class Network(enum.Enum):
-    """What a sandbox may reach. HOST exists for administrators' own tools only."""
+    """What a sandbox may reach. HOST exists for administrators' own tools only.
+
+    PRIVATE is a member of a network that ``runtime.network.open_private`` made: give its ``netns``.
+    """
 
     NONE = "none"
     EGRESS = "egress"
+    PRIVATE = "private"
     HOST = "host"
 
 

@@ -17,6 +17,8 @@ OWNER = "owner"
 NETNS = "netns"
 SYSFS = "sysfs"
 RESOLV_CONF = "resolv.conf"
+HOSTS = "hosts"
+MEMBERS = "member-*"
 NUMBERS = 4096
 SYSFS_FLAGS = (
     syscalls.MOUNT_ATTR_RDONLY
@@ -54,21 +56,30 @@ def populate(path: Path, *, fresh: bool, inside: Callable[[], None] = lambda: No
     The work is done by a thread of its own, because entering a namespace is for good. What
     programs ``inside`` starts are in the namespace too.
     """
-    failed: list[BaseException] = []
 
     def work() -> None:
+        if fresh:
+            syscalls.unshare(syscalls.CLONE_NEWNET)
+            (path / NETNS).touch(mode=0o444)
+            source = "/proc/thread-self/ns/net"
+            syscalls.mount(source, path / NETNS, "", syscalls.MS_BIND)
+        _mount_sysfs(path / SYSFS)
+        inside()
+
+    in_thread(work)
+
+
+def in_thread(work: Callable[[], None]) -> None:
+    """Do ``work``, which may enter a namespace, by a thread that ends after it; raise its error."""
+    failed: list[BaseException] = []
+
+    def guarded() -> None:
         try:
-            if fresh:
-                syscalls.unshare(syscalls.CLONE_NEWNET)
-                (path / NETNS).touch(mode=0o444)
-                source = "/proc/thread-self/ns/net"
-                syscalls.mount(source, path / NETNS, "", syscalls.MS_BIND)
-            _mount_sysfs(path / SYSFS)
-            inside()
+            work()
         except BaseException as error:  # handed to the caller below
             failed.append(error)
 
-    thread = threading.Thread(target=work, name="sandbox-network")
+    thread = threading.Thread(target=guarded, name="sandbox-network")
     thread.start()
     thread.join()
     if failed:
@@ -87,10 +98,12 @@ def _mount_sysfs(at: Path) -> None:
 
 def clear(path: Path) -> None:
     """Unmount and remove everything of a network's directory; may be repeated."""
+    for member in path.glob(MEMBERS):
+        clear(member)
     for name in (SYSFS, NETNS):
         with suppress(OSError):
             syscalls.umount2(path / name)
-    for name in (SYSFS, NETNS, RESOLV_CONF):
+    for name in (SYSFS, NETNS, RESOLV_CONF, HOSTS):
         _remove(path / name)
     _remove(path / OWNER)
     with suppress(FileNotFoundError):
