@@ -11,13 +11,16 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from runtime.network import open_network
 from runtime.reap import reap
-from runtime.snapshots import LowerDir
-from runtime.spec import IdRange, Outcome
+from runtime.sandbox import run
+from runtime.snapshots import LowerDir, mount_rootfs
+from runtime.spec import MIB, IdRange, Limits, Network, Outcome, Parent, SandboxSpec
 from runtime.state import StateDirectory
 from tests.runtime.conftest import (
     IDS,
@@ -43,6 +46,10 @@ DAEMONS = [
     "for i in 1 2 3 4 5; do (for j in 1 2 3 4; do setsid sleep 60 & done); done",
 ]
 OTHER_IDS = IdRange(IDS.base + 70000)
+NEIGHBOUR_IDS = IdRange(IDS.base + 140000)
+KILLS = int(os.environ.get("GANTRY_TEST_KILLS", "10"))
+IN_SEQUENCE = int(os.environ.get("GANTRY_TEST_IN_SEQUENCE", "30"))
+AT_ONCE = 40
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)
@@ -53,7 +60,9 @@ def test_a_daemon_left_behind_dies_with_the_sandbox(daemon: str, sandboxes: Sand
     assert processes_of(IDS) == []
 
 
-def start_elsewhere(area: Path, root: LowerDir, script: str) -> subprocess.Popen[bytes]:
+def start_elsewhere(
+    area: Path, root: LowerDir, script: str, ids: IdRange = OTHER_IDS
+) -> subprocess.Popen[bytes]:
     """A sandbox owned by another process: ``python -m runtime run``."""
     name = f"{PREFIX}{secrets.token_hex(4)}"
     return subprocess.Popen(
@@ -63,7 +72,7 @@ def start_elsewhere(area: Path, root: LowerDir, script: str) -> subprocess.Popen
                 "--rootfs",
                 str(root.path),
                 "--ids",
-                str(OTHER_IDS.base),
+                str(ids.base),
                 "--name",
                 name,
                 "--",
@@ -99,19 +108,96 @@ def test_killing_the_owner_kills_the_sandbox_within_five_seconds(
     assert wait_until(lambda: is_clean(state), 5)
 
 
-def test_killed_at_random_points_it_leaves_nothing(
+def work_for_ever(state: StateDirectory, layer: LowerDir, started: int) -> None:
+    """A worker: layers, a network and a sandbox, again and again. Never returns."""
+    os.write(started, b"x")
+    while True:
+        with state.scratch() as home:
+            (home / "layers").mkdir()
+            with (
+                mount_rootfs(
+                    [layer], ids=OTHER_IDS, scratch=home / "layers", target=home / "root"
+                ) as root,
+                open_network(Network.EGRESS, state=state) as network,
+            ):
+                assert network is not None
+                spec = SandboxSpec(
+                    id=f"{PREFIX}{secrets.token_hex(4)}",
+                    rootfs=root.path,
+                    upper=root.upper,
+                    args=("/bin/sh", "-c", "setsid sleep 60 & sleep 0.05"),
+                    ids=OTHER_IDS,
+                    limits=Limits(memory=64 * MIB, pids=32, timeout=30, disk=MIB),
+                    network=Network.EGRESS,
+                    netns=network.netns,
+                )
+                run(spec, state=state, parent=Parent(f"{PREFIX}parent"))
+
+
+def fork_worker(state: StateDirectory, layer: LowerDir) -> int:
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            work_for_ever(state, layer, write_end)
+        finally:
+            os._exit(1)  # never back into the test
+    os.close(write_end)
+    assert os.read(read_end, 1) == b"x"
+    os.close(read_end)
+    return child
+
+
+def devices_of(state: StateDirectory) -> dict[str, str]:
+    """Network devices of a state directory's networks, with the index that no later one has."""
+    found = {}
+    for path in state.networks_dir.iterdir():
+        with suppress(OSError):
+            found[path.name] = Path(f"/sys/class/net/gtw{path.name}/ifindex").read_text()
+    return found
+
+
+def is_there(device: str, index: str) -> bool:
+    try:
+        return Path(f"/sys/class/net/gtw{device}/ifindex").read_text() == index
+    except OSError:
+        return False
+
+
+@pytest.mark.timeout(600)
+def test_killed_at_random_points_it_leaves_nothing_and_touches_nothing_else(
     area: Path, busybox: LowerDir, state: StateDirectory, nothing_left: None
 ) -> None:
-    for _ in range(12):
-        owner = start_elsewhere(area, busybox, "setsid sleep 60 & sleep 0.1")
-        time.sleep(0.08 + random.random() * 0.3)
-        owner.kill()
-        owner.wait()
-        assert owner.stdout is not None
-        owner.stdout.close()
-    assert wait_until(lambda: processes_of(OTHER_IDS) == [], 5)
-    reap(state)
+    """Ten kills; ``GANTRY_TEST_KILLS=50`` for the long form. A neighbour lives through it all."""
+    neighbour = start_elsewhere(area, busybox, "echo up; while :; do sleep 1; done", NEIGHBOUR_IDS)
+    assert neighbour.stdout is not None and neighbour.stdout.readline() == b"up\n"
+    living = mounts_and_boxes(state)
+    slowest = 0.0
+    for number in range(KILLS):
+        child = fork_worker(state, busybox)
+        time.sleep(random.random() * 0.4)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        killed = time.monotonic()
+        devices = devices_of(state)
+        assert wait_until(lambda: processes_of(OTHER_IDS) == [], 5), f"kill {number}"
+        slowest = max(slowest, time.monotonic() - killed)
+        reap(state)
+        assert wait_until(lambda: mounts_and_boxes(state) == living, 5), f"kill {number}"
+        assert not any(is_there(*device) for device in devices.items())
+        assert cgroups_like(f"{PREFIX}parent") == []
+    print(f"{KILLS} kills, slowest to be without a process: {slowest:.2f} s")
+    assert neighbour.poll() is None and processes_of(NEIGHBOUR_IDS) != []
+    neighbour.send_signal(signal.SIGINT)
+    assert neighbour.wait(10) == 137
+    neighbour.stdout.close()
     assert wait_until(lambda: is_clean(state), 5)
+
+
+def mounts_and_boxes(state: StateDirectory) -> tuple[int, list[str]]:
+    directories = (state.boxes_dir, state.networks_dir, state.scratch_dir)
+    there = sorted(str(path) for directory in directories for path in directory.iterdir())
+    return sum(str(state.root) in line for line in mounts()), there
 
 
 def test_reaping_does_not_touch_the_living(sandboxes: Sandboxes) -> None:
@@ -151,14 +237,41 @@ def test_an_id_in_use_is_refused(sandboxes: Sandboxes) -> None:
         assert first.result().receipt.ok
 
 
-def test_many_at_once_and_in_sequence_leave_descriptors_flat(sandboxes: Sandboxes) -> None:
+def test_forty_run_at_once(sandboxes: Sandboxes) -> None:
     sandboxes.sh("true")
     before = open_descriptors()
-    with ThreadPoolExecutor(8) as pool:
-        outcomes = list(pool.map(lambda n: sandboxes.sh(f"exit {n}").receipt, range(24)))
-    assert [receipt.exit_code for receipt in outcomes] == list(range(24))
-    assert {receipt.outcome for receipt in outcomes} == {Outcome.EXITED}
+    all_up, cancel = threading.Barrier(AT_ONCE + 1, timeout=60), threading.Event()
+
+    def one(number: int) -> Outcome:
+        return sandboxes.sh(
+            "echo up; sleep 60",
+            limits=Limits(memory=32 * MIB, pids=16, timeout=60, cpus=0.5),
+            on_output=lambda stream, data: all_up.wait() and None,
+            cancel=cancel,
+        ).receipt.outcome
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        outcomes = [pool.submit(one, number) for number in range(AT_ONCE)]
+        all_up.wait()
+        cancel.set()
+        assert {outcome.result() for outcome in outcomes} == {Outcome.CANCELLED}
     assert open_descriptors() == before
+
+
+@pytest.mark.timeout(600)
+def test_many_in_sequence_leave_descriptors_mounts_and_cgroups_flat(sandboxes: Sandboxes) -> None:
+    """Thirty; ``GANTRY_TEST_IN_SEQUENCE=1000`` for the long form."""
+    sandboxes.sh("true")
+    mine = str(sandboxes.state.root.parent)
+
+    def there() -> tuple[int, int, list[str], int]:
+        held = sum(mine in line for line in mounts())
+        return open_descriptors(), held, cgroups_like(PREFIX), threading.active_count()
+
+    before = there()
+    for number in range(IN_SEQUENCE):
+        assert sandboxes.sh(f"exit {number % 7}").receipt.exit_code == number % 7
+    assert there() == before
 
 
 def test_a_forked_worker_has_a_watcher_of_its_own(sandboxes: Sandboxes) -> None:
