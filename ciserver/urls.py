@@ -17,6 +17,7 @@ urlpatterns = [
     path("git/", include("ciserver.repositories.urls")),
     path("hooks/", include("ciserver.webhooks.urls")),
     path("", include("ciserver.accounts.urls")),
+    path("", include("ciserver.projects.urls")),
     path("", include("ciserver.pipelines.urls")),
     path("", include("ciserver.releases.urls")),
     path("", include("ciserver.dashboard.urls")),

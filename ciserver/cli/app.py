@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ciserver.cli import deliveries, lint, local, look, places, promotions, session
+from ciserver.cli import deliveries, lint, local, look, places, promotions, secrets, session
 
 EPILOG = (
     "Exit codes: 0 done · 1 a pipeline or deployment failed · 2 wrong usage · 3 not allowed ·"
@@ -49,3 +49,4 @@ app.command("reject", rich_help_panel=DO)(promotions.reject)
 app.command("stop-line", rich_help_panel=DO)(promotions.stop_line)
 app.command("resume-line", rich_help_panel=DO)(promotions.resume_line)
 app.command("cancel", rich_help_panel=DO)(deliveries.cancel)
+app.add_typer(secrets.app, name="secrets", rich_help_panel=DO)

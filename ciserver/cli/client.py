@@ -61,6 +61,16 @@ class Client:
     def patch(self, path: str, **body: object) -> Row:
         return dict(self._ask("PATCH", path, json=body).json())
 
+    def list(self, path: str) -> list[Row]:
+        """Rows of an address that has no pages."""
+        return [dict(row) for row in self._ask("GET", path).json()]
+
+    def put(self, path: str, **body: object) -> Row:
+        return dict(self._ask("PUT", path, json=body).json())
+
+    def delete(self, path: str) -> None:
+        self._ask("DELETE", path)
+
     def log(self, job: int, position: str) -> tuple[str, str]:
         """What a job's log holds behind ``position`` (``0-0``: its start), and where that ends."""
         answer = self._ask("GET", f"/jobs/{job}/log/", params={"after": position})

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.conf import settings
 
 NONCE_BYTES = 12
+KEY_BYTES = 32
 
 
 class SealBroken(Exception):
@@ -58,6 +59,9 @@ def unseal(text: str, place: str) -> Secret:
     key_id, _, payload = text.partition(":")
     key = _keyring(settings.GANTRY.keys / "keyring").get(key_id)
     if key is None:
+        _keyring.cache_clear()  # another process may have added it
+        key = _keyring(settings.GANTRY.keys / "keyring").get(key_id)
+    if key is None:
         raise SealBroken(f"{place} is sealed with key {key_id!r}, which is not in the key ring.")
     raw = base64.b64decode(payload)
     try:
@@ -65,6 +69,29 @@ def unseal(text: str, place: str) -> Secret:
     except InvalidTag:
         raise SealBroken(f"{place} does not open with key {key_id!r}.") from None
     return Secret(plain.decode())
+
+
+def add_key() -> str:
+    """A new key at the end of the ring, which seals from now on; its id. Old ones still open.
+
+    Processes that run find it as soon as they meet what it sealed.
+    """
+    path = settings.GANTRY.keys / "keyring"
+    new_id = str(max(int(key_id) for key_id in _keyring(path)) + 1)
+    text = path.read_text()
+    line = f"{new_id}:{base64.b64encode(os.urandom(KEY_BYTES)).decode()}\n"
+    before = path.stat()
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text if text.endswith("\n") else text + "\n")
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chown(part, before.st_uid, before.st_gid)
+    part.chmod(before.st_mode & 0o777)
+    part.replace(path)
+    _keyring.cache_clear()
+    return new_id
 
 
 @cache

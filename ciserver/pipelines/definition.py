@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails
 
 FILE = "gantry.yml"
 NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}\Z")
+SECRET = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,99}\Z")
 LEAST_MEMORY = 16 * 1024**2
 _SIZES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _TIMES = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -94,6 +95,15 @@ def _words(value: Any) -> Any:
     return value
 
 
+def _secret_names(value: Any) -> Any:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(
+        isinstance(name, str) and SECRET.match(name) for name in names
+    ):
+        raise ValueError("expected a list of secrets' names, such as [API_TOKEN]")
+    return tuple(dict.fromkeys(names))
+
+
 _WORD = {"type": ["string", "number", "boolean", "null"]}
 Size = Annotated[
     int,
@@ -118,6 +128,16 @@ Words = Annotated[
         }
     ),
 ]
+Secrets = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_secret_names),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+            "description": "names of the project's secrets",
+        }
+    ),
+]
 
 
 class _Part(BaseModel):
@@ -131,6 +151,7 @@ class Build(_Part):
     dockerfile: str = "Dockerfile"
     target: str | None = None
     args: Words = Field(default_factory=dict)
+    secrets: Secrets = ()
 
 
 class Test(_Part):
@@ -139,6 +160,7 @@ class Test(_Part):
     stage: str | None = None
     command: str | list[str] | None = None
     environment: Words = Field(default_factory=dict)
+    secrets: Secrets = ()
     memory: Size = 512 * 1024**2
     cpus: Annotated[float, Field(ge=0.01)] = 1.0
     pids: Annotated[int, Field(ge=2)] = 256

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from ciserver.lib.masking import Masker
+
 LINE_CAP = 64 * 1024
 JOB_CAP = 64 * 1024 * 1024
 READ_SIZE = 256 * 1024
@@ -56,7 +58,8 @@ class LogWriter:
     """Appends to one job's log. Safe to use from the threads of one job's steps.
 
     A line past 64 KiB is split; past 64 MiB a job's output is counted but not kept,
-    and a last line says how much was dropped.
+    and a last line says how much was dropped. Secrets are masked in whole lines, so that it
+    does not matter how a program's writes cut them.
     """
 
     def __init__(self, path: Path, *, cap: int = JOB_CAP) -> None:
@@ -67,13 +70,18 @@ class LogWriter:
         self._open_lines: dict[tuple[int, str], bytes] = {}
         self._room = cap
         self._dropped = 0
+        self.masker = Masker()
 
     def write(self, step: int, stream: str, data: bytes) -> None:
         """Output of a step as it came: any bytes, lines broken anywhere."""
         with self._lock:
             held = self._open_lines.pop((step, stream), b"") + data
             *lines, rest = held.split(b"\n")
-            while len(rest) > LINE_CAP:
+            # A secret that is not whole yet lies behind the cut: it will be masked with what comes.
+            while len(rest) > LINE_CAP + self.masker.longest:
+                rest = self.masker.mask(rest)
+                if len(rest) <= LINE_CAP:
+                    break
                 cut = _cut(rest)
                 lines.append(rest[:cut])
                 rest = rest[cut:]
@@ -118,7 +126,7 @@ class LogWriter:
         at = int((time.monotonic() - self._start) * 1000)
         records = []
         for line in lines:
-            for piece in _pieces(line):
+            for piece in _pieces(self.masker.mask(line)):
                 record = b"%d %d %s %s\n" % (at, step, stream.encode(), piece)
                 # What is kept counts, not what was written: an empty line takes room, too.
                 if self._room < len(record):

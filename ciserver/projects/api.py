@@ -6,14 +6,17 @@ from typing import Any, ClassVar, cast
 
 from django.conf import settings
 from django.db.models import QuerySet
+from django.shortcuts import get_object_or_404
+from drf_spectacular.utils import extend_schema
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from ciserver.accounts.models import User
+from ciserver.lib.crypto import Secret
 from ciserver.projects import services
-from ciserver.projects.models import Project
+from ciserver.projects.models import Project, ProjectSecret
 
 
 class ProjectSerializer(serializers.ModelSerializer[Project]):
@@ -46,6 +49,18 @@ class ProjectSerializer(serializers.ModelSerializer[Project]):
         return f"{settings.GANTRY.url}{project.get_absolute_url()}"
 
 
+class SecretSerializer(serializers.ModelSerializer[ProjectSecret]):
+    """A secret without its value, which nobody reads again."""
+
+    class Meta:
+        model = ProjectSecret
+        fields = ["name", "created_at", "updated_at", "updated_by"]
+
+
+class SecretValueSerializer(serializers.Serializer[Any]):
+    value = serializers.CharField(trim_whitespace=False, write_only=True)
+
+
 class ProjectViewSet(
     mixins.ListModelMixin,
     mixins.RetrieveModelMixin,
@@ -72,3 +87,28 @@ class ProjectViewSet(
         project = self.get_object()
         secret = services.renew_hook_secret(project=project, user=cast(User, request.user))
         return Response({"secret": secret.reveal()})
+
+    @extend_schema(responses=SecretSerializer(many=True))
+    @action(detail=True, pagination_class=None, filter_backends=[])
+    def secrets(self, request: Request, slug: str) -> Response:
+        """The names of the project's secrets; values are never shown."""
+        return Response(SecretSerializer(self.get_object().secrets.all(), many=True).data)
+
+    @extend_schema(request=SecretValueSerializer, responses=SecretSerializer)
+    @action(detail=True, methods=["put"], url_path=r"secrets/(?P<name>[^/]+)")
+    def secret(self, request: Request, slug: str, name: str) -> Response:
+        """Make or replace a secret."""
+        given = SecretValueSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        value = Secret(given.validated_data["value"])
+        user = cast(User, request.user)
+        row = services.set_secret(project=self.get_object(), user=user, name=name, value=value)
+        return Response(SecretSerializer(row).data)
+
+    @extend_schema(responses={204: None})
+    @secret.mapping.delete
+    def remove_secret(self, request: Request, slug: str, name: str) -> Response:
+        """Remove a secret."""
+        row = get_object_or_404(self.get_object().secrets, name=name)
+        services.remove_secret(secret=row, user=cast(User, request.user))
+        return Response(status=204)

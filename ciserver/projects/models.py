@@ -14,6 +14,7 @@ from ciserver.lib.crypto import Secret, seal, unseal
 
 FIRST_ID = 0x10000000  # above every range that distributions hand out in /etc/subuid
 RANGE = 65536
+SECRET_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,99}"  # noqa: S105 - a pattern
 SLUG = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 
 
@@ -75,20 +76,50 @@ class Project(models.Model):
         """The webhook secret, or None: a project without one refuses every webhook."""
         if not self.hook_secret_sealed:
             return None
-        return unseal(self.hook_secret_sealed, self._hook_secret_place)
+        return unseal(self.hook_secret_sealed, self.hook_secret_place)
 
     def renew_hook_secret(self) -> Secret:
         secret = Secret(random.token_urlsafe(32))
-        self.hook_secret_sealed = seal(secret, self._hook_secret_place)
+        self.hook_secret_sealed = seal(secret, self.hook_secret_place)
         self.save(update_fields=["hook_secret_sealed"])
         return secret
 
     @property
-    def _hook_secret_place(self) -> str:
+    def hook_secret_place(self) -> str:
         return f"projects_project:{self.pk}:hook_secret"
 
     def allows(self, user: Any, role: Role) -> bool:
         return Project.objects.filter(pk=self.pk).with_role(user, role).exists()
+
+
+class ProjectSecret(models.Model):
+    """A value for jobs that name it. Write-only: nothing but a worker reads it again."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="secrets")
+    name = models.CharField(max_length=100, validators=[RegexValidator(rf"^{SECRET_NAME}\Z")])
+    sealed = models.TextField()
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+    updated_by = models.CharField(max_length=150)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [models.UniqueConstraint(fields=["project", "name"], name="secret_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def place(self) -> str:
+        """What the value is sealed for: it opens in no other project and under no other name."""
+        return f"projects_projectsecret:{self.project_id}:{self.name}"
+
+    def put(self, value: Secret) -> None:
+        self.sealed = seal(value, self.place)
+
+    def value(self) -> Secret:
+        """Raises SealBroken."""
+        return unseal(self.sealed, self.place)
 
 
 class Membership(models.Model):

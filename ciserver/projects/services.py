@@ -8,9 +8,19 @@ from django.db import transaction
 
 from ciserver.accounts.models import AuditEntry, User
 from ciserver.lib.crypto import Secret
+from ciserver.lib.masking import LEAST
 from ciserver.lib.problems import Refused
 from ciserver.projects import origins
-from ciserver.projects.models import SLUG, Membership, Project, Role
+from ciserver.projects.models import (
+    SECRET_NAME,
+    SLUG,
+    Membership,
+    Project,
+    ProjectSecret,
+    Role,
+)
+
+MOST_SECRET = 64 * 1024
 
 
 @transaction.atomic
@@ -43,6 +53,49 @@ def renew_hook_secret(*, project: Project, user: User) -> Secret:
     require(user, project, Role.MAINTAINER)
     AuditEntry.record(actor=user.username, action="project.hook-secret", target=project.slug)
     return project.renew_hook_secret()
+
+
+@transaction.atomic
+def set_secret(*, project: Project, user: User, name: str, value: Secret) -> ProjectSecret:
+    """Make or replace a secret. Needs the role maintainer. Raises Refused."""
+    require(user, project, Role.MAINTAINER)
+    if not re.fullmatch(SECRET_NAME, name):
+        raise Refused(
+            f"{name!r} cannot be a secret's name.",
+            code="secret.name",
+            hint="It becomes a variable: letters, digits and '_', not beginning with a digit.",
+            status=400,
+        )
+    _check_secret(value.reveal())
+    row = ProjectSecret.objects.filter(project=project, name=name).first()
+    action = "project.secret.replace" if row else "project.secret.set"
+    row = row or ProjectSecret(project=project, name=name)
+    row.updated_by = user.username
+    row.put(value)
+    row.save()
+    AuditEntry.record(actor=user.username, action=action, target=f"{project}/{name}")
+    return row
+
+
+@transaction.atomic
+def remove_secret(*, secret: ProjectSecret, user: User) -> None:
+    """Needs the role maintainer. Jobs that name it fail from now on, and say so."""
+    require(user, secret.project, Role.MAINTAINER)
+    target = f"{secret.project}/{secret.name}"
+    AuditEntry.record(actor=user.username, action="project.secret.remove", target=target)
+    secret.delete()
+
+
+def _check_secret(value: str) -> None:
+    hint = ""
+    if len(value.strip()) < LEAST:
+        hint = f"It needs {LEAST} characters: a shorter one could not be masked in logs."
+    elif len(value.encode()) > MOST_SECRET:
+        hint = f"It may have {MOST_SECRET // 1024} KiB at most."
+    elif "\0" in value:
+        hint = "It holds a NUL character, which no variable can."
+    if hint:
+        raise Refused("This value cannot be a secret.", code="secret.value", hint=hint, status=400)
 
 
 def require(user: object, project: Project, role: Role) -> None:

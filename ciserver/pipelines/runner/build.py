@@ -12,6 +12,7 @@ from ciserver.pipelines.models import Pipeline
 from ciserver.pipelines.runner.jobs import JobRun
 from ciserver.pipelines.runner.plan import Plan, open_context
 from ciserver.pipelines.runner.recorder import StepRecorder
+from ciserver.pipelines.runner.secrets import secrets_for
 from ciserver.repositories import git
 from runtime.spec import Network
 
@@ -22,6 +23,7 @@ def build_images(run: JobRun, plan: Plan) -> Images:
     """Every stage that the plan needs, by its name; None is the Dockerfile's last stage."""
     workshop = run.workshop
     pipeline = run.job.pipeline
+    secrets = secrets_for(run, plan.build.secrets, "gantry.yml: build.secrets")
     context = open_context(pipeline, git.git_dir(pipeline.project), plan.build)
     with closing(context), StepRecorder(run.job, run.log) as recorder:
         request = BuildRequest(
@@ -30,6 +32,7 @@ def build_images(run: JobRun, plan: Plan) -> Images:
             targets=plan.targets,
             build_args=plan.build.args,
             labels=_labels(pipeline),
+            secrets={name: secret.reveal().encode() for name, secret in secrets.items()},
             epoch=int(pipeline.committed_at.timestamp()) if pipeline.committed_at else 0,
             ids=run.ids,
             limits=workshop.limits(),

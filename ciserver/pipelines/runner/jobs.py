@@ -71,6 +71,7 @@ def working_on(job: Job, workshop: Workshop, cancel: Event) -> Iterator[JobRun]:
             raise
         except Exception as error:
             end = _explained(error, cancel)
+            end.reason, end.hint = map(writer.masker.mask_text, (end.reason, end.hint))
             writer.say(f"{end.place}: {end.reason}" if end.place else end.reason)
             if end.hint:
                 writer.say(end.hint)

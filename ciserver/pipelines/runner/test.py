@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
 from builders.build import StepInfo
 from builders.containers import Container, open_container
@@ -12,6 +13,7 @@ from ciserver.pipelines.definition import Test
 from ciserver.pipelines.models import State, TestCase
 from ciserver.pipelines.runner.jobs import JobFailed, JobRun
 from ciserver.pipelines.runner.recorder import StepRecorder, receipt_json
+from ciserver.pipelines.runner.secrets import as_files, secrets_for
 from ciserver.pipelines.runner.workshop import MAX_OUTPUT
 from runtime.spec import Limits, Network, Outcome, Receipt
 
@@ -28,9 +30,11 @@ def run_test(run: JobRun, test: Test, image: Image) -> None:
             place=f"gantry.yml: tests.{run.job.name}.command",
             hint="Give the stage a CMD, or the test a command.",
         )
+    secrets = secrets_for(run, test.secrets, f"gantry.yml: tests.{run.job.name}.secrets")
     step = StepInfo(index=1, total=1, stage=test.stage or "", text=text, place="")
     with (
         StepRecorder(run.job, run.log) as recorder,
+        as_files(secrets, run.ids) as mounts,
         open_container(
             image,
             store=run.workshop.store,
@@ -42,7 +46,8 @@ def run_test(run: JobRun, test: Test, image: Image) -> None:
         recorder.step_started(step)
         receipt = container.run(
             test.command,
-            env=test.environment,
+            env={**test.environment, **{name: it.reveal() for name, it in secrets.items()}},
+            mounts=mounts,
             limits=limits_of(test, run.workshop.limits()),
             on_output=lambda stream, data: recorder.step_output(step, stream, data),
             cancel=run.cancel,
@@ -120,6 +125,11 @@ def _read_reports(run: JobRun, test: Test, container: Container) -> list[junit.C
             cases += junit.parse(container.read_file(path, MAX_REPORT))
         except (junit.ReportError, OSError) as error:
             run.log.say(f"The report {path} cannot be read: {error}.")
+    mask = run.log.masker.mask_text
+    cases = [
+        replace(case, suite=mask(case.suite), name=mask(case.name), message=mask(case.message))
+        for case in cases
+    ]
     TestCase.objects.bulk_create(
         TestCase(
             job=run.job,

@@ -1,0 +1,82 @@
+"""``gantry secrets set|list|remove``: values that jobs may name. Nobody reads them again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from ciserver.cli import output, settings
+from ciserver.cli.client import Client
+from ciserver.cli.errors import CliError, Exit
+from ciserver.cli.options import AsJson, Project
+from ciserver.cli.output import age, print_json, print_table
+
+app = typer.Typer(
+    help="A project's secrets, given to the jobs that name them.", no_args_is_help=True
+)
+Name = Annotated[str, typer.Argument(help="Such as API_TOKEN.", show_default=False)]
+
+
+@app.command("set")
+def set_secret(
+    project: Project,
+    name: Name,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", help="Read the value from here; '-' is standard input."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make or replace a secret. Without --file it is asked for, or read from a pipe."""
+    value = _value(file)
+    with Client(settings.load()) as client:
+        row = client.put(f"/projects/{project}/secrets/{quote(name, safe='')}/", value=value)
+    if as_json:
+        print_json(row)
+        return
+    output.console.print(f"{project} has the secret {name}.")
+    output.next_step(f"Name it in gantry.yml where it is needed: secrets: [{name}]")
+
+
+@app.command("list")
+def list_secrets(project: Project, as_json: AsJson = False) -> None:
+    """Their names, never their values."""
+    with Client(settings.load()) as client:
+        rows = client.list(f"/projects/{project}/secrets/")
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ["NAME", "CHANGED", "BY"],
+        [[row["name"], age(row["updated_at"]), row["updated_by"]] for row in rows],
+    )
+    if not rows:
+        output.next_step(f"None yet. Next: gantry secrets set {project} NAME")
+
+
+@app.command("remove")
+def remove(project: Project, name: Name) -> None:
+    """Remove a secret. Jobs that name it fail from then on, and say so."""
+    with Client(settings.load()) as client:
+        client.delete(f"/projects/{project}/secrets/{quote(name, safe='')}/")
+    output.console.print(f"{project} has no secret {name} any more.")
+
+
+def _value(file: Path | None) -> str:
+    """Never an argument: those are seen by everybody on the machine."""
+    if file is None and sys.stdin.isatty():
+        return str(typer.prompt("Value", hide_input=True))
+    try:
+        if file is None or str(file) == "-":
+            return sys.stdin.read().removesuffix("\n")
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CliError(
+            f"{file or 'Standard input'} cannot be read as text: {error}.",
+            next_step="Encode what is not text, for example with base64.",
+            exit_code=Exit.USAGE,
+        ) from None

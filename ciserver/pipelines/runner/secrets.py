@@ -1,0 +1,66 @@
+"""Secrets on their way to a job that names them, and to nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ciserver.lib.crypto import Secret
+from ciserver.lib.masking import Masker
+from ciserver.pipelines.runner.jobs import JobFailed, JobRun
+from runtime.spec import BindMount, IdRange
+
+FOLDER = "/run/secrets"
+_PREFIX = "gantry-secrets-"
+_MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, and the folders in it are 0700
+
+
+def secrets_for(run: JobRun, names: Sequence[str], place: str) -> dict[str, Secret]:
+    """The secrets that a job named, and from here on its log masks them. Raises JobFailed."""
+    if not names:
+        return {}
+    project = run.job.pipeline.project
+    found = {row.name: row.value() for row in project.secrets.filter(name__in=names)}
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise JobFailed(
+            f"{project} has no secret {missing[0]!r}.",
+            place=place,
+            hint=f"Set it on the project's page, or: gantry secrets set {project} {missing[0]}",
+        )
+    run.log.masker = Masker(found.values())
+    return found
+
+
+@contextmanager
+def as_files(secrets: Mapping[str, Secret], ids: IdRange) -> Iterator[list[BindMount]]:
+    """Each secret as ``/run/secrets/NAME``, in memory for the duration of the block."""
+    forget_dead()
+    if not secrets:
+        yield []
+        return
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_MEMORY))
+    try:
+        mounts = []
+        for name, secret in secrets.items():
+            path = folder / name
+            path.touch(mode=0o600)
+            path.write_bytes(secret.reveal().encode())
+            os.chown(path, ids.base, ids.base)
+            path.chmod(0o444)  # whichever user of the container the test runs as
+            mounts.append(BindMount(source=path, target=f"{FOLDER}/{name}"))
+        yield mounts
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_dead() -> None:
+    """Remove the files of workers that were killed."""
+    for folder in _MEMORY.glob(f"{_PREFIX}*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(folder, ignore_errors=True)

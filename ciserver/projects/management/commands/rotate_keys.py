@@ -1,0 +1,40 @@
+"""``manage.py rotate_keys``: a new key for secrets at rest, and every secret sealed with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.db import transaction
+
+from ciserver.accounts.models import AuditEntry
+from ciserver.lib.crypto import add_key, seal, unseal
+from ciserver.projects.models import Project, ProjectSecret
+
+
+class Command(BaseCommand):
+    help = "Add a key to the key ring and seal every secret with it. The service may run."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        key_id = add_key()
+        count = sum(map(_reseal, ProjectSecret.objects.values_list("pk", flat=True)))
+        count += sum(map(_reseal_hook, Project.objects.exclude(hook_secret_sealed="")))
+        AuditEntry.record(actor="rotate_keys", action="keys.rotate", target=f"key {key_id}")
+        self.stdout.write(f"Key {key_id} seals from now on; {count} secrets were sealed anew.")
+
+
+@transaction.atomic
+def _reseal(pk: int) -> int:
+    row = ProjectSecret.objects.select_for_update().get(pk=pk)
+    row.put(row.value())
+    ProjectSecret.objects.filter(pk=pk).update(sealed=row.sealed)  # it was not changed by anyone
+    return 1
+
+
+def _reseal_hook(project: Project) -> int:
+    old = project.hook_secret_sealed
+    place = project.hook_secret_place
+    new = seal(unseal(old, place), place)
+    # Not one that somebody replaced meanwhile.
+    rows = Project.objects.filter(pk=project.pk, hook_secret_sealed=old)
+    return rows.update(hook_secret_sealed=new)

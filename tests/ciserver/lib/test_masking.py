@@ -1,0 +1,104 @@
+"""A secret does not reach a log, however a program writes it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ciserver.lib.crypto import Secret
+from ciserver.lib.masking import Masker
+from ciserver.pipelines.logs import LINE_CAP, LogReader, LogWriter
+
+VALUE = 'p&ss "wörd"/+<7>\\x%2'
+RAW = VALUE.encode()
+
+FORMS = {
+    "plain": RAW,
+    "base64": base64.b64encode(RAW),
+    "base64 behind one byte": base64.b64encode(b"u" + RAW),
+    "base64 behind two bytes": base64.b64encode(b"u:" + RAW + b"@host"),
+    "base64 with a newline": base64.b64encode(RAW + b"\n"),
+    "urlsafe base64": base64.urlsafe_b64encode(b"u" + RAW),
+    "url": quote(VALUE, safe="").encode(),
+    "url, slashes kept": quote(VALUE).encode(),
+    "url, small letters": quote(VALUE, safe="").lower().encode(),
+    "form": quote_plus(VALUE).encode(),
+    "hex": RAW.hex().encode(),
+    "HEX": RAW.hex().upper().encode(),
+    "json": json.dumps(VALUE).encode(),
+    "json, not ascii": json.dumps({"a": VALUE}, ensure_ascii=False).encode(),
+    "colours between": b"".join(b"\x1b[3%dm%c" % (n % 8, byte) for n, byte in enumerate(RAW)),
+    "a title between": RAW[:5] + b"\x1b]0;title\x07" + RAW[5:],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_usual_encoding_is_masked(form: str) -> None:
+    masked = Masker([Secret(VALUE)]).mask(b"before " + FORMS[form] + b" behind")
+    assert b"***" in masked
+    assert masked.startswith(b"before ")
+    assert masked.endswith(b" behind")
+    for piece in (RAW, RAW[2:-2], base64.b64encode(RAW)[4:-4], RAW.hex().encode()[:12]):
+        assert piece not in masked
+
+
+def test_base64_that_is_broken_into_lines_is_masked() -> None:
+    value = "".join(random.Random(7).choices("abcdefghijklmnop0123456789", k=300))
+    lines = base64.encodebytes(value.encode()).splitlines()
+    masker = Masker([Secret(value)])
+    assert {masker.mask(line) for line in lines} == {b"***"}
+
+
+def test_each_line_of_a_secret_of_several_lines_is_masked() -> None:
+    masker = Masker([Secret("-----BEGIN KEY-----\nMIIEvQIBADANBg\nAAAA1234\n-----END KEY-----\n")])
+    assert masker.mask(b"  MIIEvQIBADANBg") == b"  ***"
+    assert masker.mask(b"AAAA1234 tail") == b"*** tail"
+    assert b"MIIE" not in masker.mask(rb"-----BEGIN KEY-----\nMIIEvQIBADANBg\nAAAA1234")
+
+
+@given(st.text(min_size=4, max_size=30).filter(lambda text: len(text.strip()) >= 4))
+def test_no_value_survives_in_any_alignment(value: str) -> None:
+    masker = Masker([Secret(value)])
+    raw = value.encode()
+    for before in (b"", b"x", b"xy"):
+        text = base64.b64encode(before + raw)
+        core = text[(0, 2, 3)[len(before)] : (len(before) + len(raw)) * 8 // 6]
+        assert len(core) < 4 or core not in masker.mask(b"= " + text)
+    if "\n" not in value and "\x1b" not in value and value.isprintable():
+        assert raw not in masker.mask(b"[" + raw + b"]")
+
+
+def test_text_without_the_secret_is_untouched() -> None:
+    text = b"compiled 12 files \x1b[32mok\x1b[0m in 0.3 s"
+    assert Masker([Secret("hunter2-hunter2")]).mask(text) == text
+    assert Masker().mask(text) == text
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_writes_may_cut_a_secret_anywhere(tmp_path: Path, size: int) -> None:
+    data = b"token=" + RAW + b"\nand " + base64.b64encode(RAW) + b"\n"
+    with LogWriter(tmp_path / "1.log") as log:
+        log.masker = Masker([Secret(VALUE)])
+        for start in range(0, len(data), size):
+            log.write(1, "out", data[start : start + size])
+    assert [line.text for line in LogReader(tmp_path / "1.log")] == ["token=***", "and ***"]
+
+
+@pytest.mark.parametrize("before", range(-len(RAW) - 2, 3))
+def test_a_secret_where_a_long_line_is_split_is_masked(tmp_path: Path, before: int) -> None:
+    path = tmp_path / "1.log"
+    with LogWriter(path) as log:
+        log.masker = Masker([Secret(VALUE)])
+        data = b"x" * (LINE_CAP + before) + RAW + b"y" * LINE_CAP
+        for start in range(0, len(data), 4096):
+            log.write(1, "out", data[start : start + 4096])
+    text = "".join(line.text for line in LogReader(path))
+    assert "wörd" not in text
+    assert text == "x" * (LINE_CAP + before) + "***" + "y" * LINE_CAP
