@@ -30,6 +30,7 @@ TICK = 0.1
 KEEP_ALIVE = 15.0
 BATCH_BYTES = 16 * 1024
 RETRY_MS = 1000
+SHARED_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -69,7 +70,8 @@ async def stream(pipeline_id: int, progress: Progress) -> AsyncIterator[str]:
         while not shutdown.stopping():
             news = changed.is_set()
             changed.clear()
-            frames = await read(page, look_at_rows=news)
+            version = events.version(pipeline_id)
+            frames = await read(page, look_at_rows=news, version=version)
             for frame in frames:
                 yield frame
             if page.over:
@@ -90,9 +92,9 @@ async def stream(pipeline_id: int, progress: Progress) -> AsyncIterator[str]:
             await watcher
 
 
-def _read(page: _Page, *, look_at_rows: bool) -> list[str]:
+def _read(page: _Page, *, look_at_rows: bool, version: int) -> list[str]:
     try:
-        return page.read(look_at_rows=look_at_rows)
+        return page.read(look_at_rows=look_at_rows, version=version)
     finally:
         # A stream is one long request: nothing else would give its connection back.
         connection.close_if_unusable_or_obsolete()
@@ -113,15 +115,16 @@ class _Page:
         self._sent: dict[str, str] = {}
         self._view: PipelineView | None = None
 
-    def read(self, *, look_at_rows: bool = True) -> list[str]:
+    def read(self, *, look_at_rows: bool = True, version: int = 0) -> list[str]:
         """State first, then what the logs have more: a log is complete once its rows say ended."""
         frames = []
         if look_at_rows or self._view is None:
-            self._view = self._load()
+            shown = _shown(self._pipeline_id, version)
+            self._view = shown.view
             if self._view is None or self._restarted(self._view):
                 self.over = True
                 return [_frame("restart", "", self._progress)]
-            if html := self._changed_fragments(self._view):
+            if html := self._changed_fragments(shown.fragments):
                 frames.append(_frame("state", html, self._progress))
         logs = list(self._log_frames(self._view))
         if not logs and self._view.pipeline.finished:
@@ -129,19 +132,14 @@ class _Page:
             return [*frames, _frame("end", self._view.pipeline.state, self._progress)]
         return frames + logs
 
-    def _load(self) -> PipelineView | None:
-        rows = Pipeline.objects.select_related("project", "release")
-        pipeline = rows.filter(pk=self._pipeline_id).first()
-        return view_of(pipeline) if pipeline else None
-
     def _restarted(self, view: PipelineView) -> bool:
         if self._progress.attempt == 0:
             self._progress.attempt = view.pipeline.attempt
         return self._progress.attempt != view.pipeline.attempt
 
-    def _changed_fragments(self, view: PipelineView) -> str:
+    def _changed_fragments(self, shown: list[tuple[str, str]]) -> str:
         changed = []
-        for name, html in fragments(view):
+        for name, html in shown:
             if self._sent.get(name) != html:
                 self._sent[name] = html
                 changed.append(html)
@@ -155,6 +153,39 @@ class _Page:
             ):
                 self._progress.positions[number] = end
                 yield _frame("log", _log_html(lines, number), self._progress)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A pipeline's moving parts as every follower gets them, and when they were drawn."""
+
+    version: int
+    at: float
+    view: PipelineView | None
+    fragments: list[tuple[str, str]]
+
+
+_shown_to_all: dict[int, _Shown] = {}
+_MOST_SHOWN = 100
+
+
+def _shown(pipeline_id: int, version: int) -> _Shown:
+    """Drawn once for all followers of a pipeline, until a message says that it changed.
+
+    Streams read in one thread, so nobody draws the same twice at once.
+    """
+    known = _shown_to_all.get(pipeline_id)
+    now = time.monotonic()
+    if known and version and known.version == version and now - known.at < SHARED_SECONDS:
+        return known
+    rows = Pipeline.objects.select_related("project", "release")
+    pipeline = rows.filter(pk=pipeline_id).first()
+    view = view_of(pipeline) if pipeline else None
+    shown = _Shown(version, now, view, list(fragments(view)) if view else [])
+    if len(_shown_to_all) >= _MOST_SHOWN:
+        _shown_to_all.pop(next(iter(_shown_to_all)))
+    _shown_to_all[pipeline_id] = shown
+    return shown
 
 
 def _batches(reader: LogReader, position: Position | None) -> Iterator[tuple[list[Line], Position]]:
