@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import include, path
 from rest_framework.routers import DefaultRouter
 
-from ciserver.accounts.api import Me
+from ciserver.accounts.api import Me, TokenViewSet
 from ciserver.dashboard.audit import AuditViewSet
 from ciserver.pipelines.api import JobViewSet, PipelineViewSet
 from ciserver.pipelines.lint_api import Lint, json_schema
@@ -30,6 +30,7 @@ router.register("hosts", HostViewSet)
 router.register("deployments", DeploymentViewSet)
 router.register("stops", StopViewSet)
 router.register("audit", AuditViewSet)
+router.register("tokens", TokenViewSet)
 router.register("deliveries", DeliveryViewSet)
 
 urlpatterns = [

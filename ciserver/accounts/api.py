@@ -1,16 +1,19 @@
-"""Who the caller is."""
+"""Who the caller is, and the caller's own tokens."""
 
 from __future__ import annotations
 
-from typing import cast
+from datetime import timedelta
+from typing import Any, cast
 
+from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
-from rest_framework import serializers
+from rest_framework import mixins, serializers, status, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from ciserver.accounts.models import User
+from ciserver.accounts import services
+from ciserver.accounts.models import Scope, Token, User
 
 
 class UserSerializer(serializers.ModelSerializer[User]):
@@ -25,3 +28,63 @@ class Me(APIView):
     @extend_schema(responses=UserSerializer)
     def get(self, request: Request) -> Response:
         return Response(UserSerializer(cast(User, request.user)).data)
+
+
+class TokenSerializer(serializers.ModelSerializer[Token]):
+    """A token without its text; ``hint`` is how that begins."""
+
+    class Meta:
+        model = Token
+        fields = ["id", "name", "hint", "scope", "created_at", "expires_at", "last_used_at"]
+
+
+class NewTokenSerializer(serializers.Serializer[dict[str, Any]]):
+    """``days`` is its lifetime; null makes a token that does not end."""
+
+    name = serializers.CharField(max_length=80)
+    scope = serializers.ChoiceField(choices=Scope.choices, default=Scope.READ)
+    days = serializers.IntegerField(min_value=1, max_value=3650, allow_null=True, default=90)
+
+
+class MadeTokenSerializer(TokenSerializer):
+    """The only answer that holds the token's text."""
+
+    token = serializers.CharField(read_only=True)
+
+    class Meta(TokenSerializer.Meta):
+        fields = [*TokenSerializer.Meta.fields, "token"]
+
+
+class TokenViewSet(
+    mixins.ListModelMixin,
+    mixins.RetrieveModelMixin,
+    mixins.DestroyModelMixin,
+    viewsets.GenericViewSet[Token],
+):
+    """The caller's own tokens. A token can make others that end no later than itself."""
+
+    queryset = Token.objects.all()
+    serializer_class = TokenSerializer
+
+    def get_queryset(self) -> QuerySet[Token]:
+        return self.queryset.filter(user=cast(User, self.request.user))
+
+    @extend_schema(request=NewTokenSerializer, responses={201: MadeTokenSerializer})
+    def create(self, request: Request) -> Response:
+        asked = NewTokenSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        days = asked.validated_data["days"]
+        made, text = services.make_token(
+            user=cast(User, request.user),
+            name=asked.validated_data["name"],
+            scope=Scope(asked.validated_data["scope"]),
+            lifetime=timedelta(days=days) if days else None,
+            by=request.auth if isinstance(request.auth, Token) else None,
+        )
+        row = {**TokenSerializer(made).data, "token": text}
+        answer = Response(row, status=status.HTTP_201_CREATED)
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
+
+    def perform_destroy(self, instance: Token) -> None:
+        services.revoke_token(token=instance, by=cast(User, self.request.user))

@@ -9,15 +9,26 @@ from django.db import transaction
 from django.utils import timezone
 
 from ciserver.accounts.models import AuditCheck, AuditEntry, Scope, Token, User
+from ciserver.lib.problems import Refused
 
 log = logging.getLogger(__name__)
 
 
 @transaction.atomic
 def make_token(
-    *, user: User, name: str, scope: Scope, lifetime: timedelta | None
+    *, user: User, name: str, scope: Scope, lifetime: timedelta | None, by: Token | None = None
 ) -> tuple[Token, str]:
-    """A new token of ``user`` and its text, which cannot be read again."""
+    """A new token of ``user`` and its text, which cannot be read again.
+
+    ``by`` is the token that asks, if one does: what it makes ends no later than itself, or a
+    token that leaked would live for ever in its children. Raises Refused.
+    """
+    if by and by.expires_at and (lifetime is None or timezone.now() + lifetime > by.expires_at):
+        raise Refused(
+            f"A token made by “{by.name}” must end by {by.expires_at:%F %R} UTC.",
+            code="token-outlives-maker",
+            hint="Ask for fewer days, or sign in and make it on the page /tokens/.",
+        )
     token, text = Token.make(user=user, name=name, scope=scope, lifetime=lifetime)
     AuditEntry.record(
         actor=user.username, action="token.make", target=str(token), scope=token.scope

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from ciserver.cli import deliveries, lint, local, look, places, promotions, secrets, session
+from ciserver.cli import (
+    deliveries,
+    lint,
+    local,
+    look,
+    places,
+    promotions,
+    secrets,
+    session,
+    tokens,
+)
 
 EPILOG = (
     "Exit codes: 0 done · 1 a pipeline or deployment failed · 2 wrong usage · 3 not allowed ·"
@@ -33,6 +43,7 @@ app.command("admin", rich_help_panel=THIS_MACHINE, context_settings=_passed_on)(
 app.command("base", rich_help_panel=THIS_MACHINE, context_settings=_passed_on)(local.base)
 app.command("login", rich_help_panel=WHO)(session.login)
 app.command("whoami", rich_help_panel=WHO)(session.whoami)
+app.add_typer(tokens.app, name="tokens", rich_help_panel=WHO)
 app.command("status", rich_help_panel=WHAT)(look.status)
 app.command("projects", rich_help_panel=WHAT)(look.projects)
 app.command("pipelines", rich_help_panel=WHAT)(look.pipelines)

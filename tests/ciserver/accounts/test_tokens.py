@@ -65,3 +65,37 @@ def test_the_audit_log_shows_where_it_was_changed(db: None) -> None:
     assert AuditEntry.broken_at() == changed.at
     with pytest.raises(CommandError, match="does not fit the one before it"):
         call_command("verify_audit")
+
+
+def test_the_api_shows_a_tokens_text_once(api: Any, alice: Any) -> None:
+    made = api.post("/api/v1/tokens/", {"name": "laptop", "scope": "write"}, format="json")
+    assert made.status_code == 201
+    assert made.headers["Cache-Control"] == "no-store"
+    assert Token.objects.find(made.json()["token"]) == alice.tokens.get(name="laptop")
+    again = api.get(f"/api/v1/tokens/{made.json()['id']}/").json()
+    assert "token" not in again
+    assert made.json()["token"].startswith(again["hint"])
+
+
+def test_nobody_sees_or_ends_the_tokens_of_others(api: Any, bob: Any) -> None:
+    token, _ = Token.make(user=bob, name="bobs", scope=Scope.READ)
+    assert "bobs" not in {row["name"] for row in api.get("/api/v1/tokens/").json()["results"]}
+    assert api.delete(f"/api/v1/tokens/{token.pk}/").status_code == 404
+    assert Token.objects.filter(pk=token.pk).exists()
+
+
+def test_a_token_makes_none_that_outlives_it(alice: Any) -> None:
+    api = api_as(alice, "write")
+    alice.tokens.update(expires_at=timezone.now() + timedelta(days=10))
+    for days in (11, None):
+        refused = api.post("/api/v1/tokens/", {"name": "x", "days": days}, format="json")
+        assert refused.status_code == 409
+        assert refused.json()["code"] == "token-outlives-maker"
+    assert api.post("/api/v1/tokens/", {"name": "x", "days": 9}, format="json").status_code == 201
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"name": ""}, {"name": "x", "scope": "root"}, {"name": "x", "days": 0}]
+)
+def test_a_token_of_the_wrong_shape_is_refused(api: Any, body: dict[str, Any]) -> None:
+    assert api.post("/api/v1/tokens/", body, format="json").status_code == 400

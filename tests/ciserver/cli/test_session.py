@@ -49,12 +49,6 @@ def test_a_service_that_is_away_is_exit_code_5(
     assert "http://127.0.0.1:9 cannot be reached" in ran.err
 
 
-def test_an_address_needs_its_scheme(gantry: Gantry) -> None:
-    ran = gantry("login", "ci.example", "--token", "gantry_any")
-    assert ran.exit_code == 2
-    assert "gantry login https://" in ran.err
-
-
 def test_wrong_words_are_exit_code_2(gantry: Gantry) -> None:
     assert gantry("promot").exit_code == 2
 
