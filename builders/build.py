@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from builders.context.ignore import MAX_BYTES as MAX_IGNORE
 from builders.context.ignore import Ignore
 from builders.context.tree import ContextTree, read_file
 from builders.dockerfile import parse_dockerfile, parse_trigger
+from builders.dockerfile.excerpt import point_at
 from builders.dockerfile.instructions import Instruction
 from builders.dockerfile.parse import MAX_BYTES as MAX_DOCKERFILE
-from builders.errors import DockerfileError
+from builders.errors import BuildError, DockerfileError, StepFailed, UserError
 from builders.events import BuildListener, StepInfo, StepResult
 from builders.images.store import Image, Store
 from builders.networks import LazyNetwork
@@ -78,7 +80,7 @@ def build(
     ``resolve`` finds base images. After ``cancel`` is set, or one stage has failed,
     the others end within seconds, and nothing is left running or mounted.
     """
-    with store.in_use():
+    with store.in_use(), _pointing(request):
         bases = Bases(resolve)
         plan = with_triggers(plan_of(request), bases)
         with LazyNetwork(request.network, state=state, allow=request.egress_allow) as network:
@@ -91,9 +93,7 @@ def build(
 
 def plan_of(request: BuildRequest) -> Plan:
     """Read and plan the request's Dockerfile. Raises DockerfileError."""
-    data = request.dockerfile_data
-    if data is None:
-        data = read_file(request.context, request.dockerfile, MAX_DOCKERFILE)
+    data = _read(request)
     if data is None:
         raise DockerfileError(
             f"There is no {request.dockerfile} in the build context.",
@@ -102,6 +102,25 @@ def plan_of(request: BuildRequest) -> Plan:
         )
     dockerfile = parse_dockerfile(data, file=request.dockerfile)
     return make_plan(dockerfile, targets=request.targets, build_args=request.build_args)
+
+
+def _read(request: BuildRequest) -> bytes | None:
+    if request.dockerfile_data is not None:
+        return request.dockerfile_data
+    return read_file(request.context, request.dockerfile, MAX_DOCKERFILE)
+
+
+@contextmanager
+def _pointing(request: BuildRequest) -> Iterator[None]:
+    """Errors of the author get the line of the Dockerfile, with a caret under what is wrong."""
+    try:
+        yield
+    except StepFailed:
+        raise  # the line is right: what it ran went wrong
+    except UserError as error:
+        with suppress(BuildError):
+            point_at(error, _read(request) or b"", request.dockerfile)
+        raise
 
 
 def with_triggers(plan: Plan, bases: Bases) -> Plan:

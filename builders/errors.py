@@ -30,6 +30,8 @@ class BuildError(Exception):
         self.message = message
         self.place = place
         self.hint = hint
+        self.column = 0  # from 1, where it is known
+        self.excerpt = ""  # the line of the Dockerfile with a caret under the column
         if code:
             self.code = code
 

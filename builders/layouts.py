@@ -1,4 +1,4 @@
-"""Images as files: OCI image layouts in and out, docker archives (``docker save``) in.
+"""Images as files: OCI image layouts and docker archives (``docker save``), in and out.
 
 Image-spec image-layout.md. What is read is a stranger's: digests and sizes are
 verified by the store as from a registry, and no name in an archive is ever a path.
@@ -15,11 +15,12 @@ import tarfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, cast
 
 from builders.errors import RegistryError, UserError
 from builders.images.config import ImageConfig
 from builders.images.digests import (
+    COMPRESSIONS,
     DOCKER_LAYER,
     OCI_INDEX,
     OCI_MANIFEST,
@@ -28,9 +29,11 @@ from builders.images.digests import (
     sha256,
 )
 from builders.images.documents import Malformed, as_list, as_object, load_object, text
+from builders.images.layers import LayerLimits
 from builders.images.manifest import Manifest, choose, host_architecture, parse
 from builders.images.reference import Reference
-from builders.images.store import Image, Store
+from builders.images.store import Image, Layer, Store
+from builders.images.streams import HashingReader, TarStream
 
 _LARGEST_DOCUMENT = 4 << 20
 _NAME = "org.opencontainers.image.ref.name"
@@ -83,6 +86,56 @@ def export_layout(image: Image, folder: Path, names: Sequence[Reference] = ()) -
     (folder / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
     (folder / "index.json").write_text(json.dumps(index, sort_keys=True))
     return manifest.digest
+
+
+def export_archive(image: Image, path: Path, names: Sequence[Reference] = ()) -> None:
+    """Write ``image`` as a docker archive, which ``docker load`` and ``podman load`` read.
+
+    The same image gives the same bytes. The file appears whole or not at all.
+    """
+    with image.store.open_blob(image.id) as blob:
+        config = blob.read()
+    folders = {layer.diff_id: layer.diff_id.partition(":")[2] for layer in image.layers}
+    entry = {
+        "Config": f"{image.id.partition(':')[2]}.json",
+        "RepoTags": [name.familiar for name in names if name.tag] or None,
+        "Layers": [f"{folders[layer.diff_id]}/layer.tar" for layer in image.layers],
+    }
+    draft = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        with tarfile.open(draft, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for layer in dict.fromkeys(image.layers):
+                stream = cast(IO[bytes], _LayerTar(image.store, layer))
+                _add(tar, f"{folders[layer.diff_id]}/layer.tar", layer.size, stream)
+            _add(tar, str(entry["Config"]), len(config), io.BytesIO(config))
+            manifest = json.dumps([entry], sort_keys=True).encode()
+            _add(tar, "manifest.json", len(manifest), io.BytesIO(manifest))
+        draft.rename(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _add(tar: tarfile.TarFile, name: str, size: int, stream: IO[bytes]) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    tar.addfile(member, stream)
+
+
+class _LayerTar:
+    """A layer's tar as it was made, inflated from its blob."""
+
+    def __init__(self, store: Store, layer: Layer) -> None:
+        blob = store.blob(layer)
+        self._file = store.open_blob(blob.digest)
+        reader = HashingReader(self._file, limit=blob.size)
+        limits = LayerLimits(size=1 << 62, files=1 << 62, ratio=1 << 30)
+        self._stream = TarStream(reader, COMPRESSIONS[blob.media_type], limits)
+
+    def read(self, size: int, /) -> bytes:
+        return self._stream.read(size)
+
+    def __del__(self) -> None:
+        self._file.close()
 
 
 def import_image(path: Path, name: Reference, store: Store) -> Image:

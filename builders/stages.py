@@ -171,7 +171,7 @@ class Stages:
             self._first[stage.index] + number,
             self._total,
             stage.name or str(stage.index),
-            at.text,
+            " ".join(at.text.split()),  # the blanks of continued lines are nobody's
             at.place,
         )
 

@@ -28,16 +28,25 @@ def main(arguments: Sequence[str]) -> int:
     try:
         COMMANDS[options.command](options, cancel)
     except StepFailed as error:
-        print(f"\n{error}", file=sys.stderr)
+        print(f"\n{_with_column(error)}", file=sys.stderr)
         _print_receipt(error)
         return 1
     except (UserError, BuildCancelled) as error:
-        print(error, file=sys.stderr)
+        print(_with_column(error), file=sys.stderr)
+        if error.excerpt:
+            print(error.excerpt, file=sys.stderr)
         return 1
     except (BuildError, SandboxError) as error:
         print(f"Gantry could not do this: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _with_column(error: BuildError) -> str:
+    text = str(error)
+    if not error.column:
+        return text
+    return f"{error.place}:{error.column}{text.removeprefix(error.place)}"
 
 
 def _print_receipt(error: StepFailed) -> None:

@@ -17,7 +17,7 @@ from builders.errors import ImageNotFound, UserError
 from builders.images.prune import PruneLimits
 from builders.images.reference import Reference
 from builders.images.store import Image, Store
-from builders.layouts import export_layout, import_image
+from builders.layouts import export_archive, export_layout, import_image
 from builders.registry import Registry
 from builders.resolve import Resolver
 from runtime.spec import IdRange, Limits
@@ -168,9 +168,15 @@ def prune(options: argparse.Namespace, _: threading.Event) -> None:
 
 def _export(where: str, image: Image, names: list[Reference]) -> None:
     kind, _, folder = where.partition(":")
-    if kind != "oci" or not folder:
-        raise UserError(f"--output {where!r} is not known.", hint="Write --output oci:FOLDER.")
-    export_layout(image, Path(folder), names)
+    if kind not in {"oci", "docker"} or not folder:
+        raise UserError(
+            f"--output {where!r} is not known.",
+            hint="Write --output oci:FOLDER or --output docker:FILE.",
+        )
+    if kind == "docker":
+        export_archive(image, Path(folder), names)
+    else:
+        export_layout(image, Path(folder), names)
 
 
 COMMANDS: dict[str, Command] = {

@@ -48,7 +48,7 @@ def _build(command: argparse.ArgumentParser) -> None:
     add("--secret", action="append", default=[], metavar="id=ID,src=FILE")
     add("--target", default=None, metavar="STAGE")
     add("--no-cache", action="store_true")
-    add("--output", default="", metavar="oci:FOLDER", help="write the image as an OCI layout")
+    add("--output", default="", metavar="oci:FOLDER", help="an OCI layout, or docker:FILE")
     add("--push", action="store_true", help="push every -t NAME")
     add("--network", type=Network, default=Network.EGRESS, choices=[Network.NONE, Network.EGRESS])
     add("--memory", type=size, default=None, metavar="SIZE")

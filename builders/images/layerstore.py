@@ -108,7 +108,8 @@ class Layers:
             raise RegistryError(f"Layers of the type {expect.media_type!r} are not supported.")
         with self._disk.lock("load", diff_id):
             known = self.get(diff_id)
-            if known is not None and self._blobs.has(expect):
+            # Another blob of the same layer stays: the manifests that name it must not change.
+            if known is not None and (self._blobs.has(expect) or self._known_blob(known)):
                 return known
             with self._blobs.draft() as (file, draft), self._disk.staging() as folder:
                 reader = HashingReader(blob, limit=expect.size, then=file)

@@ -158,14 +158,17 @@ def test_another_store_and_a_filled_cache_give_the_same_digest(
 ) -> None:
     text = "FROM busybox\nCOPY d /d\nRUN echo built > /f; mkdir -p /g/h; ln -s f /l; ln /f /hard\n"
     root = project({"Dockerfile": text, "d/a": "1", "d/b": "2"})
-    here = digest(builder.one(root))
+    image = builder.one(root)
+    here = digest(image)
     elsewhere = Builder(Store(home / "store-2"), StateDirectory(home / "sandboxes-2"))
     make_busybox(elsewhere.store, home / "busybox-2")
     earlier = project({"Dockerfile": text, "d/a": "0"})
     elsewhere.all(earlier)
     project({"d/a": "1"})
     time.sleep(1.1)  # files get other times
-    assert digest(elsewhere.one(root)) == here
+    other = elsewhere.one(root)
+    assert other.config == image.config
+    assert digest(other) == here
 
 
 def test_a_commit_gives_the_same_image_whatever_was_built_before(
@@ -529,3 +532,19 @@ def test_an_ignored_dockerfile_still_builds(builder: Builder, project: Project) 
     root = project({"Dockerfile": "FROM busybox\nCOPY . /n\n", ".dockerignore": "Dockerfile\n.d*"})
     _, recorder = builder.all(root)
     assert isinstance(recorder.results["COPY . /n"], StepResult)
+
+
+def test_a_continued_line_is_told_without_the_blanks_of_its_continuation(
+    builder: Builder, project: Project
+) -> None:
+    root = project({"Dockerfile": "FROM busybox\nRUN true && \\\n      true\n"})
+    _, heard = builder.all(root)
+    assert "RUN true && true" in heard.results
+
+
+def test_a_dockerfile_may_be_a_symbolic_link_inside_the_context(
+    builder: Builder, project: Project
+) -> None:
+    root = project({"docker/real": "FROM busybox\nRUN echo linked > /linked\n"})
+    (root / "Dockerfile").symlink_to("docker/real")
+    assert builder.one(root).layers[-1].files == 1

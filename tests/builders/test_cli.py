@@ -73,7 +73,7 @@ def test_a_mistake_in_the_dockerfile_exits_1(tool: Tool, project: Project) -> No
     done = tool("build", project({"Dockerfile": "FROM busybox\nRUNN x\n"}))
     assert done.returncode == 1
     assert done.stderr.strip() == (
-        'Dockerfile:2: Unknown instruction "RUNN" in `RUNN x`. Did you mean RUN?'
+        'Dockerfile:2:1: Unknown instruction "RUNN" in `RUNN x`. Did you mean RUN?\n  RUNN x\n  ^'
     )
 
 
@@ -111,6 +111,44 @@ def test_an_image_leaves_as_an_oci_layout_and_comes_back(
     subprocess.run(["tar", "-C", tmp_path / "o", "-cf", tmp_path / "o.tar", "."], check=True)
     packed = tool("import", tmp_path / "o.tar", "packed:1")
     assert packed.stdout == built.stdout, packed.stderr
+
+
+def test_an_image_leaves_as_a_docker_archive_and_comes_back(
+    tool: Tool, project: Project, tmp_path: Path
+) -> None:
+    root = project({"Dockerfile": "FROM busybox\nRUN echo out > /f\n"})
+    first, second = tmp_path / "1.tar", tmp_path / "2.tar"
+    built = tool("build", "-q", "-t", "out:2", "--output", f"docker:{first}", root)
+    assert built.returncode == 0, built.stderr
+    back = tool("import", first, "back:2")
+    assert back.stdout == built.stdout, back.stderr
+    tool("build", "-q", "-t", "out:2", "--output", f"docker:{second}", root)
+    with tarfile.open(first) as tar:
+        manifest = json.load(tar.extractfile("manifest.json") or io.BytesIO())
+    assert manifest[0]["RepoTags"] == ["out:2"]
+    shown = subprocess.run(
+        ["skopeo", "inspect", "--config", f"docker-archive:{first}"],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert len(json.loads(shown.stdout)["rootfs"]["diff_ids"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "caret"),
+    [
+        ("COPPY a b", 1, "^"),
+        ("COPY --chwon=1 a b", 6, "     ^"),
+        ("COPY nothing.txt /", 6, "     ^"),
+        ("RUN --mount=type=cahce,target=/c true", 5, "    ^"),
+    ],
+)
+def test_a_mistake_is_shown_with_its_line_and_a_caret(
+    tool: Tool, project: Project, line: str, column: int, caret: str
+) -> None:
+    done = tool("build", "-q", project({"Dockerfile": f"FROM busybox\n{line}\n"}))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Dockerfile:2:{column}: ")
+    assert done.stderr.endswith(f"\n  {line}\n  {caret}\n")
 
 
 def test_a_docker_archive_comes_in(tool: Tool, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from builders.context.git import GitContext
+from builders.context.tree import read_file
 from builders.dockerfile import parse_dockerfile
 from builders.dockerfile.instructions import From
+from builders.errors import ContextError
 from ciserver.pipelines.definition import FILE, Build, Definition, DefinitionError, Test, parse
 from ciserver.pipelines.models import Pipeline
 from ciserver.repositories import git
@@ -97,6 +100,10 @@ def _definition(git_dir: Path, commit: str) -> Definition:
 def _stages(git_dir: Path, pipeline: Pipeline, build: Build) -> set[str]:
     path = str(PurePosixPath(build.context, build.dockerfile))
     data = _read(git_dir, pipeline.commit, path)
+    if data is None:
+        # It may be a symbolic link, which the build follows inside its context.
+        with suppress(ContextError), closing(open_context(pipeline, git_dir, build)) as context:
+            data = read_file(context, build.dockerfile, MAX_FILE)
     if data is None:
         raise PlanError(
             f"Commit {pipeline.short_commit} of {pipeline.branch} has no {path}.",
