@@ -11,7 +11,7 @@ from ciserver.webhooks.models import Delivery
 
 FILTERS = {
     "project": ("project__slug", "slug of a project"),
-    "forge": ("forge", "github, or hosted for a push to our own Git"),
+    "forge": ("forge", "a forge such as github, or hosted for a push to our own Git"),
     "verdict": ("verdict", "accepted, ignored, duplicate or failed"),
     "ref": ("ref", "full ref, such as refs/heads/main"),
     "sha": ("sha", "full commit id"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from django.conf import settings
 from django.db import transaction
@@ -33,26 +33,37 @@ def receive(
     project: Project,
     forge: str,
     envelope: Envelope,
-    event: Event,
+    events: Sequence[Event],
     headers: Mapping[str, str],
     body: bytes,
 ) -> tuple[Delivery, bool]:
-    """The delivery of a verified request, and whether it is new.
+    """The first delivery of a verified request that is new, or the first of all; whether it is new.
 
+    There is one for each of ``events``: some forges tell of many refs at once.
     What it starts is promised in the same transaction. One that came before is new again when it
     was in vain, for that is why people have a forge redeliver. Raises Malformed for a push of
     what cannot be a ref or a commit.
     """
     delivery_id = envelope.delivery_id or f"body:{hashlib.sha256(body).hexdigest()}"
-    delivery = Delivery(
-        project=project,
-        forge=forge,
-        delivery_id=delivery_id,
-        event=envelope.event,
-        headers=dict(headers),
-        body=body[:KEPT_BODY],
-    )
-    return _record(delivery, event)
+    results = []
+    for event in events:
+        part = f":{_mark(event)}" if len(events) > 1 else ""
+        delivery = Delivery(
+            project=project,
+            forge=forge,
+            delivery_id=delivery_id + part,
+            event=envelope.event,
+            headers=dict(headers),
+            body=body[:KEPT_BODY],
+        )
+        results.append(_record(delivery, event))
+    return min(results, key=lambda result: (not result[1], result[0].verdict != Verdict.ACCEPTED))
+
+
+def _mark(event: Event) -> str:
+    """Tells the events of one request apart; 16 characters."""
+    words = event.reason if isinstance(event, Nothing) else f"{event.ref} {event.sha}"
+    return hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def ingest_push(project_id: int, push_id: str) -> str:

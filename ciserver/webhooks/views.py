@@ -75,10 +75,10 @@ def _record(
 ) -> tuple[Delivery, bool]:
     envelope = forge.envelope(headers)
     payload = _payload(headers.get("Content-Type", ""), forge, body)
-    event = forge.read(envelope.event, payload)
+    events = forge.read(envelope.event, payload)
     kept = {name: headers[name][:500] for name in forge.HEADERS if name in headers}
     return services.receive(
-        project=project, forge=forge.NAME, envelope=envelope, event=event, headers=kept, body=body
+        project=project, forge=forge.NAME, envelope=envelope, events=events, headers=kept, body=body
     )
 
 

@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ciserver.lib.crypto import Secret
-from ciserver.webhooks.forges import github
+from ciserver.webhooks.forges import (
+    bitbucket,
+    bitbucket_server,
+    forgejo,
+    generic,
+    gitea,
+    github,
+    gitlab,
+)
 from ciserver.webhooks.forges.events import Envelope, Event
 
 
@@ -34,8 +42,11 @@ class Forge(Protocol):
     def envelope(self, headers: Mapping[str, str]) -> Envelope:
         """The event's name and the delivery's id, both short and printable."""
 
-    def read(self, event: str, payload: object) -> Event:
-        """What a verified body means. Raises Malformed when it has the wrong shape."""
+    def read(self, event: str, payload: object) -> Sequence[Event]:
+        """What a verified body means, one event at least. Raises Malformed for a wrong shape."""
 
 
-FORGES: Mapping[str, Forge] = {forge.NAME: forge for forge in (github,)}
+FORGES: Mapping[str, Forge] = {
+    forge.NAME: forge
+    for forge in (github, gitlab, gitea, forgejo, bitbucket, bitbucket_server, generic)
+}

@@ -6,7 +6,6 @@ covered by the signature, so the event's name is only believed as far as the bod
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Mapping, Sequence
 
 from ciserver.lib.crypto import Secret
@@ -20,21 +19,16 @@ from ciserver.webhooks.forges.events import (
     text,
     word,
 )
+from ciserver.webhooks.forges.signing import signed
 
 NAME = "github"
-PREFIX = "sha256="
 FORM_FIELD = "payload"
 HEADERS = ("X-GitHub-Event", "X-GitHub-Delivery", "X-GitHub-Hook-ID", "User-Agent", "Content-Type")
 
 
 def verify(headers: Mapping[str, str], body: bytes, secrets: Sequence[Secret]) -> bool:
     """True when the body was signed with one of ``secrets``. Takes the same time either way."""
-    given = headers.get("X-Hub-Signature-256", "").encode("latin-1", "replace")
-    good = False
-    for secret in secrets:
-        mac = hmac.new(secret.reveal().encode(), body, "sha256").hexdigest()
-        good |= hmac.compare_digest(given, (PREFIX + mac).encode())
-    return good
+    return signed(headers.get("X-Hub-Signature-256", ""), body, secrets, prefix="sha256=")
 
 
 def envelope(headers: Mapping[str, str]) -> Envelope:
@@ -44,14 +38,11 @@ def envelope(headers: Mapping[str, str]) -> Envelope:
     )
 
 
-def read(event: str, payload: object) -> Event:
-    """The event of a verified body. Raises Malformed."""
+def read(event: str, payload: object) -> Sequence[Event]:
+    """The events of a verified body. Raises Malformed."""
     if event == "ping":
-        return Nothing("GitHub's ping: the webhook works.")
+        return [Nothing("GitHub's ping: the webhook works.")]
     if event != "push":
-        return Nothing(f"Nothing is built for the event {event!r}.")
-    return Push(
-        ref=text(payload, "ref"),
-        sha=text(payload, "after"),
-        sender=word(payload, "sender", "login"),
-    )
+        return [Nothing(f"Nothing is built for the event {event!r}.")]
+    sender = word(payload, "sender", "login")
+    return [Push(ref=text(payload, "ref"), sha=text(payload, "after"), sender=sender)]

@@ -1,0 +1,57 @@
+"""Gitea: ``X-Gitea-Signature``, bare hex over the JSON, also where that travels in a form.
+
+https://docs.gitea.com/usage/webhooks. Gitea sends GitHub's event headers too, and leaves the
+signature empty when it has no secret. Each replay has a new id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import parse_qs
+
+from ciserver.lib.crypto import Secret
+from ciserver.webhooks.forges.events import (
+    MAX_EVENT,
+    Envelope,
+    Event,
+    Nothing,
+    Push,
+    printable,
+    text,
+    word,
+)
+from ciserver.webhooks.forges.signing import signed
+
+NAME = "gitea"
+FORM_FIELD = "payload"
+HEADERS = ("X-Gitea-Event", "X-Gitea-Event-Type", "X-Gitea-Delivery", "Content-Type")
+
+
+def verify(headers: Mapping[str, str], body: bytes, secrets: Sequence[Secret]) -> bool:
+    """True when the JSON was signed with one of ``secrets``. Takes the same time either way."""
+    return signed(headers.get("X-Gitea-Signature", ""), json_of(headers, body), secrets)
+
+
+def json_of(headers: Mapping[str, str], body: bytes) -> bytes:
+    """What the signature covers: the body, or the form's field in it."""
+    if not headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):
+        return body
+    try:
+        return parse_qs(body, max_num_fields=10).get(FORM_FIELD.encode(), [b""])[0]
+    except ValueError:
+        return b""
+
+
+def envelope(headers: Mapping[str, str]) -> Envelope:
+    return Envelope(
+        event=printable(headers.get("X-Gitea-Event", ""), MAX_EVENT),
+        delivery_id=printable(headers.get("X-Gitea-Delivery", ""), 80),
+    )
+
+
+def read(event: str, payload: object) -> Sequence[Event]:
+    """The events of a verified body. Raises Malformed."""
+    if event != "push":
+        return [Nothing(f"Nothing is built for the event {event!r}.")]
+    sender = word(payload, "pusher", "login")
+    return [Push(ref=text(payload, "ref"), sha=text(payload, "after"), sender=sender)]

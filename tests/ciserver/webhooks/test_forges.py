@@ -1,0 +1,124 @@
+"""Each forge's way of signing and telling, with payloads as its documentation shows them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from django.test import Client
+
+from ciserver.webhooks.models import Delivery
+
+SHA, ZERO, MAIN = "a" * 40, "0" * 40, "refs/heads/main"
+PLAIN = {"ref": MAIN, "before": ZERO, "after": SHA}
+CLOUD = {
+    "push": {
+        "changes": [
+            {"old": None, "new": {"type": "branch", "name": "main", "target": {"hash": SHA}}},
+            {"old": {"type": "branch", "name": "x"}, "new": None},
+        ]
+    },
+    "actor": {"display_name": "Emma"},
+}
+SERVER = {
+    "eventKey": "repo:refs_changed",
+    "actor": {"name": "admin"},
+    "changes": [{"ref": {"id": MAIN, "type": "BRANCH"}, "toHash": SHA, "type": "UPDATE"}],
+}
+FORGES: dict[str, tuple[dict[str, str], str, str, Any]] = {
+    "gitlab": (
+        {"X-Gitlab-Event": "Push Hook", "Idempotency-Key": "1"}, "X-Gitlab-Token", "", PLAIN,
+    ),
+    "gitea": ({"X-Gitea-Event": "push", "X-Gitea-Delivery": "1"}, "X-Gitea-Signature", "", PLAIN),
+    "forgejo": (
+        {"X-Forgejo-Event": "push", "X-Forgejo-Delivery": "1"}, "X-Forgejo-Signature", "", PLAIN,
+    ),
+    "bitbucket": (
+        {"X-Event-Key": "repo:push", "X-Request-UUID": "1"}, "X-Hub-Signature", "sha256=", CLOUD,
+    ),
+    "bitbucket-server": (
+        {"X-Event-Key": "repo:refs_changed", "X-Request-Id": "1"},
+        "X-Hub-Signature", "sha256=", SERVER,
+    ),
+    "generic": ({"X-Gantry-Delivery": "1"}, "X-Gantry-Signature", "sha256=", PLAIN),
+}  # fmt: skip
+
+
+@pytest.fixture
+def secret(project: Any) -> str:
+    return str(project.renew_hook_secret().reveal())
+
+
+def send(forge: str, key: str, body: Any = None, **more: str) -> Any:
+    headers, name, prefix, payload = FORGES[forge]
+    raw = (
+        body if isinstance(body, bytes) else json.dumps(payload if body is None else body).encode()
+    )
+    mac = prefix + hmac.new(key.encode(), raw, hashlib.sha256).hexdigest()
+    signed = {name: key if forge == "gitlab" else mac}
+    client = Client(raise_request_exception=False)
+    return client.post(
+        f"/hooks/{forge}/hello/", raw, "application/json", headers=headers | signed | more
+    )
+
+
+@pytest.mark.parametrize("forge", FORGES)
+def test_a_push_is_taken_once(forge: str, secret: str) -> None:
+    assert send(forge, secret).status_code == 202
+    assert send(forge, secret).status_code == 200
+
+    delivery = Delivery.objects.get(verdict="accepted")
+    assert (delivery.forge, delivery.ref, delivery.sha) == (forge, MAIN, SHA)
+    assert secret not in str(delivery.headers)
+
+
+@pytest.mark.parametrize("forge", FORGES)
+def test_a_wrong_or_empty_signature_is_a_401(forge: str, secret: str) -> None:
+    assert send(forge, "wrong").status_code == 401
+    assert send(forge, secret, **{FORGES[forge][1]: ""}).status_code == 401
+    assert not Delivery.objects.exists()
+
+
+@pytest.mark.parametrize("forge", FORGES)
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b"null", b"{}", b'{"push": {"changes": [1]}}'])
+def test_a_signed_body_of_the_wrong_shape_is_a_400(forge: str, body: bytes, secret: str) -> None:
+    assert send(forge, secret, body).status_code == 400
+
+
+def test_every_change_of_one_request_is_recorded(secret: str) -> None:
+    send("bitbucket", secret)
+
+    found = Delivery.objects.order_by("id").values_list("ref", "kind", "verdict")
+    assert list(found) == [(MAIN, "push", "accepted"), ("refs/heads/x", "delete", "ignored")]
+
+
+def test_bitbuckets_ping_is_a_200(secret: str) -> None:
+    ping = {"X-Event-Key": "diagnostics:ping"}
+    assert send("bitbucket-server", secret, {"test": True}, **ping).status_code == 200
+
+
+def test_gitea_signs_the_json_inside_a_form(secret: str) -> None:
+    raw = json.dumps(PLAIN).encode()
+    mac = hmac.new(secret.encode(), raw, hashlib.sha256).hexdigest()
+    form = urlencode({"payload": raw}).encode()
+    headers = {"X-Gitea-Event": "push", "X-Gitea-Signature": mac}
+    kind = "application/x-www-form-urlencoded"
+    answer = Client().post("/hooks/gitea/hello/", form, kind, headers=headers)
+    assert answer.status_code == 202
+
+
+@pytest.mark.parametrize(("late", "status"), [(0, 202), (301, 401), (-301, 401)])
+def test_gitlabs_signing_token_counts_for_five_minutes(late: int, status: int, secret: str) -> None:
+    stamp = str(int(time.time()) - late)
+    raw = json.dumps(PLAIN).encode()
+    mac = hmac.new(secret.encode(), f"i.{stamp}.".encode() + raw, hashlib.sha256).digest()
+    headers = {"X-Gitlab-Event": "Push Hook", "webhook-id": "i", "webhook-timestamp": stamp}
+    headers["webhook-signature"] = "v1," + base64.b64encode(mac).decode()
+    answer = Client().post("/hooks/gitlab/hello/", raw, "application/json", headers=headers)
+    assert answer.status_code == status
