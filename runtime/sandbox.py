@@ -14,7 +14,7 @@ from pathlib import Path
 
 from runtime import bundle, cgroups, disk, failures, host, oci, paths, process, stubs, watcher
 from runtime.errors import RuntimeFailed, SpecError
-from runtime.network import NetworkHandle, handle_of, open_network
+from runtime.network import NetworkHandle, Traffic, handle_of, open_network
 from runtime.output import Pump, Stream
 from runtime.spec import NO_PARENT, BindMount, Limits, Outcome, Parent, Receipt, SandboxSpec
 from runtime.state import Box, StateDirectory
@@ -61,6 +61,7 @@ def run(
         command = oci.run_command(
             runtime, id=spec.id, bundle=box.path, root=box.oci_root, log=box.oci_log
         )
+        before = network.traffic() if network else Traffic()
         started = time.monotonic()
         running = process.start(command)
         stack.callback(_end, running, cgroup)
@@ -87,6 +88,7 @@ def run(
         if outcome is Outcome.EXITED and written is not None and (over := written.judge()):
             outcome, detail = Outcome.DISK, over
         usage = cgroup.usage()
+        traffic = (network.traffic() if network else Traffic()).since(before)
         failure = failures.read(box.oci_log) if outcome is Outcome.EXITED and code else None
         if failure is not None:
             code, detail = _not_started(failure, spec)
@@ -104,6 +106,8 @@ def run(
         pids_peak=usage.pids_peak,
         output_bytes=pump.count,
         throttled=usage.throttled,
+        received_bytes=traffic.received,
+        sent_bytes=traffic.sent,
         samples=tuple(watchdog.series.samples),
         detail=detail,
     )

@@ -163,6 +163,8 @@ class Receipt:
     pids_peak: int = 0
     output_bytes: int = 0
     throttled: float = 0.0  # seconds it had to wait for its share of processors
+    received_bytes: int = 0  # over the network that it joined, by all that share it
+    sent_bytes: int = 0
     samples: tuple[tuple[float, float, int, int], ...] = ()
     detail: str = ""  # e.g. "memory limit of 64 MiB reached"
 

@@ -12,6 +12,7 @@ from django.db.models import Case, Count, When
 from django.utils import timezone
 
 from ciserver.pipelines.models import Job, JobKind, Pipeline, State, Step, TestCase
+from ciserver.pipelines.sparkline import Spark, memory
 
 GAUGE_WIDTH = 60  # where the limit is drawn; the gauge goes on to 64
 STRIP_WIDTH = 1000
@@ -51,6 +52,7 @@ class StepView:
     look: str
     bar: float
     gauges: tuple[Gauge, ...] = ()
+    spark: Spark | None = None
 
     @property
     def ended(self) -> str:
@@ -181,7 +183,9 @@ def _job_view(job: Job, cases: Cases, start: datetime | None, span: float) -> Jo
 def _step_view(step: Step, job: str, longest: float, limits: dict[str, Any]) -> StepView:
     look = "cached" if step.cached and step.state == State.PASSED else step.state
     bar = round((step.seconds or 0) / longest * 100, 1)
-    return StepView(step, f"{job}-s{step.position}", look, bar, _gauges(step.receipt, limits))
+    spark = memory((step.receipt or {}).get("samples", ()), limits.get("memory"))
+    gauges = _gauges(step.receipt, limits)
+    return StepView(step, f"{job}-s{step.position}", look, bar, gauges, spark)
 
 
 def _gauges(receipt: dict[str, Any] | None, limits: dict[str, Any]) -> tuple[Gauge, ...]:

@@ -47,8 +47,8 @@ DAEMONS = [
 ]
 OTHER_IDS = IdRange(IDS.base + 70000)
 NEIGHBOUR_IDS = IdRange(IDS.base + 140000)
-KILLS = int(os.environ.get("GANTRY_TEST_KILLS", "10"))
-IN_SEQUENCE = int(os.environ.get("GANTRY_TEST_IN_SEQUENCE", "30"))
+KILLS = int(os.environ.get("SANDBOX_TEST_KILLS", "10"))
+IN_SEQUENCE = int(os.environ.get("SANDBOX_TEST_IN_SEQUENCE", "30"))
 AT_ONCE = 40
 
 
@@ -168,7 +168,7 @@ def is_there(device: str, index: str) -> bool:
 def test_killed_at_random_points_it_leaves_nothing_and_touches_nothing_else(
     area: Path, busybox: LowerDir, state: StateDirectory, nothing_left: None
 ) -> None:
-    """Ten kills; ``GANTRY_TEST_KILLS=50`` for the long form. A neighbour lives through it all."""
+    """Ten kills; ``SANDBOX_TEST_KILLS=50`` for the long form. A neighbour lives through it all."""
     neighbour = start_elsewhere(area, busybox, "echo up; while :; do sleep 1; done", NEIGHBOUR_IDS)
     assert neighbour.stdout is not None and neighbour.stdout.readline() == b"up\n"
     living = mounts_and_boxes(state)
@@ -260,7 +260,7 @@ def test_forty_run_at_once(sandboxes: Sandboxes) -> None:
 
 @pytest.mark.timeout(600)
 def test_many_in_sequence_leave_descriptors_mounts_and_cgroups_flat(sandboxes: Sandboxes) -> None:
-    """Thirty; ``GANTRY_TEST_IN_SEQUENCE=1000`` for the long form."""
+    """Thirty; ``SANDBOX_TEST_IN_SEQUENCE=1000`` for the long form."""
     sandboxes.sh("true")
     mine = str(sandboxes.state.root.parent)
 

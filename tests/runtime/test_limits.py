@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from runtime.sandbox import Stream
-from runtime.spec import MIB, Limits, Outcome, Parent
+from runtime.spec import MIB, Limits, Network, Outcome, Parent
 from tests.runtime.conftest import PREFIX, Sandboxes, cgroups_like
 
 pytestmark = pytest.mark.root
@@ -248,6 +248,14 @@ def test_the_budget_bounds_processes_and_cores(sandboxes: Sandboxes) -> None:
         Outcome.PIDS,
         "limit of 20 processes for the whole pipeline reached",
     )
+
+
+def test_the_bytes_of_its_network_are_counted(sandboxes: Sandboxes) -> None:
+    script = "nc -w 1 1.1.1.1 9; true"
+    talking = sandboxes.sh(script, network=Network.EGRESS).receipt
+    silent = sandboxes.sh(script).receipt
+    assert talking.ok and talking.sent_bytes > 40  # a frame that asks for a connection
+    assert (silent.sent_bytes, silent.received_bytes) == (0, 0)
 
 
 def test_a_weight_of_io_is_a_wish_that_harms_nothing(sandboxes: Sandboxes) -> None:

@@ -283,6 +283,23 @@ def test_a_step_that_was_killed_says_how(project: Any, alice: Any, sign_in: Any)
     assert 'class="gauge hot"' in text
 
 
+def test_a_receipt_draws_its_memory_with_the_limit_and_tells_of_what_it_waited_for(
+    project: Any, alice: Any, sign_in: Any
+) -> None:
+    pipeline = seeding.make_pipeline(project, 1, state=State.FAILED)
+    job = seeding.make_test(pipeline, failing=1)
+    samples = [[second, second, second * 10 * seeding.MIB, 4] for second in range(1, 5)]
+    receipt = seeding.receipt(
+        4.0, 40 * seeding.MIB, samples=samples, throttled=1.26, received_bytes=2048, sent_bytes=1024
+    )
+    Step.objects.filter(job=job).update(receipt=receipt)
+    text = page(sign_in(alice), "/projects/hello/pipelines/1/")
+    assert 'class="spark"' in text and "<polyline points=" in text
+    assert "the dashed line is the limit" in text
+    assert "held back 1.3 s" in text
+    assert "in, " in text and " out" in text
+
+
 def test_the_first_load_stays_small_however_long_the_log(
     project: Any, alice: Any, sign_in: Any
 ) -> None:
