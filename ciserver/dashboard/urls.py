@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from django.urls import path
 
-from ciserver.dashboard import audit, views
+from ciserver.dashboard import audit, badge, views
 
 urlpatterns = [
     path("", views.matrix, name="matrix"),
     path("new-project/", views.new_project, name="new-project"),
     path("projects/<slug:slug>/", views.project, name="project"),
     path("projects/<slug:slug>/hook-secret/", views.hook_secret, name="hook-secret"),
+    path("projects/<slug:slug>/badge/<slug:key>.svg", badge.badge, name="badge"),
     path("audit/", audit.page, name="audit"),
     path("projects/<slug:slug>/audit/", audit.page, name="project-audit"),
 ]

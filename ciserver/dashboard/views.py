@@ -12,6 +12,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
 from ciserver.accounts.models import User
+from ciserver.dashboard.badge import badge_path
 from ciserver.dashboard.forms import ProjectForm
 from ciserver.dashboard.matrix import matrix_for, rows_for
 from ciserver.lib import live
@@ -81,6 +82,7 @@ def new_project(request: HttpRequest) -> HttpResponse:
 
 def _project_context(request: HttpRequest, row: Project) -> dict[str, object]:
     pipelines = Pipeline.objects.filter(project=row).select_related("project", "release")
+    url, badge = settings.GANTRY.url, badge_path(row)
     return {
         "project": row,
         "row": rows_for([row], request.user)[0],
@@ -89,6 +91,8 @@ def _project_context(request: HttpRequest, row: Project) -> dict[str, object]:
         "deliveries": row.deliveries.select_related("pipeline", "pipeline__project")[:10],
         "git_url": f"{settings.GANTRY.url}/git/{row.slug}.git",
         "hook_url": f"{settings.GANTRY.url}/hooks",
+        "badge_path": badge,
+        "badge_markdown": f"[![gantry]({url}{badge})]({url}{row.get_absolute_url()})",
         "stop": Stop.objects.filter(Q(project=None) | Q(project=row), ended_at=None).first(),
         "may_maintain": row.allows(request.user, Role.MAINTAINER),
     }
