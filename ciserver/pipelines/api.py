@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -17,7 +19,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from ciserver.pipelines import services
-from ciserver.pipelines.logs import LogReader, Position
+from ciserver.pipelines.logs import Line, LogReader, Position
+from ciserver.pipelines.logsearch import position_of, search
 from ciserver.pipelines.models import Job, Pipeline, Step, TestCase
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
@@ -43,6 +46,16 @@ class TestCaseSerializer(serializers.ModelSerializer[TestCase]):
     class Meta:
         model = TestCase
         fields = ["suite", "name", "outcome", "seconds", "message"]
+
+
+class LineSerializer(serializers.Serializer[Any]):
+    """One line of a log. ``stream``: out, err, or sys for what Gantry says itself."""
+
+    number = serializers.IntegerField()
+    time = serializers.DateTimeField(allow_null=True)
+    step = serializers.IntegerField()
+    stream = serializers.CharField()
+    text = serializers.CharField()
 
 
 class JobSerializer(serializers.ModelSerializer[Job]):
@@ -170,6 +183,59 @@ class JobViewSet(viewsets.GenericViewSet[Job]):
             return _log_after(self.get_object(), request.query_params["after"])
         chunks = _whole_log(LogReader(self.get_object().log_path))
         return StreamingHttpResponse(chunks, content_type="text/plain; charset=utf-8")
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("q", str, required=True, description="words; case does not matter"),
+            OpenApiParameter("after", int, description="only lines behind this one"),
+        ],
+        responses=LineSerializer(many=True),
+    )
+    @action(detail=True, pagination_class=None, filter_backends=[])
+    def search(self, request: Request, pk: str) -> Response:
+        """The first 100 lines of the log that hold ``q``; ask again ``after`` the last of them."""
+        job = self.get_object()
+        words = request.query_params.get("q", "")[:200]
+        if not words.strip():
+            raise serializers.ValidationError({"q": "Say what to look for."})
+        after = _number(request, "after", 0)
+        return Response(_line_rows(job, search(job.log_path, words, after=after)))
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("start", int, description="number of the first line, from 1"),
+            OpenApiParameter("count", int, description="how many lines, 1000 at most"),
+        ],
+        responses=LineSerializer(many=True),
+    )
+    @action(detail=True, pagination_class=None, filter_backends=[])
+    def lines(self, request: Request, pk: str) -> Response:
+        """Lines with their number, time, step and stream, from any place of the log."""
+        job = self.get_object()
+        start, count = _number(request, "start", 1), _number(request, "count", 1000)
+        found, _ = LogReader(job.log_path).read(position_of(job.log_path, max(start, 1)))
+        return Response(_line_rows(job, found[: min(count, 1000)]))
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name, str(default))
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise serializers.ValidationError({name: "This must be a whole number."})
+    return int(text)
+
+
+def _line_rows(job: Job, lines: list[Line]) -> list[dict[str, Any]]:
+    start = job.started_at
+    return [
+        {
+            "number": line.number,
+            "time": start + timedelta(seconds=line.at) if start else None,
+            "step": line.step,
+            "stream": line.stream,
+            "text": line.text,
+        }
+        for line in lines
+    ]
 
 
 async def _whole_log(reader: LogReader) -> AsyncIterator[str]:

@@ -161,7 +161,7 @@ class LogReader:
             return [], position
         whole = data[: data.rfind(b"\n") + 1]
         lines = [
-            _parse(position.line + index, record)
+            parse_record(position.line + index, record)
             for index, record in enumerate(whole.split(b"\n")[:-1], start=1)
         ]
         return lines, Position(position.line + len(lines), position.offset + len(whole))
@@ -193,7 +193,8 @@ def _cut(text: bytes) -> int:
     return LINE_CAP
 
 
-def _parse(number: int, record: bytes) -> Line:
+def parse_record(number: int, record: bytes) -> Line:
+    """A record of a log without its newline."""
     at, step, stream, text = record.split(b" ", 3)
     return Line(number, int(at) / 1000, int(step), stream.decode(), text.decode())
 

@@ -11,8 +11,10 @@ from django.utils.safestring import SafeString, mark_safe
 
 from ciserver.pipelines.ansi import to_html
 from ciserver.pipelines.logs import LINE_CAP, Line, LogReader, Position
+from ciserver.pipelines.logsearch import position_of
 
 BLOCK = 1000
+BEFORE = 20  # lines above the one that was asked for
 WINDOW_BYTES = 512 * 1024
 _CHUNK = 1024 * 1024
 _STREAMS = {"err": " err", "sys": " sys"}
@@ -44,6 +46,15 @@ def window_before(
     start = _back(path, end, count, size)
     lines, reached = LogReader(path).read(start, size=end.offset - start.offset)
     return Window(start, reached, by_step(lines, job))
+
+
+def window_at(path: Path, job: int, line: int, *, count: int = BLOCK) -> Window:
+    """Up to ``count`` lines with ``line`` among them, a little below the top."""
+    start = position_of(path, max(1, line - BEFORE))
+    lines, _ = LogReader(path).read(start, size=WINDOW_BYTES)
+    lines = lines[:count]
+    end = position_of(path, start.line + len(lines) + 1)
+    return Window(start, end, by_step(lines, job))
 
 
 def by_step(lines: Iterable[Line], job: int) -> dict[int, SafeString]:

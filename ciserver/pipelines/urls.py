@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from ciserver.pipelines import views
+from ciserver.pipelines import log_page, views
 
 _PAGE = "projects/<slug:slug>/pipelines/<int:number>/"
 
@@ -12,5 +12,6 @@ urlpatterns = [
     path(_PAGE, views.pipeline, name="pipeline"),
     path(f"{_PAGE}events", views.pipeline_events, name="pipeline-events"),
     path(f"{_PAGE}jobs/<int:job>/log", views.log_before, name="pipeline-log"),
+    path(f"{_PAGE}jobs/<int:job>/lines", log_page.lines, name="pipeline-lines"),
     path(f"{_PAGE}cancel/", views.cancel, name="pipeline-cancel"),
 ]

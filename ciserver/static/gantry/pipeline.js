@@ -82,7 +82,11 @@ async function goToHash() {
   choose(anchor);
   unfollow(panel);
   const id = `${anchor}-L${found[2]}`;
-  let more;
+  let more = $("a[data-more]", panel);
+  if (!byId(id) && more && far(panel, Number(found[2]))) {
+    location.assign(`${more.pathname.replace(/log$/, "lines")}?line=${found[2]}#${id}`);
+    return;
+  }
   while (!byId(id) && (more = $("a[data-more]", panel))) if (!(await earlier(more))) break;
   const line = byId(id);
   if (!line) return;
@@ -90,6 +94,12 @@ async function goToHash() {
   line.scrollIntoView({ block: "center" });
 }
 addEventListener("hashchange", goToHash);
+
+// Too far up to load all between: the page of single lines opens there at once.
+function far(panel, number) {
+  const first = $(".l", panel);
+  return first && Number(first.id.split("-L")[1]) - number > 3 * BLOCK;
+}
 
 // Earlier lines go on top of what their step already shows; the reader stays where they are.
 async function earlier(link) {

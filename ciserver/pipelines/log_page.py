@@ -1,0 +1,59 @@
+"""The page of one job's log: opens on any line at once, and searches."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_safe
+
+from ciserver.pipelines import logview
+from ciserver.pipelines.ansi import to_html
+from ciserver.pipelines.logsearch import first_error, search
+from ciserver.pipelines.models import Job
+from ciserver.projects.models import Project
+
+SHOWN = 100
+
+
+@login_required
+@require_safe
+def lines(request: HttpRequest, slug: str, number: int, job: int) -> HttpResponse:
+    """``?line=N`` shows the lines about N, ``?q=WORDS`` those that hold them; else the end.
+
+    ``?go=error`` leads to the first line that seems to tell of an error.
+    """
+    seen = Project.objects.visible_to(request.user)
+    rows = Job.objects.select_related("pipeline__project").filter(pipeline__project__in=seen)
+    row = get_object_or_404(
+        rows, pipeline__project__slug=slug, pipeline__number=number, position=job
+    )
+    here = reverse("pipeline-lines", args=[slug, number, job])
+    context: dict[str, Any] = {"job": row, "pipeline": row.pipeline, "here": here}
+    words = request.GET.get("q", "")[:200]
+    asked, after = request.GET.get("line", ""), request.GET.get("after", "0")
+    if not all(re.fullmatch("[0-9]{1,9}", text) for text in (asked or "1", after)):
+        return HttpResponseBadRequest("A line is a whole number, such as ?line=120.")
+    if request.GET.get("go") == "error":
+        found = first_error(row.log_path)
+        if found:
+            return redirect(f"{here}?line={found}#j{job}-L{found}")
+        context["note"] = "No line of this log speaks of an error."
+    if words.strip():
+        context |= _found(row, words, int(after))
+    elif asked:
+        context["window"] = logview.window_at(row.log_path, job, int(asked))
+    else:
+        context["window"] = logview.last_window(row.log_path, job)
+    return render(request, "pipelines/lines.html", context | {"words": words})
+
+
+def _found(job: Job, words: str, after: int) -> dict[str, Any]:
+    matches = search(job.log_path, words, after=after, limit=SHOWN + 1)
+    shown = [(line.number, to_html(line.text)) for line in matches[:SHOWN]]
+    more = shown[-1][0] if len(matches) > SHOWN else None
+    return {"matches": shown, "more": more, "after": after}

@@ -1,0 +1,83 @@
+"""Finding lines of a log: by number, by what they say, and the first that tells of an error.
+
+A log is at most 64 MiB (see ``logs``), which is looked through in a fraction of a second:
+pieces of 1 MiB are searched whole, and only records that match are taken apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from ciserver.pipelines.logs import Line, Position, parse_record
+
+_CHUNK = 1024 * 1024
+_CONTROLS = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\n]*?(?:\x07|\x1b\\)")
+# Words that tools use when something is wrong; "0 errors" is how they say that nothing is.
+_ERROR = re.compile(
+    rb"(?<![\w./-])(?<!\b0 )(?<!\bno )"
+    rb"(?:errors?|fail(?:ed|ures?)|fatal|panic(?:ked)?|traceback|exception|[a-z]+(?:error|exception))"
+    rb"(?![\w./-])(?!s?[:=] ?0\b)"
+)
+
+
+def position_of(path: Path, number: int) -> Position:
+    """Where the record of line ``number`` (from 1) begins; the log's end when it has fewer."""
+    lines = offset = 0
+    for chunk in _chunks(path):
+        count = chunk.count(b"\n")
+        if lines + count >= number:
+            inside = 0
+            for _ in range(number - 1 - lines):
+                inside = chunk.index(b"\n", inside) + 1
+            return Position(number - 1, offset + inside)
+        lines += count
+        offset += len(chunk)
+    return Position(lines, offset)
+
+
+def search(path: Path, words: str, *, after: int = 0, limit: int = 100) -> list[Line]:
+    """The first ``limit`` lines behind line ``after`` that hold ``words``, in any case."""
+    pattern = re.compile(re.escape(words.encode().lower()))
+    return list(islice(_matches(path, pattern, after), limit))
+
+
+def first_error(path: Path) -> int | None:
+    """The number of the first line that seems to tell of an error."""
+    found = next(_matches(path, _ERROR, 0), None)
+    return found.number if found else None
+
+
+def _matches(path: Path, pattern: re.Pattern[bytes], after: int) -> Iterator[Line]:
+    number = 0
+    for chunk in _chunks(path):
+        bare = _CONTROLS.sub(b"", chunk) if b"\x1b" in chunk else chunk
+        low = bare.lower()
+        counted = place = 0
+        while found := pattern.search(low, place):
+            start = low.rfind(b"\n", 0, found.start()) + 1
+            end = low.find(b"\n", start)
+            number += low.count(b"\n", counted, start)
+            counted, place = start, end + 1
+            line = parse_record(number + 1, bare[start:end])
+            # The match may have been in the record's own head.
+            if line.number > after and pattern.search(line.text.encode().lower()):
+                yield line
+        number += low.count(b"\n", counted)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    """The log in pieces of whole records; nothing for one that is not there yet."""
+    rest = b""
+    try:
+        with path.open("rb") as file:
+            while data := file.read(_CHUNK):
+                data = rest + data
+                cut = data.rfind(b"\n") + 1
+                rest = data[cut:]
+                if cut:
+                    yield data[:cut]
+    except FileNotFoundError:
+        return
