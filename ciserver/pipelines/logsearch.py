@@ -7,7 +7,7 @@ pieces of 1 MiB are searched whole, and only records that match are taken apart.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ciserver.pipelines.logs import Line, Position, parse_record
 
 _CHUNK = 1024 * 1024
 _CONTROLS = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\n]*?(?:\x07|\x1b\\)")
+_ERROR_PARTS = (b"error", b"fail", b"fatal", b"panic", b"traceback", b"exception")
 # Words that tools use when something is wrong; "0 errors" is how they say that nothing is.
 _ERROR = re.compile(
     rb"(?<![\w./-])(?<!\b0 )(?<!\bno )"
@@ -40,32 +41,52 @@ def position_of(path: Path, number: int) -> Position:
 
 def search(path: Path, words: str, *, after: int = 0, limit: int = 100) -> list[Line]:
     """The first ``limit`` lines behind line ``after`` that hold ``words``, in any case."""
-    pattern = re.compile(re.escape(words.encode().lower()))
-    return list(islice(_matches(path, pattern, after), limit))
+    needle = words.encode().lower()
+    pattern = re.compile(re.escape(needle))
+    return list(islice(_matches(path, (needle,), pattern, after), limit))
 
 
 def first_error(path: Path) -> int | None:
     """The number of the first line that seems to tell of an error."""
-    found = next(_matches(path, _ERROR, 0), None)
+    found = next(_matches(path, _ERROR_PARTS, _ERROR, 0), None)
     return found.number if found else None
 
 
-def _matches(path: Path, pattern: re.Pattern[bytes], after: int) -> Iterator[Line]:
+def _matches(
+    path: Path, parts: Sequence[bytes], pattern: re.Pattern[bytes], after: int
+) -> Iterator[Line]:
+    """Lines behind ``after`` that fit ``pattern``; each of those holds one of ``parts``."""
     number = 0
     for chunk in _chunks(path):
         bare = _CONTROLS.sub(b"", chunk) if b"\x1b" in chunk else chunk
         low = bare.lower()
-        counted = place = 0
-        while found := pattern.search(low, place):
-            start = low.rfind(b"\n", 0, found.start()) + 1
-            end = low.find(b"\n", start)
+        counted = 0
+        for start, end in _lines_with(low, parts):
             number += low.count(b"\n", counted, start)
-            counted, place = start, end + 1
+            counted = start
             line = parse_record(number + 1, bare[start:end])
-            # The match may have been in the record's own head.
+            # What was found may have been in the record's own head.
             if line.number > after and pattern.search(line.text.encode().lower()):
                 yield line
         number += low.count(b"\n", counted)
+
+
+def _lines_with(data: bytes, parts: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """(start, end) of each line that holds one of ``parts``: find() is ten times a pattern."""
+    place = 0
+    following = {part: data.find(part) for part in parts}
+    while True:
+        following = {
+            part: at if at >= place else data.find(part, place)
+            for part, at in following.items()
+            if at >= 0
+        }
+        found = min((at for at in following.values() if at >= 0), default=-1)
+        if found < 0:
+            return
+        end = data.find(b"\n", found)
+        yield data.rfind(b"\n", 0, found) + 1, end
+        place = end + 1
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
