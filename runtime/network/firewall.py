@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from runtime.errors import SpecError
 
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 TABLE = "inet gantry"
 DEVICE_PREFIX = "gtw"
 
@@ -36,16 +37,31 @@ PRIVATE = (
     "224.0.0.0/3",
 )
 
+# IPv6: only this can be reached at all: global unicast, and IPv4's public addresses as NAT64
+# shows them (RFC 6052). Not: ::1, mapped addresses, fc00::/7, fe80::/10, ff00::/8.
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+PUBLIC6 = ("2000::/3", str(NAT64))
+# And of it not: IETF's protocols with Teredo, documentation, 6to4 (each holds IPv4 addresses).
+PRIVATE6 = ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+
+
+def in_nat64(network: str) -> str:
+    """An IPv4 network as it looks behind NAT64."""
+    four = ipaddress.IPv4Network(network)
+    address = NAT64.network_address + int(four.network_address)
+    return f"{address}/{NAT64.prefixlen + four.prefixlen}"
+
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
     """A destination outside the rules: a network and a port (None: any)."""
 
-    network: ipaddress.IPv4Network
+    network: IPNetwork
     port: int | None = None
 
     def rules(self) -> list[str]:
-        address = f"ip daddr {self.network}"
+        family = "ip" if self.network.version == 4 else "ip6"
+        address = f"{family} daddr {self.network}"
         if self.port is None:
             return [f"{address} accept"]
         return [f"{address} {proto} dport {self.port} accept" for proto in ("tcp", "udp")]
@@ -54,33 +70,50 @@ class Allowed:
 def parse_allow(text: str) -> list[Allowed]:
     """``HOST``, ``HOST:PORT``, ``NET/BITS`` or ``NET/BITS:PORT``; a name is looked up now.
 
-    Raises SpecError when it cannot be read or the name is unknown.
+    IPv6 with a port is in brackets: ``[fd00::1]:443``. Raises SpecError when it cannot be read
+    or the name is unknown.
     """
-    place, colon, port_text = text.strip().rpartition(":")
-    if not colon:
-        place, port_text = text.strip(), ""
+    place, port_text = _split_port(text.strip())
     if port_text and not (port_text.isdecimal() and 0 < int(port_text) < 65536):
         raise SpecError(f"{text!r} is no destination to allow: {port_text!r} is no port.")
     port = int(port_text) if port_text else None
     try:
-        return [Allowed(ipaddress.IPv4Network(place, strict=False), port)]
+        return [Allowed(ipaddress.ip_network(place, strict=False), port)]
     except ValueError:
         return [Allowed(network, port) for network in _look_up(text, place)]
 
 
-def _look_up(text: str, name: str) -> list[ipaddress.IPv4Network]:
+def _split_port(text: str) -> tuple[str, str]:
+    if text.startswith("["):
+        place, _, rest = text[1:].partition("]")
+        return place, rest.removeprefix(":")
+    if text.count(":") > 1:  # an IPv6 address without a port
+        return text, ""
+    place, _, port = text.partition(":")
+    return place, port
+
+
+def _look_up(text: str, name: str) -> list[IPNetwork]:
     try:
-        found = socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)
+        if not name:
+            raise OSError("no name")
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise SpecError(
             f"{text!r} is no destination to allow: {name!r} cannot be looked up.",
             hint="Write it as HOST, HOST:PORT, NET/BITS or NET/BITS:PORT.",
         ) from error
-    return [ipaddress.IPv4Network(address) for address in sorted({f"{e[4][0]}" for e in found})]
+    places = sorted({str(entry[4][0]).partition("%")[0] for entry in found} - {"::1"})
+    return [ipaddress.ip_network(address) for address in places]
 
 
-def open_script(device: str, allowed: Sequence[Allowed]) -> str:
-    """nft commands that let ``device``'s network out, by the rules of this module."""
+def open_script(
+    device: str, allowed: Sequence[Allowed], links: Sequence[ipaddress.IPv6Network] = ()
+) -> str:
+    """nft commands that let ``device``'s network out, by the rules of this module.
+
+    ``links``: networks of public addresses that are the host's own neighbourhood.
+    """
     chain = f"{TABLE} {device}"
     lines = [
         f"add table {TABLE}",
@@ -92,8 +125,10 @@ def open_script(device: str, allowed: Sequence[Allowed]) -> str:
         f"add rule {TABLE} from_sandbox ct state established,related accept",
         f"add rule {TABLE} from_sandbox iifname vmap @networks",
         f'add rule {TABLE} forward iifname "{DEVICE_PREFIX}*" jump from_sandbox',
-        f'add rule {TABLE} forward iifname "{DEVICE_PREFIX}*" {_not_private()}',
-        f'add rule {TABLE} forward iifname "{DEVICE_PREFIX}*" meta nfproto ipv6 drop',
+        *(
+            f'add rule {TABLE} forward iifname "{DEVICE_PREFIX}*" {rule} {REFUSE}'
+            for rule in _not_private(links)
+        ),
         f'add rule {TABLE} forward oifname "{DEVICE_PREFIX}*" ct state established,related accept',
         f'add rule {TABLE} forward oifname "{DEVICE_PREFIX}*" drop',
         f'add rule {TABLE} input iifname "{DEVICE_PREFIX}*" jump from_sandbox',
@@ -111,8 +146,14 @@ def open_script(device: str, allowed: Sequence[Allowed]) -> str:
 REFUSE = "reject with icmpx type admin-prohibited"
 
 
-def _not_private() -> str:
-    return f"ip daddr {{ {', '.join(PRIVATE)} }} {REFUSE}"
+def _not_private(links: Sequence[ipaddress.IPv6Network]) -> list[str]:
+    closed = [*PRIVATE6, *map(in_nat64, PRIVATE)]
+    return [
+        f"ip daddr {{ {', '.join(PRIVATE)} }}",
+        f"ip6 daddr != {{ {', '.join(PUBLIC6)} }}",
+        f"ip6 daddr {{ {', '.join(closed)} }}",
+        *(f"ip6 daddr {network}" for network in links),
+    ]
 
 
 def _chain(name: str, hook: str = "") -> list[str]:

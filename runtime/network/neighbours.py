@@ -26,17 +26,18 @@ RULES = (
 @lru_cache(maxsize=1)
 def let_us_through() -> None:
     """Add our two rules where they are needed; once per process. Raises HostError."""
-    if shutil.which("iptables") is None:
-        return
-    try:
-        rules = process.run(iptables("-S"))
-    except HostError:
-        return  # no iptables support in this kernel, so nobody uses it
-    for command in commands(rules):
-        process.run(command)
+    for program in ("iptables", "ip6tables"):
+        if shutil.which(program) is None:
+            continue
+        try:
+            rules = process.run(iptables("-S", program=program))
+        except HostError:
+            continue  # no iptables support in this kernel, so nobody uses it
+        for command in commands(rules, program):
+            process.run(command)
 
 
-def commands(rules: str) -> list[Command]:
+def commands(rules: str, program: str = "iptables") -> list[Command]:
     """What to run, seeing the output of ``iptables -S``. Pure.
 
     Docker asks for such rules in its chain DOCKER-USER, which comes before all of its own.
@@ -46,8 +47,8 @@ def commands(rules: str) -> list[Command]:
         return []
     chain = "DOCKER-USER" if "-N DOCKER-USER" in lines else "FORWARD"
     missing = [rule for rule in RULES if " ".join(("-A", chain, *rule)) not in lines]
-    return [iptables("-I", chain, *rule) for rule in missing]
+    return [iptables("-I", chain, *rule, program=program) for rule in missing]
 
 
-def iptables(*args: str) -> Command:
-    return Command(("iptables", "-w", *args))
+def iptables(*args: str, program: str = "iptables") -> Command:
+    return Command((program, "-w", *args))

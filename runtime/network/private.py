@@ -29,7 +29,7 @@ from pathlib import Path
 
 from runtime import process, syscalls
 from runtime.errors import SpecError
-from runtime.network import directory, egress
+from runtime.network import directory, egress, ipv6
 from runtime.network.directory import HOSTS, NETNS, RESOLV_CONF, SYSFS
 from runtime.network.egress import ip_batch
 from runtime.process import Command
@@ -59,6 +59,7 @@ class Hub:
 
     path: Path
     egress: bool
+    egress6: bool
     _numbers: dict[str, int] = field(default_factory=dict)  # of every name that ever was here
     _present: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -105,7 +106,9 @@ class Hub:
             os.link(self.path / name, path / name)
         hub = os.open(self.path / NETNS, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            commands = member_commands(number, f"/proc/{os.getpid()}/fd/{hub}", self.egress)
+            commands = member_commands(
+                number, f"/proc/{os.getpid()}/fd/{hub}", self.egress, self.egress6
+            )
             directory.populate(path, fresh=True, inside=lambda: _run_inside(commands))
             _inside(self.path / NETNS, lambda: _run(port_commands(number)))
         finally:
@@ -146,7 +149,7 @@ def opened(state: StateDirectory, *, with_egress: bool, allow: Sequence[str] = (
             directory.populate(path, fresh=True, inside=lambda: _open_hub(False))
             _write(path / RESOLV_CONF, "")
         _write(path / HOSTS, LOCALHOST)
-        yield Hub(path, with_egress)
+        yield Hub(path, with_egress, with_egress and bool(ipv6.routes()))
 
 
 def addresses(number: int) -> tuple[str, str]:
@@ -154,7 +157,7 @@ def addresses(number: int) -> tuple[str, str]:
     return str(SUBNET.network_address + 1 + number), str(SUBNET6.network_address + 1 + number)
 
 
-def hub_commands(with_egress: bool, ipv6: bool) -> list[str]:
+def hub_commands(with_egress: bool, with_ipv6: bool) -> list[str]:
     four, six = addresses(0)
     commands = [
         "link set lo up",
@@ -163,14 +166,12 @@ def hub_commands(with_egress: bool, ipv6: bool) -> list[str]:
     ]
     if with_egress:  # without it nothing is listening to what leaves the members
         commands.append(f"addr add {four}/{SUBNET.prefixlen} dev {BRIDGE}")
-        if ipv6:
+        if with_ipv6:
             commands.append(f"addr add {six}/64 dev {BRIDGE} nodad")
     return [*commands, f"link set {BRIDGE} up"]
 
 
-def member_commands(
-    number: int, hub: str, with_egress: bool, *, ipv6: bool | None = None
-) -> list[str]:
+def member_commands(number: int, hub: str, with_egress: bool, with_ipv6_egress: bool) -> list[str]:
     """What ip(8) does in a member's new namespace; the cable's other end is put into ``hub``."""
     four, six = addresses(number)
     commands = [
@@ -179,12 +180,14 @@ def member_commands(
         "link set eth0 addrgenmode none",
         f"addr add {four}/{SUBNET.prefixlen} dev eth0",
     ]
-    if _has_ipv6() if ipv6 is None else ipv6:
+    if _has_ipv6():
         commands.append(f"addr add {six}/64 dev eth0 nodad")
     commands.append("link set eth0 up")
     if with_egress:
-        gateway4, _ = addresses(0)
+        gateway4, gateway6 = addresses(0)
         commands.append(f"route add default via {gateway4} dev eth0")
+        if with_ipv6_egress:
+            commands.append(f"route add ::/0 via {gateway6} dev eth0")
     return commands
 
 
@@ -202,6 +205,7 @@ def _open_hub(with_egress: bool) -> None:
     _run(hub_commands(with_egress, _has_ipv6()))
     if with_egress:
         _sysctl("ipv4/ip_forward", "1")
+        _sysctl("ipv6/conf/all/forwarding", "1")
         process.run(Command(("nft", "-f", "-"), MASQUERADE.encode()))
 
 

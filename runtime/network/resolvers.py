@@ -12,11 +12,13 @@ CANDIDATES = (
 )
 
 
-def name_servers(candidates: tuple[Path, ...] = CANDIDATES) -> list[str]:
-    """IPv4 addresses of the first file that names one which is not the host's loopback."""
+def name_servers(
+    candidates: tuple[Path, ...] = CANDIDATES, *, with_ipv6: bool = False
+) -> list[str]:
+    """Addresses of the first file that names one which is not the host's loopback."""
     for path in candidates:
         try:
-            found = parse(path.read_text())
+            found = parse(path.read_text(), with_ipv6=with_ipv6)
         except OSError:
             continue
         if found:
@@ -24,7 +26,7 @@ def name_servers(candidates: tuple[Path, ...] = CANDIDATES) -> list[str]:
     return []
 
 
-def parse(text: str) -> list[str]:
+def parse(text: str, *, with_ipv6: bool = False) -> list[str]:
     """Usable ``nameserver`` addresses of a resolv.conf(5)."""
     found = []
     for line in text.splitlines():
@@ -35,7 +37,9 @@ def parse(text: str) -> list[str]:
             address = ipaddress.ip_address(words[1])
         except ValueError:
             continue
-        if address.version == 4 and not address.is_loopback:
+        if address.version == 6 and not with_ipv6:
+            continue
+        if not (address.is_loopback or address.is_link_local):  # a link is not the sandbox's
             found.append(str(address))
     return found
 

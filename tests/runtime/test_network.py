@@ -49,6 +49,7 @@ def internet(busybox: LowerDir) -> Iterator[None]:
     server = subprocess.Popen(
         ["ip", "netns", "exec", NAME, box, "nc", "-ll", "-p", "8000", "-e", "echo", "hello"]
     )
+    sh(f'until [ "$(busybox nc -w 1 {PUBLIC} 8000 </dev/null)" = hello ]; do sleep 0.02; done')
     yield
     server.kill()
     server.wait()
@@ -56,7 +57,7 @@ def internet(busybox: LowerDir) -> Iterator[None]:
 
 
 TRY = """
-try() { out=$(nc -w 2 $1 $2 </dev/null 2>/dev/null); [ "$out" = hello ] && echo "$1 reached"; }
+try() { out=$(nc -w 1 $1 $2 </dev/null 2>/dev/null); [ "$out" = hello ] && echo "$1 reached"; }
 """
 
 
