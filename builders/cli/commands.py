@@ -30,7 +30,7 @@ def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
     names = [Reference.parse(name) for name in options.tag]
     if options.push and not names:
         raise UserError("--push needs a name.", hint="Give one with -t.", code="cli.flag")
-    store = Store(options.store)
+    store = Store(options.store, compression=options.compression)
     context, epoch = open_context(options.context)
     try:
         request = BuildRequest(

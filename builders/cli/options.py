@@ -49,6 +49,7 @@ def _build(command: argparse.ArgumentParser) -> None:
     add("--target", default=None, metavar="STAGE")
     add("--no-cache", action="store_true")
     add("--output", default="", metavar="oci:FOLDER", help="an OCI layout, or docker:FILE")
+    add("--compression", default="gzip", choices=["gzip", "zstd"], help="of new layers")
     add("--push", action="store_true", help="push every -t NAME")
     add("--network", type=Network, default=Network.EGRESS, choices=[Network.NONE, Network.EGRESS])
     add("--memory", type=size, default=None, metavar="SIZE")

@@ -15,18 +15,32 @@ from pathlib import Path
 
 from builders.errors import RegistryError, StoreError
 from builders.images.blobs import Blobs
-from builders.images.digests import COMPRESSIONS, OCI_LAYER_GZIP, Descriptor, check_digest
+from builders.images.digests import (
+    COMPRESSIONS,
+    OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
+    Descriptor,
+    check_digest,
+)
 from builders.images.disk import Disk, read_json
 from builders.images.documents import Malformed
 from builders.images.extract import extract_tar
 from builders.images.layers import LayerLimits, LayerTooBig, Written, write_tree
 from builders.images.pins import Pins
-from builders.images.streams import GzipSink, HashingReader, HashingSink, Readable, TarStream
+from builders.images.streams import (
+    GzipSink,
+    HashingReader,
+    HashingSink,
+    Readable,
+    TarStream,
+    ZstdSink,
+)
 from builders.images.tarformat import BadTar
 from runtime.snapshots import LowerDir
 
 EMPTY_DIFF_ID = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
 
+_SINKS = {OCI_LAYER_GZIP: GzipSink, OCI_LAYER_ZSTD: ZstdSink}
 _OCI_NAMES = {"none": "", "gzip": "+gzip", "zstd": "+zstd"}
 
 
@@ -56,7 +70,8 @@ class Layer:
 class Layers:
     """The layers of a store. Safe for threads and for processes of one machine."""
 
-    def __init__(self, disk: Disk, blobs: Blobs, pins: Pins) -> None:
+    def __init__(self, disk: Disk, blobs: Blobs, pins: Pins, media_type: str) -> None:
+        self._media_type = media_type
         self._disk = disk
         self._blobs = blobs
         self._pins = pins
@@ -163,10 +178,10 @@ class Layers:
     def _compress(self, layer: Layer) -> Descriptor:
         with self._blobs.draft() as (file, draft):
             packed = HashingSink(file)
-            gzip = GzipSink(packed)
-            plain = HashingSink(gzip)
+            codec = _SINKS[self._media_type](packed)
+            plain = HashingSink(codec)
             write_tree(layer.tree, plain, base=layer.base, epoch=None)
-            gzip.close()
+            codec.close()
             if plain.digest != layer.diff_id:
                 raise StoreError(
                     f"The layer {layer.diff_id} is damaged on disk, or its blob was removed.",
@@ -174,7 +189,7 @@ class Layers:
                 )
             file.flush()
             self._blobs.keep(draft, packed.digest)
-        descriptor = Descriptor(OCI_LAYER_GZIP, packed.digest, packed.size)
+        descriptor = Descriptor(self._media_type, packed.digest, packed.size)
         self._disk.write_json(self._record(layer.diff_id), descriptor.to_json())
         return descriptor
 

@@ -25,7 +25,7 @@ from typing import BinaryIO
 from builders.errors import StoreError
 from builders.images.blobs import Blobs
 from builders.images.config import ImageConfig
-from builders.images.digests import MANIFESTS, OCI_CONFIG, Descriptor
+from builders.images.digests import MANIFESTS, OCI_CONFIG, OCI_LAYER, Descriptor
 from builders.images.disk import Disk, read_json
 from builders.images.documents import Malformed
 from builders.images.layers import LayerLimits
@@ -60,13 +60,16 @@ class Image:
 
 
 class Store:
-    """Everything about images on this machine's disk. Threads and processes may share one."""
+    """Everything about images on this machine's disk. Threads and processes may share one.
 
-    def __init__(self, root: Path) -> None:
+    ``compression`` (gzip or zstd) is for layers that have no blob yet.
+    """
+
+    def __init__(self, root: Path, *, compression: str = "gzip") -> None:
         self._disk = Disk(root)
         self._pins = Pins(self._disk)
         self._blobs = Blobs(self._disk, self._pins)
-        self._layers = Layers(self._disk, self._blobs, self._pins)
+        self._layers = Layers(self._disk, self._blobs, self._pins, f"{OCI_LAYER}+{compression}")
 
     @property
     def root(self) -> Path:

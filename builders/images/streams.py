@@ -57,6 +57,20 @@ class GzipSink:
         self._then.write(self._compressor.flush())
 
 
+class ZstdSink:
+    """Compresses with zstd at its usual level. Call ``close`` at the end."""
+
+    def __init__(self, then: Sink) -> None:
+        self._then = then
+        self._compressor = zstandard.ZstdCompressor().compressobj()
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> None:
+        self._then.write(self._compressor.compress(data))
+
+    def close(self) -> None:
+        self._then.write(self._compressor.flush())
+
+
 class HashingReader:
     """Reads ``source``, copies to ``then`` (if any), and refuses more than ``limit`` bytes."""
 

@@ -189,3 +189,17 @@ def test_later_work_does_not_appear(tool: Tool) -> None:
     shown = tool("--help").stdout
     for command in ("build", "pull", "push", "inspect", "import", "base"):
         assert command in shown
+
+
+def test_layers_are_compressed_with_zstd_by_choice(
+    tool: Tool, project: Project, tmp_path: Path
+) -> None:
+    root = project({"Dockerfile": "FROM scratch\nCOPY f /f\n", "f": "packed by zstd"})
+    done = tool("build", "-q", "--compression", "zstd", "--output", f"oci:{tmp_path}/z", root)
+    assert done.returncode == 0, done.stderr
+    shown = subprocess.run(
+        ["skopeo", "inspect", "--raw", f"oci:{tmp_path}/z"], capture_output=True, check=True
+    )
+    (layer,) = json.loads(shown.stdout)["layers"]
+    assert layer["mediaType"].endswith("tar+zstd")
+    assert tool("import", tmp_path / "z", "z:1").stdout == done.stdout
