@@ -40,7 +40,10 @@ from runtime.snapshots import LowerDir
 
 EMPTY_DIFF_ID = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
 
-_SINKS = {OCI_LAYER_GZIP: GzipSink, OCI_LAYER_ZSTD: ZstdSink}
+_SINKS: dict[str, type[GzipSink] | type[ZstdSink]] = {
+    OCI_LAYER_GZIP: GzipSink,
+    OCI_LAYER_ZSTD: ZstdSink,
+}
 _OCI_NAMES = {"none": "", "gzip": "+gzip", "zstd": "+zstd"}
 
 
