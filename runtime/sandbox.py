@@ -12,7 +12,19 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from runtime import bundle, cgroups, disk, failures, host, oci, paths, process, stubs, watcher
+from runtime import (
+    bundle,
+    cgroups,
+    disk,
+    failures,
+    host,
+    oci,
+    oomlog,
+    paths,
+    process,
+    stubs,
+    watcher,
+)
 from runtime.errors import RuntimeFailed, SpecError
 from runtime.network import NetworkHandle, Traffic, handle_of, open_network
 from runtime.output import Pump, Stream
@@ -66,7 +78,14 @@ def run(
         running = process.start(command)
         stack.callback(_end, running, cgroup)
         watchdog = stack.enter_context(
-            Watchdog(spec.limits, cgroup, running, cancel, parent.limits)
+            Watchdog(
+                spec.limits,
+                cgroup,
+                running,
+                cancel,
+                parent.limits,
+                lambda: oomlog.killed_in(box.record.cgroup_name.path),
+            )
         )
         written = _disk_watch(spec, cgroup, watchdog)
         if written is not None:

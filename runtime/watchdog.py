@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -105,9 +106,11 @@ class Watchdog:
         running: Running,
         cancel: threading.Event | None,
         budget: Limits = NO_PARENT.limits,
+        killed_for_memory: Callable[[], str] = lambda: "",
     ) -> None:
         self._limits = limits
         self._budget = budget
+        self._killed_for_memory = killed_for_memory
         self._cgroup = cgroup
         self._running = running
         self._cancel = cancel
@@ -184,10 +187,13 @@ class Watchdog:
         own, whole = self._limits.memory, self._budget.memory
         peak = self._cgroup.usage().peak_memory
         if whole is not None and (own is None or peak < NEARLY * own):
-            return f"memory limit of {whole / MIB:g} MiB for the whole pipeline reached"
-        if own is None:
-            return "the host ran out of memory"
-        return f"memory limit of {own / MIB:g} MiB reached"
+            words = f"memory limit of {whole / MIB:g} MiB for the whole pipeline reached"
+        elif own is None:
+            words = "the host ran out of memory"
+        else:
+            words = f"memory limit of {own / MIB:g} MiB reached"
+        name = self._killed_for_memory()
+        return f"{words}, {name} was killed" if name else f"{words}, by which process is unknown"
 
     def _pids_words(self) -> str:
         own, whole = self._limits.pids, self._budget.pids

@@ -52,7 +52,7 @@ def test_a_kill_is_137_with_a_word_and_a_receipt(area: Path, busybox: LowerDir) 
         (
             ("--memory", "16m"),
             "dd if=/dev/zero of=/dev/shm/x bs=1M count=40 2>/dev/null; sleep 9",
-            "killed: memory limit of 16 MiB reached",
+            "killed: memory limit of 16 MiB reached, dd was killed",
             "oom",
         ),
     ):

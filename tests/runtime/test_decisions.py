@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import failures, host, oci, owner
+from runtime import failures, host, oci, oomlog, owner
 from runtime.cgroups import CgroupName, v1, v2
 from runtime.cgroups.usage import Usage
 from runtime.errors import HostError, SpecError
@@ -163,7 +163,10 @@ def test_memory_is_the_verdict_whatever_the_exit_code() -> None:
     group = FakeGroup()
     with watch(Limits(memory=64 * MIB), group) as dog:
         group.oom = 1
-        assert dog.verdict(0) == (Outcome.OOM, "memory limit of 64 MiB reached")
+        assert dog.verdict(0) == (
+            Outcome.OOM,
+            "memory limit of 64 MiB reached, by which process is unknown",
+        )
 
 
 def test_refused_processes_count_only_when_the_program_failed() -> None:
@@ -461,3 +464,27 @@ def test_v2_limits_are_written(tmp_path: Path) -> None:
         "pids.max": "9",
         "io.weight": "default 50",
     }
+
+
+OOM = (
+    "6,1,22,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=x,mems_allowed=0,"
+    "oom_memcg=/gantry/p,task_memcg=/gantry/p/box-1/box,task={},pid=7,uid=-104\n SUBSYSTEM=x\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "cgroup", "found"),
+    [
+        ("dd", "/gantry/p/box-1", "dd"),
+        ("dd", "/gantry/p/box-1/box", "dd"),
+        ("dd", "/gantry/p/box", ""),
+        ("a,pid=1,uid=0", "/gantry/p/box-1", "a,pid=1,uid=0"),
+        ("\x1b[31m", "/gantry/p/box-1", "?[31m"),
+    ],
+)
+def test_the_kernels_log_names_whom_it_killed(name: str, cgroup: str, found: str) -> None:
+    assert oomlog.name_in(OOM.format(name), cgroup) == found
+
+
+def test_a_log_that_cannot_be_read_names_nobody(tmp_path: Path) -> None:
+    assert oomlog.killed_in("/gantry/p", tmp_path / "none") == ""

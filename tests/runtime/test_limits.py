@@ -20,7 +20,7 @@ def test_memory_is_named_and_everything_is_killed(sandboxes: Sandboxes) -> None:
     ran = sandboxes.sh(script, limits=Limits(memory=64 * MIB, shm=256 * MIB, timeout=30))
     receipt = ran.receipt
     assert (receipt.outcome, receipt.exit_code) == (Outcome.OOM, 137)
-    assert receipt.detail == "memory limit of 64 MiB reached"
+    assert receipt.detail == "memory limit of 64 MiB reached, dd was killed"
     assert receipt.wall < 30  # of the sixty it would sleep
     assert 32 * MIB < receipt.peak_memory <= 65 * MIB
 
@@ -230,7 +230,10 @@ def test_two_sandboxes_share_one_budget_of_memory(sandboxes: Sandboxes) -> None:
     def one(_: int) -> Outcome:
         receipt = sandboxes.sh(script, limits=each, parent=parent).receipt
         if receipt.outcome is Outcome.OOM:
-            assert receipt.detail == "memory limit of 64 MiB for the whole pipeline reached"
+            assert (
+                receipt.detail
+                == "memory limit of 64 MiB for the whole pipeline reached, dd was killed"
+            )
         return receipt.outcome
 
     with ThreadPoolExecutor(2) as pool:
