@@ -181,6 +181,7 @@ CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {
     "ciserver.releases.tasks.*": {"queue": "deployments"},
     "ciserver.pipelines.tasks.tidy": {"queue": "deployments"},
+    "ciserver.webhooks.tasks.*": {"queue": "deployments"},
 }
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]

@@ -28,9 +28,10 @@ from ciserver.repositories.errors import (
     UnknownCommit,
     UnknownFile,
 )
-from ciserver.repositories.names import check_path, check_ref, check_sha
+from ciserver.repositories.names import check_path, check_ref, check_sha, is_ref, is_sha
 
 FETCH_TIMEOUT = 600.0  # seconds
+LS_REMOTE_TIMEOUT = 60.0  # seconds
 MAX_PACK = 2 * 1024**3  # bytes of one push
 # No ssh before projects have keys of their own: it would use the worker's, which is root's.
 PROTOCOLS = "https:http"
@@ -131,6 +132,25 @@ def fetch(project: Project, ref: str) -> str:
         except GitFailed as error:
             raise _fetch_failed(project, ref, str(error)) from error
         return heads(mirror, ref)[ref]
+
+
+def ls_remote(project: Project) -> dict[str, str]:
+    """Branch -> sha as the outside repository has them now. Raises FetchFailed.
+
+    Names that could not be built are left out.
+    """
+    env = _network_environment(project)
+    config = settings.GANTRY
+    try:
+        output = run(
+            "ls-remote", "--heads", "--end-of-options", project.clone_url,
+            owner=config.mirrors, env=env, timeout=LS_REMOTE_TIMEOUT,
+        )  # fmt: skip
+    except GitFailed as error:
+        raise _fetch_failed(project, "The list of branches", str(error)) from error
+    lines = output.decode(errors="replace").removesuffix("\n").split("\n")
+    found = {ref: sha for sha, _, ref in (line.partition("\t") for line in lines)}
+    return {ref: sha for ref, sha in found.items() if is_sha(sha) and is_ref(ref)}
 
 
 def commit_info(git_dir: Path, sha: str) -> CommitInfo:

@@ -47,6 +47,15 @@ def check_ref(text: str) -> str:
     return text
 
 
+def is_ref(text: str) -> bool:
+    """Whether ``check_ref`` takes it."""
+    try:
+        check_ref(text)
+    except BadName:
+        return False
+    return True
+
+
 def check_path(text: str) -> str:
     """``text`` if it is a relative path that stays where it is. Raises BadName."""
     parts = text.split("/")

@@ -65,5 +65,22 @@ class Delivery(models.Model):
         return self.verdict == Verdict.ACCEPTED and is_in_vain(self.pipeline)
 
 
+class Poll(models.Model):
+    """What the last look at an outside repository saw. ``heads`` maps a branch to its sha.
+
+    It is None before the first look; ``quiet`` counts the looks since something was new.
+    """
+
+    project = models.OneToOneField(Project, models.CASCADE, related_name="poll")
+    heads = models.JSONField(null=True)
+    quiet = models.PositiveIntegerField(default=0)
+    next_at = models.DateTimeField()
+    looked_at = models.DateTimeField(null=True)
+    error = models.TextField(blank=True)
+
+    def __str__(self) -> str:
+        return f"poll of {self.project}"
+
+
 def is_in_vain(pipeline: Pipeline | None) -> bool:
     return pipeline is not None and pipeline.state in {State.FAILED, State.CANCELLED}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import uuid
 from collections.abc import Mapping, Sequence
 
 from django.conf import settings
@@ -24,6 +25,7 @@ from ciserver.webhooks.models import Delivery, Verdict
 
 log = logging.getLogger(__name__)
 HOSTED = "hosted"
+POLL = "poll"
 KEPT_BODY = 256 * 1024  # bytes of a body that stay with its delivery
 
 
@@ -64,6 +66,15 @@ def _mark(event: Event) -> str:
     """Tells the events of one request apart; 16 characters."""
     words = event.reason if isinstance(event, Nothing) else f"{event.ref} {event.sha}"
     return hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+@transaction.atomic
+def discover(*, project: Project, ref: str, sha: str) -> Delivery:
+    """Record a head that no delivery told of, as though its forge had done so now."""
+    delivery = Delivery(
+        project=project, forge=POLL, delivery_id=f"poll:{uuid.uuid4().hex}", event="push"
+    )
+    return _record(delivery, Push(ref=ref, sha=sha))[0]
 
 
 def ingest_push(project_id: int, push_id: str) -> str:

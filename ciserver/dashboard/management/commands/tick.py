@@ -21,6 +21,7 @@ from ciserver.lib import outbox
 from ciserver.pipelines import leases
 from ciserver.releases.queue import look_at_waiting
 from ciserver.releases.runner import recover_deployments
+from ciserver.webhooks.reconcile import look_around
 from ciserver.webhooks.services import ingest_spools
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ CHORES: dict[str, Callable[[], object]] = {
     "recover deployments of dead workers": recover_deployments,
     "let promotions go that need not wait any more": look_at_waiting,
     "take up pushes that were not told": ingest_spools,
+    "look for heads that no webhook told of": look_around,
 }
 
 

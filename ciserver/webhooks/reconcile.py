@@ -1,0 +1,84 @@
+"""Finding what no delivery told of: ``ls-remote`` of each outside repository, now and then.
+
+Forges drop pushes of many refs and big bodies, and most never deliver again. What a look finds
+becomes a delivery like any other, so a webhook that comes late is a duplicate of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from datetime import timedelta
+
+from django.db.models import Q
+from django.utils import timezone
+
+from ciserver.celery import app
+from ciserver.projects.models import Project
+from ciserver.repositories.errors import RepositoryError
+from ciserver.repositories.git import ls_remote
+from ciserver.webhooks import services
+from ciserver.webhooks.models import Delivery, Poll, Verdict
+
+log = logging.getLogger(__name__)
+INTERVAL = timedelta(minutes=5)
+QUIET_INTERVAL = timedelta(minutes=30)
+QUIET_AFTER = 288  # looks that found nothing: a day of them
+JITTER = 0.1  # of the interval, either way
+AT_A_TIME = 20  # repositories of one round, and new heads of one look
+TASK = "ciserver.webhooks.tasks.look"
+
+
+def look_around() -> int:
+    """Have a worker look at every repository whose time has come; the number of them."""
+    now = timezone.now()
+    for project in Project.objects.exclude(clone_url="").filter(poll=None)[:AT_A_TIME]:
+        Poll.objects.get_or_create(project=project, defaults={"next_at": now})
+    due = Poll.objects.filter(next_at__lte=now).exclude(project__clone_url="")
+    return sum(_send(poll) for poll in due.order_by("next_at")[:AT_A_TIME])
+
+
+def _send(poll: Poll) -> bool:
+    interval = QUIET_INTERVAL if poll.quiet >= QUIET_AFTER else INTERVAL
+    pause = interval * (1 + random.uniform(-JITTER, JITTER))  # noqa: S311 - no secret
+    mine = Poll.objects.filter(pk=poll.pk, next_at=poll.next_at)
+    if not mine.update(next_at=timezone.now() + pause):
+        return False  # another scheduler was faster
+    app.send_task(TASK, args=[poll.project_id], expires=pause.total_seconds())
+    return True
+
+
+def look(project_id: int) -> None:
+    """Record each branch that moved since the last look and that no delivery told of.
+
+    The first look only remembers: what was there before the project is not built by itself.
+    """
+    poll = Poll.objects.select_related("project").filter(project=project_id).first()
+    if poll is None or poll.project.hosted:
+        return
+    try:
+        now = ls_remote(poll.project)
+    except RepositoryError as error:
+        log.info("%s could not be looked at: %s", poll.project, error)
+        Poll.objects.filter(pk=poll.pk).update(error=str(error), looked_at=timezone.now())
+        return
+    seen = now if poll.heads is None else dict(poll.heads)
+    moved = [ref for ref, sha in now.items() if seen.get(ref) != sha]
+    for ref in moved[:AT_A_TIME]:
+        if not _told(poll.project, ref, now[ref]):
+            services.discover(project=poll.project, ref=ref, sha=now[ref])
+        seen[ref] = now[ref]
+    Poll.objects.filter(pk=poll.pk).update(
+        # What is gone is forgotten, so that it is new when it comes back.
+        heads={ref: sha for ref, sha in seen.items() if ref in now},
+        quiet=0 if moved else poll.quiet + 1,
+        looked_at=timezone.now(),
+        error="",
+    )
+
+
+def _told(project: Project, ref: str, sha: str) -> bool:
+    """Whether the last word on the ref, or one that was refused, is of this commit."""
+    words = Delivery.objects.filter(project=project, ref=ref, sha=sha)
+    last = Q(verdict=Verdict.ACCEPTED, superseded=False)
+    return words.filter(last | Q(verdict=Verdict.FAILED)).exists()

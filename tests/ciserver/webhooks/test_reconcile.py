@@ -1,0 +1,137 @@
+"""A head that no webhook told of is found and built once, whatever the webhook does later."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from ciserver.lib.models import OutboxEntry
+from ciserver.pipelines.models import Pipeline
+from ciserver.projects.models import Project
+from ciserver.webhooks import reconcile
+from ciserver.webhooks.forges.events import Envelope, Push
+from ciserver.webhooks.models import Delivery, Poll
+from ciserver.webhooks.services import receive
+from ciserver.webhooks.tasks import look, plan
+from tests.ciserver.repositories.serving import commit, git
+from tests.ciserver.repositories.test_fetch import forge, outside, upstream
+
+__all__ = ["forge", "outside", "upstream"]
+pytestmark = pytest.mark.usefixtures("loopback_is_outside", "db")
+MAIN = "refs/heads/main"
+
+
+class Outside:
+    def __init__(self, project: Project, upstream: Path, work: Path) -> None:
+        self.project, self.upstream, self.work = project, upstream, work
+        self.pushed = 0
+
+    def push(self, branch: str = "main") -> str:
+        self.pushed += 1
+        sha = commit(self.work, {"a": str(self.pushed)})
+        git("push", str(self.upstream), f"HEAD:{branch}", cwd=self.work)
+        return sha
+
+    def tell(self, sha: str, delivery: str = "hook") -> str:
+        found, _ = receive(
+            project=self.project, forge="github", envelope=Envelope("push", delivery),
+            events=[Push(MAIN, sha)], headers={}, body=b"",
+        )  # fmt: skip
+        return found.verdict
+
+    def look(self) -> None:
+        look(self.project.pk)
+
+    def plan(self) -> None:
+        for entry in OutboxEntry.objects.filter(topic="delivery.accepted"):
+            plan(entry.object_id)
+
+    @property
+    def built(self) -> list[str]:
+        return [pipeline.commit for pipeline in Pipeline.objects.order_by("id")]
+
+
+@pytest.fixture
+def away(outside: Project, upstream: Path, tmp_path: Path) -> Outside:
+    """An outside repository with one commit that a first look has seen."""
+    there = Outside(outside, upstream, tmp_path)
+    there.push()
+    Poll.objects.create(project=outside, next_at=timezone.now())
+    there.look()
+    return there
+
+
+def test_the_first_look_builds_nothing(away: Outside) -> None:
+    assert not Delivery.objects.exists()
+    assert list(Poll.objects.get().heads or {}) == [MAIN]
+
+
+def test_a_push_that_nobody_told_of_is_built_once(away: Outside) -> None:
+    sha = away.push()
+    for _ in range(3):
+        away.look()
+        away.plan()
+
+    assert away.built == [sha]
+    assert Delivery.objects.get().forge == "poll"
+
+
+def test_the_webhook_that_comes_late_is_a_duplicate(away: Outside) -> None:
+    sha = away.push()
+    away.look()
+
+    assert away.tell(sha) == "duplicate"
+    away.plan()
+    assert away.tell(sha, "again") == "duplicate"
+    assert away.built == [sha]
+
+
+def test_what_a_webhook_told_is_not_found_again(away: Outside) -> None:
+    away.tell(away.push())
+    away.look()
+    away.plan()
+
+    assert len(away.built) == Delivery.objects.count() == 1
+
+
+def test_a_branch_that_went_back_untold_is_built_again(away: Outside) -> None:
+    first = away.push()
+    away.tell(first, "1")
+    away.plan()
+    away.tell(away.push(), "2")
+    away.look()
+    away.plan()
+    git("push", "--force", str(away.upstream), f"{first}:main", cwd=away.work)
+
+    away.look()
+    away.plan()
+
+    assert away.built[0] == away.built[2] == first
+
+
+def test_a_repository_that_is_away_is_said_to_be_and_tried_again(away: Outside) -> None:
+    Project.objects.update(clone_url="http://127.0.0.1:1/x.git")
+
+    away.look()
+
+    assert "could not be fetched" in Poll.objects.get().error
+
+
+def test_each_repository_is_looked_at_when_its_time_has_come(
+    away: Outside, project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+    monkeypatch.setattr(reconcile.app, "send_task", lambda *_, **more: sent.append(more["args"]))
+
+    assert (reconcile.look_around(), reconcile.look_around()) == (1, 0)
+    assert sent == [[away.project.pk]]
+    pause = Poll.objects.get().next_at - timezone.now()
+    assert timedelta(minutes=4) < pause < timedelta(minutes=5.5)
+
+    Poll.objects.update(next_at=timezone.now(), quiet=reconcile.QUIET_AFTER)
+    reconcile.look_around()
+    assert Poll.objects.get().next_at - timezone.now() > timedelta(minutes=20)
