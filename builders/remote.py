@@ -22,6 +22,7 @@ import httpx
 
 from builders.errors import ContextError
 from runtime.network import firewall
+from runtime.network.own import is_own
 
 MAX_BYTES = 4 << 30
 _SECONDS = 600.0  # of one download
@@ -98,7 +99,7 @@ def _answer(
 
 
 def _judged(url: str, host: str, port: int, allowed: Sequence[firewall.Allowed]) -> str:
-    """The IPv4 address to connect to; a build's network has no other."""
+    """The IPv4 address to connect to."""
     try:
         found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -106,10 +107,12 @@ def _judged(url: str, host: str, port: int, allowed: Sequence[firewall.Allowed])
     addresses = [ipaddress.IPv4Address(str(entry[4][0])) for entry in found]
     for address in addresses:
         opened = any(address in rule.network and rule.port in (None, port) for rule in allowed)
-        if not opened and (not address.is_global or address.is_multicast):
+        private = not address.is_global or address.is_multicast or is_own(address)
+        if private and not opened:
             raise _wrong(
                 url,
-                f"{host} is {address}, and a build may not reach private addresses",
+                f"{host} is {address}, "
+                "and a build may not reach private addresses, nor this machine",
                 "Whoever runs Gantry can open it with GANTRY_EGRESS_ALLOW.",
             )
     return str(addresses[0])
