@@ -227,12 +227,18 @@ def _linux(spec: SandboxSpec, around: Surroundings) -> dict[str, Any]:
         "resources": resources(spec.limits, around.cgroup_version),
         "seccomp": security.seccomp_profile(around.machine),
         "maskedPaths": security.masked_paths(around.thermal_cpus),
-        "readonlyPaths": list(security.READ_ONLY_PATHS),
+        "readonlyPaths": _read_only_paths(around.cgroup_version),
     }
     if around.netns is None and spec.network is not Network.HOST:
         # The namespace is its own: users other than root may listen on low ports, as in Docker.
         linux["sysctl"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
     return linux
+
+
+def _read_only_paths(version: CgroupVersion) -> list[str]:
+    """On v1 also the tmpfs that runc mounts below the controllers: writable and of any size."""
+    paths = list(security.READ_ONLY_PATHS)
+    return [*paths, "/sys/fs/cgroup"] if version is CgroupVersion.V1 else paths
 
 
 def resources(limits: Limits, version: CgroupVersion) -> dict[str, Any]:
