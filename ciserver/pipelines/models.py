@@ -179,6 +179,7 @@ class TestCase(models.Model):
 
     class Meta:
         ordering = ["id"]
+        indexes = [models.Index(fields=["name", "suite"], name="case_name")]
 
     def __str__(self) -> str:
         return f"{self.suite}.{self.name}"
