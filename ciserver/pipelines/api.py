@@ -59,6 +59,9 @@ class LineSerializer(serializers.Serializer[Any]):
 
 
 class JobSerializer(serializers.ModelSerializer[Job]):
+    needs = serializers.ListField(
+        child=serializers.CharField(), read_only=True, help_text="jobs that must pass before it"
+    )
     steps = StepSerializer(many=True, read_only=True)
     cases = TestCaseSerializer(many=True, read_only=True)
 
@@ -69,6 +72,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
             "position",
             "name",
             "kind",
+            "needs",
             "state",
             "reason",
             "place",

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from graphlib import CycleError, TopologicalSorter
+from math import prod
 from typing import Annotated, Any
 
 import yaml
@@ -24,6 +27,10 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 FILE = "gantry.yml"
+VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,39}\Z")
+MOST_COMBINATIONS = 32
+MOST_LETTERS = 40
+MOST_NAME = 200
 NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}\Z")
 SECRET = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,99}\Z")
 LEAST_MEMORY = 16 * 1024**2
@@ -104,6 +111,11 @@ def _secret_names(value: Any) -> Any:
     return tuple(dict.fromkeys(names))
 
 
+def _listed(value: Any) -> Any:
+    """One word, or a list of them."""
+    return [value] if isinstance(value, str) else value
+
+
 _WORD = {"type": ["string", "number", "boolean", "null"]}
 Size = Annotated[
     int,
@@ -140,6 +152,53 @@ Secrets = Annotated[
 ]
 
 
+Names = Annotated[
+    list[str],
+    BeforeValidator(_listed),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+            "description": "a word, or a list of them",
+        }
+    ),
+]
+
+
+def _matrix(value: Any) -> Any:
+    """Variables and the values of each, as text."""
+    if not isinstance(value, dict):
+        return value
+    for name, values in value.items():
+        if not VARIABLE.match(str(name)):
+            raise ValueError("expected names of letters, digits and '_': they become variables")
+        if not isinstance(values, list) or not values:
+            raise ValueError(f"expected a list of values for {str(name)[:40]}")
+        if any(isinstance(one, dict | list) or len(str(one)) > MOST_LETTERS for one in values):
+            raise ValueError(f"expected short words or numbers for {str(name)[:40]}")
+    if prod(map(len, value.values())) > MOST_COMBINATIONS:
+        raise ValueError(f"expected at most {MOST_COMBINATIONS} combinations")
+    if sum(max(len(str(one)) + 2 for one in values) for values in value.values()) > MOST_NAME:
+        raise ValueError("expected fewer or shorter values: together they name the job")
+    return {str(name): list(map(_text, values)) for name, values in value.items()}
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+Matrix = Annotated[
+    dict[str, list[str]],
+    BeforeValidator(_matrix),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {"type": "array", "items": _WORD, "minItems": 1},
+            "description": "variables and the values of each",
+        }
+    ),
+]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -152,6 +211,29 @@ class Build(_Part):
     target: str | None = None
     args: Words = Field(default_factory=dict)
     secrets: Secrets = ()
+
+
+class When(_Part):
+    """The refs for which a test is run: those that match one of the patterns."""
+
+    branch: Names | None = None
+    tag: Names | None = None
+
+    def refusal(self, ref: str) -> str:
+        """Why a pipeline of ``ref`` leaves the test out; empty when it runs."""
+        for kind, prefix, patterns in (
+            ("branch", "refs/heads/", self.branch),
+            ("tag", "refs/tags/", self.tag),
+        ):
+            if ref.startswith(prefix):
+                name = ref.removeprefix(prefix)
+                if patterns is None and self == When():
+                    return ""
+                if any(fnmatchcase(name, pattern) for pattern in patterns or ()):
+                    return ""
+                wanted = f"only {' or '.join(patterns)}" if patterns else f"not for a {kind}"
+                return f"It is {wanted}, and this is {kind} {name}."
+        return ""
 
 
 class Test(_Part):
@@ -169,6 +251,10 @@ class Test(_Part):
     disk: Size | None = None
     inodes: Annotated[int, Field(ge=100)] | None = None
     junit: str | None = None
+    needs: Names = Field(default_factory=list)
+    when: When = Field(default_factory=When)
+    matrix: Matrix = Field(default_factory=dict)
+    retries: Annotated[int, Field(ge=0, le=5)] = 0
 
 
 class Definition(_Part):
@@ -198,6 +284,8 @@ def parse(text: str) -> Definition:
         definition = Definition.model_validate(data)
     except ValidationError as error:
         faults += [_explained(fault) for fault in error.errors()]
+    else:
+        faults += _bad_needs(definition.tests or {})
     if faults:
         raise DefinitionError([replace(fault, line=_line(tree, fault.path)) for fault in faults])
     return definition
@@ -248,6 +336,25 @@ def _bad_names(tests: object) -> list[Fault]:
     return [Fault(message, path=f"tests.{name}") for name in names if not NAME.match(name)]
 
 
+def _bad_needs(tests: Mapping[str, Test]) -> list[Fault]:
+    """Needs that are not there, and the first circle among the others."""
+    faults = []
+    for name, test in tests.items():
+        for need in test.needs:
+            if need not in tests:
+                near = difflib.get_close_matches(need, tests, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else "."
+                faults.append(Fault(f"there is no test {need!r}{hint}", path=f"tests.{name}.needs"))
+    if not faults:
+        try:
+            TopologicalSorter({name: test.needs for name, test in tests.items()}).prepare()
+        except CycleError as error:
+            circle = list(reversed(error.args[1]))
+            message = f"these wait for one another: {' -> '.join(circle)}."
+            faults.append(Fault(message, path=f"tests.{circle[0]}.needs"))
+    return faults
+
+
 def _explained(fault: ErrorDetails) -> Fault:
     path = [str(part) for part in fault["loc"]]
     message = fault["msg"].removeprefix("Value error, ")
@@ -262,5 +369,7 @@ def _explained(fault: ErrorDetails) -> Fault:
 
 
 def _known_keys(path: Sequence[str]) -> list[str]:
+    if path and path[-1] == "when":
+        return list(When.model_fields)
     parts: dict[str, type[_Part]] = {"build": Build, "tests": Test}
     return list((parts[path[0]] if path else Definition).model_fields)

@@ -23,9 +23,10 @@ class State(models.TextChoices):
     PASSED = "passed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    SKIPPED = "skipped"  # of a job: `when` leaves it out, or what it needs did not pass
 
 
-FINISHED = (State.PASSED, State.FAILED, State.CANCELLED)
+FINISHED = (State.PASSED, State.FAILED, State.CANCELLED)  # of a pipeline
 
 # A running pipeline goes back to the queue when the worker that held it died.
 PIPELINE_MOVES: dict[str, tuple[State, ...]] = {
@@ -33,7 +34,7 @@ PIPELINE_MOVES: dict[str, tuple[State, ...]] = {
     State.RUNNING: (State.QUEUED, *FINISHED),
 }
 JOB_MOVES: dict[str, tuple[State, ...]] = {
-    State.QUEUED: (State.RUNNING, State.FAILED, State.CANCELLED),
+    State.QUEUED: (State.RUNNING, State.FAILED, State.CANCELLED, State.SKIPPED),
     State.RUNNING: FINISHED,
 }
 
@@ -107,7 +108,7 @@ class Job(models.Model):
 
     pipeline = models.ForeignKey(Pipeline, models.CASCADE, related_name="jobs")
     position = models.PositiveSmallIntegerField()
-    name = models.CharField(max_length=80)
+    name = models.CharField(max_length=300)
     kind = models.CharField(max_length=10, choices=JobKind.choices)
     options = models.JSONField(default=dict)
     state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
@@ -125,6 +126,11 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return f"{self.pipeline}/{self.name}"
+
+    @property
+    def needs(self) -> list[str]:
+        """Names of the jobs that must have passed before this one starts."""
+        return list(self.options.get("needs", ()))
 
     @property
     def log_path(self) -> Path:

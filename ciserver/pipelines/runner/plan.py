@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path, PurePosixPath
 
 from builders.context.git import GitContext
@@ -33,10 +35,15 @@ class PlanError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``tests`` maps a test's name to what it runs; its stage None is the image itself."""
+    """``tests`` maps a job's name to the test it runs; its stage None is the image itself.
+
+    Of a test with a matrix each combination is a job: ``unit (3.11, sqlite)``. ``needs`` are
+    names of jobs.
+    """
 
     build: Build
     tests: dict[str, Test]
+    needs: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def targets(self) -> tuple[str | None, ...]:
@@ -55,7 +62,9 @@ def make_plan(pipeline: Pipeline, git_dir: Path, most: Limits) -> Plan:
     if definition.tests is None:
         tests = {CONVENTION: Test(stage=CONVENTION)} if CONVENTION in stages else {}
         return Plan(definition.build, tests)
-    for name, test in definition.tests.items():
+    tests, needs = expand(definition.tests)
+    for job, test in tests.items():
+        name = job.partition(" ")[0]
         _check_limits(name, test, most)
         if test.stage is not None and test.stage.lower() not in stages:
             raise PlanError(
@@ -63,7 +72,30 @@ def make_plan(pipeline: Pipeline, git_dir: Path, most: Limits) -> Plan:
                 place=f"{FILE}: tests.{name}.stage",
                 hint=f"It has {', '.join(sorted(stages)) or 'no named stage'}.",
             )
-    return Plan(definition.build, dict(definition.tests))
+    return Plan(definition.build, tests, needs)
+
+
+def expand(tests: Mapping[str, Test]) -> tuple[dict[str, Test], dict[str, tuple[str, ...]]]:
+    """Jobs and what each needs. The values of a matrix are in its jobs' environment, and
+    replace ``${NAME}`` in their stage."""
+    jobs = {name: dict(_combinations(name, test)) for name, test in tests.items()}
+    needs = {
+        job: tuple(needed for need in tests[name].needs for needed in jobs[need])
+        for name, own in jobs.items()
+        for job in own
+    }
+    return {job: test for own in jobs.values() for job, test in own.items()}, needs
+
+
+def _combinations(name: str, test: Test) -> Iterator[tuple[str, Test]]:
+    for values in product(*test.matrix.values()):
+        chosen = dict(zip(test.matrix, values, strict=True))
+        stage = test.stage
+        for variable, value in chosen.items():
+            stage = stage.replace(f"${{{variable}}}", value) if stage else stage
+        environment = {**test.environment, **chosen}
+        words = f"{name} ({', '.join(values)})" if values else name
+        yield words, test.model_copy(update={"stage": stage, "environment": environment})
 
 
 def _check_limits(name: str, test: Test, most: Limits) -> None:

@@ -13,8 +13,9 @@ from ciserver.lib import outbox
 from ciserver.lib.states import IllegalMove, move
 from ciserver.pipelines import events
 from ciserver.pipelines.leases import Heartbeat, Lease, LeaseLost, claim, held
-from ciserver.pipelines.models import PIPELINE_MOVES, Job, JobKind, Pipeline, State
+from ciserver.pipelines.models import JOB_MOVES, PIPELINE_MOVES, Job, JobKind, Pipeline, State
 from ciserver.pipelines.runner.build import Images, build_images
+from ciserver.pipelines.runner.graph import Node, run_graph
 from ciserver.pipelines.runner.jobs import JobFailed, working_on
 from ciserver.pipelines.runner.plan import Plan, make_plan
 from ciserver.pipelines.runner.push import Pushed, Upload
@@ -84,17 +85,37 @@ def _work(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartbeat
 def _run_tests(
     jobs: list[Job], plan: Plan, images: Images, workshop: Workshop, heart: Heartbeat
 ) -> None:
-    """Run every test, also after one failed: its author wants to know of all of them."""
-    failures = []
-    for job in jobs:
-        test = plan.tests[job.name]
+    """Run every test that can run, also after one failed: its author wants to know of all."""
+    rows = {job.name: job for job in jobs}
+    failed: dict[str, JobFailed] = {}
+
+    def work(name: str) -> State:
+        test = plan.tests[name]
         try:
-            with working_on(job, workshop, heart.cancel) as run:
+            with working_on(rows[name], workshop, heart.cancel) as run:
                 run_test(run, test, images[test.stage or plan.build.target])
         except JobFailed as failure:
             if failure.state == State.CANCELLED:
                 raise
-            failures.append((job.name, failure))
+            failed[name] = failure
+            return State.FAILED
+        return State.PASSED
+
+    def skip(name: str, reason: str) -> None:
+        move(rows[name], State.SKIPPED, table=JOB_MOVES, reason=reason)
+
+    most = workshop.limits()
+    run_graph(
+        [
+            Node(job.name, plan.needs.get(job.name, ()), limits_of(plan.tests[job.name], most))
+            for job in jobs
+        ],
+        {job.name: State(job.state) for job in jobs},
+        work=work,
+        skip=skip,
+        budget=workshop.budget(),
+    )
+    failures = [(job.name, failed[job.name]) for job in jobs if job.name in failed]
     if failures:
         name, first = failures[0]
         more = f" ({len(failures)} tests failed.)" if len(failures) > 1 else ""
@@ -120,6 +141,10 @@ def _other_jobs(pipeline: Pipeline, plan: Plan, most: Limits) -> tuple[list[Job]
         Job(pipeline=pipeline, position=position, name=name, kind=kind, options=options)
         for position, (kind, name, options) in enumerate(_rows_after_build(plan, most), start=2)
     ]
+    for job in jobs:
+        if job.kind == JobKind.TEST:
+            job.reason = plan.tests[job.name].when.refusal(pipeline.ref)
+            job.state = State.SKIPPED if job.reason else State.QUEUED
     *tests, push = Job.objects.bulk_create(jobs)
     events.publish(pipeline.pk)
     return tests, push
@@ -127,8 +152,10 @@ def _other_jobs(pipeline: Pipeline, plan: Plan, most: Limits) -> tuple[list[Job]
 
 def _rows_after_build(plan: Plan, most: Limits) -> Iterator[tuple[JobKind, str, dict[str, object]]]:
     for name, test in plan.tests.items():
-        yield JobKind.TEST, name, {"limits": dataclasses.asdict(limits_of(test, most))}
-    yield JobKind.PUSH, "push", {}
+        needs = plan.needs.get(name) or ("build",)
+        limits = dataclasses.asdict(limits_of(test, most))
+        yield JobKind.TEST, name, {"limits": limits, "needs": needs}
+    yield JobKind.PUSH, "push", {"needs": list(plan.tests) or ["build"]}
 
 
 def _finish(pipeline: Pipeline, lease: Lease, end: _End) -> None:

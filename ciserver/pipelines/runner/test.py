@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 
 from builders.build import StepInfo
 from builders.containers import Container, open_container
 from builders.images.store import Image
+from ciserver.lib.crypto import Secret
 from ciserver.pipelines import junit
 from ciserver.pipelines.definition import Test
 from ciserver.pipelines.models import State, TestCase
@@ -27,13 +29,38 @@ def run_test(run: JobRun, test: Test, image: Image) -> None:
     if not text:
         raise JobFailed(
             "There is no command to run.",
-            place=f"gantry.yml: tests.{run.job.name}.command",
+            place=f"gantry.yml: tests.{run.job.name.partition(' ')[0]}.command",
             hint="Give the stage a CMD, or the test a command.",
         )
-    secrets = secrets_for(run, test.secrets, f"gantry.yml: tests.{run.job.name}.secrets")
-    step = StepInfo(index=1, total=1, stage=test.stage or "", text=text, place="")
+    place = f"gantry.yml: tests.{run.job.name.partition(' ')[0]}.secrets"
+    secrets = secrets_for(run, test.secrets, place)
+    with StepRecorder(run.job, run.log) as recorder:
+        for attempt in range(1, test.retries + 2):
+            failure = _try(run, test, image, secrets, recorder, _step(test, text, attempt))
+            if failure is None or run.cancel.is_set():
+                break
+            if attempt <= test.retries:
+                run.log.say(f"{failure.reason} Trying again ({attempt} of {test.retries}).")
+    if failure:
+        raise failure
+
+
+def _step(test: Test, text: str, attempt: int) -> StepInfo:
+    """Each try is a step, with a receipt of its own."""
+    total = test.retries + 1
+    return StepInfo(index=attempt, total=total, stage=test.stage or "", text=text, place="")
+
+
+def _try(
+    run: JobRun,
+    test: Test,
+    image: Image,
+    secrets: Mapping[str, Secret],
+    recorder: StepRecorder,
+    step: StepInfo,
+) -> JobFailed | None:
+    """One try in a fresh container; why it failed. Cases of an earlier try are replaced."""
     with (
-        StepRecorder(run.job, run.log) as recorder,
         as_files(secrets, run.ids) as mounts,
         open_container(
             image,
@@ -61,8 +88,7 @@ def run_test(run: JobRun, test: Test, image: Image) -> None:
             seconds=receipt.wall,
             receipt=receipt_json(receipt),
         )
-    if failure:
-        raise failure
+    return failure
 
 
 def limits_of(test: Test, most: Limits) -> Limits:
@@ -130,6 +156,7 @@ def _read_reports(run: JobRun, test: Test, container: Container) -> list[junit.C
         replace(case, suite=mask(case.suite), name=mask(case.name), message=mask(case.message))
         for case in cases
     ]
+    run.job.cases.all().delete()
     TestCase.objects.bulk_create(
         TestCase(
             job=run.job,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from ciserver.pipelines.definition import Build, Definition, Test, parse
+from ciserver.pipelines.definition import Build, Definition, Test, When, parse
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "gantry.yml"
 
@@ -17,7 +17,8 @@ def test_the_example_is_understood_and_names_every_key() -> None:
     data = yaml.safe_load(text)
     assert set(data) == set(Definition.model_fields)
     assert set(data["build"]) == set(Build.model_fields)
-    assert set(data["tests"]["unit"]) == set(Test.model_fields)
+    assert {key for test in data["tests"].values() for key in test} == set(Test.model_fields)
+    assert set(data["tests"]["browser"]["when"]) == set(When.model_fields)
 
 
 def test_the_defaults_that_the_example_tells_are_the_defaults() -> None:
