@@ -20,12 +20,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from runtime import host
-from runtime.network import open_network
+from runtime.network import PrivateNetwork, open_network, open_private
 from runtime.sandbox import run
 from runtime.snapshots import LowerDir, mount_rootfs
 from runtime.spec import MIB, IdRange, Limits, Network, SandboxSpec
@@ -91,8 +92,30 @@ def contestants(area: Path, stack: ExitStack) -> dict[str, Callable[[], None]]:
         "ours, egress, network shared by steps": ours(shared),
         "ours, egress, a network of its own": ours(own),
     }
+    found |= private(state, plain, stack)
     found |= engines(area, lower)
     return found
+
+
+def private(
+    state: StateDirectory, plain: SandboxSpec, stack: ExitStack
+) -> dict[str, Callable[[], None]]:
+    """A member of one private network each time, and a private network of its own each time."""
+    shared = stack.enter_context(open_private(state=state))
+
+    def join(network: PrivateNetwork) -> None:
+        with network.member("bench") as handle:
+            spec = replace(plain, network=Network.PRIVATE, netns=handle.netns)
+            check(run(spec, state=state).ok)
+
+    def alone() -> None:
+        with open_private(state=state) as network:
+            join(network)
+
+    return {
+        "ours, private network, a new member": lambda: join(shared),
+        "ours, private network of its own": alone,
+    }
 
 
 def check(ok: bool) -> None:
@@ -154,6 +177,11 @@ def engines(area: Path, lower: LowerDir) -> dict[str, Callable[[], None]]:
             "--rootfs", str(lower.path), "/bin/true",
         )  # fmt: skip
         add_if_it_works(found, "podman run, no network", once)
+        bridged = program(
+            "podman", *runtime, "run", "--rm", "--network", "podman", *limits, *ulimits,
+            "--rootfs", str(lower.path), "/bin/true",
+        )  # fmt: skip
+        add_if_it_works(found, "podman run, its bridge", bridged)
     if shutil.which("docker") and docker_answers():
         tar = subprocess.run(
             ["tar", "-C", str(lower.path), "-c", "."], check=True, capture_output=True
@@ -165,6 +193,8 @@ def engines(area: Path, lower: LowerDir) -> dict[str, Callable[[], None]]:
             "docker", "run", "--rm", "--network", "none", *limits, "gantry-bench", "/bin/true"
         )
         add_if_it_works(found, "docker run, no network", once)
+        bridged = program("docker", "run", "--rm", *limits, "gantry-bench", "/bin/true")
+        add_if_it_works(found, "docker run, its bridge", bridged)
     return found
 
 
