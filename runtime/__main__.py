@@ -1,4 +1,4 @@
-"""``python -m runtime run|list|reap|check``: sandboxes without a server."""
+"""``python -m runtime run|exec|pause|resume|list|reap|check``: sandboxes without a server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from runtime import cgroups, host, hostroot, owner
+from runtime import host, hostroot, use
 from runtime.errors import SandboxError, SpecError
 from runtime.network import open_network
 from runtime.reap import reap
@@ -67,7 +67,60 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, parents=[common], help=text)
         command.set_defaults(function=function)
+        if name == "list":
+            command.add_argument("--json", action="store_true", help="for programs")
+    for name, verb, text in (
+        ("pause", use.pause, "stop a sandbox where it is"),
+        ("resume", use.resume, "let a paused sandbox go on"),
+    ):
+        command = commands.add_parser(name, parents=[common], help=text)
+        command.add_argument("id", metavar="ID")
+        command.set_defaults(function=_on_running, verb=verb)
+    _add_exec(commands.add_parser("exec", parents=[common], help="run one more command in one"))
     return parser
+
+
+def _on_running(arguments: argparse.Namespace) -> int:
+    arguments.verb(StateDirectory(arguments.state), arguments.id)
+    return 0
+
+
+def _add_exec(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(function=_exec)
+    parser.add_argument("--timeout", type=float, metavar="10", help="seconds of wall time")
+    parser.add_argument("--output", type=parse_size, metavar="64m", help="bytes of both streams")
+    parser.add_argument("--user", type=parse_user, metavar="UID[:GID]", help="default: its own")
+    parser.add_argument("--workdir", metavar="DIR")
+    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--with-secrets", action="store_true", help="although it holds secrets")
+    parser.add_argument("--receipt", type=Path, metavar="FILE", help="write the receipt as JSON")
+    parser.add_argument("id", metavar="ID")
+    parser.add_argument("command", nargs="+", metavar="-- CMD")
+
+
+def _exec(arguments: argparse.Namespace) -> int:
+    receipt = use.execute(
+        StateDirectory(arguments.state),
+        arguments.id,
+        arguments.command,
+        env=_environment(arguments.env),
+        cwd=arguments.workdir,
+        user=arguments.user,
+        timeout=arguments.timeout,
+        output=arguments.output,
+        with_secrets=arguments.with_secrets,
+        on_output=_print,
+        cancel=_cancel_by_signal(),
+    )
+    _tell(receipt, arguments.receipt)
+    return receipt.exit_code
+
+
+def _cancel_by_signal() -> threading.Event:
+    cancel = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: cancel.set())
+    return cancel
 
 
 def default_state() -> Path:
@@ -131,9 +184,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if missing := host.check():
         raise SandboxError(missing[0])
     state = StateDirectory(arguments.state)
-    cancel = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: cancel.set())
+    cancel = _cancel_by_signal()
     ids = _id_range(arguments.ids)
     kind = Network(arguments.network)
     with ExitStack() as stack:
@@ -223,12 +274,15 @@ def _tell(receipt: Receipt, file: Path | None) -> None:
 
 def _list(arguments: argparse.Namespace) -> int:
     state = _existing_state(arguments.state)
-    for box in state.boxes() if state else []:
-        record = box.record
-        alive = "running" if owner.is_alive(record.owner) else "dead"
-        count = len(cgroups.open_cgroup(record.cgroup_name).processes())
-        pid = record.owner.partition(".")[0]
-        print(f"{record.id}\t{alive}\towner {pid}\t{count} processes\t{record.command}")
+    found = use.listed(state) if state else []
+    if arguments.json:
+        print(json.dumps([asdict(each) for each in found], indent=2))
+        return 0
+    for each in found:
+        print(
+            f"{each.id}\t{each.state}\towner {each.owner}\t{each.processes} processes"
+            f"\t{each.command}"
+        )
     return 0
 
 

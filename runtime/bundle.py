@@ -19,6 +19,8 @@ from runtime.host import CgroupVersion
 from runtime.spec import BindMount, Limits, Mount, Network, SandboxSpec, TmpfsMount
 
 OCI_VERSION = "1.0.2"
+CONFIG = "config.json"
+SECRETS = "dev.gantry.secrets"  # annotation: which variables and mounts are secret
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MEMORY_MINIMUM = 8 * 1024 * 1024  # below this the OCI runtime's own start does not fit
 OOM_SCORE = 500  # when the whole host runs out, a sandbox goes before the services
@@ -57,11 +59,7 @@ def validate(spec: SandboxSpec) -> None:
         raise SpecError(f"{bad[0]!r} is no name of an environment variable.")
     if spec.network is Network.PRIVATE and spec.netns is None:
         raise SpecError("A sandbox joins a private network by the netns of one of its members.")
-    _validate_path("working directory", spec.cwd)
-    if within(spec.cwd, MOUNTED_BY_US):
-        raise SpecError(
-            f"The working directory may not be in {spec.cwd}: it belongs to the kernel."
-        )
+    validate_cwd(spec.cwd)
     for number in (spec.user.uid, spec.user.gid, *spec.user.groups):
         if not 0 <= number < spec.ids.size:
             raise SpecError(
@@ -74,6 +72,13 @@ def validate(spec: SandboxSpec) -> None:
         raise SpecError("A limit of the disk needs the directory that is written to.")
     for mount in spec.mounts:
         _validate_mount(mount)
+
+
+def validate_cwd(path: str) -> None:
+    """Raises SpecError for what is no normal absolute path, or the kernel's."""
+    _validate_path("working directory", path)
+    if within(path, MOUNTED_BY_US):
+        raise SpecError(f"The working directory may not be in {path}: it belongs to the kernel.")
 
 
 def _validate_text(what: str, values: list[str] | tuple[str, ...]) -> None:
@@ -130,6 +135,7 @@ def build(spec: SandboxSpec, around: Surroundings) -> dict[str, Any]:
         "process": process(spec),
         "mounts": mounts(spec, around),
         "linux": _linux(spec, around),
+        **({"annotations": {SECRETS: ",".join(spec.secrets)}} if spec.secrets else {}),
     }
 
 

@@ -35,3 +35,18 @@ def run_command(runtime: OciRuntime, *, id: str, bundle: Path, root: Path, log: 
             id,
         )
     )
+
+
+def exec_command(
+    runtime: OciRuntime, *, id: str, root: Path, log: Path, process: Path, part: str
+) -> Command:
+    """Run the program of file ``process`` in the running container; exits with its exit code.
+
+    ``part`` names a cgroup below the container's that exists already.
+    """
+    return Command(
+        (
+            *(str(runtime.path), "--root", str(root), "--log", str(log), "--log-format", "json"),
+            *("exec", "--cgroup", part, "--process", str(process), id),
+        )
+    )

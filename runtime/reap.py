@@ -25,6 +25,7 @@ def reap(state: StateDirectory) -> list[str]:
     """Remove what is dead; one sentence for each thing that was. Needs root."""
     with _turn(state):
         done = [_reap_box(box) for box in state.boxes() if not owner.is_alive(box.record.owner)]
+        done += [sentence for box in state.boxes() for sentence in _reap_parts(box)]
         for path in state.abandoned():
             shutil.rmtree(path, ignore_errors=True)
             done.append(f"removed the unfinished directory {path.name}")
@@ -61,6 +62,18 @@ def _reap_box(box: Box) -> str:
     (box.path / "record.json").unlink(missing_ok=True)
     box.path.rmdir()
     return f"removed sandbox {box.record.id}"
+
+
+def _reap_parts(box: Box) -> list[str]:
+    """Programs that were run in a living sandbox by someone who is dead."""
+    done = []
+    cgroup = cgroups.open_cgroup(box.record.cgroup_name)
+    for name in cgroup.parts():
+        if owner.is_alive(name.removeprefix(cgroups.PART).partition("-")[0]):
+            continue
+        cgroup.part(name).remove()
+        done.append(f"ended what was left running in sandbox {box.record.id}")
+    return done
 
 
 def _runtimes_of(box: Box) -> list[int]:

@@ -291,7 +291,9 @@ def _write_bundle(
         netns=network.netns if network else None,
         sysfs=network.sysfs if network else None,
     )
-    _write(box.path / "config.json", json.dumps(bundle.build(spec, around)))
+    config = box.path / bundle.CONFIG
+    config.touch(mode=0o600)  # variables may be secret
+    config.write_text(json.dumps(bundle.build(spec, around)))
 
 
 def etc_hosts(hostname: str) -> str:

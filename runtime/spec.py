@@ -111,6 +111,7 @@ class SandboxSpec:
 
     ``netns`` joins an existing named network namespace (see ``runtime.network``)
     instead of one made by the OCI runtime; it is how the steps of one build share one.
+    ``secrets`` names the variables and mount targets that are: nothing else may look inside.
     ``upper`` is where what is written goes on the host; limits of disk and inodes need it.
     """
 
@@ -129,6 +130,7 @@ class SandboxSpec:
     upper: Path | None = None
     read_only: bool = False
     no_new_privileges: bool = True
+    secrets: tuple[str, ...] = ()
 
 
 class Outcome(enum.StrEnum):

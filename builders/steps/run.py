@@ -128,6 +128,7 @@ def _act(
             # Build steps install packages: sudo and setuid helpers must work as in docker build.
             # The user namespace bounds what they can become.
             no_new_privileges=False,
+            secrets=(*desk.env, *_secret_targets(mounts, state)),
         )
         with bench.turns:
             bench.check_cancelled()
@@ -141,6 +142,13 @@ def _act(
     if not receipt.ok:
         raise _failure(step, receipt, tail)
     return receipt
+
+
+def _secret_targets(mounts: tuple[RunMount, ...], state: StageState) -> list[str]:
+    found = [
+        MountDesk.secret_target(each, state.workdir) for each in mounts if each.kind == "secret"
+    ]
+    return [target for target in found if target]
 
 
 def _account(root: int, state: StageState, step: Run) -> Account:

@@ -11,10 +11,11 @@ from typing import Protocol
 
 from runtime import host
 from runtime.cgroups import v1, v2
+from runtime.cgroups.part import PART, Part
 from runtime.cgroups.usage import Usage
 from runtime.spec import Limits, Parent
 
-__all__ = ["Cgroup", "Usage", "open_cgroup"]
+__all__ = ["PART", "Cgroup", "Part", "Usage", "open_cgroup"]
 
 
 class Cgroup(Protocol):
@@ -50,6 +51,18 @@ class Cgroup(Protocol):
 
     def kill(self) -> None:
         """End everything in it, at once and whole: nothing can fork its way out."""
+
+    def freeze(self, frozen: bool) -> None:
+        """Ask the kernel to stop everything in it, or to let it go on; see ``frozen``."""
+
+    def frozen(self) -> bool:
+        """Whether everything in it stands still."""
+
+    def part(self, name: str) -> Part:
+        """A part for a program that joins later; nothing is made yet. See runtime.cgroups.part."""
+
+    def parts(self) -> list[str]:
+        """Names of the parts that there are."""
 
     def remove(self) -> bool:
         """Remove it, once it is empty. False while something is still in it."""

@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from runtime.cgroups.part import Part, parts_of
 from runtime.cgroups.usage import Usage, quota, read_fields, read_int, read_pids, read_text
 from runtime.errors import HostError
 from runtime.spec import Limits
@@ -96,7 +97,10 @@ class Cgroup:
         return read_int(self._at("memory") / "memory.usage_in_bytes")
 
     def processes(self) -> list[int]:
-        return read_pids(self._at("freezer") / "cgroup.procs")
+        found = read_pids(self._at("freezer") / "cgroup.procs")
+        for name in self.parts():
+            found += read_pids(self._at("freezer") / name / "cgroup.procs")
+        return found
 
     def kill(self) -> None:
         """Frozen first: what cannot run cannot fork while it is being killed."""
@@ -113,7 +117,24 @@ class Cgroup:
         with suppress(OSError):
             state.write_text("THAWED")
 
+    def freeze(self, frozen: bool) -> None:
+        with suppress(OSError):
+            (self._at("freezer") / "freezer.state").write_text("FROZEN" if frozen else "THAWED")
+
+    def frozen(self) -> bool:
+        return read_text(self._at("freezer") / "freezer.state").strip() == "FROZEN"
+
+    def part(self, name: str) -> Part:
+        whole = Cgroup(self._root, f"{self._path}/{name}")
+        return Part(self._at("freezer") / name, f"freezer:/{name}", whole)
+
+    def parts(self) -> list[str]:
+        return parts_of(self._at("freezer"))
+
     def remove(self) -> bool:
+        for name in self.parts():
+            with suppress(OSError):
+                (self._at("freezer") / name).rmdir()
         gone = True
         for directory in self._everywhere():
             try:

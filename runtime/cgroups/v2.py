@@ -12,6 +12,7 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+from runtime.cgroups.part import Part, parts_of
 from runtime.cgroups.usage import (
     CPU_PERIOD,
     Usage,
@@ -121,6 +122,19 @@ class Cgroup:
                     os.kill(pid, signal.SIGKILL)
         except OSError:
             return
+
+    def freeze(self, frozen: bool) -> None:
+        with suppress(OSError):
+            (self._dir / "cgroup.freeze").write_text("1" if frozen else "0")
+
+    def frozen(self) -> bool:
+        return read_fields(self._dir / "cgroup.events").get("frozen", 0) == 1
+
+    def part(self, name: str) -> Part:
+        return Part(self._box / name, f"/{name}", Cgroup(self._root, f"{self.box}/{name}"))
+
+    def parts(self) -> list[str]:
+        return parts_of(self._box)
 
     def remove(self) -> bool:
         for directory in [*self._children(), self._dir]:

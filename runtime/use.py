@@ -1,0 +1,207 @@
+"""What can be done with a sandbox that runs, by any process of root: exec, pause, resume, list."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from runtime import bundle, cgroups, failures, host, oci, owner, process, security, watcher
+from runtime.errors import HostError, RuntimeFailed, SpecError
+from runtime.output import Pump, Stream
+from runtime.spec import Limits, Outcome, Receipt, User
+from runtime.state import Box, StateDirectory
+from runtime.watchdog import Watchdog
+
+KILLED = 137
+FREEZE_WAIT = 5.0  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One sandbox on record. ``state``: running, paused, or dead (its owner is; see reap)."""
+
+    id: str
+    state: str
+    owner: int  # pid
+    processes: int
+    started: float  # seconds since the epoch
+    command: str
+
+
+def listed(state: StateDirectory) -> list[Listed]:
+    """Every sandbox on record, in the order of their ids."""
+    return [_describe(box) for box in state.boxes()]
+
+
+def _describe(box: Box) -> Listed:
+    record = box.record
+    cgroup = cgroups.open_cgroup(record.cgroup_name)
+    running = "paused" if cgroup.frozen() else "running"
+    return Listed(
+        id=record.id,
+        state=running if owner.is_alive(record.owner) else "dead",
+        owner=int(record.owner.partition(".")[0]),
+        processes=len(cgroup.processes()),
+        started=record.started,
+        command=record.command,
+    )
+
+
+def find(state: StateDirectory, id: str) -> Box:
+    """The sandbox called ``id`` that runs now. Raises SpecError where there is none."""
+    for box in state.boxes():
+        if box.record.id == id and owner.is_alive(box.record.owner):
+            return box
+    raise SpecError(
+        f"No sandbox called {id} is running.", hint="`python -m runtime list` shows those that are."
+    )
+
+
+def pause(state: StateDirectory, id: str) -> None:
+    """Stop every process of a sandbox where it is. Its limits of time go on. May be repeated.
+
+    Raises SpecError for an unknown one, HostError when it does not stop.
+    """
+    _freeze(find(state, id), True)
+
+
+def resume(state: StateDirectory, id: str) -> None:
+    """Let a paused sandbox go on. May be repeated. Raises as pause does."""
+    _freeze(find(state, id), False)
+
+
+def _freeze(box: Box, frozen: bool) -> None:
+    cgroup = cgroups.open_cgroup(box.record.cgroup_name)
+    deadline = time.monotonic() + FREEZE_WAIT
+    while True:
+        cgroup.freeze(frozen)  # again and again: v1 may need it (see its "FREEZING")
+        if cgroup.frozen() is frozen:
+            return
+        if time.monotonic() > deadline:
+            cgroup.freeze(False)
+            raise HostError(f"The sandbox {box.record.id} could not be paused or resumed.")
+        time.sleep(0.005)
+
+
+def execute(
+    state: StateDirectory,
+    id: str,
+    args: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    user: User | None = None,
+    timeout: float | None = None,
+    output: int | None = None,
+    with_secrets: bool = False,
+    on_output: Callable[[Stream, bytes], None] | None = None,
+    cancel: Event | None = None,
+) -> Receipt:
+    """Run one more program in a running sandbox, to its end: same namespaces, limits, mounts,
+    seccomp, and, unless said otherwise, user, variables and working directory. Blocks.
+
+    What it started ends with it, by ``timeout``, ``output`` or ``cancel`` too; the sandbox goes
+    on. A sandbox that holds secrets is refused unless ``with_secrets``: whoever is inside can
+    read them from its files and processes. Raises SpecError, HostError, RuntimeFailed. The
+    receipt counts time and output; memory and processor are in the sandbox's own.
+    """
+    box = find(state, id)
+    config = json.loads((box.path / bundle.CONFIG).read_text())
+    if bundle.SECRETS in config.get("annotations", {}) and not with_secrets:
+        raise SpecError(
+            f"The sandbox {id} holds secrets, and whoever runs a program in it could read them.",
+            hint="Ask with secrets if you may see them.",
+        )
+    cgroup = cgroups.open_cgroup(box.record.cgroup_name)
+    if cgroup.frozen():
+        raise SpecError(f"The sandbox {id} is paused.", hint="Resume it first.")
+    limits = Limits(timeout=timeout, output=output)
+    name = f"{cgroups.PART}{owner.token()}-{secrets.token_hex(4)}"
+    with ExitStack() as stack:
+        watcher.ensure(state.root)
+        file = stack.enter_context(_scrap(box.path / f"{name}.json"))
+        log = stack.enter_context(_scrap(box.path / f"{name}.log"))
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(_process(config["process"], args, env, cwd, user)))
+        part = cgroup.part(name)
+        stack.callback(part.remove)  # with what the program left running in the background
+        part.create()
+        command = oci.exec_command(
+            host.oci_runtime(), id=id, root=box.oci_root, log=log, process=file, part=part.argument
+        )
+        started = time.monotonic()
+        running = process.start(command)
+        stack.callback(_end, running, part)
+        watchdog = stack.enter_context(Watchdog(limits, part, running, cancel))
+        pump = Pump(output, on_output, lambda: failures.read(log) is not None)
+        if not pump.copy(running.stdout, running.stderr):
+            watchdog.end(Outcome.OUTPUT, f"output limit of {output} bytes reached")
+            pump.drain(running.stdout, running.stderr)
+        code = running.wait() or 0
+        wall = time.monotonic() - started
+        outcome, detail = watchdog.verdict(code)
+        failure = failures.read(log) if outcome is Outcome.EXITED and code else None
+        if failure is None:
+            pump.flush()
+        elif failure.exit_code is None:
+            raise RuntimeFailed(f"Nothing could be run in the sandbox {id}: {failure.words}")
+        else:
+            code, detail = failure.exit_code, f"{args[0]}: {failure.words}"
+    return Receipt(
+        outcome=outcome,
+        exit_code=code if outcome is Outcome.EXITED else KILLED,
+        wall=wall,
+        output_bytes=pump.count,
+        detail=detail,
+    )
+
+
+def _process(
+    own: dict[str, Any],
+    args: Sequence[str],
+    env: Mapping[str, str] | None,
+    cwd: str | None,
+    user: User | None,
+) -> dict[str, Any]:
+    """``process`` of the sandbox's config.json for another program. Raises SpecError."""
+    if not args or any("\0" in word for word in args):
+        raise SpecError("There is no program to run, or its words hold a NUL byte.")
+    found = own | {"args": list(args)}
+    if env:
+        before = dict(pair.split("=", 1) for pair in own["env"])
+        found["env"] = [f"{name}={value}" for name, value in (before | dict(env)).items()]
+    if cwd is not None:
+        bundle.validate_cwd(cwd)
+        found["cwd"] = cwd
+    if user is not None:
+        found["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)}
+        found["capabilities"] = security.capabilities(user.uid)
+    return found
+
+
+@contextmanager
+def _scrap(path: Path) -> Iterator[Path]:
+    """A file of the box; the whole box may be gone by the end."""
+    try:
+        yield path
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _end(running: process.Piped, part: cgroups.Part) -> None:
+    running.close()
+    deadline = time.monotonic() + FREEZE_WAIT
+    while running.wait(0) is None and time.monotonic() < deadline:
+        part.kill()
+        running.wait(0.02)
+    if running.wait(0) is None:
+        running.kill()
+        running.wait()

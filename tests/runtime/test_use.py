@@ -1,0 +1,188 @@
+"""A running sandbox in use: exec, pause, resume, list."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime import use
+from runtime.errors import SpecError
+from runtime.output import Stream
+from runtime.reap import reap
+from runtime.spec import MIB, Limits, Outcome, Receipt, User
+from tests.runtime.conftest import IDS, PREFIX, Sandboxes, processes_of, wait_until
+
+pytestmark = pytest.mark.root
+ROOT = Path(__file__).parents[2]
+ID = f"{PREFIX}used"
+
+
+@contextmanager
+def running(sandboxes: Sandboxes, script: str = "sleep 60", **fields: Any) -> Iterator[list[bytes]]:
+    """A sandbox called ID; what it writes is in the list. Ended with the block."""
+    up, over = threading.Event(), threading.Event()
+    said: list[bytes] = []
+
+    def take(stream: Stream, data: bytes) -> None:
+        said.append(data)
+        up.set()
+
+    thread = threading.Thread(
+        target=sandboxes.sh,
+        args=(f"echo up; {script}",),
+        kwargs={"id": ID, "on_output": take, "cancel": over, **fields},
+    )
+    thread.start()
+    try:
+        assert up.wait(10)
+        yield said
+    finally:
+        over.set()
+        thread.join()
+
+
+def execute(sandboxes: Sandboxes, script: str, **options: Any) -> tuple[Receipt, str]:
+    said: list[bytes] = []
+    receipt = use.execute(
+        sandboxes.state,
+        ID,
+        ["/bin/sh", "-c", script],
+        on_output=lambda stream, data: said.append(data),
+        **options,
+    )
+    return receipt, b"".join(said).decode()
+
+
+def test_exec_has_the_same_namespaces_user_variables_and_seccomp(sandboxes: Sandboxes) -> None:
+    look = (
+        "for n in cgroup ipc mnt net pid user uts; do readlink /proc/self/ns/$n; done; id; pwd; echo $COLOUR; "
+        "grep -E 'Seccomp|NoNewPrivs|Cap' /proc/self/status; cat /proc/self/uid_map; "
+        "ls /proc/self/fd | wc -l"
+    )
+    asked = {"env": {"COLOUR": "red"}, "cwd": "/tmp", "user": User(uid=5, gid=6)}
+    with running(sandboxes, f"{look}; echo end; sleep 60", **asked) as said:
+        assert wait_until(lambda: b"end" in b"".join(said))
+        receipt, out = execute(sandboxes, look)
+    assert receipt.ok
+    assert out == b"".join(said).decode().removeprefix("up\n").removesuffix("end\n")
+
+
+def test_exec_shares_the_limits_of_the_sandbox(sandboxes: Sandboxes) -> None:
+    limits = Limits(memory=24 * MIB, pids=20, timeout=20)
+    with running(sandboxes, limits=limits):
+        receipt, out = execute(sandboxes, "for i in $(seq 40); do sleep 2 & done", timeout=10)
+    assert "can't fork" in out and not receipt.ok
+
+
+def test_exec_says_how_its_program_ended(sandboxes: Sandboxes) -> None:
+    with running(sandboxes):
+        assert execute(sandboxes, "exit 7")[0].exit_code == 7
+        missing = use.execute(sandboxes.state, ID, ["/bin/nothing"])
+        assert (missing.exit_code, missing.detail) == (127, "/bin/nothing: not found")
+        assert execute(sandboxes, "pwd; id -u", cwd="/tmp", user=User(uid=9))[1] == "/tmp\n9\n"
+        with pytest.raises(SpecError, match="belongs to the kernel"):
+            execute(sandboxes, "true", cwd="/proc/self/fd/7")
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancel", "output"])
+def test_exec_is_ended_whole_and_the_sandbox_goes_on(how: str, sandboxes: Sandboxes) -> None:
+    script = (
+        "setsid sleep 77 & (setsid sh -c 'sleep 77 & sleep 77' &); yes | head -c 9999; sleep 77"
+    )
+    cancel = threading.Event()
+    options: dict[str, Any] = {
+        "timeout": {"timeout": 0.5},
+        "cancel": {"cancel": cancel},
+        "output": {"output": 100},
+    }[how]
+    with running(sandboxes):
+        threading.Timer(0.5, cancel.set).start()
+        started = time.monotonic()
+        receipt, _ = execute(sandboxes, script, **options)
+        assert receipt.outcome is Outcome(how if how != "cancel" else "cancelled")
+        assert receipt.exit_code == 137 and time.monotonic() - started < 8
+        left = processes_of(IDS)
+        assert not [line for line in left if "77" in line] and len(left) >= 1
+        assert execute(sandboxes, "echo still here")[1] == "still here\n"
+
+
+def test_what_exec_left_in_the_background_ends_with_it(sandboxes: Sandboxes) -> None:
+    with running(sandboxes):
+        assert execute(sandboxes, "setsid sleep 77 >/dev/null 2>&1 & echo done")[1] == "done\n"
+        assert not [line for line in processes_of(IDS) if "77" in line]
+
+
+def test_a_sandbox_with_secrets_lets_nobody_look_inside(sandboxes: Sandboxes) -> None:
+    with running(sandboxes, env={"TOKEN": "x"}, secrets=("TOKEN",)):
+        with pytest.raises(SpecError, match="holds secrets"):
+            execute(sandboxes, "true")
+        assert execute(sandboxes, "echo $TOKEN", with_secrets=True)[1] == "x\n"
+        box = use.find(sandboxes.state, ID)
+        assert (box.path / "config.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_end_of_the_sandbox_ends_exec(sandboxes: Sandboxes) -> None:
+    with running(sandboxes, "sleep 1"):
+        receipt, _ = execute(sandboxes, "sleep 60")
+    assert receipt.exit_code == 137 and receipt.wall < 8
+
+
+def test_a_paused_sandbox_stands_still_until_it_is_resumed(sandboxes: Sandboxes) -> None:
+    with running(sandboxes, "while :; do echo tick; sleep 0.05; done") as said:
+        use.pause(sandboxes.state, ID)
+        use.pause(sandboxes.state, ID)
+        time.sleep(0.2)
+        count = len(said)
+        [listed] = use.listed(sandboxes.state)
+        assert (listed.id, listed.state) == (ID, "paused") and listed.processes >= 1
+        with pytest.raises(SpecError, match="is paused"):
+            execute(sandboxes, "true")
+        time.sleep(0.3)
+        assert len(said) == count
+        use.resume(sandboxes.state, ID)
+        assert wait_until(lambda: len(said) > count)
+        use.pause(sandboxes.state, ID)  # and a paused one can be cancelled
+    assert use.listed(sandboxes.state) == []
+
+
+def test_what_does_not_run_cannot_be_used(sandboxes: Sandboxes) -> None:
+    for verb in (use.pause, use.resume, use.find):
+        with pytest.raises(SpecError, match="No sandbox called nobody is running"):
+            verb(sandboxes.state, "nobody")
+
+
+def test_the_command_line_runs_lists_pauses_and_reaps_after_a_kill(sandboxes: Sandboxes) -> None:
+    state = ("--state", str(sandboxes.state.root))
+
+    def runtime(*words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "runtime", words[0], *state, *words[1:]],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    with running(sandboxes):
+        done = runtime("exec", "--env", "A=b", ID, "--", "sh", "-c", "echo $A; exit 3")
+        assert (done.communicate(), done.returncode) == (("b\n", ""), 3)
+        assert runtime("pause", ID).wait() == 0
+        listed = json.loads(runtime("list", "--json").communicate()[0])
+        assert [(each["id"], each["state"]) for each in listed] == [(ID, "paused")]
+        assert runtime("resume", ID).wait() == 0
+        killed = runtime("exec", ID, "--", "sh", "-c", "setsid sleep 77 & echo up; sleep 77")
+        assert killed.stdout is not None and killed.stdout.readline() == "up\n"
+        killed.kill()
+        killed.communicate()
+        reap(sandboxes.state)  # or its watcher did
+        assert wait_until(lambda: not [line for line in processes_of(IDS) if "77" in line])
+        assert execute(sandboxes, "echo alive")[1] == "alive\n"
