@@ -19,7 +19,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -108,15 +108,21 @@ class StateDirectory:
 
     def remove(self, box: Box) -> None:
         """The record goes last, so that a crash in the middle leaves a box to be reaped."""
+        with suppress(FileNotFoundError):
+            self._empty(box)
+            (box.path / RECORD).unlink(missing_ok=True)  # from here on nobody finds it
+            self._empty(box)
+            box.path.rmdir()
+
+    def _empty(self, box: Box) -> None:
+        """All but the record; others may be adding and removing files of theirs (runtime.use)."""
         for entry in os.scandir(box.path):
             if entry.name == RECORD:
                 continue
             if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
+                shutil.rmtree(entry.path, ignore_errors=True)
             else:
-                Path(entry.path).unlink()
-        (box.path / RECORD).unlink(missing_ok=True)
-        box.path.rmdir()
+                Path(entry.path).unlink(missing_ok=True)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -113,7 +113,10 @@ def execute(
     receipt counts time and output; memory and processor are in the sandbox's own.
     """
     box = find(state, id)
-    config = json.loads((box.path / bundle.CONFIG).read_text())
+    try:
+        config = json.loads((box.path / bundle.CONFIG).read_text())
+    except (FileNotFoundError, ValueError):  # being made, or being removed
+        raise _just_ended(id) from None
     if bundle.SECRETS in config.get("annotations", {}) and not with_secrets:
         raise SpecError(
             f"The sandbox {id} holds secrets, and whoever runs a program in it could read them.",
@@ -128,8 +131,12 @@ def execute(
         watcher.ensure(state.root)
         file = stack.enter_context(_scrap(box.path / f"{name}.json"))
         log = stack.enter_context(_scrap(box.path / f"{name}.log"))
-        file.touch(mode=0o600)
-        file.write_text(json.dumps(_process(config["process"], args, env, cwd, user)))
+        own = _process(config["process"], args, env, cwd, user)
+        try:
+            file.touch(mode=0o600)
+            file.write_text(json.dumps(own))
+        except FileNotFoundError:
+            raise _just_ended(id) from None
         part = cgroup.part(name)
         stack.callback(part.remove)  # with what the program left running in the background
         part.create()
@@ -161,6 +168,10 @@ def execute(
         output_bytes=pump.count,
         detail=detail,
     )
+
+
+def _just_ended(id: str) -> SpecError:
+    return SpecError(f"The sandbox {id} is just starting or ending.", hint="Try again.")
 
 
 def _process(

@@ -8,14 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runtime import use
-from runtime.errors import SpecError
+from runtime.errors import SandboxError, SpecError
 from runtime.output import Stream
 from runtime.reap import reap
 from runtime.spec import MIB, Limits, Outcome, Receipt, User
@@ -64,7 +64,8 @@ def execute(sandboxes: Sandboxes, script: str, **options: Any) -> tuple[Receipt,
 
 def test_exec_has_the_same_namespaces_user_variables_and_seccomp(sandboxes: Sandboxes) -> None:
     look = (
-        "for n in cgroup ipc mnt net pid user uts; do readlink /proc/self/ns/$n; done; id; pwd; echo $COLOUR; "
+        "for n in cgroup ipc mnt net pid user uts; do readlink /proc/self/ns/$n; done; "
+        "id; pwd; echo $COLOUR; "
         "grep -E 'Seccomp|NoNewPrivs|Cap' /proc/self/status; cat /proc/self/uid_map; "
         "ls /proc/self/fd | wc -l"
     )
@@ -134,6 +135,16 @@ def test_the_end_of_the_sandbox_ends_exec(sandboxes: Sandboxes) -> None:
     with running(sandboxes, "sleep 1"):
         receipt, _ = execute(sandboxes, "sleep 60")
     assert receipt.exit_code == 137 and receipt.wall < 8
+
+
+def test_exec_asked_for_at_the_very_end_leaves_no_file(sandboxes: Sandboxes) -> None:
+    """The box is removed while programs are being started in it."""
+    for _ in range(4):
+        with running(sandboxes, "sleep 0.15"):
+            for _ in range(8):
+                with suppress(SandboxError):
+                    use.execute(sandboxes.state, ID, ["/bin/true"])
+        assert list(sandboxes.state.boxes_dir.iterdir()) == []
 
 
 def test_a_paused_sandbox_stands_still_until_it_is_resumed(sandboxes: Sandboxes) -> None:
