@@ -210,9 +210,11 @@ class HostDeployment:
             environment.memory_mib,
             environment.cpus,
             environment.pids,
+            release.project.id_base,
         ]
         known = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
         name = f"gantry-{installation()}-{release.project.slug}-{environment.name}-{known}"
+        network = f"gantry-{installation()}-{environment.pk}"
         return Wanted(
             name=name,
             reference=f"{self.location.registry}/{self.location.name}@{self.image.digest}",
@@ -221,8 +223,11 @@ class HostDeployment:
             cpus=environment.cpus,
             pids=environment.pids,
             env={key: value for key, value in env.items() if value},
+            network=network,
+            id_base=release.project.id_base,
             labels={
                 **labels_of(environment),
+                "network": network,
                 "release": release.name,
                 "deployment": str(self.deployment.pk),
             },
@@ -255,6 +260,7 @@ def restore_routes() -> None:
     for host in Host.objects.all():
         try:
             target = open_target(host.kind, host.address, run=settings.GANTRY.run)
+            target.guard()
             for environment in host.environments.select_related("project"):
                 if not _is_right(target, environment, host):
                     _restore(target, environment, host)

@@ -34,6 +34,9 @@ class Target(Protocol):
     def resume(self, container: Container) -> Container:
         """Start one that stopped; its address may be another then."""
 
+    def guard(self) -> None:
+        """Keep containers from the machine itself, should its rules have been flushed."""
+
     def find(self, name: str) -> Container | None:
         """The container of that name, running or not."""
 

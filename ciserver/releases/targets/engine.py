@@ -6,6 +6,7 @@ that ``choose`` makes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -34,6 +35,7 @@ CAPABILITIES = (
 )
 CAP_SYS_RESOURCE = 24
 OPEN_FILES, PROCESSES = 8192, 4096
+ID_RANGE = 65536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,7 @@ class Engine:
 
     program: str  # "podman" or "docker"
     run_options: tuple[str, ...] = ()
+    maps_ids: bool = False  # a container can have a range of host ids of its own
 
     def version(self) -> list[str]:
         return [self.program, "version", "--format", "{{.Client.Version}}"]
@@ -82,6 +85,8 @@ class Engine:
             "--cap-drop=ALL",
             *(f"--cap-add={name}" for name in CAPABILITIES),
             "--security-opt=no-new-privileges",
+            *self._ids(wanted.id_base),
+            *([f"--network={wanted.network}"] if wanted.network else []),
             # Started again after a crash; after a reboot too, by docker itself and for podman
             # by the worker (see runner.restore_routes).
             "--restart=unless-stopped",
@@ -90,6 +95,35 @@ class Engine:
             *self.run_options,
             wanted.reference,
         ]
+
+    def _ids(self, base: int | None) -> list[str]:
+        """A project's containers run as its own host ids, never as host root. Docker maps all
+        containers alike or none (userns-remap in its daemon's settings)."""
+        if base is None or not self.maps_ids:
+            return []
+        return [f"--{kind}map=0:{base}:{ID_RANGE}" for kind in ("uid", "gid")]
+
+    def create_network(self, name: str) -> list[str]:
+        mine = f"--label={PREFIX}network={name}"
+        if self.program == "docker":
+            bridge = f"--opt=com.docker.network.bridge.name={bridge_of(name)}"
+            return ["docker", "network", "create", mine, bridge, name]
+        # Without DNS of its own: containers ask the machine's resolvers, as on podman's default
+        # network, and nothing listens for them on the machine.
+        return ["podman", "network", "create", mine, "--disable-dns", name]
+
+    def inspect_network(self, name: str) -> list[str]:
+        return [self.program, "network", "inspect", name]
+
+    def remove_network(self, name: str) -> list[str]:
+        """Refused by both engines while a container is in it."""
+        return [self.program, "network", "rm", name]
+
+    def list_networks(self) -> list[str]:
+        """For ``parse_bridges``."""
+        chosen = f"--filter=label={PREFIX}network"
+        shape = "{{.Name}}" if self.program == "docker" else "json"
+        return [self.program, "network", "ls", chosen, f"--format={shape}"]
 
     def start(self, container: str) -> list[str]:
         return [self.program, "start", container]
@@ -141,13 +175,14 @@ def choose(program: str, *, hybrid: bool, raise_limits: bool) -> Engine:
         return Engine(program="docker", run_options=("--no-healthcheck",))
     # Podman's health timers need systemd; checks are run by us either way.
     options = ["--no-healthcheck"]
+    maps_ids = os.geteuid() == 0  # without root everything is mapped to the user's ids already
     if hybrid:
         options.append("--runtime=runc")
     if not raise_limits:
         files = min(OPEN_FILES, _hard(resource.RLIMIT_NOFILE))
         processes = min(PROCESSES, _hard(resource.RLIMIT_NPROC))
         options += [f"--ulimit=nofile={files}:{files}", f"--ulimit=nproc={processes}:{processes}"]
-    return Engine(program="podman", run_options=tuple(options))
+    return Engine(program="podman", run_options=tuple(options), maps_ids=maps_ids)
 
 
 def here(program: str) -> Engine:
@@ -162,6 +197,18 @@ def env_file(env: Mapping[str, str]) -> bytes:
     if wrong := wrong_variable(env):
         raise TargetError(f"{wrong} Change it, then deploy again.")
     return "".join(f"{key}={value}\n" for key, value in env.items()).encode()
+
+
+def bridge_of(network: str) -> str:
+    """The device that docker makes for ``network``: at most 15 characters (IFNAMSIZ)."""
+    return f"gtd{hashlib.sha256(network.encode()).hexdigest()[:10]}"
+
+
+def parse_bridges(listed: str) -> list[str]:
+    """The devices of the answer to ``Engine.list_networks``."""
+    if listed.lstrip().startswith("["):
+        return [network["network_interface"] for network in json.loads(listed)]
+    return [bridge_of(name) for name in listed.split()]
 
 
 def parse_container(raw: Mapping[str, Any]) -> Container:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from ciserver.releases.targets import commands, credentials, engine
+from ciserver.releases.targets import commands, credentials, engine, networks
 from ciserver.releases.targets.credentials import Credentials
 from ciserver.releases.targets.engine import Engine
 from ciserver.releases.targets.errors import CommandFailed, CommandTimedOut, NoEngine
@@ -53,6 +53,8 @@ class LocalTarget:
         return missing
 
     def start(self, wanted: Wanted) -> Container:
+        if wanted.network:
+            networks.ensure(self.engine, wanted.network)
         found = self.find(wanted.name)
         if found is None:
             self._run(wanted)
@@ -60,6 +62,7 @@ class LocalTarget:
         return found if found.running else self.resume(found)
 
     def resume(self, container: Container) -> Container:
+        networks.guard(self.engine)  # a reboot has taken the rules away
         commands.run(self.engine.start(container.id), timeout=QUICK)
         return self._inspect([container.id])[0]
 
@@ -92,6 +95,11 @@ class LocalTarget:
         removed = commands.attempt(self.engine.remove(container.id), timeout=QUICK)
         if removed.code != 0 and self.find(container.id):
             raise CommandFailed(self.engine.remove(container.id), removed.code, removed.err)
+        if network := container.labels.get("network"):
+            networks.remove_unused(self.engine, network)
+
+    def guard(self) -> None:
+        networks.guard(self.engine)
 
     def _run(self, wanted: Wanted) -> None:
         """A port that is free now may be taken a moment later: then another is tried."""

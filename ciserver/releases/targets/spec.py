@@ -59,6 +59,8 @@ class Wanted:
     pids: int
     labels: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    network: str = ""  # made if it is not there; the engine's default if empty
+    id_base: int | None = None  # first of the host ids that the container's are mapped to
 
 
 def wrong_variable(env: Mapping[str, str]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ciserver.releases.targets import credentials, engine
+from ciserver.releases.targets import credentials, engine, firewall
 from ciserver.releases.targets.engine import choose, parse_container, parse_exit_code
 from ciserver.releases.targets.errors import TargetError
 from ciserver.releases.targets.spec import Check, ImageFacts, Wanted
@@ -46,6 +47,31 @@ def test_a_container_is_started_under_limits_and_without_privileges() -> None:
     assert "--privileged" not in argv
     added = {option.partition("=")[2] for option in argv if option.startswith("--cap-add")}
     assert not added & {"MKNOD", "NET_RAW", "AUDIT_WRITE", "SYS_ADMIN"}
+
+
+def test_a_project_runs_as_its_own_host_ids_where_the_engine_can_do_that() -> None:
+    wanted = replace(WANTED, id_base=333905920, network="gantry-x-1")
+    mapped = replace(podman(), maps_ids=True).run(wanted, host_port=34567)
+    assert {"--uidmap=0:333905920:65536", "--gidmap=0:333905920:65536"} <= set(mapped)
+    docker = choose("docker", hybrid=False, raise_limits=True).run(wanted, host_port=34567)
+    assert not any(option.startswith(("--uidmap", "--gidmap")) for option in docker)
+    for argv in (mapped, docker):
+        assert "--network=gantry-x-1" in argv
+
+
+def test_the_bridges_of_either_engine_are_known() -> None:
+    assert engine.parse_bridges('[{"name": "a", "network_interface": "podman7"}]') == ["podman7"]
+    (device,) = engine.parse_bridges("gantry-x-1\n")
+    assert len(device) <= 15
+    docker = choose("docker", hybrid=False, raise_limits=True).create_network("gantry-x-1")
+    assert f"--opt=com.docker.network.bridge.name={device}" in docker
+
+
+def test_the_firewall_names_only_the_bridges_it_was_given() -> None:
+    text = firewall.script(["podman7", "podman7"])
+    assert text.count("add element") == 1
+    rules = [line for line in text.splitlines() if line.startswith("add rule")]
+    assert all("iifname @bridges" in rule for rule in rules)
 
 
 def test_variables_are_never_on_a_command_line() -> None:

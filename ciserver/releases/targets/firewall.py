@@ -1,0 +1,48 @@
+"""What a deployed container may reach, as text for nft. Pure; nothing here runs anything.
+
+    forward   container -> link-local, which is where clouds keep a machine's credentials: refused
+              container -> another environment's container: refused
+              container -> anywhere else: yes
+    input     container -> the machine itself, by any of its addresses: answers only
+
+The rules hold for the bridges in one set, and each load replaces the whole set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+TABLE = "inet gantry_deployed"
+LINK_LOCAL = ("169.254.0.0/16", "fe80::/10")
+METADATA = "fd00:ec2::254"  # Amazon's by IPv6, which is not link-local
+REFUSE = "reject with icmpx type admin-prohibited"
+# Neighbour discovery, without which a bridge carries no IPv6 at all.
+NEIGHBOURS = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"
+
+
+def script(bridges: Iterable[str]) -> str:
+    """nft commands that guard ``bridges`` and no other device; may be loaded any number of times.
+
+    The chains stand before those of the engines (priority filter), whose ``accept`` is not the
+    last word then.
+    """
+    rules = {
+        "forward": [
+            "ct state established,related accept",
+            f"ip daddr {LINK_LOCAL[0]} {REFUSE}",
+            f"ip6 daddr {{ {LINK_LOCAL[1]}, {METADATA} }} {REFUSE}",
+            f"oifname @bridges {REFUSE}",
+        ],
+        "input": ["ct state established,related accept", NEIGHBOURS, REFUSE],
+    }
+    lines = [
+        f"add table {TABLE}",
+        f"add set {TABLE} bridges {{ type ifname; }}",
+        f"flush set {TABLE} bridges",
+        *(f'add element {TABLE} bridges {{ "{name}" }}' for name in sorted(set(bridges))),
+    ]
+    for chain, wanted in rules.items():
+        hook = f"type filter hook {chain} priority filter - 5; policy accept;"
+        lines += [f"add chain {TABLE} {chain} {{ {hook} }}", f"flush chain {TABLE} {chain}"]
+        lines += [f"add rule {TABLE} {chain} iifname @bridges {rule}" for rule in wanted]
+    return "\n".join(lines) + "\n"
