@@ -179,8 +179,9 @@ CELERY_TASK_DEFAULT_QUEUE = "default"
 # A build may take hours: what is short and waited for has processes of its own. Those must share
 # the builders' PID namespace, since tidy asks whether the process that owns a thing still lives.
 CELERY_TASK_ROUTES = {
-    "ciserver.releases.tasks.*": {"queue": "deployments"},
-    "ciserver.pipelines.tasks.tidy": {"queue": "deployments"},
+    "ciserver.releases.tasks.deploy": {"queue": "deployments"},
+    "ciserver.releases.tasks.*": {"queue": "chores"},
+    "ciserver.pipelines.tasks.tidy": {"queue": "chores"},
     "ciserver.webhooks.tasks.*": {"queue": "deployments"},
 }
 CELERY_TASK_SERIALIZER = "json"

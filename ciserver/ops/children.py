@@ -39,7 +39,13 @@ def children_of(config: Config) -> list[Child]:
         rows.append(_redis(config))
     if registry_is_ours(config):
         rows.append(_registry(config))
-    workers = [_worker(config, "worker", "default"), _worker(config, "deployer", "deployments")]
+    workers = [
+        _worker(config, "worker", "default"),
+        # An environment has one deployment at a time, which may wait a minute for a container
+        # that never gets healthy: others find a slot nevertheless. Idle ones are ended again.
+        _worker(config, "deployer", "deployments", most=16),
+        _worker(config, "chores", "chores"),
+    ]
     return [*rows, _caddy(config), _web(config), *workers, _scheduler(config)]
 
 
@@ -141,9 +147,10 @@ def _web(config: Config) -> Child:
     )
 
 
-def _worker(config: Config, name: str, queue: str) -> Child:
+def _worker(config: Config, name: str, queue: str, *, most: int = 2) -> Child:
     command = ["python", "-m", "celery", "-A", "ciserver.celery", "worker", "-Q", queue]
-    command += ["--pool", "prefork", "--concurrency", "2", "--loglevel", "INFO"]
+    slots = ["--concurrency", "2"] if most == 2 else ["--autoscale", f"{most},2"]
+    command += ["--pool", "prefork", *slots, "--loglevel", "INFO"]
     command += ["--without-gossip", "--without-mingle", "-n", f"{name}@%h"]
     return Child(
         name=name,

@@ -23,6 +23,7 @@ class Release(models.Model):
     repository = models.CharField(max_length=300)
     digest = models.CharField(max_length=80)
     evidence = models.JSONField(default=dict)
+    image = models.JSONField(default=dict)  # ImageFacts, once read; the digest names them all
     configuration = models.CharField(max_length=64, blank=True)  # see evidence.configuration
     removed_at = models.DateTimeField(null=True)  # when retention gave its image up
     image_deleted = models.BooleanField(default=False)  # and the registry did

@@ -25,7 +25,14 @@ from ciserver.accounts import registry_tokens
 from ciserver.releases import leases
 from ciserver.releases.health import Gate, Unhealthy
 from ciserver.releases.leases import Lease, LeaseLost, recover_deployments
-from ciserver.releases.models import Deployment, DeploymentState, Environment, Host, Running
+from ciserver.releases.models import (
+    Deployment,
+    DeploymentState,
+    Environment,
+    Host,
+    Release,
+    Running,
+)
 from ciserver.releases.steps import Recorder
 from ciserver.releases.targets import Target, images, open_target
 from ciserver.releases.targets.errors import TargetError
@@ -73,7 +80,7 @@ def _to_every_host(deployment: Deployment, lease: Lease) -> None:
         raise TargetError(
             f"{deployment.environment.name} has no host. Attach one, then deploy again."
         )
-    image = images.read_facts(location, deployment.release.digest, token=_pull_token(location))
+    image = _facts_of(deployment.release, location)
     for host in hosts:
         HostDeployment(
             deployment=deployment,
@@ -84,6 +91,15 @@ def _to_every_host(deployment: Deployment, lease: Lease) -> None:
             lease=lease,
         ).run()
     leases.finish(deployment, DeploymentState.SUCCEEDED)
+
+
+def _facts_of(release: Release, location: Location) -> ImageFacts:
+    """Read from the registry once: a roll-back to an image that the host still has needs none."""
+    if release.image:
+        return ImageFacts.from_json(release.image)
+    image = images.read_facts(location, release.digest, token=_pull_token(location))
+    Release.objects.filter(pk=release.pk).update(image=image.as_json())
+    return image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from celery import Celery
+from django.conf import settings
+
 from ciserver.config import Config
 from ciserver.ops.children import Child, children_of, registry_settings
 
@@ -17,7 +20,16 @@ def child(config: Config, name: str) -> Child:
 
 
 def test_everything_runs_here_by_default(config: Config) -> None:
-    assert names(config) == ["redis", "registry", "caddy", "web", "worker", "deployer", "scheduler"]
+    assert names(config) == [
+        "redis",
+        "registry",
+        "caddy",
+        "web",
+        "worker",
+        "deployer",
+        "chores",
+        "scheduler",
+    ]
 
 
 def test_a_redis_elsewhere_is_not_started_here(config: Config) -> None:
@@ -30,17 +42,24 @@ def test_a_registry_elsewhere_is_not_started_here(config: Config) -> None:
 
 def test_only_the_workers_and_the_proxy_are_root(config: Config) -> None:
     root = {child.name for child in children_of(config) if not child.as_service_user}
-    assert root == {"worker", "deployer", "caddy"}
+    assert root == {"worker", "deployer", "chores", "caddy"}
 
 
 def test_deployments_never_wait_for_builds(config: Config) -> None:
     queues = {}
-    for name in ("worker", "deployer"):
+    for name in ("worker", "deployer", "chores"):
         command = child(config, name).command
         queues[name] = command[command.index("-Q") + 1]
-        assert command[command.index("--concurrency") + 1] == "2"
         assert command[command.index("-n") + 1] == f"{name}@%h"
-    assert queues == {"worker": "default", "deployer": "deployments"}
+    assert queues == {"worker": "default", "deployer": "deployments", "chores": "chores"}
+
+
+def test_a_deployment_that_hangs_holds_up_no_other_and_no_release(config: Config) -> None:
+    command = child(config, "deployer").command
+    assert command[command.index("--autoscale") + 1] == "16,2"
+    routes = Celery(task_routes=settings.CELERY_TASK_ROUTES).amqp.router
+    for task, queue in (("deploy", "deployments"), ("release", "chores"), ("look", "chores")):
+        assert routes.route({}, f"ciserver.releases.tasks.{task}")["queue"].name == queue
 
 
 def test_redis_has_no_tcp_port_and_keeps_what_it_is_told(config: Config) -> None:

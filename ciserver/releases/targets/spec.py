@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 PREFIX = "gantry."
 
@@ -45,6 +46,21 @@ class ImageFacts:
     layers: tuple[Layer, ...]
     port: int | None  # lowest exposed TCP port
     check: Check
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> ImageFacts:
+        """What ``as_json`` gave. Raises KeyError or TypeError for anything else."""
+        check = dict(raw["check"])
+        return cls(
+            digest=raw["digest"],
+            config_digest=raw["config_digest"],
+            layers=tuple(Layer(**layer) for layer in raw["layers"]),
+            port=raw["port"],
+            check=Check(**(check | {"command": tuple(check["command"])})),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

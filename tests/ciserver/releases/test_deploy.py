@@ -29,7 +29,7 @@ from ciserver.releases.models import (
     Release,
     Running,
 )
-from ciserver.releases.targets import commands
+from ciserver.releases.targets import commands, images
 from ciserver.releases.targets.errors import CommandFailed
 from ciserver.releases.targets.images import Location
 from ciserver.releases.targets.local import LocalTarget
@@ -369,6 +369,20 @@ def test_a_registry_that_is_away_fails_the_deployment_with_its_name(
     assert failed.state == "failed"
     assert "127.0.0.1:1 does not answer" in failed.reason
     assert failed.reason.endswith("v1 still serves qa.")
+
+
+def test_a_roll_back_to_an_image_that_is_still_here_needs_no_registry(
+    shop: Shop, alice: Any, monkeypatch: Any
+) -> None:
+    first = shop.deploy("one")
+    shop.deploy("two")
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the registry was asked")
+
+    monkeypatch.setattr(images, "read_facts", away)
+    queued = services.roll_back(environment=shop.qa, release=first.release, user=alice)
+    assert (shop.run(queued).state, shop.page()) == ("succeeded", "one")
 
 
 def test_a_proxy_that_is_away_fails_the_deployment_and_the_old_one_stays(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -16,7 +17,7 @@ from ciserver.releases.targets.images import (
     first_port,
     read_facts,
 )
-from ciserver.releases.targets.spec import Layer
+from ciserver.releases.targets.spec import ImageFacts, Layer
 
 ABSENT = "sha256:" + "0" * 64
 
@@ -46,6 +47,13 @@ def test_only_layers_that_are_not_there_are_counted_and_each_once() -> None:
     assert bytes_missing(layers, set()) == 110
     assert bytes_missing(layers, {"A"}) == 10
     assert bytes_missing(layers, {"A", "B"}) == 0
+
+
+def test_facts_survive_being_kept_with_a_release() -> None:
+    manifest = {"config": {"digest": "c"}, "layers": [{"digest": "a", "size": 1}]}
+    runs = {"Healthcheck": {"Test": ["CMD", "/probe"]}, "ExposedPorts": {"80/tcp": {}}}
+    found = facts("m", manifest, {"rootfs": {"diff_ids": ["A"]}, "config": runs})
+    assert ImageFacts.from_json(json.loads(json.dumps(found.as_json()))) == found
 
 
 def test_layers_are_paired_with_their_content() -> None:
