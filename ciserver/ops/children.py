@@ -18,6 +18,9 @@ class Child:
     ``ready`` is called anew at each start, before the process is there. ``stop_seconds`` is
     what SIGTERM may take before SIGKILL follows. Rows of one ``stage`` start together; a stage
     starts when the one before it is ready, and they stop in the opposite order.
+
+    ``outlives_us`` is the socket of a child that goes on when the service ends, in whatever way,
+    and whom the next start finds by it.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Child:
     ready: Callable[[], Ready] = lambda: at_once
     ready_seconds: float = 30.0
     stop_seconds: float = 5.0
+    outlives_us: Path | None = None
 
 
 def children_of(config: Config) -> list[Child]:
@@ -129,6 +133,7 @@ def _caddy(config: Config) -> Child:
         umask=0o077,  # the socket is root's alone
         before=before,
         ready=lambda: http_answers("/config/", {200}, socket=socket),
+        outlives_us=socket,  # what it serves is production
     )
 
 

@@ -48,8 +48,10 @@ def start(
     output: IO[bytes],
     env: Mapping[str, str] | None = None,
     umask: int = 0o027,
+    outlives_us: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Starts ``command`` in the checkout; it dies with the calling thread's process.
+    """Starts ``command`` in the checkout; it dies with the calling thread's process, unless it
+    ``outlives_us``.
 
     A first word of ``python`` becomes the virtual environment's interpreter, by the path at
     which the child can read it. Raises OSError when the program is not there.
@@ -69,7 +71,7 @@ def start(
         env=environment,
         umask=umask,
         start_new_session=True,
-        preexec_fn=_preparation(code, as_service_user),  # noqa: PLW1509 (we have one thread)
+        preexec_fn=_preparation(code, as_service_user, outlives_us),  # noqa: PLW1509 (we have one thread)
     )
 
 
@@ -85,9 +87,9 @@ def die_with_parent(number: signal.Signals) -> Callable[[], None]:
     return prepare
 
 
-def _preparation(code: Path, as_service_user: bool) -> Callable[[], None]:
+def _preparation(code: Path, as_service_user: bool, outlives_us: bool) -> Callable[[], None]:
     """What runs between fork and exec; everything looked up beforehand."""
-    die = die_with_parent(signal.SIGKILL)
+    die = (lambda: None) if outlives_us else die_with_parent(signal.SIGKILL)
     account = pwd.getpwnam(SERVICE_USER) if as_service_user else None
 
     def prepare() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -67,6 +68,10 @@ class Keeper:
 
     async def start(self) -> None:
         began = time.monotonic()
+        if self.child.outlives_us and _listens(self.child.outlives_us):
+            self.say(self.child.name, "runs already")
+            self._task = asyncio.create_task(self._keep_found())
+            return
         ready = self._spawn()
         while not await ready():
             if self._ended.done():
@@ -82,12 +87,21 @@ class Keeper:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         process = self.process
-        if process is None:
+        if process is None or (self.child.outlives_us and self._task):
             return
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
         await asyncio.wait({self._ended}, timeout=self.child.stop_seconds)
         self._sweep()
+
+    async def _keep_found(self) -> None:
+        """Like ``_keep``, for a child that an earlier service started."""
+        socket_of_it = self.child.outlives_us
+        while socket_of_it and _listens(socket_of_it):  # noqa: ASYNC110 (no event tells its end)
+            await asyncio.sleep(1)
+        self.say(self.child.name, f"is gone, starting again; {self.log}")
+        self._spawn()
+        await self._keep()
 
     async def _keep(self) -> None:
         pause = FIRST_PAUSE
@@ -125,9 +139,11 @@ class Keeper:
                 output=output,
                 env=self.child.env,
                 umask=self.child.umask,
+                outlives_us=self.child.outlives_us is not None,
             )
         self.process = process
-        self.guard.add(process.pid)
+        if not self.child.outlives_us:
+            self.guard.add(process.pid)
         self._ended = _end_of(process)
         return ready
 
@@ -139,7 +155,8 @@ class Keeper:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        self.guard.remove(process.pid)
+        if not self.child.outlives_us:
+            self.guard.remove(process.pid)
 
     def _failed(self, what: str) -> OpsError:
         return OpsError(
@@ -257,6 +274,16 @@ def _end_of(process: subprocess.Popen[bytes]) -> asyncio.Future[None]:
 
     loop.add_reader(pidfd, on_exit)
     return ended
+
+
+def _listens(path: Path) -> bool:
+    """Does a process hold this socket? The file alone is left behind by one that was killed."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _how(process: subprocess.Popen[bytes] | None) -> str:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,10 +171,17 @@ def containers_of(home: Path, **labels: str) -> list[str]:
 
 
 def _remove_containers(home: Path) -> None:
-    """What was deployed stays when the service stops: it is production."""
+    """What was deployed stays when the service stops, and so does its proxy: it is production."""
+    stop_caddy(home)
     if ids := containers_of(home):
         command = ["podman", "rm", "--force", "--time", "0", *ids]
         subprocess.run(command, capture_output=True, check=True)
+
+
+def stop_caddy(home: Path) -> None:
+    transport = httpx.HTTPTransport(uds=str(home / "run" / "caddy.sock"))
+    with httpx.Client(transport=transport) as client, suppress(httpx.HTTPError):
+        client.post("http://localhost/stop")
 
 
 def _ready(url: str, process: subprocess.Popen[bytes]) -> bool | None:
