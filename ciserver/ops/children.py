@@ -50,7 +50,7 @@ def children_of(config: Config) -> list[Child]:
         _worker(config, "deployer", "deployments", most=16),
         _worker(config, "chores", "chores"),
     ]
-    return [*rows, _caddy(config), _web(config), *workers, _scheduler(config)]
+    return [*rows, _caddy(config), _web(config), *workers, _scheduler(config), _watcher()]
 
 
 def registry_is_ours(config: Config) -> bool:
@@ -170,6 +170,12 @@ def _worker(config: Config, name: str, queue: str, *, most: int = 2) -> Child:
 
 def _scheduler(config: Config) -> Child:
     return Child(name="scheduler", stage=1, command=("python", "manage.py", "tick"))
+
+
+def _watcher() -> Child:
+    """Root, since the containers are."""
+    command = ("python", "manage.py", "watch")
+    return Child(name="watcher", stage=1, command=command, as_service_user=False)
 
 
 def log_of(config: Config, name: str) -> Path:

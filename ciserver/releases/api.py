@@ -111,6 +111,9 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
             "port",
             "address",
             "health_timeout",
+            "health",
+            "health_passes",
+            "stable_seconds",
             "memory_mib",
             "cpus",
             "pids",
@@ -208,6 +211,14 @@ class EnvironmentChangeSerializer(serializers.Serializer[Any]):
     approval_hours = serializers.IntegerField(required=False)
     soak_minutes = serializers.IntegerField(required=False)
     health_timeout = serializers.IntegerField(required=False)
+    health = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=300,
+        help_text="'http /PATH', 'tcp', 'exec COMMAND'; empty for the image's own HEALTHCHECK",
+    )
+    health_passes = serializers.IntegerField(required=False)
+    stable_seconds = serializers.IntegerField(required=False)
     memory_mib = serializers.IntegerField(required=False)
     cpus = serializers.FloatField(required=False)
     pids = serializers.IntegerField(required=False)

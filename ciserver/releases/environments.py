@@ -14,11 +14,13 @@ from ciserver.projects.services import require
 from ciserver.releases import policy
 from ciserver.releases.models import Environment
 from ciserver.releases.services import usable_hosts
-from ciserver.releases.targets.spec import wrong_variable
+from ciserver.releases.targets.spec import wrong_health, wrong_variable
 
 # Field -> least and most. Bounds keep a slip of the finger from becoming a deployment.
 NUMBERS: dict[str, tuple[float, float]] = {
     "health_timeout": (1, 3600),
+    "health_passes": (1, 50),
+    "stable_seconds": (0, 3600),
     "memory_mib": (16, 1024 * 1024),
     "cpus": (0.05, 512),
     "pids": (8, 100_000),
@@ -32,7 +34,7 @@ PEOPLE = ("promoters", "approvers")
 @transaction.atomic
 def change(*, environment: Environment, user: Any, **wanted: Any) -> Environment:
     """Set what ``wanted`` names: the fields of NUMBERS, ``auto``, ``promote_role`` (a Role),
-    ``variables`` (all of them), ``promoters`` and ``approvers`` (user names), ``hosts`` (names).
+    ``variables`` (all of them), ``health``, ``promoters`` and ``approvers`` (user names), ``hosts`` (names).
 
     Approvals of what waits here are void if it changes what they were given for. Raises Refused.
     """
@@ -42,6 +44,9 @@ def change(*, environment: Environment, user: Any, **wanted: Any) -> Environment
     _check_numbers(wanted)
     if "variables" in wanted:
         _check_variables(wanted["variables"])
+    if wrong := wrong_health(wanted.get("health", "")):
+        hint = "Write 'http /PATH', 'tcp' or 'exec COMMAND', or nothing for the image's own."
+        raise Refused(wrong, code="environment.health", hint=hint, status=400)
     people = {name: _members(row, wanted.pop(name)) for name in PEOPLE if name in wanted}
     hosts = usable_hosts(user=user, names=_new_hosts(row, wanted)) if "hosts" in wanted else []
     names = set(wanted.pop("hosts", []))

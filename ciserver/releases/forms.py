@@ -58,6 +58,14 @@ class EnvironmentForm(forms.Form):
     approval_hours = forms.IntegerField(label="Hours until it must be asked for again")
     soak_minutes = forms.IntegerField(label="Minutes that it must have run in the place before")
     health_timeout = forms.IntegerField(label="Seconds to become healthy in")
+    health = forms.CharField(
+        label="How to tell that it is healthy",
+        required=False,
+        max_length=300,
+        help_text="http /PATH, tcp or exec COMMAND; empty for the image's own HEALTHCHECK.",
+    )
+    health_passes = forms.IntegerField(label="Times that it must pass in a row")
+    stable_seconds = forms.IntegerField(label="Seconds that it must then stay up")
     memory_mib = forms.IntegerField(label="Memory of each container, MiB")
     cpus = forms.FloatField(label="CPUs of each container")
     pids = forms.IntegerField(label="Processes of each container")
@@ -86,7 +94,7 @@ class EnvironmentForm(forms.Form):
 
 
 def _initial(row: Environment) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in (*NUMBERS, "auto", "promote_role")} | {
+    return {name: getattr(row, name) for name in (*NUMBERS, "auto", "promote_role", "health")} | {
         "variables": "".join(f"{name}={value}\n" for name, value in row.variables.items()),
         "hosts": " ".join(row.hosts.values_list("name", flat=True)),
         "promoters": " ".join(row.promoters.values_list("username", flat=True)),

@@ -32,11 +32,14 @@ class Gate:
     check: Check
     timeout: float
     pulse: Callable[[], None] = lambda: None
+    stable_for: float | None = None  # seconds; STABLE_FOR if not given
 
     def wait(self, container: Container) -> None:
         """Returns when ``container`` is healthy. Raises Unhealthy."""
         self._until_healthy(container)
-        quiet_until = time.monotonic() + STABLE_FOR
+        quiet_until = time.monotonic() + (
+            STABLE_FOR if self.stable_for is None else self.stable_for
+        )
         while time.monotonic() < quiet_until:
             self._still_up(container)
             time.sleep(BETWEEN_TRIES)
@@ -53,7 +56,10 @@ class Gate:
             if passed >= self.check.passes:
                 return
             if time.monotonic() > deadline:
-                wrong = wrong or f"{self.check.describe()} did not pass twice in a row"
+                wrong = (
+                    wrong
+                    or f"{self.check.describe()} did not pass {self.check.passes} times in a row"
+                )
                 message = f"not healthy within {self.timeout:g} s: {wrong}"
                 raise Unhealthy(self._with_log(container, message))
             time.sleep(BETWEEN_TRIES)

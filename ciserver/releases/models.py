@@ -78,6 +78,10 @@ class Environment(models.Model):
     port = models.PositiveIntegerField(null=True, blank=True)  # where its hosts serve it
     variables = models.JSONField(default=dict, blank=True)
     health_timeout = models.PositiveSmallIntegerField(default=60)  # seconds
+    # "http /PATH", "tcp" or "exec COMMAND"; the image's HEALTHCHECK, else "http /", if empty
+    health = models.CharField(max_length=300, blank=True)
+    health_passes = models.PositiveSmallIntegerField(default=2)  # in a row
+    stable_seconds = models.PositiveSmallIntegerField(default=2)  # that it must stay up then
     memory_mib = models.PositiveIntegerField(default=512)  # of each container, as are the next two
     cpus = models.FloatField(default=1.0)
     pids = models.PositiveIntegerField(default=512)

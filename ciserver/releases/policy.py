@@ -30,8 +30,9 @@ from ciserver.releases.models import (
     Stop,
 )
 
+GATE = ("health_timeout", "health", "health_passes", "stable_seconds")
 # Of a configuration; hosts and ports are those that there are now.
-RESTORED = ("variables", "memory_mib", "cpus", "pids", "health_timeout")
+RESTORED = ("variables", "memory_mib", "cpus", "pids", *GATE)
 
 
 def before(environment: Environment) -> Environment | None:
@@ -58,7 +59,7 @@ def configuration_of(environment: Environment) -> dict[str, Any]:
         "cpus": environment.cpus,
         "pids": environment.pids,
         "port": environment.port,
-        "health_timeout": environment.health_timeout,
+        **{name: getattr(environment, name) for name in GATE},
         "hosts": sorted(environment.hosts.values_list("name", flat=True)),
     }
 

@@ -37,7 +37,7 @@ from ciserver.releases.steps import Recorder
 from ciserver.releases.targets import Target, images, open_target
 from ciserver.releases.targets.errors import TargetError
 from ciserver.releases.targets.images import Location
-from ciserver.releases.targets.spec import Container, ImageFacts, Wanted
+from ciserver.releases.targets.spec import Container, ImageFacts, Wanted, check_as
 
 if TYPE_CHECKING:
     from ciserver.releases.targets.credentials import Credentials
@@ -151,9 +151,16 @@ class HostDeployment:
         return container
 
     def _check(self, container: Container) -> str:
-        check = self.image.check
-        timeout = self.environment.health_timeout
-        Gate(self.target, check, timeout, pulse=self.lease.check).wait(container)
+        environment = self.environment
+        check = check_as(environment.health, environment.health_passes, self.image.check)
+        gate = Gate(
+            self.target,
+            check,
+            environment.health_timeout,
+            pulse=self.lease.check,
+            stable_for=environment.stable_seconds,
+        )
+        gate.wait(container)
         return f"{check.describe()} passed {check.passes} times, then it stayed up"
 
     def _switch(self, container: Container) -> str:

@@ -87,9 +87,9 @@ class Engine:
             "--security-opt=no-new-privileges",
             *self._ids(wanted.id_base),
             *([f"--network={wanted.network}"] if wanted.network else []),
-            # Started again after a crash; after a reboot too, by docker itself and for podman
-            # by the worker (see runner.restore_routes).
-            "--restart=unless-stopped",
+            # Started again after a crash, by docker itself or by us (see releases.watch); after a
+            # reboot by docker, and for podman by the worker (see runner.restore_routes).
+            f"--restart={'no' if self._ids(wanted.id_base) else 'unless-stopped'}",
             "--log-opt=max-size=10m",
             *([f"--publish=127.0.0.1:{host_port}:{wanted.port}"] if wanted.port else []),
             *self.run_options,
@@ -151,6 +151,12 @@ class Engine:
         end = ["--until=0s"] if self.program == "docker" else ["--stream=false"]
         shape = "{{json .}}" if self.program == "docker" else "json"
         return [self.program, "events", "--since=30m", *end, *chosen, f"--format={shape}"]
+
+    def follow_deaths(self, installation: str) -> list[str]:
+        """One line for each container of ``installation`` that ends, for ever."""
+        event = "die" if self.program == "docker" else "died"
+        mine = f"--filter=label={PREFIX}installation={installation}"
+        return [self.program, "events", f"--filter=event={event}", mine]
 
     def logs(self, container: str, lines: int) -> list[str]:
         return [self.program, "logs", f"--tail={lines}", container]

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -21,6 +22,7 @@ from ciserver.releases.targets.proxy import Proxy
 from ciserver.releases.targets.spec import Check, Container, ImageFacts, Wanted
 
 PORT_TRIES = 3
+NO_PORT = "the image exposes no port to ask; let it EXPOSE one, or check it by 'exec COMMAND'"
 QUICK, SLOW = 30.0, 600.0  # seconds for a command that asks, and for one that moves layers
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -79,6 +81,8 @@ class LocalTarget:
             return self._probe_command(container, check)
         if check.path and container.address:
             return probe_http(f"http://{container.address}{check.path}", check.timeout)
+        if check.path or check.tcp:
+            return probe_tcp(container.address, check.timeout) if container.address else NO_PORT
         return probe_tcp(container.address, check.timeout) if container.address else ""
 
     def last_lines(self, container: Container, lines: int) -> str:
@@ -175,14 +179,15 @@ def find_engine() -> Engine:
 
 def probe_http(url: str, timeout: float) -> str:
     """A server that answers anything below 500 is up: not every application has a page at /."""
-    late = f"GET / had no answer within {timeout:g} s"
+    path = urlsplit(url).path
+    late = f"GET {path} had no answer within {timeout:g} s"
     try:
         status = asyncio.run(asyncio.wait_for(_status(url), timeout))
     except (TimeoutError, httpx.TimeoutException):
         return late
     except httpx.HTTPError:
         return "nothing answers on its port"
-    return f"GET / answered {status}" if status >= 500 else ""
+    return f"GET {path} answered {status}" if status >= 500 else ""
 
 
 async def _status(url: str) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 PREFIX = "gantry."
@@ -19,13 +20,14 @@ class Check:
 
     command: tuple[str, ...] = ()
     path: str = ""
+    tcp: bool = False
     timeout: float = 5.0  # seconds for one try
     passes: int = 2  # in a row
 
     def describe(self) -> str:
         if self.command:
-            return "its HEALTHCHECK"
-        return f"GET {self.path}" if self.path else "its process"
+            return "the HEALTHCHECK"
+        return f"GET {self.path}" if self.path else "its port" if self.tcp else "its process"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,43 @@ class Wanted:
     env: Mapping[str, str] = field(default_factory=dict)
     network: str = ""  # made if it is not there; the engine's default if empty
     id_base: int | None = None  # first of the host ids that the container's are mapped to
+
+
+def wrong_health(text: str) -> str:
+    """Why ``text`` cannot be an environment's health check; empty when it can."""
+    kind, _, rest = text.strip().partition(" ")
+    match kind:
+        case "":
+            return ""
+        case "http":
+            if re.fullmatch(r"/[!-~]*", rest):
+                return ""
+            return f"{text!r} names no path: it must begin with '/' and have no spaces."
+        case "tcp":
+            return f"{text!r}: nothing may follow 'tcp'." if rest else ""
+        case "exec":
+            return "" if _argv(rest) else f"{text!r} names no command, or a quote is not closed."
+    return f"{kind!r} is no kind of health check."
+
+
+def check_as(text: str, passes: int, own: Check) -> Check:
+    """What an environment asks for, which is the image's ``own`` check if ``text`` is empty."""
+    kind, _, rest = text.strip().partition(" ")
+    match kind:
+        case "http":
+            return Check(path=rest, passes=passes)
+        case "tcp":
+            return Check(tcp=True, passes=passes)
+        case "exec":
+            return Check(command=_argv(rest), passes=passes)
+    return replace(own, passes=passes)
+
+
+def _argv(words: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(words))
+    except ValueError:
+        return ()
 
 
 def wrong_variable(env: Mapping[str, str]) -> str:

@@ -78,6 +78,7 @@ class Shop:
 
     def __init__(self, project: Any, passed: Any, registry: Any) -> None:
         self.project, self._passed, self.registry = project, passed, registry
+        project.environments.update(stable_seconds=0)
         self.qa: Environment = project.environments.get(name="qa")
         self.url = f"http://127.0.0.1:{self.qa.port}/"
         self.qa.hosts.add(Host.objects.get_or_create(name="local")[0])
@@ -107,7 +108,6 @@ def target() -> LocalTarget:
 
 @pytest.fixture
 def quick_gate(monkeypatch: Any) -> None:
-    monkeypatch.setattr(health, "STABLE_FOR", 0.5)
     monkeypatch.setattr(health, "BETWEEN_TRIES", 0.1)
 
 
@@ -228,9 +228,9 @@ def test_a_release_that_is_not_healthy_leaves_the_old_one_serving(
     with Probe(shop.url) as probe:
         for case, (image, reason) in SICK.items():
             last = case == "passes, then dies"
-            Environment.objects.filter(pk=shop.qa.pk).update(health_timeout=10 if last else 2)
-            if last:
-                monkeypatch.setattr(health, "STABLE_FOR", 4.0)
+            Environment.objects.filter(pk=shop.qa.pk).update(
+                health_timeout=10 if last else 2, stable_seconds=4 if last else 0
+            )
             failed = shop.deploy(case, **image)
             assert failed.state == "failed", case
             assert reason in failed.reason, case
@@ -245,7 +245,7 @@ def test_the_healthcheck_of_the_image_decides(shop: Shop) -> None:
     deployment = shop.deploy("one", Healthcheck=check, ExposedPorts={})
     assert deployment.state == "succeeded"
     details = dict(deployment.steps.values_list("name", "detail"))
-    assert details["check"].startswith("its HEALTHCHECK passed 2 times")
+    assert details["check"].startswith("the HEALTHCHECK passed 2 times")
     assert details["switch"] == "it has no port"
 
 
