@@ -20,16 +20,9 @@ def child(config: Config, name: str) -> Child:
 
 
 def test_everything_runs_here_by_default(config: Config) -> None:
-    assert names(config) == [
-        "redis",
-        "registry",
-        "caddy",
-        "web",
-        "worker",
-        "deployer",
-        "chores",
-        "scheduler",
-    ]
+    workers = ["worker", "deployer", "chores"]
+    others = ["redis", "registry", "caddy", "web"]
+    assert names(config) == [*others, *workers, "scheduler", "watcher"]
 
 
 def test_a_redis_elsewhere_is_not_started_here(config: Config) -> None:
@@ -42,7 +35,7 @@ def test_a_registry_elsewhere_is_not_started_here(config: Config) -> None:
 
 def test_only_the_workers_and_the_proxy_are_root(config: Config) -> None:
     root = {child.name for child in children_of(config) if not child.as_service_user}
-    assert root == {"worker", "deployer", "chores", "caddy"}
+    assert root == {"worker", "deployer", "chores", "caddy", "watcher"}
 
 
 def test_deployments_never_wait_for_builds(config: Config) -> None:
