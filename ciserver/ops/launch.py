@@ -89,7 +89,7 @@ def die_with_parent(number: signal.Signals) -> Callable[[], None]:
 
 def _preparation(code: Path, as_service_user: bool, outlives_us: bool) -> Callable[[], None]:
     """What runs between fork and exec; everything looked up beforehand."""
-    die = (lambda: None) if outlives_us else die_with_parent(signal.SIGKILL)
+    die = die_with_parent(signal.SIGKILL)
     account = pwd.getpwnam(SERVICE_USER) if as_service_user else None
 
     def prepare() -> None:
@@ -100,7 +100,8 @@ def _preparation(code: Path, as_service_user: bool, outlives_us: bool) -> Callab
             os.setuid(account.pw_uid)
             _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         os.chdir(code)
-        die()  # after setuid, which clears it
+        if not outlives_us:
+            die()  # after setuid, which clears it
 
     return prepare
 

@@ -34,7 +34,8 @@ PEOPLE = ("promoters", "approvers")
 @transaction.atomic
 def change(*, environment: Environment, user: Any, **wanted: Any) -> Environment:
     """Set what ``wanted`` names: the fields of NUMBERS, ``auto``, ``promote_role`` (a Role),
-    ``variables`` (all of them), ``health``, ``promoters`` and ``approvers`` (user names), ``hosts`` (names).
+    ``variables`` (all of them), ``health``, ``promoters`` and ``approvers`` (user names),
+    ``hosts`` (names).
 
     Approvals of what waits here are void if it changes what they were given for. Raises Refused.
     """

@@ -55,6 +55,8 @@ def test_a_project_runs_as_its_own_host_ids_where_the_engine_can_do_that() -> No
     assert {"--uidmap=0:333905920:65536", "--gidmap=0:333905920:65536"} <= set(mapped)
     docker = choose("docker", hybrid=False, raise_limits=True).run(wanted, host_port=34567)
     assert not any(option.startswith(("--uidmap", "--gidmap")) for option in docker)
+    assert "--restart=no" in mapped
+    assert "--restart=unless-stopped" in docker
     for argv in (mapped, docker):
         assert "--network=gantry-x-1" in argv
 
