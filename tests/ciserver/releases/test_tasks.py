@@ -27,7 +27,7 @@ def test_every_promise_wakes_the_worker_of_its_queue(db: None) -> None:
     assert queues == {
         "delivery.accepted": "default",
         "pipeline.queued": "default",
-        "pipeline.passed": "deployments",
+        "pipeline.passed": "chores",
         "deployment.queued": "deployments",
     }
 
@@ -36,7 +36,7 @@ def test_every_promise_wakes_the_worker_of_its_queue(db: None) -> None:
 def test_chores_do_not_wait_for_builds(task: str) -> None:
     app.loader.import_default_modules()
     assert task in app.tasks
-    assert queue_of(task) == "deployments"
+    assert queue_of(task) == "chores"
 
 
 def test_a_promise_is_sent_by_name_and_routed_all_the_same(
