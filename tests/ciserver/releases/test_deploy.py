@@ -221,9 +221,7 @@ SICK: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.timeout(300)  # several deployments, on a machine that may be busy
-def test_a_release_that_is_not_healthy_leaves_the_old_one_serving(
-    shop: Shop, monkeypatch: Any
-) -> None:
+def test_a_release_that_is_not_healthy_leaves_the_old_one_serving(shop: Shop) -> None:
     shop.deploy("one")
     with Probe(shop.url) as probe:
         for case, (image, reason) in SICK.items():

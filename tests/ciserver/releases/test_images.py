@@ -17,7 +17,7 @@ from ciserver.releases.targets.images import (
     first_port,
     read_facts,
 )
-from ciserver.releases.targets.spec import ImageFacts, Layer
+from ciserver.releases.targets.spec import Check, ImageFacts, Layer, check_as, wrong_health
 
 ABSENT = "sha256:" + "0" * 64
 
@@ -96,3 +96,16 @@ def test_other_bytes_than_the_digest_names_are_refused(monkeypatch: Any) -> None
     monkeypatch.setattr(httpx.Client, "__init__", lying)
     with pytest.raises(ImageUnreadable, match="gave other bytes"):
         read_facts(Location("127.0.0.1:1", "hello"), ABSENT, token=None)
+
+
+def test_an_environment_may_ask_for_another_check_than_the_image() -> None:
+    own = Check(command=("/probe",), timeout=3)
+    assert check_as("", 4, own) == Check(command=("/probe",), timeout=3, passes=4)
+    assert check_as("http /healthz", 3, own) == Check(path="/healthz", passes=3)
+    assert check_as("tcp", 2, own) == Check(tcp=True, passes=2)
+    assert check_as("exec /bin/x 'a b'", 1, own).command == ("/bin/x", "a b")
+
+
+@pytest.mark.parametrize("text", ["http", "http x", "http /a b", "tcp 80", "exec", "exec 'x", "no"])
+def test_a_check_that_cannot_be_is_refused(text: str) -> None:
+    assert wrong_health(text)
