@@ -7,7 +7,12 @@ from rest_framework.routers import DefaultRouter
 
 from ciserver.accounts.api import Me, TokenViewSet
 from ciserver.dashboard.audit import AuditViewSet
-from ciserver.pipelines.api import CaseViewSet, JobViewSet, PipelineViewSet
+from ciserver.pipelines.api import (
+    ArtifactViewSet,
+    CaseViewSet,
+    JobViewSet,
+    PipelineViewSet,
+)
 from ciserver.pipelines.lint_api import Lint, json_schema
 from ciserver.projects.api import ProjectViewSet
 from ciserver.projects.registry import token
@@ -24,6 +29,7 @@ router = DefaultRouter()
 router.register("projects", ProjectViewSet)
 router.register("pipelines", PipelineViewSet)
 router.register("jobs", JobViewSet)
+router.register("artifacts", ArtifactViewSet)
 router.register("cases", CaseViewSet)
 router.register("releases", ReleaseViewSet)
 router.register("environments", EnvironmentViewSet)

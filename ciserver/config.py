@@ -125,6 +125,10 @@ class Config:
         return self.home / "logs"
 
     @property
+    def artifacts(self) -> Path:
+        return self.home / "artifacts"
+
+    @property
     def repositories(self) -> Path:
         return self.home / "repositories"
 

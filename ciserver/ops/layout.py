@@ -37,6 +37,7 @@ FOLDERS = (
     Folder("spool", SERVICE_USER, SERVICE_USER, 0o700),
     # setgid: what the worker writes as root, the web process may read.
     Folder("logs", "root", SERVICE_USER, 0o2750),
+    Folder("artifacts", "root", SERVICE_USER, 0o2750),
     Folder("logs/service", "root", "root", 0o750),
     # Sticky: the service user makes sockets here and cannot replace root's.
     Folder("run", "root", SERVICE_USER, 0o1770),

@@ -18,10 +18,10 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from ciserver.pipelines import case_history, services
+from ciserver.pipelines import artifacts, case_history, services
 from ciserver.pipelines.logs import Line, LogReader, Position
 from ciserver.pipelines.logsearch import position_of, search
-from ciserver.pipelines.models import Job, Pipeline, Step, TestCase
+from ciserver.pipelines.models import Artifact, Job, Pipeline, Step, TestCase
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
 
@@ -58,12 +58,21 @@ class LineSerializer(serializers.Serializer[Any]):
     text = serializers.CharField()
 
 
+class ArtifactSerializer(serializers.ModelSerializer[Artifact]):
+    """A kept file; fetch it at ``/api/v1/artifacts/ID/``."""
+
+    class Meta:
+        model = Artifact
+        fields = ["id", "path", "size", "sha256", "created_at", "expires_at"]
+
+
 class JobSerializer(serializers.ModelSerializer[Job]):
     needs = serializers.ListField(
         child=serializers.CharField(), read_only=True, help_text="jobs that must pass before it"
     )
     steps = StepSerializer(many=True, read_only=True)
     cases = TestCaseSerializer(many=True, read_only=True)
+    artifacts = ArtifactSerializer(many=True, read_only=True)
 
     class Meta:
         model = Job
@@ -81,6 +90,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
             "finished_at",
             "steps",
             "cases",
+            "artifacts",
         ]
 
 
@@ -150,7 +160,7 @@ class PipelineViewSet(viewsets.ReadOnlyModelViewSet[Pipeline]):
         seen = Project.objects.visible_to(self.request.user)
         pipelines = Pipeline.objects.filter(project__in=seen).select_related("project")
         if self.action != "list":
-            jobs = Job.objects.prefetch_related("steps", "cases")
+            jobs = Job.objects.prefetch_related("steps", "cases", "artifacts")
             return pipelines.prefetch_related(Prefetch("jobs", jobs))
         asked = self.request.query_params
         fields = {"project": "project__slug", "commit": "commit", "state": "state"}
@@ -283,6 +293,22 @@ class JobViewSet(viewsets.GenericViewSet[Job]):
         start, count = _number(request, "start", 1), _number(request, "count", 1000)
         found, _ = LogReader(job.log_path).read(position_of(job.log_path, max(start, 1)))
         return Response(_line_rows(job, found[: min(count, 1000)]))
+
+
+class ArtifactViewSet(viewsets.GenericViewSet[Artifact]):
+    """Files that jobs left to be kept; their rows come with the job."""
+
+    queryset = Artifact.objects.all()
+    serializer_class = ArtifactSerializer
+
+    def get_queryset(self) -> QuerySet[Artifact]:
+        seen = Project.objects.visible_to(self.request.user)
+        return Artifact.objects.filter(job__pipeline__project__in=seen)
+
+    @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
+    def retrieve(self, request: Request, pk: str) -> Any:
+        """The file itself."""
+        return artifacts.file_of(self.get_object())
 
 
 def _number(request: Request, name: str, default: int) -> int:

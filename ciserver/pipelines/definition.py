@@ -35,7 +35,7 @@ NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}\Z")
 SECRET = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,99}\Z")
 LEAST_MEMORY = 16 * 1024**2
 _SIZES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
-_TIMES = {"": 1, "s": 1, "m": 60, "h": 3600}
+_TIMES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +236,13 @@ class When(_Part):
         return ""
 
 
+class Artifacts(_Part):
+    """Files of a test that are kept after it, whether it passed or not."""
+
+    paths: Annotated[list[str], Field(min_length=1, max_length=50)]
+    expire_in: Duration = 30 * 86400.0
+
+
 class Test(_Part):
     """One test: a command in a container of the built image, or of one of its stages."""
 
@@ -255,6 +262,7 @@ class Test(_Part):
     when: When = Field(default_factory=When)
     matrix: Matrix = Field(default_factory=dict)
     retries: Annotated[int, Field(ge=0, le=5)] = 0
+    artifacts: Artifacts | None = None
 
 
 class Definition(_Part):

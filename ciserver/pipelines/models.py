@@ -191,6 +191,32 @@ class TestCase(models.Model):
         return f"{self.suite}.{self.name}"
 
 
+class Artifact(models.Model):
+    """A file that a job left, kept until ``expires_at``. Its bytes are outside the database."""
+
+    job = models.ForeignKey(Job, models.CASCADE, related_name="artifacts")
+    path = models.CharField(max_length=500)
+    size = models.BigIntegerField()
+    sha256 = models.CharField(max_length=64)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        ordering = ["path"]
+
+    def __str__(self) -> str:
+        return self.path
+
+    @property
+    def file(self) -> Path:
+        """Named by the rows: nothing that a job wrote is part of it."""
+        return Path(settings.GANTRY.artifacts) / str(self.job_id) / str(self.pk)
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
 def _seconds(start: datetime | None, end: datetime | None) -> float | None:
     if start is None:
         return None

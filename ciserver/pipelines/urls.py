@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from ciserver.pipelines import case_pages, log_page, views
+from ciserver.pipelines import artifacts, case_pages, log_page, views
 
 _PAGE = "projects/<slug:slug>/pipelines/<int:number>/"
 
@@ -14,5 +14,6 @@ urlpatterns = [
     path(f"{_PAGE}events", views.pipeline_events, name="pipeline-events"),
     path(f"{_PAGE}jobs/<int:job>/log", views.log_before, name="pipeline-log"),
     path(f"{_PAGE}jobs/<int:job>/lines", log_page.lines, name="pipeline-lines"),
+    path(f"{_PAGE}artifacts/<int:pk>", artifacts.download, name="artifact"),
     path(f"{_PAGE}cancel/", views.cancel, name="pipeline-cancel"),
 ]

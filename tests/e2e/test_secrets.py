@@ -26,8 +26,10 @@ tests:
   named:
     command: |
       echo "env $TOKEN"; echo "file $(cat /run/secrets/TOKEN)"
+      echo kept > /tmp/kept.txt
       test "$TOKEN" = "$(cat /run/secrets/TOKEN)" && grep -q "/run/secrets/TOKEN tmpfs" /proc/mounts
     secrets: [TOKEN]
+    artifacts: {paths: [/tmp/kept.txt, /tmp/none], expire_in: 1h}
   unnamed:
     command: test -z "$TOKEN" && test ! -e /run/secrets/TOKEN/x && test ! -s /run/secrets/TOKEN
 """
@@ -60,6 +62,10 @@ def test_jobs_that_name_a_secret_get_it_and_nothing_shows_it(
     assert pipeline["state"] == "passed", logs
     assert "env ***" in logs
     assert "file ***" in logs
+    (artifact,) = [found for job in pipeline["jobs"] for found in job["artifacts"]]
+    assert artifact["path"] == "/tmp/kept.txt"
+    assert service.http.get(f"artifacts/{artifact['id']}/").text == "kept\n"
+    assert "No artifact at /tmp/none." in logs
     needles = [VALUE.encode(), base64.b64encode(VALUE.encode())[:-3], VALUE.encode().hex().encode()]
     assert not [needle for needle in needles if needle in logs.encode()]
     for folder in ("logs", "db", "store", "sandboxes", "registry"):

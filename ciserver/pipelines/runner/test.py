@@ -13,6 +13,7 @@ from ciserver.lib.crypto import Secret
 from ciserver.pipelines import junit
 from ciserver.pipelines.definition import Test
 from ciserver.pipelines.models import State, TestCase
+from ciserver.pipelines.runner.artifacts import keep_artifacts
 from ciserver.pipelines.runner.jobs import JobFailed, JobRun
 from ciserver.pipelines.runner.recorder import StepRecorder, receipt_json
 from ciserver.pipelines.runner.secrets import as_files, secrets_for
@@ -81,6 +82,8 @@ def _try(
             parent=run.cgroup,
         )
         cases = _read_reports(run, test, container)
+        if test.artifacts:
+            keep_artifacts(run, test.artifacts, container)
         failure = _failure(receipt, cases)
         recorder.end(
             step,

@@ -1,0 +1,62 @@
+"""Keeping the files that a test names: read inside the container's root, stored outside it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from datetime import timedelta
+
+from django.utils import timezone
+
+from builders.containers import Container
+from ciserver.lib.words import size as size_words
+from ciserver.pipelines.definition import Artifacts
+from ciserver.pipelines.models import Artifact
+from ciserver.pipelines.runner.jobs import JobRun
+
+MIB = 1024 * 1024
+MOST_FILES = 200
+MOST_BYTES = 64 * MIB  # of one file
+MOST_TOGETHER = 256 * MIB
+
+
+def keep_artifacts(run: JobRun, wanted: Artifacts, container: Container) -> None:
+    """Store them, and say in the log which could not be. Never fails the job."""
+    room = MOST_TOGETHER
+    expires = timezone.now() + timedelta(seconds=wanted.expire_in)
+    for path in _paths(run, wanted, container):
+        try:
+            data = container.read_file(path, min(MOST_BYTES, room))
+        except OSError as error:
+            run.log.say(f"The artifact {path} was not kept: {error.strerror or error}")
+            continue
+        room -= len(data)
+        shown = run.log.masker.mask_text(path)
+        _store(Artifact(job=run.job, path=shown, size=len(data), expires_at=expires), data)
+        run.log.say(f"Kept {path}, {size_words(len(data))}.")
+
+
+def _paths(run: JobRun, wanted: Artifacts, container: Container) -> list[str]:
+    found: dict[str, None] = {}
+    for pattern in wanted.paths:
+        paths = container.glob(pattern)
+        if not paths:
+            run.log.say(f"No artifact at {pattern}.")
+        found.update(dict.fromkeys(path for path in paths if _storable(path)))
+    if len(found) > MOST_FILES:
+        run.log.say(f"{len(found)} artifacts were found; the first {MOST_FILES} are kept.")
+    return list(found)[:MOST_FILES]
+
+
+def _storable(path: str) -> bool:
+    """A name that a row and a header can hold."""
+    return len(path) <= 500 and path.isprintable()
+
+
+def _store(artifact: Artifact, data: bytes) -> None:
+    artifact.sha256 = hashlib.sha256(data).hexdigest()
+    artifact.save()
+    artifact.file.parent.mkdir(mode=0o2750, parents=True, exist_ok=True)
+    fd = os.open(artifact.file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
