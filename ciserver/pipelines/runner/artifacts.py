@@ -21,7 +21,13 @@ MOST_TOGETHER = 256 * MIB
 
 
 def keep_artifacts(run: JobRun, wanted: Artifacts, container: Container) -> None:
-    """Store them, and say in the log which could not be. Never fails the job."""
+    """Store them, and say in the log which could not be. Never fails the job.
+
+    What an earlier try of the job left is replaced.
+    """
+    for old in run.job.artifacts.all():
+        old.file.unlink(missing_ok=True)
+        old.delete()
     room = MOST_TOGETHER
     expires = timezone.now() + timedelta(seconds=wanted.expire_in)
     for path in _paths(run, wanted, container):

@@ -85,6 +85,12 @@ def test_what_cannot_be_kept_is_said(job: Job, monkeypatch: pytest.MonkeyPatch) 
     ]
 
 
+def test_a_second_try_replaces_what_the_first_one_left(job: Job) -> None:
+    keep(job, Files(report=b"one"), "/report")
+    keep(job, Files(report=b"two"), "/report")
+    assert Artifact.objects.get().file.read_bytes() == b"two"
+
+
 def test_all_of_a_job_together_have_a_limit(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "MOST_TOGETHER", 15)
     keep(job, Files(a=b"x" * 10, b=b"x" * 10, c=b"x" * 5), "*")
