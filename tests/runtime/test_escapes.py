@@ -29,6 +29,7 @@ def of_the_host() -> tuple[object, ...]:
     return fingerprint(host.oci_runtime().path), CORE_PATTERN.read_bytes(), devices
 
 
+@pytest.mark.timeout(600)
 def test_replacing_devices_while_another_starts_gains_nothing(sandboxes: Sandboxes) -> None:
     """CVE-2025-31133, -52565, -52881: /dev/null or /dev/console swapped for a link into /proc."""
     before = of_the_host()
@@ -48,8 +49,9 @@ def test_replacing_devices_while_another_starts_gains_nothing(sandboxes: Sandbox
     true
     """
     attack = f"races={RACES}\n{attack}"
+    limits = Limits(memory=64 * MIB, pids=64, timeout=20 + RACES / 10)
     with ThreadPoolExecutor(2) as pool:
-        for ran in pool.map(lambda _: sandboxes.sh(attack), range(2)):
+        for ran in pool.map(lambda _: sandboxes.sh(attack, limits=limits), range(2)):
             assert ran.receipt.ok
             said, *mounted = ran.out.splitlines()
             assert said == f"{RACES} races"
