@@ -83,9 +83,14 @@ class ProjectViewSet(
 
     @action(detail=True, methods=["post"], url_path="hook-secret")
     def hook_secret(self, request: Request, slug: str) -> Response:
-        """A new webhook secret, shown this once."""
+        """A new webhook secret, shown this once. The old one counts for seven days more.
+
+        With ``{"drop_old": true}`` the old one ends at once, as it should when it leaked.
+        """
         project = self.get_object()
-        secret = services.renew_hook_secret(project=project, user=cast(User, request.user))
+        keep = request.data.get("drop_old") is not True if isinstance(request.data, dict) else True
+        user = cast(User, request.user)
+        secret = services.renew_hook_secret(project=project, user=user, keep_old=keep)
         return Response({"secret": secret.reveal()})
 
     @extend_schema(responses=SecretSerializer(many=True))

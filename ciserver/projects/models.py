@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import secrets as random
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from django.core.validators import RegexValidator
 from django.db import models
 from django.urls import reverse
+from django.utils import timezone
 
 from ciserver.accounts.models import User
-from ciserver.lib.crypto import Secret, seal, unseal
+from ciserver.lib.crypto import SealBroken, Secret, seal, unseal
 
 FIRST_ID = 0x10000000  # above every range that distributions hand out in /etc/subuid
 RANGE = 65536
+HOOK_SECRET_OVERLAP = timedelta(days=7)  # for telling every forge of the new one
 SECRET_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,99}"  # noqa: S105 - a pattern
 SLUG = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 
@@ -48,6 +52,8 @@ class Project(models.Model):
     clone_url = models.CharField(max_length=500, blank=True)
     default_branch = models.CharField(max_length=200, default="main")
     hook_secret_sealed = models.TextField(blank=True)
+    hook_secret_old_sealed = models.TextField(blank=True)
+    hook_secret_old_until = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     members = models.ManyToManyField(User, through="Membership", related_name="projects")
 
@@ -78,11 +84,37 @@ class Project(models.Model):
             return None
         return unseal(self.hook_secret_sealed, self.hook_secret_place)
 
-    def renew_hook_secret(self) -> Secret:
+    @property
+    def hook_secrets(self) -> list[Secret]:
+        """The webhook secrets that count now: the new one and, for a while, the one before it.
+
+        One that does not open counts no more than one that is not there.
+        """
+        found = []
+        with suppress(SealBroken, ValueError):
+            found += [self.hook_secret] if self.hook_secret else []
+        if self.hook_secret_old_until and self.hook_secret_old_until > timezone.now():
+            with suppress(SealBroken, ValueError):
+                found.append(unseal(self.hook_secret_old_sealed, self._hook_secret_old_place))
+        return found
+
+    def renew_hook_secret(self, *, keep_old: bool = True) -> Secret:
+        """A new webhook secret. The one before it counts for HOOK_SECRET_OVERLAP if kept."""
+        old = None
+        with suppress(SealBroken, ValueError):
+            old = self.hook_secret if keep_old else None
         secret = Secret(random.token_urlsafe(32))
         self.hook_secret_sealed = seal(secret, self.hook_secret_place)
-        self.save(update_fields=["hook_secret_sealed"])
+        self.hook_secret_old_sealed = seal(old, self._hook_secret_old_place) if old else ""
+        self.hook_secret_old_until = timezone.now() + HOOK_SECRET_OVERLAP if old else None
+        self.save(
+            update_fields=["hook_secret_sealed", "hook_secret_old_sealed", "hook_secret_old_until"]
+        )
         return secret
+
+    @property
+    def _hook_secret_old_place(self) -> str:
+        return f"projects_project:{self.pk}:hook_secret_old"
 
     @property
     def hook_secret_place(self) -> str:

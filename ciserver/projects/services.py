@@ -48,11 +48,14 @@ def create(*, slug: str, owner: User, description: str = "", clone_url: str = ""
 
 
 @transaction.atomic
-def renew_hook_secret(*, project: Project, user: User) -> Secret:
-    """A new webhook secret in place of the old one. Needs the role maintainer."""
+def renew_hook_secret(*, project: Project, user: User, keep_old: bool = True) -> Secret:
+    """A new webhook secret; the one before it counts for a week more unless it is not kept.
+
+    Needs the role maintainer.
+    """
     require(user, project, Role.MAINTAINER)
     AuditEntry.record(actor=user.username, action="project.hook-secret", target=project.slug)
-    return project.renew_hook_secret()
+    return project.renew_hook_secret(keep_old=keep_old)
 
 
 @transaction.atomic

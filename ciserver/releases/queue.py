@@ -125,7 +125,8 @@ def follow(deployment: Deployment) -> None:
 def goes_forward(release: Release, environment: Environment) -> bool:
     """Automatic deployments follow the default branch and never go back behind a newer push,
     whichever pipeline ends first."""
-    if release.pipeline.branch != release.project.default_branch:
+    # By the whole ref: a tag may have the name of the branch.
+    if release.pipeline.ref != f"refs/heads/{release.project.default_branch}":
         return False
     ahead = environment.deployments.filter(
         kind=DeploymentKind.AUTO, release__pipeline__number__gt=release.pipeline.number

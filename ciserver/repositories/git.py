@@ -68,6 +68,7 @@ class CommitInfo:
     subject: str
     author: str
     committed_at: datetime
+    message: str = ""
 
 
 def git_dir(project: Project) -> Path:
@@ -161,7 +162,7 @@ def commit_info(git_dir: Path, sha: str) -> CommitInfo:
             "rev-list",
             "--max-count=1",
             "--no-commit-header",
-            "--format=%H%x00%an%x00%ct%x00%s",
+            "--format=%H%x00%an%x00%ct%x00%s%x00%B",
             "--end-of-options",
             sha,
             git_dir=git_dir,
@@ -169,11 +170,25 @@ def commit_info(git_dir: Path, sha: str) -> CommitInfo:
     except GitFailed as error:
         raise _unless_unknown(error, sha) from error
     # A tree or a blob prints nothing, a tag prints the commit that it leads to.
-    found, *fields = output.decode(errors="replace").rstrip("\n").split("\0", 3)
+    found, *fields = output.decode(errors="replace").rstrip("\n").split("\0", 4)
     if found != sha:
         raise UnknownCommit(f"{sha[:12]} is in the repository, but it is not a commit.")
-    author, seconds, subject = fields
-    return CommitInfo(sha, subject, author, _time(seconds))
+    author, seconds, subject, message = fields
+    return CommitInfo(sha, subject, author, _time(seconds), message)
+
+
+def peel(git_dir: Path, sha: str) -> str:
+    """The commit that a tag leads to; a commit leads to itself. Raises UnknownCommit, GitFailed."""
+    check_sha(sha)
+    try:
+        output = run(
+            "rev-parse", "--verify", "--end-of-options", f"{sha}^{{commit}}", git_dir=git_dir
+        )
+    except GitFailed as error:
+        if "needed a single revision" in str(error).lower():
+            raise UnknownCommit(f"{sha[:12]} leads to no commit of the repository.") from error
+        raise _unless_unknown(error, sha) from error
+    return output.decode().strip().rsplit("\n", 1)[-1]
 
 
 def read_file(git_dir: Path, sha: str, path: str, max_bytes: int) -> bytes:

@@ -18,11 +18,12 @@ from ciserver.repositories.errors import (
     RepositoryError,
     UnknownCommit,
 )
-from ciserver.repositories.git import CommitInfo, commit_info, fetch, git_dir, heads
+from ciserver.repositories.git import CommitInfo, commit_info, fetch, git_dir, heads, peel
 from ciserver.webhooks.models import Delivery, Verdict, is_in_vain
 
 log = logging.getLogger(__name__)
 TOPIC = "delivery.accepted"
+SKIP = ("[skip ci]", "[ci skip]")
 PATIENCE = timedelta(minutes=10)  # how long what may pass by itself is tried again
 AWAY = (OperationalError, InterfaceError)  # the database, or another that holds it too long
 
@@ -41,7 +42,11 @@ def plan(delivery_id: int) -> None:
         outbox.keep(TOPIC, delivery_id)
         return
     try:
-        _queue(delivery, _look(delivery))
+        info = _look(delivery)
+        if word := _skips(info):
+            _settle(delivery, Verdict.IGNORED, _skipped(info, word))
+        else:
+            _queue(delivery, info)
     except Stale as stale:
         _settle(delivery, Verdict.IGNORED, str(stale))
     except AWAY:
@@ -56,11 +61,14 @@ def plan(delivery_id: int) -> None:
 def start_hosted(delivery: Delivery) -> None:
     """Queue the pipeline of a push to our own Git, in the caller's transaction."""
     try:
-        info = commit_info(git_dir(delivery.project), delivery.sha)
+        info = _commit(delivery)
     except UnknownCommit as error:
         delivery.verdict, delivery.detail = Verdict.FAILED, str(error)
     else:
-        delivery.pipeline = _pipeline(delivery, info)
+        if word := _skips(info):
+            delivery.verdict, delivery.detail = Verdict.IGNORED, _skipped(info, word)
+        else:
+            delivery.pipeline = _pipeline(delivery, info)
     delivery.save(update_fields=["verdict", "detail", "pipeline"])
 
 
@@ -94,11 +102,32 @@ def _look(delivery: Delivery) -> CommitInfo:
         head = heads(git_dir(project), delivery.ref).get(delivery.ref)
     else:
         head = fetch(project, delivery.ref)
-    info = commit_info(git_dir(project), delivery.sha)
-    if head != delivery.sha:
+    info = _commit(delivery)
+    # Some forges tell of a tag by its commit, not by the tag's own object.
+    same = head == delivery.sha or (
+        head and delivery.kind == "tag" and peel(git_dir(project), head) == info.sha
+    )
+    if not same:
         where = f"is at {head[:12]} now" if head else "is gone"
         raise Stale(f"Stale: {delivery.ref} {where}, no longer at {delivery.sha[:12]}.")
     return info
+
+
+def _commit(delivery: Delivery) -> CommitInfo:
+    """Raises UnknownCommit. A branch is at a commit and nothing else; a tag leads to one."""
+    place = git_dir(delivery.project)
+    sha = peel(place, delivery.sha) if delivery.kind == "tag" else delivery.sha
+    return commit_info(place, sha)
+
+
+def _skips(info: CommitInfo) -> str:
+    """The word by which a commit's message asks not to be built, or nothing."""
+    message = info.message.lower()
+    return next((word for word in SKIP if word in message), "")
+
+
+def _skipped(info: CommitInfo, word: str) -> str:
+    return f"{info.sha[:8]} says {word}: nothing is built of it."
 
 
 def mark_duplicate(delivery: Delivery, pipeline: Pipeline | None) -> None:
@@ -118,7 +147,7 @@ def _queue(delivery: Delivery, info: CommitInfo) -> None:
         if _pending(locked):
             # Deliveries of one ref may come in any order, and twice; what is queued for it may not.
             last = Pipeline.objects.filter(project=locked.project, ref=locked.ref).first()
-            if last and last.commit == locked.sha and not is_in_vain(last):
+            if last and last.commit == info.sha and not is_in_vain(last):
                 mark_duplicate(locked, last)
             else:
                 locked.pipeline = _pipeline(locked, info)
@@ -142,7 +171,7 @@ def _pending(delivery: Delivery) -> bool:
 def _pipeline(delivery: Delivery, info: CommitInfo) -> Pipeline:
     return pipelines.queue(
         project=delivery.project,
-        commit=delivery.sha,
+        commit=info.sha,
         ref=delivery.ref,
         title=_cut(info.subject, 300),
         author=_cut(info.author, 200),

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
@@ -26,6 +27,8 @@ from ciserver.webhooks.models import Delivery, Verdict
 log = logging.getLogger(__name__)
 HOSTED = "hosted"
 POLL = "poll"
+KEPT = timedelta(days=90)  # an id that is known for so long cannot be replayed
+FORGOTTEN_AT_A_TIME = 5000
 KEPT_BODY = 256 * 1024  # bytes of a body that stay with its delivery
 
 
@@ -75,6 +78,13 @@ def discover(*, project: Project, ref: str, sha: str) -> Delivery:
         project=project, forge=POLL, delivery_id=f"poll:{uuid.uuid4().hex}", event="push"
     )
     return _record(delivery, Push(ref=ref, sha=sha))[0]
+
+
+def forget_old() -> int:
+    """Delete deliveries older than KEPT, but for the last word on each ref; how many they were."""
+    old = Delivery.objects.filter(received_at__lt=timezone.now() - KEPT)
+    gone = old.exclude(verdict=Verdict.ACCEPTED, superseded=False)[:FORGOTTEN_AT_A_TIME]
+    return Delivery.objects.filter(pk__in=list(gone.values_list("pk", flat=True))).delete()[0]
 
 
 def ingest_push(project_id: int, push_id: str) -> str:
@@ -198,10 +208,8 @@ def _judge(delivery: Delivery, event: Event) -> None:
     _describe(delivery, event)
     if delivery.kind == "delete":
         delivery.detail = f"{event.ref} was deleted: there is nothing to build."
-    elif delivery.kind == "tag":
-        delivery.detail = f"{event.ref} is a tag: only branches are built."
-    elif delivery.kind != "push":
-        delivery.detail = f"{event.ref} is no branch: only branches are built."
+    elif delivery.kind == "other":
+        delivery.detail = f"{event.ref} is no branch and no tag: nothing is built."
     else:
         _judge_push(delivery)
 
@@ -241,5 +249,5 @@ def _said(delivery: Delivery) -> str:
         return delivery.detail
     address = f"pipeline #{pipeline.number} {settings.GANTRY.url}{pipeline.get_absolute_url()}"
     if delivery.verdict == Verdict.DUPLICATE:
-        return f"{delivery.sha[:8]} is what was built last on this branch: {address}"
+        return f"{delivery.sha[:8]} is what was built last of this ref: {address}"
     return address

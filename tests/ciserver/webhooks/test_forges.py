@@ -7,13 +7,16 @@ import hashlib
 import hmac
 import json
 import time
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from ciserver.webhooks.models import Delivery
+from ciserver.webhooks.services import forget_old
 
 SHA, ZERO, MAIN = "a" * 40, "0" * 40, "refs/heads/main"
 PLAIN = {"ref": MAIN, "before": ZERO, "after": SHA}
@@ -122,3 +125,33 @@ def test_gitlabs_signing_token_counts_for_five_minutes(late: int, status: int, s
     headers["webhook-signature"] = "v1," + base64.b64encode(mac).decode()
     answer = Client().post("/hooks/gitlab/hello/", raw, "application/json", headers=headers)
     assert answer.status_code == status
+
+
+def test_two_secrets_count_while_one_takes_the_place_of_the_other(
+    secret: str, project: Any
+) -> None:
+    project.refresh_from_db()
+    new = project.renew_hook_secret().reveal()
+    assert send("generic", secret).status_code == 202
+    assert send("generic", new).status_code == 200
+
+    project.hook_secret_old_until = timezone.now()
+    project.save()
+    assert send("generic", secret).status_code == 401
+    assert send("generic", new).status_code == 200
+
+
+def test_a_secret_that_leaked_ends_at_once(secret: str, project: Any, api: Any) -> None:
+    answer = api.post("/api/v1/projects/hello/hook-secret/", {"drop_old": True}, format="json")
+
+    assert send("generic", secret).status_code == 401
+    assert send("generic", answer.json()["secret"]).status_code == 202
+
+
+def test_deliveries_are_kept_for_90_days_and_last_words_for_longer(secret: str) -> None:
+    send("bitbucket", secret)
+    Delivery.objects.update(received_at=timezone.now() - timedelta(days=89))
+    assert forget_old() == 0
+    Delivery.objects.update(received_at=timezone.now() - timedelta(days=91))
+    assert forget_old() == 1
+    assert Delivery.objects.get().verdict == "accepted"

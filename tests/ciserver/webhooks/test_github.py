@@ -81,8 +81,7 @@ def test_another_branch_at_the_same_commit_is_another_push(post: Post) -> None:
         ("ping", {"zen": "Keep it logically awesome.", "hook_id": 1}, "the webhook works"),
         ("star", {"action": "created"}, "Nothing is built for the event 'star'."),
         ("", {}, "Nothing is built for the event ''."),
-        ("push", push("refs/tags/v1"), "only branches are built"),
-        ("push", push("refs/notes/x"), "only branches are built"),
+        ("push", push("refs/notes/x"), "no branch and no tag"),
         ("push", push(after="0" * 40, deleted=True), "was deleted: there is nothing to build"),
     ],
 )

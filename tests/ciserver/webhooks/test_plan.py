@@ -191,3 +191,34 @@ def test_a_git_that_takes_too_long_is_tried_again(
 
 def test_a_delivery_that_is_gone_is_no_error(db: None) -> None:
     plan(12345)
+
+
+@pytest.mark.parametrize("told", ["tag", "commit"])
+def test_an_annotated_tag_is_built_at_its_commit(
+    post: Post, head: str, project: Any, tmp_path: Path, told: str
+) -> None:
+    git("tag", "-a", "v1", "-m", "One", cwd=tmp_path)
+    git("push", str(create_hosted(project)), "v1", cwd=tmp_path)
+    sha = head if told == "commit" else git("rev-parse", "v1", cwd=tmp_path)
+    post(push("refs/tags/v1", after=sha))
+
+    plan(Delivery.objects.get().pk)
+
+    pipeline = Pipeline.objects.get()
+    assert (pipeline.commit, pipeline.ref) == (head, "refs/tags/v1")
+
+
+@pytest.mark.parametrize("message", ["Typo [skip ci]", "Typo\n\nno use: [CI SKIP]"])
+def test_a_commit_that_asks_not_to_be_built_is_recorded_and_not_built(
+    post: Post, project: Any, tmp_path: Path, message: str
+) -> None:
+    sha = commit(tmp_path, {"a": "1"}, message)
+    git("push", str(create_hosted(project)), "main", cwd=tmp_path)
+    post(push(after=sha))
+
+    plan(Delivery.objects.get().pk)
+
+    delivery = Delivery.objects.get()
+    assert delivery.verdict == "ignored"
+    assert "nothing is built of it" in delivery.detail
+    assert not Pipeline.objects.exists()

@@ -22,7 +22,7 @@ from ciserver.pipelines import leases
 from ciserver.releases.queue import look_at_waiting
 from ciserver.releases.runner import recover_deployments
 from ciserver.webhooks.reconcile import look_around
-from ciserver.webhooks.services import ingest_spools
+from ciserver.webhooks.services import forget_old, ingest_spools
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,7 @@ class Command(BaseCommand):
             if time.monotonic() - checked > HOUR:
                 checked = time.monotonic()
                 _do("check the audit log", check_audit)
+                _do("forget old deliveries", forget_old)
                 _do("have workers make room in the registry", retire_images)
             if stop.wait(options["interval"]):
                 return
