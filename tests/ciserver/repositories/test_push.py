@@ -81,7 +81,7 @@ def test_each_branch_of_a_push_gets_its_pipeline(remote: str, tmp_path: Path) ->
     assert {p.ref for p in Pipeline.objects.all()} == {"refs/heads/main", "refs/heads/feature/x"}
 
 
-def test_a_tag_and_a_deletion_are_recorded_and_start_nothing(remote: str, tmp_path: Path) -> None:
+def test_a_tag_is_built_and_a_deletion_is_recorded(remote: str, tmp_path: Path) -> None:
     commit(tmp_path, {"a": "1"})
     git("tag", "-m", "one", "v1", cwd=tmp_path)
     git("push", remote, "main:other", "v1", cwd=tmp_path)
@@ -90,8 +90,8 @@ def test_a_tag_and_a_deletion_are_recorded_and_start_nothing(remote: str, tmp_pa
 
     assert "refs/heads/other was deleted: there is nothing to build." in said
     verdicts = {d.kind: d.verdict for d in Delivery.objects.all()}
-    assert verdicts == {"push": "accepted", "tag": "ignored", "delete": "ignored"}
-    assert Pipeline.objects.count() == 1
+    assert verdicts == {"push": "accepted", "tag": "accepted", "delete": "ignored"}
+    assert Pipeline.objects.count() == 2
 
 
 def test_going_back_to_a_commit_that_was_built_builds_it_again(remote: str, tmp_path: Path) -> None:
