@@ -249,5 +249,5 @@ def _said(delivery: Delivery) -> str:
         return delivery.detail
     address = f"pipeline #{pipeline.number} {settings.GANTRY.url}{pipeline.get_absolute_url()}"
     if delivery.verdict == Verdict.DUPLICATE:
-        return f"{delivery.sha[:8]} is what was built last of this ref: {address}"
+        return f"{delivery.sha[:8]} is what was built last on this branch: {address}"
     return address
