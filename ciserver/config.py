@@ -45,6 +45,7 @@ class Config:
     build_cpus: float
     build_pids: int
     build_timeout: float
+    log_days: int
     build_silence: float
     build_disk: int
     build_inodes: int
@@ -101,6 +102,7 @@ class Config:
             build_cpus=_number(env, "GANTRY_BUILD_CPUS", float(os.cpu_count() or 1)),
             build_pids=_integer(env, "GANTRY_BUILD_PIDS", 1024, low=8),
             build_timeout=_number(env, "GANTRY_BUILD_TIMEOUT", 3600.0),
+            log_days=_integer(env, "GANTRY_LOG_DAYS", 365, low=1),
             build_silence=_number(env, "GANTRY_BUILD_SILENCE", 1200.0),
             build_disk=_integer(env, "GANTRY_BUILD_DISK_MIB", 10240, low=1) * 1024 * 1024,
             build_inodes=_integer(env, "GANTRY_BUILD_INODES", 1_000_000, low=100),

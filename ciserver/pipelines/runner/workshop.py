@@ -21,7 +21,7 @@ from ciserver.accounts.registry_tokens import Access, issue
 from ciserver.config import Config
 from ciserver.lib.problems import Refused
 from ciserver.pipelines.models import Pipeline
-from ciserver.pipelines.runner.expiry import forget_expired
+from ciserver.pipelines.runner.expiry import forget_expired, forget_old_logs
 from ciserver.projects import origins
 from ciserver.projects.models import Project
 from runtime.reap import reap
@@ -114,11 +114,12 @@ def _check_public(reference: Reference) -> None:
 
 
 def tidy() -> None:
-    """Remove what processes that are gone left behind, and artifacts whose time is over."""
+    """Remove what dead processes left behind, and logs and artifacts whose time is over."""
     workshop = open_workshop()
     for done in [*reap(workshop.state), *workshop.store.reap()]:
         log.warning("tidied: %s", done)
     forget_expired()
+    forget_old_logs()
 
 
 def prune() -> None:
