@@ -22,10 +22,14 @@ NEIGHBOURS = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"
 
 def script(bridges: Iterable[str]) -> str:
     """nft commands that guard ``bridges`` and no other device; may be loaded any number of times.
+    Without bridges they leave nothing behind.
 
     The chains stand before those of the engines (priority filter), whose ``accept`` is not the
     last word then.
     """
+    names = sorted(set(bridges))
+    if not names:
+        return f"add table {TABLE}\ndelete table {TABLE}\n"
     rules = {
         "forward": [
             "ct state established,related accept",
@@ -39,7 +43,7 @@ def script(bridges: Iterable[str]) -> str:
         f"add table {TABLE}",
         f"add set {TABLE} bridges {{ type ifname; }}",
         f"flush set {TABLE} bridges",
-        *(f'add element {TABLE} bridges {{ "{name}" }}' for name in sorted(set(bridges))),
+        *(f'add element {TABLE} bridges {{ "{name}" }}' for name in names),
     ]
     for chain, wanted in rules.items():
         hook = f"type filter hook {chain} priority filter - 5; policy accept;"

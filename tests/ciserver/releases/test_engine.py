@@ -74,6 +74,7 @@ def test_the_firewall_names_only_the_bridges_it_was_given() -> None:
     assert text.count("add element") == 1
     rules = [line for line in text.splitlines() if line.startswith("add rule")]
     assert all("iifname @bridges" in rule for rule in rules)
+    assert firewall.script([]).splitlines()[-1] == f"delete table {firewall.TABLE}"
 
 
 def test_variables_are_never_on_a_command_line() -> None:
