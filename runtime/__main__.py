@@ -1,4 +1,4 @@
-"""``python -m runtime run|exec|pause|resume|list|reap|check``: sandboxes without a server."""
+"""``python -m runtime run|exec|cp|pause|resume|list|reap|check``: sandboxes without a server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from runtime import host, hostroot, use
+from runtime import copying, host, hostroot, use
 from runtime.errors import SandboxError, SpecError
 from runtime.network import open_network
 from runtime.reap import reap
@@ -77,7 +77,28 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("id", metavar="ID")
         command.set_defaults(function=_on_running, verb=verb)
     _add_exec(commands.add_parser("exec", parents=[common], help="run one more command in one"))
+    parser_of_cp = commands.add_parser("cp", parents=[common], help="copy files in or out of one")
+    parser_of_cp.add_argument("--with-secrets", action="store_true", help="although it holds some")
+    parser_of_cp.add_argument("source", metavar="ID:PATH|FILE")
+    parser_of_cp.add_argument("target", metavar="FILE|ID:PATH")
+    parser_of_cp.set_defaults(function=_copy)
     return parser
+
+
+def _copy(arguments: argparse.Namespace) -> int:
+    state = StateDirectory(arguments.state)
+    cancel = _cancel_by_signal()
+    out, inside = arguments.source.partition(":"), arguments.target.partition(":")
+    if bool(out[1]) is bool(inside[1]):
+        raise SpecError("One of the two is in a sandbox: write it as ID:PATH.")
+    if out[1]:
+        copying.copy_out(
+            state, out[0], out[2], Path(arguments.target),
+            with_secrets=arguments.with_secrets, cancel=cancel,
+        )  # fmt: skip
+    else:
+        copying.copy_in(state, inside[0], Path(arguments.source), inside[2], cancel=cancel)
+    return 0
 
 
 def _on_running(arguments: argparse.Namespace) -> int:

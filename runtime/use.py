@@ -116,7 +116,7 @@ def execute(
     try:
         config = json.loads((box.path / bundle.CONFIG).read_text())
     except (FileNotFoundError, ValueError):  # being made, or being removed
-        raise _just_ended(id) from None
+        raise just_ended(id) from None
     if bundle.SECRETS in config.get("annotations", {}) and not with_secrets:
         raise SpecError(
             f"The sandbox {id} holds secrets, and whoever runs a program in it could read them.",
@@ -136,7 +136,7 @@ def execute(
             file.touch(mode=0o600)
             file.write_text(json.dumps(own))
         except FileNotFoundError:
-            raise _just_ended(id) from None
+            raise just_ended(id) from None
         part = cgroup.part(name)
         stack.callback(part.remove)  # with what the program left running in the background
         part.create()
@@ -170,7 +170,8 @@ def execute(
     )
 
 
-def _just_ended(id: str) -> SpecError:
+def just_ended(id: str) -> SpecError:
+    """For what is on record but has no process yet, or none any more."""
     return SpecError(f"The sandbox {id} is just starting or ending.", hint="Try again.")
 
 
