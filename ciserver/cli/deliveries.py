@@ -96,6 +96,23 @@ def cancel(
         output.console.print(f"Pipeline #{row['number']} of {project} is being cancelled.")
 
 
+def rerun(
+    project: Project,
+    number: Annotated[int, typer.Argument(help="A pipeline's number; the newest without.")] = 0,
+    failed: Annotated[bool, typer.Option("--failed", help="Keep the tests that passed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a pipeline that failed or was cancelled once more, at the same commit."""
+    with Client(settings.load()) as client:
+        pipeline = find_pipeline(client, project, number)
+        row = client.post(f"/pipelines/{pipeline['id']}/run-again/", only_failed=failed)
+    if as_json:
+        print_json(row)
+    else:
+        output.console.print(f"Pipeline #{row['number']} of {project} is being run again.")
+        output.next_step(f"Next: gantry logs {project} {row['number']} --follow")
+
+
 def _move(
     verb: str, project: str, release: str, environment: str, *, wait: bool, as_json: bool
 ) -> None:

@@ -27,9 +27,8 @@ def move(
     """
     sources = [state for state, targets in table.items() if to in targets]
     manager = type(row)._default_manager
-    changed = manager.filter(pk=row.pk, state__in=sources, **(guard or {})).update(
-        state=to, **fields
-    )
+    rows = manager.filter(pk=row.pk, state__in=sources).filter(**(guard or {}))
+    changed = rows.update(state=to, **fields)
     row.refresh_from_db()
     if changed != 1:
         name = f"{row._meta.verbose_name} {row.pk}"

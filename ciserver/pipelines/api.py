@@ -79,6 +79,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
         fields = [
             "id",
             "position",
+            "run",
             "name",
             "kind",
             "needs",
@@ -134,6 +135,12 @@ class PipelineDetailSerializer(PipelineSerializer):
         fields = [*PipelineSerializer.Meta.fields, "jobs"]
 
 
+class RunAgainRequest(serializers.Serializer[None]):
+    only_failed = serializers.BooleanField(
+        default=False, help_text="keep the results of the tests that passed"
+    )
+
+
 FILTERS = [
     OpenApiParameter("project", str, description="slug of a project"),
     OpenApiParameter("commit", str, description="full commit id"),
@@ -168,6 +175,21 @@ class PipelineViewSet(viewsets.ReadOnlyModelViewSet[Pipeline]):
 
     def get_serializer_class(self) -> type[serializers.BaseSerializer[Pipeline]]:
         return PipelineSerializer if self.action == "list" else PipelineDetailSerializer
+
+    @extend_schema(request=RunAgainRequest, responses={202: PipelineSerializer})
+    @action(detail=True, methods=["post"], url_path="run-again")
+    def run_again(self, request: Request, pk: str) -> Response:
+        """Run a pipeline that did not pass once more, all of it or only what failed."""
+        pipeline = self.get_object()
+        require(request.user, pipeline.project, Role.DEVELOPER)
+        asked = RunAgainRequest(data=request.data)
+        asked.is_valid(raise_exception=True)
+        pipeline = services.run_again(
+            pipeline=pipeline,
+            by=request.user.get_username(),
+            only_failed=asked.validated_data["only_failed"],
+        )
+        return Response(PipelineSerializer(pipeline).data, status=202)
 
     @extend_schema(request=None, responses={202: PipelineSerializer})
     @action(detail=True, methods=["post"])

@@ -32,6 +32,8 @@ FINISHED = (State.PASSED, State.FAILED, State.CANCELLED)  # of a pipeline
 PIPELINE_MOVES: dict[str, tuple[State, ...]] = {
     State.QUEUED: (State.RUNNING, State.FAILED, State.CANCELLED),
     State.RUNNING: (State.QUEUED, *FINISHED),
+    State.FAILED: (State.QUEUED,),  # run again
+    State.CANCELLED: (State.QUEUED,),
 }
 JOB_MOVES: dict[str, tuple[State, ...]] = {
     State.QUEUED: (State.RUNNING, State.FAILED, State.CANCELLED, State.SKIPPED),
@@ -60,6 +62,8 @@ class Pipeline(models.Model):
     fence = models.PositiveIntegerField(default=0)
     attempt = models.PositiveSmallIntegerField(default=0)
     lease_until = models.DateTimeField(null=True)
+    run = models.PositiveSmallIntegerField(default=1)  # 2 after it was run again, and so on
+    keep_passed = models.BooleanField(default=False)  # this run repeats only what did not pass
     cancel_requested_by = models.CharField(max_length=150, blank=True)
 
     repository = models.CharField(max_length=300, blank=True)
@@ -93,8 +97,17 @@ class Pipeline(models.Model):
         return self.state in FINISHED
 
     @property
+    def may_run_again(self) -> bool:
+        """A pipeline that passed is sealed: the release is made of what it found."""
+        return self.state in {State.FAILED, State.CANCELLED}
+
+    @property
     def seconds(self) -> float | None:
         return _seconds(self.started_at, self.finished_at)
+
+    def latest_jobs(self) -> list[Job]:
+        """Of the jobs of each name the one that was run last: what the verdict is made of."""
+        return list({job.name: job for job in self.jobs.order_by("position")}.values())
 
 
 class JobKind(models.TextChoices):
@@ -108,6 +121,7 @@ class Job(models.Model):
 
     pipeline = models.ForeignKey(Pipeline, models.CASCADE, related_name="jobs")
     position = models.PositiveSmallIntegerField()
+    run = models.PositiveSmallIntegerField(default=1)  # the pipeline's, when it was made
     name = models.CharField(max_length=300)
     kind = models.CharField(max_length=10, choices=JobKind.choices)
     options = models.JSONField(default=dict)

@@ -62,6 +62,45 @@ def cancel(*, pipeline: Pipeline, by: str) -> Pipeline:
     return pipeline
 
 
+@transaction.atomic
+def run_again(*, pipeline: Pipeline, by: str, only_failed: bool = False) -> Pipeline:
+    """Queue a pipeline that failed or was cancelled once more, at the same commit.
+
+    Its new jobs stand beside the old ones, whose logs stay. With ``only_failed`` the tests that
+    passed are not run again: their results count. Raises Refused.
+    """
+    if not pipeline.may_run_again:
+        refused = (
+            f"Pipeline {pipeline} is {pipeline.state}: only one that did not pass is run again."
+        )
+        raise Refused(refused, code="pipeline.run-again", hint="Push a commit to start a new one.")
+    try:
+        move(
+            pipeline,
+            State.QUEUED,
+            table=PIPELINE_MOVES,
+            guard={"run": pipeline.run, "state__in": [State.FAILED, State.CANCELLED]},
+            run=pipeline.run + 1,
+            keep_passed=only_failed,
+            attempt=0,
+            cancel_requested_by="",
+            reason="",
+            place="",
+            started_at=None,
+            finished_at=None,
+        )
+    except IllegalMove:
+        refused = f"Pipeline {pipeline} is being run again already."
+        raise Refused(refused, code="pipeline.run-again") from None
+    AuditEntry.record(
+        actor=by, action="pipeline.run-again", target=str(pipeline), only_failed=only_failed
+    )
+    outbox.promise("pipeline.queued", pipeline.pk)
+    transaction.on_commit(lambda: events.publish(pipeline.pk))
+    transaction.on_commit(events.publish_matrix)
+    return pipeline
+
+
 def _create(project: Project, **fields: Any) -> Pipeline:
     # The project's row is the lock that keeps numbers without a gap or a twin.
     Project.objects.select_for_update().get(pk=project.pk)

@@ -129,13 +129,18 @@ class PipelineView:
     jobs: list[JobView]
 
     @property
+    def newest(self) -> list[JobView]:
+        """The jobs of the last run, once it has any."""
+        return [view for view in self.jobs if view.job.run == self.pipeline.run] or self.jobs
+
+    @property
     def focus(self) -> JobView | None:
         """The failed job, else the running one, else the last that ran, else the first."""
         for states in ((State.FAILED,), (State.RUNNING,)):
-            for view in self.jobs:
+            for view in self.newest:
                 if view.job.state in states:
                     return view
-        done = [view for view in self.jobs if view.job.state == State.PASSED]
+        done = [view for view in self.newest if view.job.state == State.PASSED]
         tested = [view for view in done if view.job.kind == JobKind.TEST]
         ran = tested or done or self.jobs
         return ran[-1] if ran else None
@@ -143,7 +148,7 @@ class PipelineView:
     @property
     def blame(self) -> JobView | None:
         """The first job that failed."""
-        return next((view for view in self.jobs if view.job.state == State.FAILED), None)
+        return next((view for view in self.newest if view.job.state == State.FAILED), None)
 
     @property
     def doing(self) -> StepView | None:
@@ -152,7 +157,7 @@ class PipelineView:
         return next(running, None)
 
     def job_named(self, name: str) -> JobView | None:
-        return next((view for view in self.jobs if view.job.name == name), None)
+        return next((view for view in reversed(self.jobs) if view.job.name == name), None)
 
 
 def view_of(pipeline: Pipeline) -> PipelineView:

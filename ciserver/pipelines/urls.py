@@ -15,5 +15,6 @@ urlpatterns = [
     path(f"{_PAGE}jobs/<int:job>/log", views.log_before, name="pipeline-log"),
     path(f"{_PAGE}jobs/<int:job>/lines", log_page.lines, name="pipeline-lines"),
     path(f"{_PAGE}artifacts/<int:pk>", artifacts.download, name="artifact"),
+    path(f"{_PAGE}run-again/", views.run_again, name="pipeline-run-again"),
     path(f"{_PAGE}cancel/", views.cancel, name="pipeline-cancel"),
 ]

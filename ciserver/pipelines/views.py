@@ -43,6 +43,7 @@ def pipeline(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "chosen": view.job_named(request.GET.get("job", "")) or view.focus,
         "windows": windows,
         "progress": str(progress),
+        "may_run_again": row.may_run_again and row.project.allows(request.user, Role.DEVELOPER),
         "may_cancel": not row.finished and row.project.allows(request.user, Role.DEVELOPER),
     }
     response = render(request, "pipelines/pipeline.html", context)
@@ -90,6 +91,20 @@ def cancel(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     try:
         require(request.user, row.project, Role.DEVELOPER)
         services.cancel(pipeline=row, by=request.user.get_username())
+    except Refused as refusal:
+        return _refused(request, refusal, row)
+    return redirect(row)
+
+
+@login_required
+@require_POST
+def run_again(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """``only=failed`` keeps the tests that passed."""
+    row = _pipeline(request, slug, number)
+    only_failed = request.POST.get("only") == "failed"
+    try:
+        require(request.user, row.project, Role.DEVELOPER)
+        services.run_again(pipeline=row, by=request.user.get_username(), only_failed=only_failed)
     except Refused as refusal:
         return _refused(request, refusal, row)
     return redirect(row)

@@ -25,14 +25,14 @@ def collect(pipeline: Pipeline) -> dict[str, Any]:
 
 def configuration(pipeline: Pipeline) -> str:
     """Names what the commit's own configuration asked for: its jobs and their options."""
-    jobs = list(pipeline.jobs.order_by("position").values_list("name", "kind", "options"))
+    jobs = [(job.name, job.kind, job.options) for job in pipeline.latest_jobs()]
     return hashlib.sha256(json.dumps(jobs, sort_keys=True).encode()).hexdigest()
 
 
 def _tests(pipeline: Pipeline) -> dict[str, Any]:
-    cases = TestCase.objects.filter(job__pipeline=pipeline)
+    jobs = [job for job in pipeline.latest_jobs() if job.kind == JobKind.TEST]
+    cases = TestCase.objects.filter(job__in=jobs)
     counted = dict(cases.order_by().values_list("outcome").annotate(Count("pk")))
-    jobs = pipeline.jobs.filter(kind=JobKind.TEST)
     return {
         "jobs": [{"name": job.name, "state": job.state} for job in jobs],
         "cases": sum(counted.values()),

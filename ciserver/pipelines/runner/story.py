@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from django.db.models import Max
 from django.utils import timezone
 
 from ciserver.lib import outbox
@@ -107,10 +108,11 @@ def _run_tests(
     most = workshop.limits()
     run_graph(
         [
-            Node(job.name, plan.needs.get(job.name, ()), limits_of(plan.tests[job.name], most))
-            for job in jobs
+            Node(name, plan.needs.get(name, ()), limits_of(test, most))
+            for name, test in plan.tests.items()
         ],
-        {job.name: State(job.state) for job in jobs},
+        # A test without a row passed in an earlier run.
+        {name: State(rows[name].state) if name in rows else State.PASSED for name in plan.tests},
         work=work,
         skip=skip,
         budget=workshop.budget(),
@@ -124,23 +126,33 @@ def _run_tests(
 
 def _first_job(pipeline: Pipeline, limits: Limits) -> Job:
     """The build job. What an earlier attempt, whose worker died, has left is replaced."""
-    for job in pipeline.jobs.all():
+    for job in pipeline.jobs.filter(run=pipeline.run):
         job.log_path.unlink(missing_ok=True)
         job.delete()
     return Job.objects.create(
         pipeline=pipeline,
-        position=1,
+        position=_last_position(pipeline) + 1,
+        run=pipeline.run,
         name="build",
         kind=JobKind.BUILD,
         options={"limits": dataclasses.asdict(limits)},
     )
 
 
+def _last_position(pipeline: Pipeline) -> int:
+    return pipeline.jobs.aggregate(last=Max("position"))["last"] or 0
+
+
 def _other_jobs(pipeline: Pipeline, plan: Plan, most: Limits) -> tuple[list[Job], Job]:
     jobs = [
-        Job(pipeline=pipeline, position=position, name=name, kind=kind, options=options)
-        for position, (kind, name, options) in enumerate(_rows_after_build(plan, most), start=2)
+        Job(pipeline=pipeline, run=pipeline.run, name=name, kind=kind, options=options)
+        for kind, name, options in _rows_after_build(plan, most)
     ]
+    if pipeline.keep_passed:
+        kept = _passed_before(pipeline)
+        jobs = [job for job in jobs if job.name not in kept]
+    for position, job in enumerate(jobs, start=_last_position(pipeline) + 1):
+        job.position = position
     for job in jobs:
         if job.kind == JobKind.TEST:
             job.reason = plan.tests[job.name].when.refusal(pipeline.ref)
@@ -148,6 +160,15 @@ def _other_jobs(pipeline: Pipeline, plan: Plan, most: Limits) -> tuple[list[Job]
     *tests, push = Job.objects.bulk_create(jobs)
     events.publish(pipeline.pk)
     return tests, push
+
+
+def _passed_before(pipeline: Pipeline) -> set[str]:
+    """Tests whose last run passed: when only what failed is run again, their results count."""
+    return {
+        job.name
+        for job in pipeline.latest_jobs()
+        if job.kind == JobKind.TEST and job.state == State.PASSED
+    }
 
 
 def _rows_after_build(plan: Plan, most: Limits) -> Iterator[tuple[JobKind, str, dict[str, object]]]:
