@@ -56,32 +56,3 @@ def test_tests_follow_what_they_need_and_others_are_left_out(
     assert [step["receipt"]["exit_code"] for step in jobs["unit"]["steps"]] == [3, 3]
     assert "Trying again (1 of 1)." in service.log_of(jobs["unit"])
     assert pipeline["reason"].startswith("Test unit: The command ended with exit code 3.")
-
-
-def test_only_what_failed_is_run_again_and_the_first_logs_stay(
-    service: Service, tmp_path: Path
-) -> None:
-    service.make_project("again")
-    clone = Repository(tmp_path / "again", service, "again")
-    commit = clone.push({"Dockerfile": DOCKERFILE, "gantry.yml": RED})
-    first = service.pipeline_of("again", commit)
-
-    service.post(f"pipelines/{first['id']}/run-again/", {"only_failed": True}, status=202)
-    again = service.pipeline_of("again", commit)
-    assert [(job["name"], job["run"], job["state"]) for job in again["jobs"]] == [
-        ("build", 1, "passed"),
-        ("unit", 1, "failed"),
-        ("page", 1, "skipped"),
-        ("other", 1, "passed"),
-        ("push", 1, "cancelled"),
-        ("build", 2, "passed"),
-        ("unit", 2, "failed"),
-        ("page", 2, "skipped"),
-        ("push", 2, "cancelled"),
-    ]
-    for job in first["jobs"][:2]:
-        assert service.log_of(job) == service.log_of(
-            next(j for j in again["jobs"] if j["id"] == job["id"])
-        )
-    assert "again" in service.log_of(first["jobs"][1])
-    assert again["state"] == "failed"
