@@ -98,7 +98,9 @@ def run(
 
         pump = Pump(spec.limits.output, take, lambda: failures.read(box.oci_log) is not None)
         if not pump.copy(running.stdout, running.stderr):
-            watchdog.end(Outcome.OUTPUT, f"output limit of {size(spec.limits.output)} reached")
+            watchdog.end(
+                Outcome.OUTPUT, f"output limit of {disk.words(spec.limits.output or 0)} reached"
+            )
             pump.drain(running.stdout, running.stderr)
         ended = running.wait_and_count()
         code = ended.exit_code
@@ -153,16 +155,6 @@ def _disk_watch(
         cgroup.processes,
         lambda sentence: watchdog.end(Outcome.DISK, sentence),
     )
-
-
-def size(count: int | None) -> str:
-    """A number of bytes for a person: ``64 MiB``."""
-    number = count or 0
-    for unit in ("bytes", "KiB", "MiB"):
-        if number % 1024 or number < 1024:
-            return f"{number} {unit}"
-        number //= 1024
-    return f"{number} GiB"
 
 
 def _not_started(failure: failures.Failure, spec: SandboxSpec) -> tuple[int, str]:

@@ -13,11 +13,11 @@ import pytest
 from runtime import failures, host, oci, oomlog, owner
 from runtime.cgroups import CgroupName, v1, v2
 from runtime.cgroups.usage import Usage
+from runtime.disk import words
 from runtime.errors import HostError, SpecError
 from runtime.fakes import Answer, FakeSandboxes
 from runtime.host import CgroupVersion, OciRuntime
 from runtime.output import Pump, Stream
-from runtime.sandbox import size
 from runtime.snapshots.overlay import dead_targets
 from runtime.spec import MIB, IdRange, Limits, Outcome, SandboxSpec
 from runtime.state import StateDirectory
@@ -324,7 +324,7 @@ def test_output_beyond_the_limit_is_cut() -> None:
 
 
 def test_sizes_are_written_for_people() -> None:
-    assert [size(n) for n in (100, 1024, 64 * MIB, 2048 * MIB, 1500)] == [
+    assert [words(n) for n in (100, 1024, 64 * MIB, 2048 * MIB, 1500)] == [
         "100 bytes",
         "1 KiB",
         "64 MiB",
