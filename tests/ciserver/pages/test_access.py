@@ -16,12 +16,17 @@ PAGES = [
     "/projects/hello/pipelines/5/",
     "/projects/hello/pipelines/5/events",
     "/projects/hello/pipelines/5/jobs/1/log?before=5-100",
+    "/projects/hello/pipelines/5/jobs/1/lines?line=1",
+    "/projects/hello/tests/",
+    "/projects/hello/secrets/",
     "/projects/hello/releases/4/",
     "/projects/hello/releases/4/promote/prod/",
     "/projects/hello/releases/4/roll-back/qa/",
 ]
 FORMS = [
     "/projects/hello/hook-secret/",
+    "/projects/hello/secrets/",
+    "/projects/hello/secrets/remove/",
     "/projects/hello/pipelines/9/cancel/",
     "/projects/hello/releases/4/promote/prod/",
     "/projects/hello/releases/4/roll-back/qa/",
