@@ -44,7 +44,11 @@ def _send(poll: Poll) -> bool:
     mine = Poll.objects.filter(pk=poll.pk, next_at=poll.next_at)
     if not mine.update(next_at=timezone.now() + pause):
         return False  # another scheduler was faster
-    app.send_task(TASK, args=[poll.project_id], expires=pause.total_seconds())
+    try:
+        app.send_task(TASK, args=[poll.project_id], expires=pause.total_seconds())
+    except Exception:
+        Poll.objects.filter(pk=poll.pk).update(next_at=poll.next_at)  # no worker heard: still due
+        raise
     return True
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
+from kombu.exceptions import OperationalError
 
 from ciserver.lib.models import OutboxEntry
 from ciserver.pipelines.models import Pipeline
@@ -135,3 +136,10 @@ def test_each_repository_is_looked_at_when_its_time_has_come(
     Poll.objects.update(next_at=timezone.now(), quiet=reconcile.QUIET_AFTER)
     reconcile.look_around()
     assert Poll.objects.get().next_at - timezone.now() > timedelta(minutes=20)
+
+
+def test_a_look_that_no_worker_was_told_of_stays_due(away: Outside) -> None:
+    with pytest.raises(OperationalError):
+        reconcile.look_around()  # there is no Redis here
+
+    assert Poll.objects.get().next_at <= timezone.now()
