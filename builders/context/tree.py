@@ -38,8 +38,11 @@ class ContextTree:
         """The entry at a clean relative path; the last component is not followed."""
         return ROOT if not path else self._load().get(path)
 
-    def resolve(self, path: str) -> Entry | None:
-        """Like ``get`` for any spelling of a path, following every symlink."""
+    def resolve(self, path: str, seen: list[Entry] | None = None) -> Entry | None:
+        """Like ``get`` for any spelling of a path, following every symlink.
+
+        ``seen`` is given the links on the way.
+        """
         parts = [part for part in path.split("/") if part not in {"", "."}]
         done: list[str] = []
         links = 0
@@ -55,6 +58,8 @@ class ContextTree:
                 done.append(part)
                 continue
             links += 1
+            if seen is not None:
+                seen.append(entry)
             if links > _MAX_LINKS:
                 raise ContextError(
                     f"Too many symbolic links in {path!r}.", code="context.symlink-loop"
@@ -64,6 +69,12 @@ class ContextTree:
                 done = []
             parts = [p for p in target.split("/") if p not in {"", "."}] + parts
         return self.get("/".join(done))
+
+    def last_link(self, path: str) -> tuple[str, str] | None:
+        """(path, target) of the last symlink that is followed on the way to ``path``."""
+        seen: list[Entry] = []
+        self.resolve(path, seen)
+        return (seen[-1].path, self.link_target(seen[-1])) if seen else None
 
     def match(self, pattern: str) -> list[str]:
         """Paths that a wildcard pattern names, sorted (Go's filepath.Match per component)."""

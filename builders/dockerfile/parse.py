@@ -19,7 +19,7 @@ from builders.errors import DockerfileError
 MAX_BYTES = 1024 * 1024
 _PREFIX = re.compile(r"^Dockerfile parse error(?: on line \d+)?: ")
 _NO_EQUALS = re.compile(r"^Syntax error - can't find = in (.*)\. Must be of the form: .*$")
-_SYNTAX = re.compile(r"^#\s*syntax\s*=\s*(\S+)", re.IGNORECASE)
+_SYNTAX = re.compile(r"((?:#\s*(?:escape|check)\s*=.*\n)*)#\s*syntax\s*=\s*(\S+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +86,10 @@ def _nodes(
         raise _syntax_error(error, text, file, line) from None
     warnings = [f"{file}:{warning.line}: {warning.message}" for warning in ast.warnings]
     syntax = _SYNTAX.match(text)
-    if syntax and not syntax.group(1).startswith(("docker/dockerfile", "docker.io/docker/")):
+    if syntax and not syntax.group(2).startswith(("docker/dockerfile", "docker.io/docker/")):
+        number = syntax.group(1).count("\n") + 1
         warnings.append(
-            f"{file}:1: the front end {syntax.group(1)} is not used: Gantry has its own"
+            f"{file}:{number}: the front end {syntax.group(2)} is not used: Gantry has its own"
         )
     return list(ast.instructions), str(ast.escape_token), tuple(warnings)
 

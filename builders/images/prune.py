@@ -24,6 +24,7 @@ from builders.images.pins import Pins
 CACHES = "caches"
 STEPS = "steps"
 _BLOCK = 4096
+_DRAFT = 3600.0  # seconds after which nobody is still writing one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,7 @@ class Pruning:
 
     def run(self) -> Pruned:
         done = Pruned()
+        self._remove_drafts()
         units, fixed = self._units()
         for unit in (*units, *fixed):
             self._needed.update(unit.needs)
@@ -194,6 +196,13 @@ class Pruning:
                 yield _Unit("caches", path, (path / "use").stat().st_mtime, (), tree_bytes(path))
 
     # What goes
+
+    def _remove_drafts(self) -> None:
+        """Entries that a killed build was writing: a live one needs them for milliseconds."""
+        for path in self._disk.root.glob(f"{STEPS}/*/*/.new-*"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < self._started - _DRAFT:
+                    path.unlink()
 
     def _remove_unit(self, unit: _Unit) -> bool:
         if unit.kind == "caches":

@@ -103,16 +103,23 @@ def find_all(step: Copy, order: Order, source: Source, where: str) -> list[Found
     for pattern in order.sources:
         matches = source.find(pattern)
         if not matches:
-            near = source.nearest(pattern)
-            hint = f"The nearest names are {', '.join(near)}." if near else ""
             raise ContextError(
                 f"{step.name} finds no {pattern} in {where}.",
                 place=step.at.place,
-                hint=hint or "Is it ignored by .dockerignore, or not committed?",
+                hint=_missing(source, pattern),
                 code="context.missing",
             )
         found.extend(matches)
     return found
+
+
+def _missing(source: Source, pattern: str) -> str:
+    if isinstance(source, ContextSource) and (link := source.broken_link(pattern)):
+        return link
+    near = source.nearest(pattern)
+    if near:
+        return f"The nearest names are {', '.join(near)}."
+    return "Is it ignored by .dockerignore, or not committed?"
 
 
 def _copy_from_layers(step: Copy, order: Order, state: StageState, bench: Bench) -> Done:

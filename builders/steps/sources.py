@@ -116,6 +116,20 @@ class ContextSource:
     def nearest(self, pattern: str) -> list[str]:
         return self._tree.nearest(pattern)
 
+    def broken_link(self, pattern: str) -> str:
+        """A sentence on the symbolic link in ``pattern`` that leads nowhere, else empty."""
+        link = self._tree.last_link(_clean(pattern))
+        if link is None:
+            return ""
+        path, target = link
+        real = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+        if real.startswith("/") or real.split("/")[0] == "..":
+            return (
+                f"{path} is a symbolic link to {target}, outside the build context: "
+                "put the file itself there."
+            )
+        return f"{path} is a symbolic link to {target}, which the build context does not have."
+
     def _entry(self, found: Found) -> Entry:
         entry = self._tree.get(found.real)
         if entry is None:

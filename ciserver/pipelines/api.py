@@ -87,6 +87,7 @@ class JobSerializer(serializers.ModelSerializer[Job]):
             "reason",
             "place",
             "hint",
+            "excerpt",
             "started_at",
             "finished_at",
             "steps",

@@ -129,6 +129,7 @@ class Job(models.Model):
     reason = models.TextField(blank=True)
     place = models.CharField(max_length=300, blank=True)
     hint = models.TextField(blank=True)
+    excerpt = models.TextField(blank=True)  # a line of the Dockerfile, a caret under it
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
 

@@ -54,3 +54,16 @@ def test_ignored_files_do_not_change_the_key() -> None:
     assert plain.digest(here, None) == hidden.digest(there, None)
     (here,), (there,) = plain.find("."), hidden.find(".")
     assert plain.digest(here, None) != hidden.digest(there, None)
+
+
+def test_a_link_that_leads_nowhere_is_explained() -> None:
+    files = {"out": "../other/f", "abs": "/etc/passwd", "d/in": "gone", "to-out": "out"}
+    seen = ContextSource(ContextTree(MemoryContext(files), lambda: Ignore.parse(b"")))
+    outside = "is a symbolic link to {}, outside the build context: put the file itself there."
+    assert seen.broken_link("out") == f"out {outside.format('../other/f')}"
+    assert seen.broken_link("abs") == f"abs {outside.format('/etc/passwd')}"
+    assert seen.broken_link("to-out") == f"out {outside.format('../other/f')}"
+    assert seen.broken_link("d/in") == (
+        "d/in is a symbolic link to gone, which the build context does not have."
+    )
+    assert seen.broken_link("none") == ""

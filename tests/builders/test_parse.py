@@ -62,6 +62,18 @@ def test_a_foreign_front_end_is_a_warning() -> None:
     parsed = parse_dockerfile(b"# syntax=evil/front:1\nFROM a\n")
     assert "evil/front:1" in parsed.warnings[0]
     assert parse_dockerfile(b"# syntax=docker/dockerfile:1\nFROM a\n").warnings == ()
+    later = parse_dockerfile(b"# check=skip=all\n# syntax=evil/front:1\nFROM a\n")
+    assert later.warnings == (
+        "Dockerfile:2: the front end evil/front:1 is not used: Gantry has its own",
+    )
+
+
+def test_the_check_directive_is_read_over_and_the_ones_after_it_hold() -> None:
+    text = b"# Check = skip=JSONArgsRecommended;error=true\n# escape=`\nFROM a\nRUN b `\n c\n"
+    parsed = parse_dockerfile(text)
+    assert (parsed.escape, len(parsed.instructions), parsed.warnings) == ("`", 2, ())
+    with pytest.raises(DockerfileError, match=r"^Dockerfile:2: Only one check"):
+        parse_dockerfile(b"# check=skip=all\n# check=skip=all\nFROM a\n")
 
 
 @pytest.mark.parametrize(

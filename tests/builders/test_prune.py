@@ -191,3 +191,14 @@ def test_the_command_says_what_it_removed(store: Store, capsys: pytest.CaptureFi
     assert json.loads(capsys.readouterr().out)["images"] == 1
     assert main(words[:-1]) == 0
     assert "Removed 0 images" in capsys.readouterr().out
+
+
+def test_drafts_of_killed_builds_go_and_those_being_written_stay(store: Store) -> None:
+    folder = store.root / "steps" / "lane" / "ab"
+    folder.mkdir(parents=True)
+    for name in (".new-dead", ".new-live"):
+        (folder / name).write_text("{")
+    then = time.time() - 7200
+    os.utime(folder / ".new-dead", (then, then))
+    store.prune(PruneLimits())
+    assert [path.name for path in folder.iterdir()] == [".new-live"]

@@ -98,6 +98,12 @@ CASES = {
     "no Dockerfile": ({"README.md": "hello"}, "Dockerfile", "no Dockerfile"),
 }
 
+POINTED = {  # the line of the Dockerfile, a caret under what is wrong
+    "unknown instruction": "  RNU true\n  ^",
+    "missing source": "  COPY requirments.txt /\n       ^",
+    "no such base": "  FROM gantry/pyton:3\n       ^",
+}
+
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_mistake_is_one_sentence_in_its_place(
@@ -117,6 +123,9 @@ def test_each_mistake_is_one_sentence_in_its_place(
     assert words in told, told
     assert len(pipeline["reason"]) < 300
     assert failed[0]["reason"] in service.log_of(failed[0])
+    if name in POINTED:
+        assert failed[0]["excerpt"] == POINTED[name]
+        assert POINTED[name] in service.log_of(failed[0])
     assert not any(job["state"] in {"queued", "running"} for job in pipeline["jobs"])
     wait_for(lambda: True if not traces(service) else None, 10)
 

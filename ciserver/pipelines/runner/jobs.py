@@ -29,12 +29,19 @@ class JobFailed(Exception):
     """A job did not pass. The sentence, its place and the next step are for the page."""
 
     def __init__(
-        self, reason: str, *, place: str = "", hint: str = "", state: State = State.FAILED
+        self,
+        reason: str,
+        *,
+        place: str = "",
+        hint: str = "",
+        excerpt: str = "",
+        state: State = State.FAILED,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.place = place
         self.hint = hint
+        self.excerpt = excerpt  # the line of the Dockerfile, a caret under it
         self.state = state
 
 
@@ -71,11 +78,16 @@ def working_on(job: Job, workshop: Workshop, cancel: Event) -> Iterator[JobRun]:
             raise
         except Exception as error:
             end = _explained(error, cancel)
-            end.reason, end.hint = map(writer.masker.mask_text, (end.reason, end.hint))
+            end.reason, end.hint, end.excerpt = map(
+                writer.masker.mask_text, (end.reason, end.hint, end.excerpt)
+            )
             writer.say(f"{end.place}: {end.reason}" if end.place else end.reason)
+            if end.excerpt:
+                writer.say(end.excerpt)
             if end.hint:
                 writer.say(end.hint)
-            _finish(job, end.state, reason=end.reason, place=end.place, hint=end.hint)
+            told = {"place": end.place, "hint": end.hint, "excerpt": end.excerpt}
+            _finish(job, end.state, reason=end.reason, **told)
             raise end from error
     _finish(job, State.PASSED)
 
@@ -97,7 +109,8 @@ def _explained(error: Exception, cancel: Event) -> JobFailed:
             hint = error.hint
             if isinstance(error, StepFailed) and not hint:
                 hint = "The step's last lines are in the log."
-            return JobFailed(error.message, place=error.place, hint=hint)
+            excerpt = error.excerpt if isinstance(error, UserError) else ""
+            return JobFailed(error.message, place=error.place, hint=hint, excerpt=excerpt)
         case BuildError() | SandboxError():
             log.error("%s: %s", error.code, error)
             return JobFailed(

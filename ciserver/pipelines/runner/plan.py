@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 from builders.context.git import GitContext
 from builders.context.tree import read_file
 from builders.dockerfile import parse_dockerfile
+from builders.dockerfile.excerpt import point_at
 from builders.dockerfile.instructions import From
-from builders.errors import ContextError
+from builders.errors import ContextError, DockerfileError
 from ciserver.pipelines.definition import FILE, Build, Definition, DefinitionError, Test, parse
 from ciserver.pipelines.models import Pipeline
 from ciserver.repositories import git
@@ -142,7 +143,11 @@ def _stages(git_dir: Path, pipeline: Pipeline, build: Build) -> set[str]:
             place=path,
             hint=f"Add a Dockerfile there, or name another with build.dockerfile in {FILE}.",
         )
-    parsed = parse_dockerfile(data, file=build.dockerfile)
+    try:
+        parsed = parse_dockerfile(data, file=build.dockerfile)
+    except DockerfileError as error:
+        point_at(error, data, build.dockerfile)
+        raise
     return {
         step.stage.lower() for step in parsed.instructions if isinstance(step, From) and step.stage
     }

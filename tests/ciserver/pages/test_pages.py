@@ -235,11 +235,13 @@ def test_a_hint_follows_the_reason(project: Any, alice: Any, sign_in: Any) -> No
         place="Dockerfile:7",
         reason="There is no file 'app.pyy' in the build context.",
         hint="Did you mean 'app.py'?",
+        excerpt="  COPY app.pyy /\n       ^",
     )
     text = page(sign_in(alice), "/projects/hello/pipelines/1/")
     assert "Dockerfile:7" in text
     assert "There is no file &#x27;app.pyy&#x27; in the build context." in text
     assert "Did you mean &#x27;app.py&#x27;?" in text
+    assert '<pre class="excerpt" aria-label="The line"> COPY app.pyy / ^</pre>' in text
 
 
 @pytest.mark.parametrize(
