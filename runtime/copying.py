@@ -2,7 +2,8 @@
 
 Everything goes by directory fds: a name is opened once, below its directory and through no
 link (openat2), and what was opened is what is looked at and read (CVE-2018-15664); no
-program of the sandbox is run or loaded for it (CVE-2019-14271). A file appears under its name whole, by a rename.
+program of the sandbox is run or loaded for it (CVE-2019-14271). A file appears under its
+name whole, by a rename.
 """
 
 from __future__ import annotations

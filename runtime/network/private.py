@@ -30,7 +30,7 @@ from pathlib import Path
 from runtime import process, syscalls
 from runtime.errors import SpecError
 from runtime.network import directory, egress, ipv6
-from runtime.network.directory import HOSTS, NETNS, RESOLV_CONF, SYSFS
+from runtime.network.directory import HOSTS, NETNS, RESOLV_CONF
 from runtime.network.egress import ip_batch
 from runtime.process import Command
 from runtime.state import StateDirectory
@@ -249,6 +249,3 @@ def _inside(netns: Path, work: Callable[[], None]) -> None:
 def _write(path: Path, text: str) -> None:
     path.write_text(text)
     path.chmod(0o644)
-
-
-__all__ = ["HOSTS", "NETNS", "RESOLV_CONF", "SYSFS", "Hub", "opened"]
