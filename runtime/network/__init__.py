@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import SpecError
-from runtime.network import egress, hostnet, private
+from runtime.network import directory, egress, hostnet, private
 from runtime.spec import Network
 from runtime.state import StateDirectory
 
@@ -81,8 +81,8 @@ class PrivateNetwork:
         Names are seen at once by members that run already. Raises SpecError for a name that
         cannot be or is taken, HostError when the kernel refuses.
         """
-        with self.hub.attached(name, aliases) as directory:
-            yield handle_of(directory / egress.NETNS)
+        with self.hub.attached(name, aliases) as place:
+            yield handle_of(place / egress.NETNS)
 
 
 @contextmanager
@@ -109,17 +109,17 @@ def open_network(
     if kind is Network.NONE:
         yield None
     elif kind is Network.EGRESS:
-        with egress.opened(state, allow) as directory:
-            yield handle_of(directory / egress.NETNS)
+        with egress.opened(state, allow) as place:
+            yield handle_of(place / egress.NETNS)
     else:
-        with hostnet.opened(state) as directory:
-            yield NetworkHandle(None, directory / egress.SYSFS, directory / egress.RESOLV_CONF)
+        with hostnet.opened(state) as place:
+            yield NetworkHandle(None, place / egress.SYSFS, place / egress.RESOLV_CONF)
 
 
 def handle_of(netns: Path) -> NetworkHandle:
     """The handle of an EGRESS network, or of a member of a private one, that is open elsewhere."""
     at = netns.parent
-    hosts = at / private.HOSTS
+    hosts = at / directory.HOSTS
     return NetworkHandle(
         netns, at / egress.SYSFS, at / egress.RESOLV_CONF, hosts if hosts.exists() else None
     )
