@@ -19,6 +19,7 @@ _KEYS = {
     "cache": {"target", "id", "sharing", "from", "source", "mode", "uid", "gid", "ro", "env"},
     "tmpfs": {"target", "size"},
     "secret": {"target", "id", "required", "mode", "uid", "gid", "env"},
+    "ssh": {"target", "id", "required", "mode", "uid", "gid"},
 }
 _ALIASES = {"dst": "target", "destination": "target", "src": "source"}
 _SIZES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -70,7 +71,7 @@ def parse_mount(value: str, at: Position, expand: Callable[[str], str] = str) ->
 
 def _checked(kind: str, fields: dict[str, str], at: Position) -> RunMount:
     target = fields.get("target", "")
-    if not target and kind != "secret":
+    if not target and kind not in {"secret", "ssh"}:
         raise _error(f"A mount of type {kind} needs target=PATH.", at)
     if kind == "secret" and not target and not fields.get("id"):
         raise _error("A secret mount needs id=NAME.", at)

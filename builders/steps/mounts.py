@@ -97,6 +97,8 @@ class MountDesk:
         for mount in mounts:
             if mount.kind == "secret":
                 ready.extend(self._secret(mount))
+            elif mount.kind == "ssh":
+                self._ssh(mount)
             elif mount.kind == "cache":
                 ready.append(self._cache(mount))
             elif mount.kind == "tmpfs":
@@ -134,6 +136,18 @@ class MountDesk:
         return [
             BindMount(source=self._memory_file(value, mount.uid, mount.gid, mode), target=target)
         ]
+
+    def _ssh(self, mount: RunMount) -> None:
+        """No agent is forwarded: as in BuildKit without ``--ssh``, only ``required`` fails."""
+        if mount.required:
+            raise UserError(
+                f"The SSH agent {mount.id or 'default'!r} was not given: Gantry forwards none.",
+                place=self._step.at.place,
+                hint="Fetch by https, with a token from RUN --mount=type=secret.",
+                code="dockerfile.ssh",
+            )
+        words = "Notice: Gantry forwards no SSH agent; this step runs without one.\n"
+        self._bench.output(Stream.STDERR, words.encode())
 
     def _memory_file(self, data: bytes, uid: int, gid: int, mode: int) -> Path:
         forget_dead()

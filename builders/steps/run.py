@@ -84,6 +84,8 @@ def command_words(step: Run, state: StageState) -> tuple[tuple[str, ...], str | 
 
 def _stub(mount: RunMount, state: StageState, bench: Bench) -> str:
     """The place a mount covers; a folder's ends with a slash."""
+    if mount.kind == "ssh":
+        return ""  # no agent is ever given
     if mount.kind == "secret":
         given = mount.secret_name in bench.secrets
         return MountDesk.secret_target(mount, state.workdir) if given else ""

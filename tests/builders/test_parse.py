@@ -121,7 +121,7 @@ def test_a_mount_is_understood_in_full() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "type=ssh",
+        "type=ssh,env=A",
         "type=bind,target=/x,bind-propagation=shared",
         "type=bind",
         "type=secret",
