@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime import process, syscalls
-from runtime.errors import SpecError
+from runtime.errors import HostError, SpecError
 from runtime.network import directory, egress, ipv6
 from runtime.network.directory import HOSTS, NETNS, RESOLV_CONF
 from runtime.network.egress import ip_batch
@@ -79,9 +79,10 @@ class Hub:
                 self._tell(number, new)
             yield path
         finally:
+            self._disconnect(number)
+            directory.clear(path)
             with self._lock:
                 self._present -= set(names)
-            directory.clear(path)
 
     def _claim(self, names: Sequence[str]) -> tuple[int, list[str]]:
         """(number of the member, those of its names that nobody has heard of yet)."""
@@ -113,6 +114,11 @@ class Hub:
             _inside(self.path / NETNS, lambda: _run(port_commands(number)))
         finally:
             os.close(hub)
+
+    def _disconnect(self, number: int) -> None:
+        """The kernel takes its time to remove a namespace's devices: the name may come again."""
+        with suppress(HostError):
+            _inside(self.path / NETNS, lambda: _run([f"link delete m{number}"]))
 
     def _tell(self, number: int, names: Sequence[str]) -> None:
         four, six = addresses(number)

@@ -155,6 +155,9 @@ def test_a_name_that_comes_again_keeps_its_address(state: StateDirectory) -> Non
             first = db.hosts.read_text()
         with network.member("web"):
             pass
+        for _ in range(5):
+            with network.member("db"):
+                pass
         with network.member("db") as db:
             assert db.hosts is not None
             again = db.hosts.read_text()
