@@ -95,7 +95,7 @@ class Project(models.Model):
             found += [self.hook_secret] if self.hook_secret else []
         if self.hook_secret_old_until and self.hook_secret_old_until > timezone.now():
             with suppress(SealBroken, ValueError):
-                found.append(unseal(self.hook_secret_old_sealed, self._hook_secret_old_place))
+                found.append(unseal(self.hook_secret_old_sealed, self.hook_secret_old_place))
         return found
 
     def renew_hook_secret(self, *, keep_old: bool = True) -> Secret:
@@ -105,7 +105,7 @@ class Project(models.Model):
             old = self.hook_secret if keep_old else None
         secret = Secret(random.token_urlsafe(32))
         self.hook_secret_sealed = seal(secret, self.hook_secret_place)
-        self.hook_secret_old_sealed = seal(old, self._hook_secret_old_place) if old else ""
+        self.hook_secret_old_sealed = seal(old, self.hook_secret_old_place) if old else ""
         self.hook_secret_old_until = timezone.now() + HOOK_SECRET_OVERLAP if old else None
         self.save(
             update_fields=["hook_secret_sealed", "hook_secret_old_sealed", "hook_secret_old_until"]
@@ -113,7 +113,7 @@ class Project(models.Model):
         return secret
 
     @property
-    def _hook_secret_old_place(self) -> str:
+    def hook_secret_old_place(self) -> str:
         return f"projects_project:{self.pk}:hook_secret_old"
 
     @property

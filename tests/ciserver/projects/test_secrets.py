@@ -181,3 +181,20 @@ def test_the_page_is_read_only_for_developers_and_closed_to_strangers(
     assert page(charlie).post("/projects/hello/secrets/", form).status_code == 404
     Membership.objects.filter(user=bob).update(role=Role.MAINTAINER)
     assert page(bob).post("/projects/hello/secrets/", form).status_code == 302
+
+
+def test_the_webhook_secret_before_the_newest_is_sealed_with_a_new_key_too(
+    project: Any, settings: Any
+) -> None:
+    ring = settings.GANTRY.keys / "keyring"
+    kept = ring.read_text()
+    secrets = [project.renew_hook_secret().reveal() for _ in range(2)]
+    try:
+        call_command("rotate_keys", stdout=StringIO())
+        newest = ring.read_text().splitlines()[-1].partition(":")[0]
+        project.refresh_from_db()
+        assert project.hook_secret_old_sealed.startswith(f"{newest}:")
+        assert [secret.reveal() for secret in project.hook_secrets] == secrets[::-1]
+    finally:
+        ring.write_text(kept)
+        crypto._keyring.cache_clear()

@@ -32,9 +32,18 @@ def _reseal(pk: int) -> int:
 
 
 def _reseal_hook(project: Project) -> int:
-    old = project.hook_secret_sealed
-    place = project.hook_secret_place
-    new = seal(unseal(old, place), place)
+    """Both webhook secrets, for the one before still counts while people replace it."""
+    new, before = project.hook_secret_sealed, project.hook_secret_old_sealed
     # Not one that somebody replaced meanwhile.
-    rows = Project.objects.filter(pk=project.pk, hook_secret_sealed=old)
-    return rows.update(hook_secret_sealed=new)
+    rows = Project.objects.filter(
+        pk=project.pk, hook_secret_sealed=new, hook_secret_old_sealed=before
+    )
+    changed = rows.update(
+        hook_secret_sealed=_again(new, project.hook_secret_place),
+        hook_secret_old_sealed=_again(before, project.hook_secret_old_place),
+    )
+    return changed * (2 if before else 1)
+
+
+def _again(sealed: str, place: str) -> str:
+    return seal(unseal(sealed, place), place) if sealed else ""
