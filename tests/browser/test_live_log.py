@@ -78,9 +78,10 @@ def test_a_line_has_an_address_even_far_above_what_is_shown(
     stage("finish", pipeline=pipeline["id"])
     url = f"/projects/hello/pipelines/{pipeline['number']}/"
     page = open_page(f"{url}#L1234")
+    expect(page).to_have_url(re.compile(r"/lines\?line=1234#j1-L1234$"))
     line = page.locator("#j1-L1234")
     expect(line).to_be_in_viewport()
-    expect(line).to_have_class(re.compile("marked"))
+    assert page.locator(":target").get_attribute("id") == "j1-L1234"
     expect(line).to_contain_text("line 1234.")
     texts = page.locator(".l > a").all_text_contents()
     assert [int(text) for text in texts] == sorted(int(text) for text in texts)

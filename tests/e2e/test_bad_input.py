@@ -87,7 +87,7 @@ CASES = {
     "hanging test": ({"Dockerfile": FROM, "gantry.yml": TEST + "sleep 600\n"}, "", "3 s"),
     "bad definition": (
         {"Dockerfile": FROM, "gantry.yml": "tets: {}\n"},
-        "gantry.yml: tets",
+        "gantry.yml:1: tets",
         "did you mean 'tests'?",
     ),
     "too much memory": (

@@ -33,6 +33,7 @@ tests:
   unnamed:
     command: test -z "$TOKEN" && test ! -e /run/secrets/TOKEN/x && test ! -s /run/secrets/TOKEN
 """
+FILES = {"Dockerfile": DOCKERFILE, "gantry.yml": DEFINITION}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def repository(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Re
 def test_a_secret_that_is_not_set_is_named_with_the_next_step(
     service: Service, repository: Repository
 ) -> None:
-    commit = repository.push({"Dockerfile": DOCKERFILE, "gantry.yml": DEFINITION})
+    commit = repository.push(FILES)
     pipeline = service.pipeline_of("keeper", commit)
     assert pipeline["state"] == "failed"
     assert pipeline["place"] == "gantry.yml: build.secrets"
@@ -57,7 +58,7 @@ def test_jobs_that_name_a_secret_get_it_and_nothing_shows_it(
 ) -> None:
     answer = service.http.put("projects/keeper/secrets/TOKEN/", json={"value": VALUE})
     assert answer.status_code == 200
-    pipeline = service.pipeline_of("keeper", repository.push({"note": "again"}))
+    pipeline = service.pipeline_of("keeper", repository.push(FILES | {"note": "again"}))
     logs = "\n".join(map(service.log_of, pipeline["jobs"]))
     assert pipeline["state"] == "passed", logs
     assert "env ***" in logs
