@@ -10,8 +10,6 @@ import pytest
 ONE_AT_A_TIME = ("e2e", "browser")
 # They make, count and remove what podman has: beside each other they would count wrong.
 ONE_ENGINE = {"test_deploy.py", "test_engine.py", "test_interop.py"}
-# They give the host a route to an outside world of their own, each the same.
-ONE_WORLD = {"test_network.py", "test_private_network.py", "test_ipv6.py", "test_use.py"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -20,5 +18,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         alone = any(item.get_closest_marker(name) for name in ONE_AT_A_TIME)
         if alone or item.path.name in ONE_ENGINE:
             item.add_marker(pytest.mark.xdist_group("service"))
-        elif item.path.name in ONE_WORLD:
-            item.add_marker(pytest.mark.xdist_group("world"))

@@ -174,7 +174,7 @@ def _remove_containers(home: Path) -> None:
     """What was deployed stays when the service stops, and so does its proxy: it is production."""
     stop_caddy(home)
     if ids := containers_of(home):
-        command = ["podman", "rm", "--force", "--time", "0", *ids]
+        command = ["podman", "rm", "--force", "--ignore", "--time", "0", *ids]
         subprocess.run(command, capture_output=True, check=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -35,25 +36,36 @@ def sh(script: str) -> str:
 @pytest.fixture
 def internet(busybox: LowerDir) -> Iterator[None]:
     """A namespace with a public and a private address, each with a server on port 8000."""
+    # Every test process gives the host the same routes: one at a time.
+    with Path("/run/lock/gantry-test-internet").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield from _opened(busybox)
+
+
+def _opened(busybox: LowerDir) -> Iterator[None]:
     cable = f"g{os.getpid() % 100000}"
-    sh(f"""
-    ip netns add {NAME}
-    ip link add {cable} type veth peer name world netns {NAME}
-    ip addr add 172.31.254.1/30 dev {cable}; ip link set {cable} up
-    ip -n {NAME} addr add 172.31.254.2/30 dev world; ip -n {NAME} link set world up
-    ip -n {NAME} link set lo up
-    ip -n {NAME} addr add {PUBLIC}/32 dev lo; ip -n {NAME} addr add {PRIVATE}/32 dev lo
-    ip route add {PUBLIC} via 172.31.254.2; ip route add {PRIVATE} via 172.31.254.2
-    """)
     box = str(busybox.path / "bin/busybox")
-    server = subprocess.Popen(
-        ["ip", "netns", "exec", NAME, box, "nc", "-ll", "-p", "8000", "-e", "echo", "hello"]
-    )
-    sh(f'until [ "$(busybox nc -w 1 {PUBLIC} 8000 </dev/null)" = hello ]; do sleep 0.02; done')
-    yield
-    server.kill()
-    server.wait()
-    sh(f"ip link delete {cable}; ip netns delete {NAME}")
+    server: subprocess.Popen[bytes] | None = None
+    try:
+        sh(f"""
+        ip netns add {NAME}
+        ip link add {cable} type veth peer name world netns {NAME}
+        ip addr add 172.31.254.1/30 dev {cable}; ip link set {cable} up
+        ip -n {NAME} addr add 172.31.254.2/30 dev world; ip -n {NAME} link set world up
+        ip -n {NAME} link set lo up
+        ip -n {NAME} addr add {PUBLIC}/32 dev lo; ip -n {NAME} addr add {PRIVATE}/32 dev lo
+        ip route add {PUBLIC} via 172.31.254.2; ip route add {PRIVATE} via 172.31.254.2
+        """)
+        server = subprocess.Popen(
+            ["ip", "netns", "exec", NAME, box, "nc", "-ll", "-p", "8000", "-e", "echo", "hello"]
+        )
+        sh(f'until [ "$(busybox nc -w 1 {PUBLIC} 8000 </dev/null)" = hello ]; do sleep 0.02; done')
+        yield
+    finally:
+        if server:
+            server.kill()
+            server.wait()
+        sh(f"ip link delete {cable} || true; ip netns delete {NAME}")
 
 
 TRY = """
