@@ -1,20 +1,43 @@
-"""Tests that start the whole service or drive a browser stay in one process of xdist's.
+"""Tests that would disturb one another stay in one process of xdist's, in their order.
 
-Loaded by ``./gantry test`` with ``--dist loadgroup``.
+Loaded by ``./gantry test``, which starts two processes. A scheduler of our own, by path, because
+``--dist loadgroup`` of xdist 3.8 has no effect under pytest 9.2: the group is written into an
+attribute of the test that nothing reads any more.
 """
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
-ONE_AT_A_TIME = ("e2e", "browser")
+# They start the whole service, or drive a browser.
+WHOLE = {"e2e", "browser"}
 # They make, count and remove what podman has: beside each other they would count wrong.
-ONE_ENGINE = {"test_deploy.py", "test_engine.py", "test_interop.py"}
+ONE_ENGINE = {
+    "test_deploy.py",
+    "test_drift.py",
+    "test_engine.py",
+    "test_interop.py",
+    "test_isolation.py",
+}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        alone = any(item.get_closest_marker(name) for name in ONE_AT_A_TIME)
-        if alone or item.path.name in ONE_ENGINE:
-            item.add_marker(pytest.mark.xdist_group("service"))
+def group_of(nodeid: str) -> str:
+    """``service`` for all that is kept together; any other test is a group of its own."""
+    path = PurePosixPath(nodeid.partition("::")[0])
+    together = WHOLE.intersection(path.parts) or path.name in ONE_ENGINE
+    return "service" if together else nodeid
+
+
+class ByGroup(LoadScopeScheduling):
+    """xdist's own scheduling by module or class, with our groups in their place."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return ByGroup(config, log)

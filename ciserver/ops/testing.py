@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from ciserver.ops.launch import CHECKOUT
 
-# ``tests.groups`` keeps what starts a whole service or a browser in one process.
-EVERYTHING = ("-p", "tests.groups", "-n", "2", "--dist", "loadgroup")
+# ``tests.groups`` keeps what would disturb one another in one process.
+EVERYTHING = ("-p", "tests.groups", "-n", "2")
 
 
 def run_tests(arguments: Sequence[str]) -> int:

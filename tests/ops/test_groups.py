@@ -1,0 +1,47 @@
+"""What is kept together in one test process really is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from ciserver.ops.launch import CHECKOUT
+
+TEST = """
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_one(number: int) -> None:
+    with Path(os.environ["SAID"]).open("a") as said:
+        said.write(f"{Path(__file__).parent.name} {number} {os.environ['PYTEST_XDIST_WORKER']}\\n")
+"""
+
+
+def test_a_group_runs_in_one_process_and_in_its_order(tmp_path: Path) -> None:
+    for name in ("e2e", "browser", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"test_{name}.py").write_text(TEST)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.groups", "-n", "2", tmp_path]
+    env = os.environ | {"SAID": str(tmp_path / "said"), "PYTHONPATH": str(CHECKOUT)}
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS"):
+        env.pop(name, None)
+    ran = subprocess.run(
+        command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stdout
+    workers, numbers = defaultdict(set), defaultdict(list)
+    for line in (tmp_path / "said").read_text().splitlines():
+        folder, number, worker = line.split()
+        workers[folder].add(worker)
+        numbers[folder].append(int(number))
+    assert len(workers["e2e"] | workers["browser"]) == 1
+    assert numbers["e2e"] == numbers["browser"] == list(range(8))
+    assert len(workers["other"]) == 2
