@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from django.conf import settings
 from django.db.models import Model, Prefetch, Q, QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import serializers, viewsets
@@ -20,7 +19,6 @@ from ciserver.projects.services import require
 from ciserver.releases import approvals, environments, policy, services
 from ciserver.releases import preview as previews
 from ciserver.releases.models import (
-    Approval,
     Deployment,
     DeploymentStep,
     Environment,
@@ -29,279 +27,24 @@ from ciserver.releases.models import (
     Running,
     Stop,
 )
+from ciserver.releases.serializers import (
+    DeploymentSerializer,
+    EnvironmentChangeSerializer,
+    EnvironmentSerializer,
+    HostSerializer,
+    NewEnvironmentSerializer,
+    NewStopSerializer,
+    PreviewSerializer,
+    PromotionPreviewSerializer,
+    ReasonSerializer,
+    ReleaseSerializer,
+    SeenSerializer,
+    StopSerializer,
+    WhereSerializer,
+)
 
 Row = TypeVar("Row", bound=Model)
 PROJECT = OpenApiParameter("project", str, description="slug of a project")
-
-
-class HostSerializer(serializers.ModelSerializer[Host]):
-    class Meta:
-        model = Host
-        fields = ["id", "name", "kind", "address"]
-
-
-class ReleaseSerializer(serializers.ModelSerializer[Release]):
-    project = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True)
-    name = serializers.CharField(read_only=True)
-    pipeline = serializers.PrimaryKeyRelatedField[Any](read_only=True)
-    page = serializers.SerializerMethodField()
-
-    class Meta:
-        model = Release
-        fields = [
-            "id",
-            "project",
-            "number",
-            "name",
-            "pipeline",
-            "commit",
-            "title",
-            "repository",
-            "digest",
-            "evidence",
-            "configuration",
-            "removed_at",
-            "created_at",
-            "page",
-        ]
-
-    def get_page(self, release: Release) -> str:
-        return f"{settings.GANTRY.url}{release.get_absolute_url()}"
-
-
-class RunningSerializer(serializers.ModelSerializer[Running]):
-    host = serializers.SlugRelatedField[Any](slug_field="name", read_only=True)
-    release = serializers.CharField(source="release.name", read_only=True)
-    commit = serializers.CharField(source="release.commit", read_only=True)
-
-    class Meta:
-        model = Running
-        fields = [
-            "host",
-            "release",
-            "commit",
-            "digest",
-            "container_id",
-            "healthy",
-            "drift",
-            "seen_at",
-            "since",
-        ]
-
-
-class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
-    """``address`` is where its hosts serve it."""
-
-    project = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True)
-    hosts = HostSerializer(many=True, read_only=True)
-    running = RunningSerializer(many=True, read_only=True)
-    address = serializers.SerializerMethodField()
-    promoters = serializers.SlugRelatedField[Any](slug_field="username", many=True, read_only=True)
-    approvers = serializers.SlugRelatedField[Any](slug_field="username", many=True, read_only=True)
-    page = serializers.SerializerMethodField()
-
-    class Meta:
-        model = Environment
-        fields = [
-            "id",
-            "project",
-            "name",
-            "position",
-            "auto",
-            "port",
-            "address",
-            "health_timeout",
-            "health",
-            "health_passes",
-            "stable_seconds",
-            "memory_mib",
-            "cpus",
-            "pids",
-            "variables",
-            "promote_role",
-            "promoters",
-            "approvals",
-            "approvers",
-            "approval_hours",
-            "soak_minutes",
-            "hosts",
-            "running",
-            "page",
-        ]
-
-    def get_address(self, environment: Environment) -> str:
-        return f"http://127.0.0.1:{environment.port}" if environment.port else ""
-
-    def get_page(self, environment: Environment) -> str:
-        return f"{settings.GANTRY.url}{environment.get_absolute_url()}"
-
-
-class DeploymentStepSerializer(serializers.ModelSerializer[DeploymentStep]):
-    host = serializers.SlugRelatedField[Any](slug_field="name", read_only=True)
-
-    class Meta:
-        model = DeploymentStep
-        fields = ["position", "host", "name", "state", "detail", "started_at", "finished_at"]
-
-
-class ApprovalSerializer(serializers.ModelSerializer[Approval]):
-    """``configuration`` names what was approved; see ``counts`` of the deployment."""
-
-    user = serializers.SlugRelatedField[Any](slug_field="username", read_only=True)
-
-    class Meta:
-        model = Approval
-        fields = ["user", "at", "digest", "configuration"]
-
-
-class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
-    """``bytes_pulled``: compressed layers that the hosts did not have before."""
-
-    url = serializers.HyperlinkedIdentityField(view_name="deployment-detail", read_only=True)
-    project = serializers.CharField(source="environment.project.slug", read_only=True)
-    environment = serializers.SlugRelatedField[Any](slug_field="name", read_only=True)
-    release = serializers.PrimaryKeyRelatedField[Any](read_only=True)
-    release_name = serializers.CharField(source="release.name", read_only=True)
-    digest = serializers.CharField(source="release.digest", read_only=True)
-    steps = DeploymentStepSerializer(many=True, read_only=True)
-    approvals = ApprovalSerializer(source="approval_set", many=True, read_only=True)
-
-    class Meta:
-        model = Deployment
-        fields = [
-            "id",
-            "url",
-            "project",
-            "environment",
-            "release",
-            "release_name",
-            "digest",
-            "kind",
-            "state",
-            "reason",
-            "requested_by",
-            "attempt",
-            "bytes_pulled",
-            "created_at",
-            "expires_at",
-            "started_at",
-            "finished_at",
-            "steps",
-            "approvals",
-        ]
-
-
-class NewEnvironmentSerializer(serializers.Serializer[Any]):
-    project = serializers.SlugField(help_text="slug of a project")
-    name = serializers.CharField()
-    auto = serializers.BooleanField(default=False, help_text="gets every new release by itself")
-    hosts = serializers.ListField(child=serializers.SlugField(), default=lambda: ["local"])
-
-
-class EnvironmentChangeSerializer(serializers.Serializer[Any]):
-    """What is left out stays as it is."""
-
-    auto = serializers.BooleanField(required=False)
-    variables = serializers.DictField(child=serializers.CharField(allow_blank=True), required=False)
-    hosts = serializers.ListField(child=serializers.SlugField(), required=False)
-    promote_role = serializers.ChoiceField(choices=Role.choices, required=False)
-    promoters = serializers.ListField(child=serializers.CharField(), required=False)
-    approvers = serializers.ListField(child=serializers.CharField(), required=False)
-    approvals = serializers.IntegerField(required=False)
-    approval_hours = serializers.IntegerField(required=False)
-    soak_minutes = serializers.IntegerField(required=False)
-    health_timeout = serializers.IntegerField(required=False)
-    health = serializers.CharField(
-        required=False,
-        allow_blank=True,
-        max_length=300,
-        help_text="'http /PATH', 'tcp', 'exec COMMAND'; empty for the image's own HEALTHCHECK",
-    )
-    health_passes = serializers.IntegerField(required=False)
-    stable_seconds = serializers.IntegerField(required=False)
-    memory_mib = serializers.IntegerField(required=False)
-    cpus = serializers.FloatField(required=False)
-    pids = serializers.IntegerField(required=False)
-
-
-class ReasonSerializer(serializers.Serializer[Any]):
-    reason = serializers.CharField(required=False, allow_blank=True, default="", max_length=300)
-
-
-class SeenSerializer(serializers.Serializer[Any]):
-    configuration = serializers.CharField(
-        required=False,
-        allow_blank=True,
-        default="",
-        help_text="'configuration' of the preview that was looked at: refused if it changed since",
-    )
-
-
-class StopSerializer(serializers.ModelSerializer[Stop]):
-    """``project`` null: every project's line is stopped."""
-
-    project = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True)
-
-    class Meta:
-        model = Stop
-        fields = ["id", "project", "reason", "by", "at", "ended_at", "ended_by"]
-
-
-class NewStopSerializer(ReasonSerializer):
-    project = serializers.SlugField(required=False, help_text="without it: every project")
-
-
-class WhereSerializer(serializers.Serializer[Any]):
-    environment = serializers.CharField(help_text="name of an environment of the project")
-
-
-class CommitSerializer(serializers.Serializer[Any]):
-    sha = serializers.CharField()
-    author = serializers.CharField()
-    subject = serializers.CharField()
-
-
-class ChangeSerializer(serializers.Serializer[Any]):
-    """``old`` or ``new`` null: it was not, or is no longer, set."""
-
-    name = serializers.CharField()
-    old = serializers.CharField(allow_null=True)
-    new = serializers.CharField(allow_null=True)
-
-
-class NewLayerSerializer(serializers.Serializer[Any]):
-    """``files`` null: not read, because it is large or because nothing runs there yet."""
-
-    digest = serializers.CharField(source="layer.digest")
-    size = serializers.IntegerField(source="layer.size")
-    count = serializers.IntegerField()
-    files = serializers.ListField(child=serializers.CharField(), allow_null=True)
-
-
-class TravelSerializer(serializers.Serializer[Any]):
-    host = serializers.CharField(source="host.name")
-    layers = serializers.IntegerField()
-    bytes = serializers.IntegerField()
-
-
-class PreviewSerializer(serializers.Serializer[Any]):
-    """What a move would change; ``unknown`` says which nulls could not be read, and why."""
-
-    current = serializers.CharField(source="current.name", default=None, allow_null=True)
-    back = serializers.BooleanField()
-    releases = serializers.SerializerMethodField()
-    commits = CommitSerializer(many=True, allow_null=True)
-    commit_count = serializers.IntegerField()
-    variables = ChangeSerializer(many=True)
-    settings = ChangeSerializer(many=True)
-    layers = NewLayerSerializer(many=True, allow_null=True)
-    travels = TravelSerializer(many=True, allow_null=True)
-    unknown = serializers.ListField(child=serializers.CharField())
-    configuration = serializers.CharField()
-    waits_for = serializers.ListField(child=serializers.CharField())
-
-    def get_releases(self, preview: Any) -> list[str]:
-        return [release.name for release in preview.releases]
 
 
 @extend_schema_view(list=extend_schema(parameters=[PROJECT]))
@@ -327,17 +70,20 @@ class ReleaseViewSet(viewsets.ReadOnlyModelViewSet[Release]):
 
     @extend_schema(
         parameters=[OpenApiParameter("environment", str, required=True)],
-        responses=PreviewSerializer,
+        responses=PromotionPreviewSerializer,
     )
     @action(detail=True, methods=["get"])
     def preview(self, request: Request, pk: str) -> Response:
         """What promoting it would change, and what it would wait for. Changes nothing."""
         release = self.get_object()
         environment = _environment(request, release)
-        found = previews.of(release, environment)
-        waits = services.would_wait_for(release=release, environment=environment)
-        configuration = policy.fingerprint(release, environment)
-        return Response(PreviewSerializer(_Told(found, waits, configuration)).data)
+        return Response(
+            {
+                **PreviewSerializer(previews.of(release, environment)).data,
+                "configuration": policy.fingerprint(release, environment),
+                "waits_for": services.would_wait_for(release=release, environment=environment),
+            }
+        )
 
     @extend_schema(request=WhereSerializer, responses={202: DeploymentSerializer})
     @action(detail=True, methods=["post"], url_path="roll-back")
@@ -512,18 +258,6 @@ def _asked(request: Request, rows: QuerySet[Row], fields: dict[str, str]) -> Que
         return rows.filter(**{fields[key]: given[key] for key in fields if key in given})
     except ValueError as error:
         raise serializers.ValidationError({"filter": str(error)}) from None
-
-
-class _Told:
-    """A preview, what the promotion would wait for, and what an approval of it names."""
-
-    def __init__(self, preview: previews.Preview, waits_for: list[str], configuration: str) -> None:
-        self.waits_for = waits_for
-        self.configuration = configuration
-        self._preview = preview
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._preview, name)
 
 
 def _environment(request: Request, release: Release) -> Environment:
