@@ -65,7 +65,8 @@ class Container:
         workdir: str | None = None,
         user: str | None = None,
         limits: Limits | None = None,
-        mounts: Sequence[Mount] = (),
+        secret_env: Mapping[str, str] | None = None,
+        secret_mounts: Sequence[Mount] = (),
         on_output: Callable[[Stream, bytes], None] | None = None,
         cancel: threading.Event | None = None,
         parent: Parent = NO_PARENT,
@@ -73,7 +74,8 @@ class Container:
         """Run ``command`` to its end: a list as it is, a string by the image's shell.
 
         None is the image's ENTRYPOINT and CMD. ``user`` (a name or ids, the image's
-        own by default) is looked up in the image. Raises UserError when there is
+        own by default) is looked up in the image. While it holds secrets, nobody runs
+        a program in it who does not ask with secrets. Raises UserError when there is
         nothing to run or no such user, SandboxError when the sandbox cannot be made.
         """
         config = self._image.config
@@ -89,11 +91,13 @@ class Container:
                 "HOME": account.home,
                 **config.environment,
                 **(env or {}),
+                **(secret_env or {}),
             },
             cwd=cwd,
             user=account.user,
             limits=limits or Limits(),
-            mounts=tuple(mounts),
+            mounts=tuple(secret_mounts),
+            secrets=(*(secret_env or {}), *(mount.target for mount in secret_mounts)),
             network=self._network,
             netns=self._handle.netns if self._handle else None,
             upper=self._rootfs.upper,

@@ -10,6 +10,8 @@ import pytest
 from builders.containers import Container, open_container
 from builders.errors import UserError
 from builders.images.store import Image
+from runtime import use
+from runtime.errors import SpecError
 from runtime.sandbox import Stream
 from runtime.spec import Limits, Outcome
 from tests.builders.conftest import IDS, Builder
@@ -71,6 +73,21 @@ def test_commands_see_what_earlier_ones_wrote_and_the_image_does_not(
     assert container.run("test -e /work/f").ok
     with open_container(image, store=builder.store, state=builder.state, ids=IDS) as other:
         assert not other.run("test -e /work/f").ok
+
+
+def test_nobody_looks_into_a_container_while_it_holds_secrets(
+    container: Container, builder: Builder
+) -> None:
+    refused: list[str] = []
+
+    def look(_stream: Stream, _data: bytes) -> None:
+        (box,) = builder.state.boxes()
+        with pytest.raises(SpecError) as refusal:
+            use.execute(builder.state, box.record.id, ["true"])
+        refused.append(refusal.value.message)
+
+    assert container.run('echo "$TOKEN"; sleep 0.5', secret_env={"TOKEN": "x"}, on_output=look).ok
+    assert "holds secrets" in refused[0]
 
 
 def test_limits_are_told_apart_from_failures(container: Container) -> None:

@@ -74,8 +74,9 @@ def _try(
         recorder.step_started(step)
         receipt = container.run(
             test.command,
-            env={**test.environment, **{name: it.reveal() for name, it in secrets.items()}},
-            mounts=mounts,
+            env=test.environment,
+            secret_env={name: it.reveal() for name, it in secrets.items()},
+            secret_mounts=mounts,
             limits=limits_of(test, run.workshop.limits()),
             on_output=lambda stream, data: recorder.step_output(step, stream, data),
             cancel=run.cancel,
