@@ -7,6 +7,9 @@ import os
 import selectors
 from collections.abc import Callable
 
+from runtime.disk import words
+from runtime.spec import Outcome
+
 CHUNK = 64 * 1024
 MOMENT = 0.05  # seconds
 HELD_MAXIMUM = 4  # pieces
@@ -38,6 +41,12 @@ class Pump:
         self._failed = failed
         self._held: list[bytes] = []
         self.count = 0
+
+    def follow(self, stdout: int, stderr: int, end: Callable[[Outcome, str], None]) -> None:
+        """Copy until both streams end. Above the limit: ``end`` it, and drop what still comes."""
+        if not self.copy(stdout, stderr):
+            end(Outcome.OUTPUT, f"output limit of {words(self._limit or 0)} reached")
+            self.drain(stdout, stderr)
 
     def copy(self, stdout: int, stderr: int) -> bool:
         """True when both streams ended; False as soon as the limit is exceeded."""

@@ -55,11 +55,7 @@ def run(
     HostError for what this machine lacks, RuntimeFailed when the OCI runtime cannot make
     the container. Nothing of the sandbox is left, also after an exception from ``on_output``.
     """
-    bundle.validate(spec)
-    if parent.name and not bundle.ID_FORM.fullmatch(parent.name):
-        raise SpecError(f"{parent.name!r} is no name of a cgroup.")
-    spec = _within(spec, parent)
-    _check_rootfs(spec)
+    spec = _checked(spec, parent)
     runtime = host.oci_runtime()
     with ExitStack() as stack:
         watcher.ensure(state.root)
@@ -97,11 +93,7 @@ def run(
             watchdog.heard()  # afterwards: a slow reader is not the sandbox's silence
 
         pump = Pump(spec.limits.output, take, lambda: failures.read(box.oci_log) is not None)
-        if not pump.copy(running.stdout, running.stderr):
-            watchdog.end(
-                Outcome.OUTPUT, f"output limit of {disk.words(spec.limits.output or 0)} reached"
-            )
-            pump.drain(running.stdout, running.stderr)
+        pump.follow(running.stdout, running.stderr, watchdog.end)
         ended = running.wait_and_count()
         code = ended.exit_code
         wall = time.monotonic() - started
@@ -132,6 +124,15 @@ def run(
         samples=tuple(watchdog.series.samples),
         detail=detail,
     )
+
+
+def _checked(spec: SandboxSpec, parent: Parent) -> SandboxSpec:
+    """``spec`` within its parent's budget. Raises SpecError for what cannot be."""
+    bundle.validate(spec)
+    if parent.name and not bundle.ID_FORM.fullmatch(parent.name):
+        raise SpecError(f"{parent.name!r} is no name of a cgroup.")
+    _check_rootfs(spec)
+    return _within(spec, parent)
 
 
 def _within(spec: SandboxSpec, parent: Parent) -> SandboxSpec:

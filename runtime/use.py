@@ -148,9 +148,7 @@ def execute(
         stack.callback(_end, running, part)
         watchdog = stack.enter_context(Watchdog(limits, part, running, cancel))
         pump = Pump(output, on_output, lambda: failures.read(log) is not None)
-        if not pump.copy(running.stdout, running.stderr):
-            watchdog.end(Outcome.OUTPUT, f"output limit of {output} bytes reached")
-            pump.drain(running.stdout, running.stderr)
+        pump.follow(running.stdout, running.stderr, watchdog.end)
         code = running.wait() or 0
         wall = time.monotonic() - started
         outcome, detail = watchdog.verdict(code)

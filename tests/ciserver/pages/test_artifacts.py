@@ -49,7 +49,9 @@ def job(hello: Any) -> Job:
 def keep(job: Job, files: Files, *paths: str, seconds: float = 60) -> Log:
     log = Log()
     wanted = Artifacts(paths=list(paths), expire_in=seconds)
-    artifacts.keep_artifacts(SimpleNamespace(job=job, log=log), wanted, files)  # type: ignore
+    run: Any = SimpleNamespace(job=job, log=log)
+    container: Any = files
+    artifacts.keep_artifacts(run, wanted, container)
     return log
 
 
