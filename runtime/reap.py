@@ -24,7 +24,8 @@ from runtime.state import Box, StateDirectory
 def reap(state: StateDirectory) -> list[str]:
     """Remove what is dead; one sentence for each thing that was. Needs root."""
     with _turn(state):
-        done = [_reap_box(box) for box in state.boxes() if not owner.is_alive(box.record.owner)]
+        dead = [box for box in state.boxes() if not owner.is_alive(box.record.owner)]
+        done = [_reap_box(state, box) for box in dead]
         done += [sentence for box in state.boxes() for sentence in _reap_parts(box)]
         for path in state.abandoned():
             shutil.rmtree(path, ignore_errors=True)
@@ -44,7 +45,7 @@ def _turn(state: StateDirectory) -> Iterator[None]:
         yield
 
 
-def _reap_box(box: Box) -> str:
+def _reap_box(state: StateDirectory, box: Box) -> str:
     """The OCI runtime first: it may be about to make the container."""
     for pid in _runtimes_of(box):
         with suppress(ProcessLookupError):
@@ -54,13 +55,7 @@ def _reap_box(box: Box) -> str:
     if not remove_cgroup(cgroup):
         return f"sandbox {box.record.id} has processes that do not die; it is tried again later"
     cgroups.remove_parent(box.record.cgroup_parent)
-    for entry in os.scandir(box.path):
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path, ignore_errors=True)
-        elif entry.name != "record.json":
-            Path(entry.path).unlink(missing_ok=True)
-    (box.path / "record.json").unlink(missing_ok=True)
-    box.path.rmdir()
+    state.remove(box)
     return f"removed sandbox {box.record.id}"
 
 

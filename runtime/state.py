@@ -14,7 +14,6 @@ the sandbox's root, another user on the host, has to walk through them.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import time
@@ -28,7 +27,7 @@ from runtime.cgroups import CgroupName
 from runtime.errors import SpecError
 
 RECORD = "record.json"
-NEW_PREFIX = ".new-"
+UNFINISHED = ".new-"  # being made, or being removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ class StateDirectory:
 
     def _make(self, box: Box) -> None:
         """Filled beside its place, then renamed: no box is ever seen without its record."""
-        new = self.boxes_dir / f"{NEW_PREFIX}{box.record.owner}-{box.record.id}"
+        new = self.boxes_dir / f"{UNFINISHED}{box.record.owner}-{box.record.id}"
         new.mkdir(mode=0o711)
         new.chmod(0o711)
         (new / RECORD).write_text(json.dumps(asdict(box.record)))
@@ -107,22 +106,12 @@ class StateDirectory:
             raise SpecError(f"A sandbox called {box.record.id} exists already.") from error
 
     def remove(self, box: Box) -> None:
-        """The record goes last, so that a crash in the middle leaves a box to be reaped."""
+        """Moved aside first: others may be adding files of theirs (runtime.use), and find no place
+        any more. What a crash leaves half removed is abandoned."""
+        aside = self.boxes_dir / f"{UNFINISHED}{owner.token()}-{secrets.token_hex(8)}"
         with suppress(FileNotFoundError):
-            self._empty(box)
-            (box.path / RECORD).unlink(missing_ok=True)  # from here on nobody finds it
-            self._empty(box)
-            box.path.rmdir()
-
-    def _empty(self, box: Box) -> None:
-        """All but the record; others may be adding and removing files of theirs (runtime.use)."""
-        for entry in os.scandir(box.path):
-            if entry.name == RECORD:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-            else:
-                Path(entry.path).unlink(missing_ok=True)
+            box.path.rename(aside)
+            shutil.rmtree(aside)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -144,10 +133,12 @@ class StateDirectory:
         """Every sandbox on record, living and dead."""
         found = []
         for path in sorted(self.boxes_dir.iterdir()):
+            if path.name.startswith(UNFINISHED):
+                continue  # being made or removed just now, or see abandoned()
             try:
                 record = Record(**json.loads((path / RECORD).read_text()))
             except (OSError, ValueError, TypeError):
-                continue  # being made or removed just now, or see abandoned()
+                continue
             found.append(Box(path, record))
         return found
 
@@ -155,8 +146,8 @@ class StateDirectory:
         """Directories of boxes that have no record, and whose maker is gone."""
         found = []
         for path in sorted(self.boxes_dir.iterdir()):
-            if path.name.startswith(NEW_PREFIX):
-                maker = path.name.removeprefix(NEW_PREFIX).partition("-")[0]
+            if path.name.startswith(UNFINISHED):
+                maker = path.name.removeprefix(UNFINISHED).partition("-")[0]
                 if not owner.is_alive(maker):
                     found.append(path)
             elif not any(path.iterdir()):

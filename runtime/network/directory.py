@@ -11,7 +11,7 @@ from pathlib import Path
 
 from runtime import owner, syscalls
 from runtime.errors import HostError
-from runtime.state import NEW_PREFIX, StateDirectory
+from runtime.state import UNFINISHED, StateDirectory
 
 OWNER = "owner"
 NETNS = "netns"
@@ -34,7 +34,7 @@ def claim(state: StateDirectory) -> tuple[int, Path]:
     for number in range(NUMBERS):
         if str(number) in taken:
             continue
-        new = state.networks_dir / f"{NEW_PREFIX}{owner.token()}-{threading.get_ident()}"
+        new = state.networks_dir / f"{UNFINISHED}{owner.token()}-{threading.get_ident()}"
         new.mkdir(mode=0o711)
         new.chmod(0o711)
         (new / OWNER).write_text(owner.token())
