@@ -174,8 +174,9 @@ def _remove_containers(home: Path) -> None:
     """What was deployed stays when the service stops, and so does its proxy: it is production."""
     stop_caddy(home)
     if ids := containers_of(home):
-        command = ["podman", "rm", "--force", "--ignore", "--time", "0", *ids]
-        subprocess.run(command, capture_output=True, check=True)
+        command = ["podman", "rm", "--force", "--time", "0", *ids]
+        removed = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert removed.returncode == 0, removed.stderr
 
 
 def stop_caddy(home: Path) -> None:

@@ -27,7 +27,7 @@ def bad(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Repositor
 
 def traces(service: Service) -> dict[str, list[str]]:
     """What sandboxes of this service could leave on the machine, by kind; other tests' are not
-    counted."""
+    counted, nor what is deployed, which has its project's ids too."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     groups = [path for path in Path("/sys/fs/cgroup").rglob("pipeline-*") if path.is_dir()]
     networks = service.home / "sandboxes" / "networks"
@@ -35,13 +35,20 @@ def traces(service: Service) -> dict[str, list[str]]:
         "processes": [
             entry.name
             for entry in Path("/proc").iterdir()
-            if entry.name.isdecimal() and _uid(entry) in HOST_IDS
+            if entry.name.isdecimal() and _uid(entry) in HOST_IDS and not _deployed(entry)
         ],
         "mounts": [line for line in mounts if str(service.home / "sandboxes") in line],
         "cgroups": [str(path) for path in groups],
         "networks": [str(path) for path in networks.iterdir()] if networks.exists() else [],
     }
     return {kind: left for kind, left in found.items() if left}
+
+
+def _deployed(entry: Path) -> bool:
+    try:
+        return "libpod" in (entry / "cgroup").read_text()
+    except OSError:
+        return True  # it has ended
 
 
 def _uid(entry: Path) -> int:

@@ -12,6 +12,7 @@ from ciserver.ops.launch import CHECKOUT
 
 TEST = """
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ import pytest
 
 @pytest.mark.parametrize("number", range(8))
 def test_one(number: int) -> None:
+    time.sleep(0.2)  # long enough for the other process to take its share
     with Path(os.environ["SAID"]).open("a") as said:
         said.write(f"{Path(__file__).parent.name} {number} {os.environ['PYTEST_XDIST_WORKER']}\\n")
 """
@@ -44,4 +46,4 @@ def test_a_group_runs_in_one_process_and_in_its_order(tmp_path: Path) -> None:
         numbers[folder].append(int(number))
     assert len(workers["e2e"] | workers["browser"]) == 1
     assert numbers["e2e"] == numbers["browser"] == list(range(8))
-    assert len(workers["other"]) == 2
+    assert workers["other"] - workers["e2e"]  # the rest goes on beside the group
