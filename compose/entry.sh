@@ -34,7 +34,8 @@ from django.db import connection; connection.ensure_connection()'
             --timeout-graceful-shutdown 3
         ;;
     worker)
-        exec python -m celery -A ciserver.celery worker -Q default,deployments --pool prefork \
+        exec python -m celery -A ciserver.celery worker \
+            -Q default,deployments,chores --pool prefork \
             --concurrency "${GANTRY_WORKER_CONCURRENCY:-2}" --loglevel INFO \
             --without-gossip --without-mingle
         ;;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from celery import Celery
@@ -9,6 +10,7 @@ from django.conf import settings
 
 from ciserver.config import Config
 from ciserver.ops.children import Child, children_of, registry_settings
+from ciserver.ops.launch import CHECKOUT
 
 
 def names(config: Config) -> list[str]:
@@ -78,3 +80,13 @@ def test_the_registry_asks_us_for_tokens(config: Config) -> None:
 def test_what_others_need_starts_before_them(config: Config) -> None:
     stages = {child.name: child.stage for child in children_of(config)}
     assert max(stages["redis"], stages["registry"]) < min(stages["web"], stages["worker"])
+
+
+def test_every_queue_has_a_worker_here_and_in_containers(config: Config) -> None:
+    routes = settings.CELERY_TASK_ROUTES
+    queues = {"default", *(route["queue"] for route in routes.values())}
+    commands = [child.command for child in children_of(config) if "celery" in child.command]
+    assert {command[command.index("-Q") + 1] for command in commands} == queues
+    entry = (CHECKOUT / "compose" / "entry.sh").read_text()
+    taken = re.search(r"-Q (\S+)", entry)
+    assert taken and set(taken[1].split(",")) == queues
