@@ -109,6 +109,14 @@ class JobView:
     cases: Cases
 
     @property
+    def used_network(self) -> bool:
+        return any(
+            (view.step.receipt or {}).get(key)
+            for view in self.receipts
+            for key in ("received_bytes", "sent_bytes")
+        )
+
+    @property
     def receipts(self) -> list[StepView]:
         return [view for view in self.steps if view.gauges]
 
