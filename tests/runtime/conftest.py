@@ -28,13 +28,19 @@ PREFIX = f"rt{os.getpid()}-"
 IDS = IdRange(3_000_000_000 + os.getpid() % 10_000 * 65536)
 
 
+def _removed(path: Path) -> bool:
+    shutil.rmtree(path, ignore_errors=True)
+    return not path.exists()
+
+
 @pytest.fixture
 def area() -> Iterator[Path]:
     """A directory that the sandboxes' users can walk through, unlike pytest's own; on a disk."""
     path = Path(tempfile.mkdtemp(prefix="gantry-test-", dir="/var/tmp"))
     path.chmod(0o711)
     yield path
-    shutil.rmtree(path)
+    # The watcher of a process that was killed may still be reaping there.
+    assert wait_until(lambda: _removed(path))
 
 
 @pytest.fixture(scope="session")
