@@ -83,7 +83,8 @@ DOCKERFILE
         git -C "$work/repository" push --quiet "$url/git/try.git" HEAD:main
 }
 
-passed() { api "pipelines/?project=try" | grep -q '"state":"passed"'; }
+finished() { api "pipelines/?project=try" | grep -qE '"state":"(passed|failed|cancelled)"'; }
+released() { api "releases/?project=try" | grep -q '"digest":"sha256:'; }
 ready() { curl --silent --fail --noproxy '*' "$url/readyz"; }
 
 finish() {
@@ -126,7 +127,9 @@ token=$(podman exec gantry-try_web_1 python manage.py bootstrap |
 say "Pushing a commit"
 api projects/ '{"slug": "try"}' >/dev/null
 push
-wait_for "a green pipeline" 120 passed
-api "pipelines/?project=try" | "$python" -m json.tool | grep -E '"(state|digest|bytes_sent)"'
+wait_for "the pipeline's end" 120 finished
+api "pipelines/?project=try" | "$python" -m json.tool |
+    grep -E '"(state|reason|place|digest|bytes_sent)"'
+wait_for "the release" 30 released
 
 say "It works: $url"

@@ -27,7 +27,7 @@ __all__ = ["NETNS", "RESOLV_CONF", "SYSFS", "opened", "remove"]
 
 SUBNET = ipaddress.IPv4Network(os.environ.get("GANTRY_EGRESS_SUBNET", "10.211.0.0/16"))
 ATTEMPTS = 64
-LOCK = Path("/run/lock/gantry-network")
+LOCK = Path("/run/gantry-network.lock")
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 

@@ -37,7 +37,7 @@ def sh(script: str) -> str:
 def internet(busybox: LowerDir) -> Iterator[None]:
     """A namespace with a public and a private address, each with a server on port 8000."""
     # Every test process gives the host the same routes: one at a time.
-    with Path("/run/lock/gantry-test-internet").open("w") as turn:
+    with Path("/run/gantry-test-internet").open("w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         yield from _opened(busybox)
 

@@ -12,7 +12,7 @@ from ciserver.releases.targets.engine import Engine
 from ciserver.releases.targets.errors import TargetError
 
 QUICK = 30.0  # seconds
-LOCK = Path("/run/lock/gantry-networks.lock")
+LOCK = Path("/run/gantry-deployed.lock")
 
 
 def ensure(engine_here: Engine, name: str) -> None:
