@@ -12,30 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
-from math import prod
 from typing import Annotated, Any
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WithJsonSchema,
-)
+from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from ciserver.pipelines.values import Duration, Matrix, Names, Part, Secrets, Size, Words
+
 FILE = "gantry.yml"
-VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,39}\Z")
-MOST_COMBINATIONS = 32
-MOST_LETTERS = 40
-MOST_NAME = 200
 NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}\Z")
-SECRET = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,99}\Z")
-LEAST_MEMORY = 16 * 1024**2
-_SIZES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
-_TIMES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,146 +50,7 @@ class DefinitionError(Exception):
         self.place = first.place
 
 
-def _size(value: Any) -> int:
-    """Bytes from 64m, 1.5gb or a number, as Compose writes them."""
-    size = int(_scaled(value, _SIZES, r"b?", "a size such as 256m or 1g"))
-    if size < LEAST_MEMORY:
-        raise ValueError("expected 16m or more: with less not even a shell starts")
-    return size
-
-
-def _duration(value: Any) -> float:
-    """Seconds from 90s, 5m, 1h or a number."""
-    seconds = _scaled(value, _TIMES, "", "a time such as 90s or 5m")
-    if seconds < 1:
-        raise ValueError("expected 1s or more")
-    return seconds
-
-
-def _scaled(value: Any, units: dict[str, int], tail: str, wanted: str) -> float:
-    names = "".join(unit for unit in units if unit)
-    simple = isinstance(value, int | float | str) and not isinstance(value, bool)
-    words = str(value).strip().lower() if simple else ""
-    match = re.fullmatch(rf"(\d{{1,15}}(?:\.\d{{1,9}})?)\s*([{names}]?){tail}", words)
-    if not match:
-        raise ValueError(
-            f"expected {wanted}, not {words[:40]!r}" if simple else f"expected {wanted}"
-        )
-    return float(match[1]) * units[match[2]]
-
-
-def _words(value: Any) -> Any:
-    """Environment as a mapping, or as Compose's list of NAME=VALUE."""
-    if isinstance(value, list):
-        pairs = [str(item).partition("=") for item in value]
-        return {name: text for name, _, text in pairs}
-    if isinstance(value, dict):
-        return {str(name): "" if text is None else str(text) for name, text in value.items()}
-    return value
-
-
-def _secret_names(value: Any) -> Any:
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(
-        isinstance(name, str) and SECRET.match(name) for name in names
-    ):
-        raise ValueError("expected a list of secrets' names, such as [API_TOKEN]")
-    return tuple(dict.fromkeys(names))
-
-
-def _listed(value: Any) -> Any:
-    """One word, or a list of them."""
-    return [value] if isinstance(value, str) else value
-
-
-_WORD = {"type": ["string", "number", "boolean", "null"]}
-Size = Annotated[
-    int,
-    BeforeValidator(_size),
-    WithJsonSchema({"type": ["string", "integer"], "description": "a size such as 256m or 1g"}),
-]
-Duration = Annotated[
-    float,
-    BeforeValidator(_duration),
-    WithJsonSchema({"type": ["string", "number"], "description": "a time such as 90s or 5m"}),
-]
-Words = Annotated[
-    dict[str, str],
-    BeforeValidator(_words),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "object", "additionalProperties": _WORD},
-                {"type": "array", "items": {"type": "string"}},
-            ],
-            "description": "a mapping, or a list of NAME=VALUE",
-        }
-    ),
-]
-Secrets = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_secret_names),
-    WithJsonSchema(
-        {
-            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
-            "description": "names of the project's secrets",
-        }
-    ),
-]
-
-
-Names = Annotated[
-    list[str],
-    BeforeValidator(_listed),
-    WithJsonSchema(
-        {
-            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
-            "description": "a word, or a list of them",
-        }
-    ),
-]
-
-
-def _matrix(value: Any) -> Any:
-    """Variables and the values of each, as text."""
-    if not isinstance(value, dict):
-        return value
-    for name, values in value.items():
-        if not VARIABLE.match(str(name)):
-            raise ValueError("expected names of letters, digits and '_': they become variables")
-        if not isinstance(values, list) or not values:
-            raise ValueError(f"expected a list of values for {str(name)[:40]}")
-        if any(isinstance(one, dict | list) or len(str(one)) > MOST_LETTERS for one in values):
-            raise ValueError(f"expected short words or numbers for {str(name)[:40]}")
-    if prod(map(len, value.values())) > MOST_COMBINATIONS:
-        raise ValueError(f"expected at most {MOST_COMBINATIONS} combinations")
-    if sum(max(len(str(one)) + 2 for one in values) for values in value.values()) > MOST_NAME:
-        raise ValueError("expected fewer or shorter values: together they name the job")
-    return {str(name): list(map(_text, values)) for name, values in value.items()}
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-Matrix = Annotated[
-    dict[str, list[str]],
-    BeforeValidator(_matrix),
-    WithJsonSchema(
-        {
-            "type": "object",
-            "additionalProperties": {"type": "array", "items": _WORD, "minItems": 1},
-            "description": "variables and the values of each",
-        }
-    ),
-]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Build(_Part):
+class Build(Part):
     """How the image is made."""
 
     context: str = "."
@@ -213,7 +60,7 @@ class Build(_Part):
     secrets: Secrets = ()
 
 
-class When(_Part):
+class When(Part):
     """The refs for which a test is run: those that match one of the patterns."""
 
     branch: Names | None = None
@@ -236,14 +83,14 @@ class When(_Part):
         return ""
 
 
-class Artifacts(_Part):
+class Artifacts(Part):
     """Files of a test that are kept after it, whether it passed or not."""
 
     paths: Annotated[list[str], Field(min_length=1, max_length=50)]
     expire_in: Duration = 30 * 86400.0
 
 
-class Test(_Part):
+class Test(Part):
     """One test: a command in a container of the built image, or of one of its stages."""
 
     stage: str | None = None
@@ -265,7 +112,7 @@ class Test(_Part):
     artifacts: Artifacts | None = None
 
 
-class Definition(_Part):
+class Definition(Part):
     build: Build = Field(default_factory=Build)
     tests: dict[str, Test] | None = None
 
@@ -379,5 +226,5 @@ def _explained(fault: ErrorDetails) -> Fault:
 def _known_keys(path: Sequence[str]) -> list[str]:
     if path and path[-1] == "when":
         return list(When.model_fields)
-    parts: dict[str, type[_Part]] = {"build": Build, "tests": Test}
+    parts: dict[str, type[Part]] = {"build": Build, "tests": Test}
     return list((parts[path[0]] if path else Definition).model_fields)
