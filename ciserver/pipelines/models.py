@@ -41,13 +41,32 @@ JOB_MOVES: dict[str, tuple[State, ...]] = {
 }
 
 
+class Event(models.TextChoices):
+    """What made a pipeline begin. A pull request of the project's own branch is its push."""
+
+    PUSH = "push"
+    TAG = "tag"
+    PULL_REQUEST = "pull_request"
+    MANUAL = "manual"
+    SCHEDULE = "schedule"
+    API = "api"
+
+
 class Pipeline(models.Model):
-    """One run for one commit. The row is the queue of record; see ``lease_until``."""
+    """One run for one commit. The row is the queue of record; see ``lease_until``.
+
+    ``protected`` and ``from_fork`` are what held when it was made, and never change: they decide
+    what it may read and write (see ``lane``). ``pull_request`` is the forge's number of one.
+    """
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="pipelines")
     number = models.PositiveIntegerField()
     commit = models.CharField(max_length=64)
     ref = models.CharField(max_length=300)
+    event = models.CharField(max_length=12, choices=Event.choices, default=Event.PUSH)
+    protected = models.BooleanField(default=False)
+    from_fork = models.BooleanField(default=False)
+    pull_request = models.PositiveIntegerField(null=True, blank=True)
     title = models.CharField(max_length=300, blank=True)
     author = models.CharField(max_length=200, blank=True)
     committed_at = models.DateTimeField(null=True)
@@ -83,6 +102,13 @@ class Pipeline(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("pipeline", args=[self.project.slug, self.number])
+
+    @property
+    def lane(self) -> str:
+        """Whose caches it may write: "protected", "unprotected" or "fork-PR"."""
+        if self.from_fork:
+            return f"fork-{self.pull_request}"
+        return "protected" if self.protected else "unprotected"
 
     @property
     def branch(self) -> str:

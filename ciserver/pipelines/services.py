@@ -14,7 +14,7 @@ from ciserver.lib import outbox
 from ciserver.lib.problems import Refused
 from ciserver.lib.states import IllegalMove, move
 from ciserver.pipelines import events
-from ciserver.pipelines.models import PIPELINE_MOVES, Pipeline, State
+from ciserver.pipelines.models import PIPELINE_MOVES, Event, Pipeline, State
 from ciserver.projects.models import Project
 
 
@@ -27,10 +27,26 @@ def queue(
     title: str = "",
     author: str = "",
     committed_at: datetime | None = None,
+    event: Event | None = None,
+    from_fork: bool = False,
+    pull_request: int | None = None,
 ) -> Pipeline:
-    """A new pipeline for ``commit``, numbered within its project, and the promise to run it."""
+    """A new pipeline for ``commit``, numbered within its project, and the promise to run it.
+
+    ``event`` is a tag's or a push's, as ``ref`` has it, unless given. Nothing of a fork is
+    protected, whatever its ref is called.
+    """
     pipeline = _create(
-        project, commit=commit, ref=ref, title=title, author=author, committed_at=committed_at
+        project,
+        commit=commit,
+        ref=ref,
+        title=title,
+        author=author,
+        committed_at=committed_at,
+        event=event or (Event.TAG if ref.startswith("refs/tags/") else Event.PUSH),
+        protected=not from_fork and project.protects(ref),
+        from_fork=from_fork,
+        pull_request=pull_request,
     )
     outbox.promise("pipeline.queued", pipeline.pk)
     transaction.on_commit(events.publish_matrix)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets as random
 from contextlib import suppress
 from datetime import timedelta
+from fnmatch import fnmatchcase
 from typing import Any
 
 from django.core.validators import RegexValidator
@@ -51,6 +52,9 @@ class Project(models.Model):
     description = models.CharField(max_length=200, blank=True)
     clone_url = models.CharField(max_length=500, blank=True)
     default_branch = models.CharField(max_length=200, default="main")
+    # Patterns such as "release/*"; the default branch is protected whatever they say.
+    protected_branches = models.JSONField(default=list, blank=True)
+    protected_tags = models.JSONField(default=list, blank=True)
     hook_secret_sealed = models.TextField(blank=True)
     hook_secret_old_sealed = models.TextField(blank=True)
     hook_secret_old_until = models.DateTimeField(null=True, blank=True)
@@ -71,6 +75,19 @@ class Project(models.Model):
     @property
     def hosted(self) -> bool:
         return not self.clone_url
+
+    def protects(self, ref: str) -> bool:
+        """Whether ``ref`` is the default branch, or matches a pattern of protected ones."""
+        if ref == f"refs/heads/{self.default_branch}":
+            return True
+        for prefix, patterns in (
+            ("refs/heads/", self.protected_branches),
+            ("refs/tags/", self.protected_tags),
+        ):
+            if ref.startswith(prefix):
+                name = ref.removeprefix(prefix)
+                return any(fnmatchcase(name, pattern) for pattern in patterns)
+        return False
 
     @property
     def id_base(self) -> int:

@@ -35,8 +35,10 @@ LOCAL = "local"  # the host that is this machine
 def make_release(pipeline: Pipeline) -> Release:
     """The release of a pipeline that passed, made once, and its automatic deployments.
 
-    Raises ValueError for a pipeline that did not pass or pushed no image.
+    Raises ValueError for a pipeline that did not pass, pushed no image or is a fork's.
     """
+    if pipeline.from_fork:
+        raise ValueError(f"pipeline {pipeline} is of a fork, whose work is never released")
     if pipeline.state != State.PASSED or not pipeline.digest:
         raise ValueError(f"pipeline {pipeline} is {pipeline.state} and has no image to release")
     # The project's row is the lock that keeps numbers without a gap or a twin.

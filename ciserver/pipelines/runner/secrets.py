@@ -24,6 +24,12 @@ def secrets_for(run: JobRun, names: Sequence[str], place: str) -> dict[str, Secr
     if not names:
         return {}
     project = run.job.pipeline.project
+    if run.job.pipeline.from_fork:
+        raise JobFailed(
+            f"A pull request from a fork sees no secret, and this job names {names[0]!r}.",
+            place=place,
+            hint="Leave it out of the job, or push the commit to a branch of the project itself.",
+        )
     found = {row.name: row.value() for row in project.secrets.filter(name__in=names)}
     missing = [name for name in names if name not in found]
     if missing:

@@ -26,6 +26,7 @@ from ciserver.repositories import git
 from runtime.spec import Limits
 
 log = logging.getLogger(__name__)
+NOT_KEPT = "The image of a pull request from a fork is tested, but not kept."
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,9 @@ def _work(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartbeat
             tests, push = _other_jobs(pipeline, plan, workshop.limits())
         images = build_images(run, plan)
     image = images[plan.build.target]
+    if pipeline.from_fork:
+        _run_tests(tests, plan, images, workshop, heart)
+        return _End(State.PASSED)
     with Upload(workshop, pipeline, image) as upload:
         _run_tests(tests, plan, images, workshop, heart)
         with working_on(push, workshop, heart.cancel) as run:
@@ -157,6 +161,8 @@ def _other_jobs(pipeline: Pipeline, plan: Plan, most: Limits) -> tuple[list[Job]
         if job.kind == JobKind.TEST:
             job.reason = plan.tests[job.name].when.refusal(pipeline.ref)
             job.state = State.SKIPPED if job.reason else State.QUEUED
+        elif job.kind == JobKind.PUSH and pipeline.from_fork:
+            job.reason, job.state = NOT_KEPT, State.SKIPPED
     *tests, push = Job.objects.bulk_create(jobs)
     events.publish(pipeline.pk)
     return tests, push
@@ -193,7 +199,7 @@ def _finish(pipeline: Pipeline, lease: Lease, end: _End) -> None:
             **(dataclasses.asdict(end.pushed) if end.pushed else {}),
         )
         pipeline.jobs.filter(state=State.QUEUED).update(state=State.CANCELLED)
-        if end.state == State.PASSED:
+        if end.state == State.PASSED and not pipeline.from_fork:
             outbox.promise("pipeline.passed", pipeline.pk)
     events.publish(pipeline.pk)
     events.publish_matrix()

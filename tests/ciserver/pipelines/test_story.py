@@ -15,10 +15,12 @@ from django.conf import settings
 from builders.images.store import Store
 from builders.registry import Registry
 from builders.resolve import Resolver
+from ciserver.lib.models import OutboxEntry
 from ciserver.pipelines import services
 from ciserver.pipelines.models import Pipeline
 from ciserver.pipelines.runner import story
 from ciserver.pipelines.runner.workshop import Workshop
+from ciserver.projects.models import ProjectSecret
 from ciserver.repositories import git
 from runtime.state import StateDirectory
 from tests.builders.conftest import make_busybox
@@ -120,3 +122,45 @@ def _git(folder: Path, *words: str) -> str:
     who = ["-c", "user.name=Alice", "-c", "user.email=alice@example.org"]
     done = subprocess.run(["git", *who, *words], cwd=folder, capture_output=True, check=True)
     return done.stdout.decode()
+
+
+def test_a_forks_pipeline_is_tested_without_secrets_and_pushes_nothing(
+    pipeline: Pipeline, area: Path
+) -> None:
+    ProjectSecret.objects.create(project=pipeline.project, name="TOKEN", sealed="not to be opened")
+    plain, curious = (
+        _fork_of(pipeline, area, f"tests:\n  unit: {{command: 'true', {more} memory: 64m}}\n")
+        for more in ("", "secrets: [TOKEN],")
+    )
+    story.run(plain.pk)
+    story.run(curious.pk)
+
+    plain.refresh_from_db()
+    assert (plain.state, plain.digest) == ("passed", "")
+    assert plain.jobs.get(name="push").reason == story.NOT_KEPT
+    assert not OutboxEntry.objects.filter(topic="pipeline.passed").exists()
+    curious.refresh_from_db()
+    assert curious.state == "failed"
+    assert "A pull request from a fork sees no secret" in curious.reason
+
+
+def _fork_of(pipeline: Pipeline, area: Path, definition: str) -> Pipeline:
+    tree = area / "tree"
+    (tree / "gantry.yml").write_text(definition)
+    _git(tree, "commit", "--quiet", "--all", "-m", "Of a fork")
+    _git(
+        tree,
+        "push",
+        "--quiet",
+        "--force",
+        str(git.git_dir(pipeline.project)),
+        "main:refs/pull/7/head",
+    )
+    made = services.queue(
+        project=pipeline.project,
+        commit=_git(tree, "rev-parse", "HEAD").strip(),
+        ref="refs/pull/7/head",
+        from_fork=True,
+        pull_request=7,
+    )
+    return Pipeline.objects.get(pk=made.pk)
