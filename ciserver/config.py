@@ -46,6 +46,8 @@ class Config:
     build_pids: int
     build_timeout: float
     log_days: int
+    log_bytes: int
+    log_store: str
     build_silence: float
     build_disk: int
     build_inodes: int
@@ -103,6 +105,8 @@ class Config:
             build_pids=_integer(env, "GANTRY_BUILD_PIDS", 1024, low=8),
             build_timeout=_number(env, "GANTRY_BUILD_TIMEOUT", 3600.0),
             log_days=_integer(env, "GANTRY_LOG_DAYS", 365, low=1),
+            log_bytes=_integer(env, "GANTRY_LOG_MAX_GIB", 20, low=1) << 30,
+            log_store=_optional_address(env, "GANTRY_LOG_STORE", schemes=("s3",)),
             build_silence=_number(env, "GANTRY_BUILD_SILENCE", 1200.0),
             build_disk=_integer(env, "GANTRY_BUILD_DISK_MIB", 10240, low=1) * 1024 * 1024,
             build_inodes=_integer(env, "GANTRY_BUILD_INODES", 1_000_000, low=100),
@@ -175,6 +179,11 @@ def _address(env: Mapping[str, str], name: str, default: str, *, schemes: tuple[
         # The value itself stays out of the message: it may hold a password.
         raise ConfigError(f"{name} must begin with one of {', '.join(schemes)}, then '://'.")
     return raw
+
+
+def _optional_address(env: Mapping[str, str], name: str, *, schemes: tuple[str, ...]) -> str:
+    """Empty when it is not set."""
+    return _address(env, name, "", schemes=schemes) if env.get(name) else ""
 
 
 def _scheme(url: str) -> str:

@@ -10,17 +10,22 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
 from pydantic import Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from ciserver.pipelines.expression import parse as parse_expression
+from ciserver.pipelines.starts import INPUT, BadInput, Grouped, Input, Schedule, read_inputs
 from ciserver.pipelines.values import Duration, Matrix, Names, Part, Secrets, Size, Words
+from ciserver.pipelines.when import When
 
 FILE = "gantry.yml"
+MOST_BYTES = 256 * 1024
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where it was built
 NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}\Z")
 
 
@@ -60,29 +65,6 @@ class Build(Part):
     secrets: Secrets = ()
 
 
-class When(Part):
-    """The refs for which a test is run: those that match one of the patterns."""
-
-    branch: Names | None = None
-    tag: Names | None = None
-
-    def refusal(self, ref: str) -> str:
-        """Why a pipeline of ``ref`` leaves the test out; empty when it runs."""
-        for kind, prefix, patterns in (
-            ("branch", "refs/heads/", self.branch),
-            ("tag", "refs/tags/", self.tag),
-        ):
-            if ref.startswith(prefix):
-                name = ref.removeprefix(prefix)
-                if patterns is None and self == When():
-                    return ""
-                if any(fnmatchcase(name, pattern) for pattern in patterns or ()):
-                    return ""
-                wanted = f"only {' or '.join(patterns)}" if patterns else f"not for a {kind}"
-                return f"It is {wanted}, and this is {kind} {name}."
-        return ""
-
-
 class Artifacts(Part):
     """Files of a test that are kept after it, whether it passed or not."""
 
@@ -115,16 +97,9 @@ class Test(Part):
 class Definition(Part):
     build: Build = Field(default_factory=Build)
     tests: dict[str, Test] | None = None
-
-
-class _Loader(yaml.SafeLoader):
-    """Without aliases: a few of them, nested, unfold to more than a machine holds."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="an alias cannot be used here", problem_mark=mark)
-        return super().compose_node(parent, index)
+    inputs: Annotated[dict[str, Input], Field(max_length=20)] = Field(default_factory=dict)
+    schedule: Annotated[list[Schedule], Field(max_length=20)] = Field(default_factory=list)
+    concurrency: Grouped | None = None
 
 
 def parse(text: str) -> Definition:
@@ -140,7 +115,7 @@ def parse(text: str) -> Definition:
     except ValidationError as error:
         faults += [_explained(fault) for fault in error.errors()]
     else:
-        faults += _bad_needs(definition.tests or {})
+        faults += _bad_needs(definition.tests or {}) + _bad_inputs(definition)
     if faults:
         raise DefinitionError([replace(fault, line=_line(tree, fault.path)) for fault in faults])
     return definition
@@ -155,13 +130,20 @@ def schema() -> dict[str, Any]:
 def _load(text: str) -> tuple[yaml.Node | None, Any]:
     """The YAML of ``text`` as nodes, which know their lines, and as plain data."""
     try:
+        # Without aliases: a few of them, nested, unfold to more than a machine holds.
+        for event in yaml.parse(text, _Loader):
+            if isinstance(event, yaml.AliasEvent):
+                line = event.start_mark.line + 1 if event.start_mark else None
+                raise DefinitionError([Fault("an alias cannot be used here.", line)])
         loader = _Loader(text)
         tree = loader.get_single_node()
         data = loader.construct_document(tree) if tree else None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "this is not YAML"
-        raise DefinitionError([Fault(f"{problem}.", mark.line + 1 if mark else None)]) from None
+        # What is missing at the end is missed behind the last line.
+        line = min(mark.line, text.rstrip("\n").count("\n")) + 1 if mark else None
+        raise DefinitionError([Fault(f"{problem}.", line)]) from None
     return tree, data
 
 
@@ -223,8 +205,46 @@ def _explained(fault: ErrorDetails) -> Fault:
     return Fault(message, path=".".join(path))
 
 
+def _bad_inputs(definition: Definition) -> list[Fault]:
+    """Names that are none, and values or questions for inputs that are not there."""
+    message = "an input's name is lower-case letters, digits and '_'."
+    bad = [name for name in definition.inputs if not INPUT.match(name)]
+    faults = [Fault(message, path=f"inputs.{name}") for name in bad]
+    for place, entry in enumerate(definition.schedule):
+        try:
+            read_inputs(definition.inputs, entry.inputs)
+        except BadInput as error:
+            path = f"schedule.{place}.inputs.{error.name}"
+            faults.append(Fault(f"{error}.", path=path))
+    for name, test in (definition.tests or {}).items():
+        asked = parse_expression(test.when.if_).names if test.when.if_ else ()
+        for one in asked:
+            if one.startswith("inputs.") and one.removeprefix("inputs.") not in definition.inputs:
+                known = ", ".join(definition.inputs) or "none"
+                faults.append(
+                    Fault(
+                        f"there is no input {one.removeprefix('inputs.')!r}; known are {known}.",
+                        path=f"tests.{name}.when.if",
+                    )
+                )
+    return faults
+
+
 def _known_keys(path: Sequence[str]) -> list[str]:
-    if path and path[-1] == "when":
-        return list(When.model_fields)
-    parts: dict[str, type[Part]] = {"build": Build, "tests": Test}
-    return list((parts[path[0]] if path else Definition).model_fields)
+    """The keys of the part at ``path``, in which names of tests and positions are passed over."""
+    part: type[Part] = Definition
+    for name in path:
+        field = _fields(part).get(name)
+        part = (_part_in(field.annotation) if field else None) or part
+    return list(_fields(part))
+
+
+def _fields(part: type[Part]) -> dict[str, FieldInfo]:
+    return {field.alias or name: field for name, field in part.model_fields.items()}
+
+
+def _part_in(annotation: Any) -> type[Part] | None:
+    """The part that a field holds: itself, or in a list, a mapping or a choice."""
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return annotation
+    return next(filter(None, map(_part_in, get_args(annotation))), None)

@@ -22,6 +22,7 @@ from django.utils import timezone
 from ciserver.lib import outbox
 from ciserver.lib.states import IllegalMove, move
 from ciserver.pipelines import events
+from ciserver.pipelines.groups import must_wait, wake_group
 from ciserver.pipelines.models import (
     HEARTBEAT,
     LEASE,
@@ -46,6 +47,8 @@ class Lease:
 def claim(pipeline_id: int) -> Lease | None:
     """Take a queued pipeline, or None when it is not there to be taken."""
     with transaction.atomic():
+        if must_wait(pipeline_id):
+            return None  # the promise stands; whoever it waits for wakes it, else the sweeper
         now = timezone.now()
         taken = Pipeline.objects.filter(pk=pipeline_id, state=State.QUEUED).update(
             state=State.RUNNING,
@@ -183,3 +186,4 @@ def _recover(pipeline: Pipeline) -> None:
     unfinished = pipeline.jobs.exclude(state__in=[State.PASSED, State.FAILED, State.SKIPPED])
     Step.objects.filter(job__in=unfinished, state=State.RUNNING).update(state=State.CANCELLED)
     unfinished.update(state=State.CANCELLED, finished_at=timezone.now())
+    wake_group(pipeline)

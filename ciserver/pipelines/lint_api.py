@@ -12,9 +12,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from ciserver.pipelines.definition import DefinitionError, parse, schema
+from ciserver.pipelines.definition import MOST_BYTES, DefinitionError, parse, schema
 
-MOST = 1024 * 1024  # characters, as the runner reads
+MOST = MOST_BYTES  # characters, as the runner reads
 
 
 class LintRequest(serializers.Serializer[None]):

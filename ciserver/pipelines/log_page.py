@@ -11,6 +11,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
+from ciserver.lib.problems import Refused
 from ciserver.pipelines import logview
 from ciserver.pipelines.ansi import to_html
 from ciserver.pipelines.logsearch import first_error, search
@@ -38,13 +39,24 @@ def lines(request: HttpRequest, slug: str, number: int, job: int) -> HttpRespons
     asked, after = request.GET.get("line", ""), request.GET.get("after", "0")
     if not all(re.fullmatch("[0-9]{1,9}", text) for text in (asked or "1", after)):
         return HttpResponseBadRequest("A line is a whole number, such as ?line=120.")
+    try:
+        return _page(request, row, context, words, asked, int(after))
+    except Refused as refusal:  # the object storage is away
+        told = {"refusal": refusal, "back": row.pipeline.get_absolute_url()}
+        return render(request, "refused.html", told, status=refusal.status)
+
+
+def _page(
+    request: HttpRequest, row: Job, context: dict[str, Any], words: str, asked: str, after: int
+) -> HttpResponse:
+    here, job = context["here"], row.position
     if request.GET.get("go") == "error":
         found = first_error(row.log_path)
         if found:
             return redirect(f"{here}?line={found}#j{job}-L{found}")
         context["note"] = "No line of this log speaks of an error."
     if words.strip():
-        context |= _found(row, words, int(after))
+        context |= _found(row, words, after)
     elif asked:
         context["window"] = logview.window_at(row.log_path, job, int(asked))
     else:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ciserver.lib.masking import Masker
+from ciserver.pipelines.logfiles import open_log
 
 LINE_CAP = 64 * 1024
 JOB_CAP = 64 * 1024 * 1024
@@ -150,11 +151,12 @@ class LogReader:
     ) -> tuple[list[Line], Position]:
         """The whole lines behind ``position`` (about ``size`` bytes at most), and where they end.
 
-        A log that is not there yet reads as empty.
+        A log that is not there yet reads as empty. Raises Refused when it is in an object storage
+        that does not answer.
         """
         position = position or Position()
         try:
-            with self._path.open("rb") as file:
+            with open_log(self._path) as file:
                 file.seek(position.offset)
                 data = file.read(size)
         except FileNotFoundError:

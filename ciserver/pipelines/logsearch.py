@@ -11,9 +11,12 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from ciserver.pipelines.logfiles import open_log
+from ciserver.pipelines.logpack import PackedLog
 from ciserver.pipelines.logs import Line, Position, parse_record
 
 _CHUNK = 1024 * 1024
+_FAR = 1 << 62  # no log has so many lines
 _CONTROLS = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\n]*?(?:\x07|\x1b\\)")
 _ERROR_PARTS = (b"error", b"fail", b"fatal", b"panic", b"traceback", b"exception")
 # Words that tools use when something is wrong; "0 errors" is how they say that nothing is.
@@ -26,8 +29,8 @@ _ERROR = re.compile(
 
 def position_of(path: Path, number: int) -> Position:
     """Where the record of line ``number`` (from 1) begins; the log's end when it has fewer."""
-    lines = offset = 0
-    for chunk in _chunks(path):
+    lines, offset = _near(path, number)
+    for chunk in _chunks(path, offset):
         count = chunk.count(b"\n")
         if lines + count >= number:
             inside = 0
@@ -37,6 +40,11 @@ def position_of(path: Path, number: int) -> Position:
         lines += count
         offset += len(chunk)
     return Position(lines, offset)
+
+
+def end_of(path: Path) -> Position:
+    """The position behind the last whole line."""
+    return position_of(path, _FAR)
 
 
 def search(path: Path, words: str, *, after: int = 0, limit: int = 100) -> list[Line]:
@@ -89,11 +97,22 @@ def _lines_with(data: bytes, parts: Sequence[bytes]) -> Iterator[tuple[int, int]
         place = end + 1
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    """The log in pieces of whole records; nothing for one that is not there yet."""
+def _near(path: Path, number: int) -> tuple[int, int]:
+    """Lines and bytes before a place at or before line ``number``; a pack's index knows one."""
+    try:
+        with open_log(path) as file:
+            known = file.index.before_line(number) if isinstance(file, PackedLog) else (0, 0)
+    except FileNotFoundError:
+        return 0, 0
+    return known
+
+
+def _chunks(path: Path, start: int = 0) -> Iterator[bytes]:
+    """The log from ``start`` in pieces of whole records; nothing for one that is not there yet."""
     rest = b""
     try:
-        with path.open("rb") as file:
+        with open_log(path) as file:
+            file.seek(start)
             while data := file.read(_CHUNK):
                 data = rest + data
                 cut = data.rfind(b"\n") + 1

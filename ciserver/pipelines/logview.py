@@ -10,13 +10,13 @@ from pathlib import Path
 from django.utils.safestring import SafeString, mark_safe
 
 from ciserver.pipelines.ansi import to_html
+from ciserver.pipelines.logfiles import open_log
 from ciserver.pipelines.logs import LINE_CAP, Line, LogReader, Position
-from ciserver.pipelines.logsearch import position_of
+from ciserver.pipelines.logsearch import end_of, position_of
 
 BLOCK = 1000
 BEFORE = 20  # lines above the one that was asked for
 WINDOW_BYTES = 512 * 1024
-_CHUNK = 1024 * 1024
 _STREAMS = {"err": " err", "sys": " sys"}
 
 
@@ -36,7 +36,7 @@ class Window:
 
 def last_window(path: Path, job: int, *, count: int = BLOCK, size: int = WINDOW_BYTES) -> Window:
     """The last ``count`` lines of a log (about ``size`` bytes at most), whole lines only."""
-    return window_before(path, job, _end(path), count=count, size=size)
+    return window_before(path, job, end_of(path), count=count, size=size)
 
 
 def window_before(
@@ -90,28 +90,12 @@ def _clock(seconds: float) -> str:
     return f"{int(minutes)}:{rest:06.3f}"
 
 
-def _end(path: Path) -> Position:
-    """The position behind the last whole line."""
-    lines = offset = length = 0
-    try:
-        with path.open("rb") as file:
-            while data := file.read(_CHUNK):
-                lines += data.count(b"\n")
-                newline = data.rfind(b"\n")
-                if newline >= 0:
-                    offset = length + newline + 1
-                length += len(data)
-    except FileNotFoundError:
-        return Position()
-    return Position(lines, offset)
-
-
 def _back(path: Path, end: Position, count: int, size: int) -> Position:
     """The start of the window that ends at ``end``; at least one line, if there is one."""
     if end.offset == 0:
         return Position()
     first = max(0, end.offset - max(size, 2 * LINE_CAP))
-    with path.open("rb") as file:
+    with open_log(path) as file:
         file.seek(first)
         data = file.read(end.offset - first)
     if first:

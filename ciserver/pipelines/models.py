@@ -67,6 +67,10 @@ class Pipeline(models.Model):
     protected = models.BooleanField(default=False)
     from_fork = models.BooleanField(default=False)
     pull_request = models.PositiveIntegerField(null=True, blank=True)
+    started_by = models.CharField(max_length=150, blank=True)  # a person, or a schedule's times
+    inputs = models.JSONField(default=dict, blank=True)  # given by whoever started it
+    group = models.CharField(max_length=220, blank=True)  # see ``concurrency`` in gantry.yml
+    waits = models.BooleanField(default=False)  # for others of its group that came before it
     title = models.CharField(max_length=300, blank=True)
     author = models.CharField(max_length=200, blank=True)
     committed_at = models.DateTimeField(null=True)
@@ -95,7 +99,10 @@ class Pipeline(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["project", "number"], name="pipeline_number")
         ]
-        indexes = [models.Index(fields=["state", "lease_until"])]
+        indexes = [
+            models.Index(fields=["state", "lease_until"]),
+            models.Index(fields=["project", "group", "state"], name="pipeline_group"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.project} #{self.number}"
@@ -123,6 +130,15 @@ class Pipeline(models.Model):
         return self.state in FINISHED
 
     @property
+    def ahead(self) -> Pipeline | None:
+        """What it waits for: the first of its group that has not ended, and came before it."""
+        if not self.waits or not self.group or self.state != State.QUEUED:
+            return None
+        group = Pipeline.objects.filter(project=self.project_id, group=self.group)
+        earlier = models.Q(state=State.QUEUED, number__lt=self.number)
+        return group.filter(models.Q(state=State.RUNNING) | earlier).order_by("number").first()
+
+    @property
     def may_run_again(self) -> bool:
         """A pipeline that passed is sealed: the release is made of what it found."""
         return self.state in {State.FAILED, State.CANCELLED}
@@ -134,6 +150,24 @@ class Pipeline(models.Model):
     def latest_jobs(self) -> list[Job]:
         """Of the jobs of each name the one that was run last: what the verdict is made of."""
         return list({job.name: job for job in self.jobs.order_by("position")}.values())
+
+
+class Schedule(models.Model):
+    """A time of ``schedule:`` in the gantry.yml of the default branch, kept as that is pushed."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="schedules")
+    cron = models.CharField(max_length=100)  # in UTC
+    inputs = models.JSONField(default=dict)
+    next_at = models.DateTimeField(db_index=True)
+    last_at = models.DateTimeField(null=True)
+    pipeline = models.ForeignKey(Pipeline, models.SET_NULL, null=True, related_name="+")
+    trouble = models.CharField(max_length=300, blank=True)  # why the last time started nothing
+
+    class Meta:
+        ordering = ["next_at"]
+
+    def __str__(self) -> str:
+        return f"{self.project}: {self.cron}"
 
 
 class JobKind(models.TextChoices):
@@ -158,6 +192,8 @@ class Job(models.Model):
     excerpt = models.TextField(blank=True)  # a line of the Dockerfile, a caret under it
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
+    # What its log takes once it is packed, see logkeeping; 0 when there is none any more.
+    log_bytes = models.BigIntegerField(null=True)
 
     class Meta:
         ordering = ["position"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.utils import timezone
 
 from ciserver.accounts.models import AuditEntry
@@ -14,7 +16,12 @@ from ciserver.lib import outbox
 from ciserver.lib.problems import Refused
 from ciserver.lib.states import IllegalMove, move
 from ciserver.pipelines import events
+from ciserver.pipelines.definition import Definition
+from ciserver.pipelines.definitions_at import usable_definition
+from ciserver.pipelines.groups import wake_group
 from ciserver.pipelines.models import PIPELINE_MOVES, Event, Pipeline, State
+from ciserver.pipelines.starts import defaults, next_after
+from ciserver.pipelines.triggers import trigger_of
 from ciserver.projects.models import Project
 
 
@@ -30,8 +37,12 @@ def queue(
     event: Event | None = None,
     from_fork: bool = False,
     pull_request: int | None = None,
+    started_by: str = "",
+    inputs: Mapping[str, str] | None = None,
 ) -> Pipeline:
     """A new pipeline for ``commit``, numbered within its project, and the promise to run it.
+
+    What its gantry.yml says of groups holds from now on, also for those that wait for a worker.
 
     ``event`` is a tag's or a push's, as ``ref`` has it, unless given. Nothing of a fork is
     protected, whatever its ref is called.
@@ -47,7 +58,13 @@ def queue(
         protected=not from_fork and project.protects(ref),
         from_fork=from_fork,
         pull_request=pull_request,
+        started_by=started_by,
+        inputs=dict(inputs or {}),
     )
+    definition = usable_definition(project, commit)
+    _join_group(pipeline, definition)
+    if not from_fork and ref == f"refs/heads/{project.default_branch}":
+        keep_schedules(project, definition)
     outbox.promise("pipeline.queued", pipeline.pk)
     transaction.on_commit(events.publish_matrix)
     return pipeline
@@ -59,6 +76,11 @@ def cancel(*, pipeline: Pipeline, by: str) -> Pipeline:
     if pipeline.finished:
         raise Refused(f"Pipeline {pipeline} has already ended.", code="pipeline.finished")
     AuditEntry.record(actor=by, action="pipeline.cancel", target=str(pipeline))
+    _end(pipeline, by)
+    return pipeline
+
+
+def _end(pipeline: Pipeline, by: str) -> None:
     Pipeline.objects.filter(pk=pipeline.pk).update(cancel_requested_by=by)
     try:
         move(
@@ -74,8 +96,8 @@ def cancel(*, pipeline: Pipeline, by: str) -> Pipeline:
     else:
         outbox.keep("pipeline.queued", pipeline.pk)
         pipeline.jobs.filter(state=State.QUEUED).update(state=State.CANCELLED)
+        wake_group(pipeline)
     transaction.on_commit(lambda: events.publish(pipeline.pk))
-    return pipeline
 
 
 @transaction.atomic
@@ -115,6 +137,40 @@ def run_again(*, pipeline: Pipeline, by: str, only_failed: bool = False) -> Pipe
     transaction.on_commit(lambda: events.publish(pipeline.pk))
     transaction.on_commit(events.publish_matrix)
     return pipeline
+
+
+def supersede(older: QuerySet[Pipeline], *, newer: Pipeline) -> None:
+    """Cancel those of ``older`` that have not ended, for ``newer`` takes their place."""
+    by = f"#{newer.number}, which superseded it"
+    unfinished = older.filter(project=newer.project_id, number__lt=newer.number)
+    rows = unfinished.filter(state__in=[State.QUEUED, State.RUNNING], cancel_requested_by="")
+    for pipeline in rows:
+        _end(pipeline, by)
+
+
+def keep_schedules(project: Project, definition: Definition) -> None:
+    """Make the rows say what ``schedule:`` says; a time that stays keeps its place."""
+    rows = {(row.cron, json.dumps(row.inputs)): row for row in project.schedules.all()}
+    for entry in definition.schedule:
+        if not rows.pop((entry.cron, json.dumps(entry.inputs)), None):
+            at = next_after(entry.cron, timezone.now())
+            project.schedules.create(cron=entry.cron, inputs=entry.inputs, next_at=at)
+    for row in rows.values():
+        row.delete()
+
+
+def _join_group(pipeline: Pipeline, definition: Definition) -> None:
+    wanted = definition.concurrency
+    if wanted is None:
+        return
+    inputs = {**defaults(definition.inputs), **pipeline.inputs}
+    group = wanted.group_of(trigger_of(pipeline, inputs).names)
+    # What a fork writes into its file must not touch the project's own pipelines.
+    pipeline.group = f"{pipeline.lane}:{group}" if pipeline.from_fork else group
+    pipeline.waits = not wanted.cancel
+    pipeline.save(update_fields=["group", "waits"])
+    if wanted.cancel and group:
+        supersede(Pipeline.objects.filter(group=pipeline.group), newer=pipeline)
 
 
 def _create(project: Project, **fields: Any) -> Pipeline:

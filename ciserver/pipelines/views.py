@@ -128,12 +128,15 @@ def _windows(view: PipelineView) -> dict[int, logview.Window]:
 
 def _window(job: JobView, focused: bool, jobs: int) -> logview.Window:
     share = 1 if focused else 4 * jobs
-    return logview.last_window(
-        job.job.log_path,
-        job.job.position,
-        count=max(FIRST_LINES // share, 10),
-        size=max(FIRST_BYTES // share, 1024),
-    )
+    try:
+        return logview.last_window(
+            job.job.log_path,
+            job.job.position,
+            count=max(FIRST_LINES // share, 10),
+            size=max(FIRST_BYTES // share, 1024),
+        )
+    except Refused:  # its storage is away: all else of the page is of use without it
+        return logview.Window(Position(), Position(), {})
 
 
 async def _bytes(frames: AsyncIterator[str]) -> AsyncIterator[bytes]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ciserver.repositories.command import run
-from ciserver.repositories.errors import RepositoryError
+from ciserver.repositories.errors import GitFailed, RepositoryError
 from ciserver.repositories.names import check_sha
 
 TIMEOUT = 5.0  # seconds: a page waits for it
+MOST_CHANGED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +47,21 @@ def between(git_dir: Path, old: str, new: str, *, limit: int) -> tuple[list[Comm
     fields = (line.split("\0", 2) for line in lines if line)
     found = [Commit(*field) for field in fields if len(field) == 3]
     return found, int(counted)
+
+
+def changed(git_dir: Path, old: str, new: str) -> frozenset[str] | None:
+    """Paths of the files that two commits do not have alike; None for more than MOST_CHANGED.
+    Raises GitFailed when the repository lacks one of them."""
+    words = ["diff-tree", "-r", "-z", "--name-only", "--no-renames", "--end-of-options"]
+    output = run(*words, check_sha(old), check_sha(new), git_dir=git_dir)
+    names = output.decode(errors="replace").split("\0")[:-1]
+    return frozenset(names) if len(names) <= MOST_CHANGED else None
+
+
+def merge_base(git_dir: Path, one: str, other: str) -> str | None:
+    """Where two histories part, None when they have nothing in common."""
+    words = ["merge-base", "--end-of-options", check_sha(one), check_sha(other)]
+    try:
+        return run(*words, git_dir=git_dir, timeout=TIMEOUT).decode().strip() or None
+    except GitFailed:
+        return None

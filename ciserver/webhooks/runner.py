@@ -176,6 +176,7 @@ def _pipeline(delivery: Delivery, info: CommitInfo) -> Pipeline:
         title=_cut(info.subject, 300),
         author=_cut(info.author, 200),
         committed_at=info.committed_at,
+        started_by=_cut(delivery.sender, 150),
     )
 
 

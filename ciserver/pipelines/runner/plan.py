@@ -14,8 +14,18 @@ from builders.dockerfile import parse_dockerfile
 from builders.dockerfile.excerpt import point_at
 from builders.dockerfile.instructions import From
 from builders.errors import ContextError, DockerfileError
-from ciserver.pipelines.definition import FILE, Build, Definition, DefinitionError, Test, parse
+from ciserver.pipelines.definition import (
+    FILE,
+    MOST_BYTES,
+    Build,
+    Definition,
+    DefinitionError,
+    Test,
+    parse,
+)
 from ciserver.pipelines.models import Pipeline
+from ciserver.pipelines.runner.changes import changed_paths
+from ciserver.pipelines.starts import defaults, variables
 from ciserver.repositories import git
 from ciserver.repositories.errors import RepositoryError, UnknownFile
 from runtime.spec import MIB, Limits
@@ -39,12 +49,14 @@ class Plan:
     """``tests`` maps a job's name to the test it runs; its stage None is the image itself.
 
     Of a test with a matrix each combination is a job: ``unit (3.11, sqlite)``. ``needs`` are
-    names of jobs.
+    names of jobs. ``paths`` are the files that the pipeline changes, None if all count as changed.
     """
 
     build: Build
     tests: dict[str, Test]
     needs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    paths: frozenset[str] | None = None
 
     @property
     def targets(self) -> tuple[str | None, ...]:
@@ -63,7 +75,8 @@ def make_plan(pipeline: Pipeline, git_dir: Path, most: Limits) -> Plan:
     if definition.tests is None:
         tests = {CONVENTION: Test(stage=CONVENTION)} if CONVENTION in stages else {}
         return Plan(definition.build, tests)
-    tests, needs = expand(definition.tests)
+    inputs = {**defaults(definition.inputs), **pipeline.inputs}
+    tests, needs = expand(definition.tests, variables(inputs))
     for job, test in tests.items():
         name = job.partition(" ")[0]
         _check_limits(name, test, most)
@@ -73,13 +86,17 @@ def make_plan(pipeline: Pipeline, git_dir: Path, most: Limits) -> Plan:
                 place=f"{FILE}: tests.{name}.stage",
                 hint=f"It has {', '.join(sorted(stages)) or 'no named stage'}.",
             )
-    return Plan(definition.build, tests, needs)
+    asks = any(test.when.paths for test in tests.values())
+    paths = changed_paths(pipeline, git_dir) if asks else None
+    return Plan(definition.build, tests, needs, inputs, paths)
 
 
-def expand(tests: Mapping[str, Test]) -> tuple[dict[str, Test], dict[str, tuple[str, ...]]]:
-    """Jobs and what each needs. The values of a matrix are in its jobs' environment, and
-    replace ``${NAME}`` in their stage."""
-    jobs = {name: dict(_combinations(name, test)) for name, test in tests.items()}
+def expand(
+    tests: Mapping[str, Test], inputs: Mapping[str, str] | None = None
+) -> tuple[dict[str, Test], dict[str, tuple[str, ...]]]:
+    """Jobs and what each needs. The values of a matrix and ``inputs`` are in the jobs'
+    environment, and the former replace ``${NAME}`` in their stage."""
+    jobs = {name: dict(_combinations(name, test, inputs or {})) for name, test in tests.items()}
     needs = {
         job: tuple(needed for need in tests[name].needs for needed in jobs[need])
         for name, own in jobs.items()
@@ -88,13 +105,13 @@ def expand(tests: Mapping[str, Test]) -> tuple[dict[str, Test], dict[str, tuple[
     return {job: test for own in jobs.values() for job, test in own.items()}, needs
 
 
-def _combinations(name: str, test: Test) -> Iterator[tuple[str, Test]]:
+def _combinations(name: str, test: Test, inputs: Mapping[str, str]) -> Iterator[tuple[str, Test]]:
     for values in product(*test.matrix.values()):
         chosen = dict(zip(test.matrix, values, strict=True))
         stage = test.stage
         for variable, value in chosen.items():
             stage = stage.replace(f"${{{variable}}}", value) if stage else stage
-        environment = {**test.environment, **chosen}
+        environment = {**test.environment, **chosen, **inputs}
         words = f"{name} ({', '.join(values)})" if values else name
         yield words, test.model_copy(update={"stage": stage, "environment": environment})
 
@@ -119,7 +136,7 @@ def _check_limits(name: str, test: Test, most: Limits) -> None:
 
 
 def _definition(git_dir: Path, commit: str) -> Definition:
-    data = _read(git_dir, commit, FILE)
+    data = _read(git_dir, commit, FILE, MOST_BYTES)
     if data is None:
         return Definition()
     try:
@@ -153,10 +170,10 @@ def _stages(git_dir: Path, pipeline: Pipeline, build: Build) -> set[str]:
     }
 
 
-def _read(git_dir: Path, commit: str, path: str) -> bytes | None:
+def _read(git_dir: Path, commit: str, path: str, most: int = MAX_FILE) -> bytes | None:
     """A file of the commit, None when it has none of that name."""
     try:
-        return git.read_file(git_dir, commit, path, max_bytes=MAX_FILE)
+        return git.read_file(git_dir, commit, path, max_bytes=most)
     except UnknownFile:
         return None
     except RepositoryError as error:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from django.db.models import Max
 from django.utils import timezone
 
 from ciserver.lib import outbox
+from ciserver.lib.problems import Refused
 from ciserver.lib.states import IllegalMove, move
-from ciserver.pipelines import events
+from ciserver.pipelines import events, logfiles
+from ciserver.pipelines.groups import wake_group
 from ciserver.pipelines.leases import Heartbeat, Lease, LeaseLost, claim, held
 from ciserver.pipelines.models import JOB_MOVES, PIPELINE_MOVES, Job, JobKind, Pipeline, State
 from ciserver.pipelines.runner.build import Images, build_images
@@ -22,6 +25,7 @@ from ciserver.pipelines.runner.plan import Plan, make_plan
 from ciserver.pipelines.runner.push import Pushed, Upload
 from ciserver.pipelines.runner.test import limits_of, run_test
 from ciserver.pipelines.runner.workshop import Workshop, open_workshop
+from ciserver.pipelines.triggers import trigger_of
 from ciserver.repositories import git
 from runtime.spec import Limits
 
@@ -131,7 +135,8 @@ def _run_tests(
 def _first_job(pipeline: Pipeline, limits: Limits) -> Job:
     """The build job. What an earlier attempt, whose worker died, has left is replaced."""
     for job in pipeline.jobs.filter(run=pipeline.run):
-        job.log_path.unlink(missing_ok=True)
+        with suppress(Refused):  # what object storage keeps of it nobody will miss
+            logfiles.remove(job.log_path)
         job.delete()
     return Job.objects.create(
         pipeline=pipeline,
@@ -148,6 +153,7 @@ def _last_position(pipeline: Pipeline) -> int:
 
 
 def _other_jobs(pipeline: Pipeline, plan: Plan, most: Limits) -> tuple[list[Job], Job]:
+    trigger = trigger_of(pipeline, plan.inputs, plan.paths)
     jobs = [
         Job(pipeline=pipeline, run=pipeline.run, name=name, kind=kind, options=options)
         for kind, name, options in _rows_after_build(plan, most)
@@ -159,7 +165,7 @@ def _other_jobs(pipeline: Pipeline, plan: Plan, most: Limits) -> tuple[list[Job]
         job.position = position
     for job in jobs:
         if job.kind == JobKind.TEST:
-            job.reason = plan.tests[job.name].when.refusal(pipeline.ref)
+            job.reason = plan.tests[job.name].when.refusal(trigger)
             job.state = State.SKIPPED if job.reason else State.QUEUED
         elif job.kind == JobKind.PUSH and pipeline.from_fork:
             job.reason, job.state = NOT_KEPT, State.SKIPPED
@@ -201,5 +207,6 @@ def _finish(pipeline: Pipeline, lease: Lease, end: _End) -> None:
         pipeline.jobs.filter(state=State.QUEUED).update(state=State.CANCELLED)
         if end.state == State.PASSED and not pipeline.from_fork:
             outbox.promise("pipeline.passed", pipeline.pk)
+        wake_group(pipeline)
     events.publish(pipeline.pk)
     events.publish_matrix()

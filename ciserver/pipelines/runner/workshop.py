@@ -21,7 +21,8 @@ from ciserver.accounts.registry_tokens import Access, issue
 from ciserver.config import Config
 from ciserver.lib.problems import Refused
 from ciserver.pipelines.models import Pipeline
-from ciserver.pipelines.runner.expiry import forget_expired, forget_old_logs
+from ciserver.pipelines.runner.expiry import forget_expired
+from ciserver.pipelines.runner.logkeeping import forget_old_logs, pack_logs
 from ciserver.projects import origins
 from ciserver.projects.models import Project
 from runtime.reap import reap
@@ -119,6 +120,7 @@ def tidy() -> None:
     for done in [*reap(workshop.state), *workshop.store.reap()]:
         log.warning("tidied: %s", done)
     forget_expired()
+    pack_logs()
     forget_old_logs()
 
 

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from ciserver.pipelines.models import Pipeline
-from ciserver.pipelines.runner.expiry import forget_old_logs
+from ciserver.pipelines.runner.logkeeping import forget_old_logs
 
 DAY = 86400
 

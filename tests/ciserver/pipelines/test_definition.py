@@ -98,6 +98,6 @@ def test_every_mistake_is_told_with_its_line_and_key_path() -> None:
 
 def test_the_schema_knows_every_key_and_takes_sizes_as_people_write_them() -> None:
     made = schema()
-    assert set(made["properties"]) == {"build", "tests"}
+    assert set(made["properties"]) >= {"build", "tests", "inputs", "schedule", "concurrency"}
     assert made["additionalProperties"] is False
     assert made["$defs"]["Test"]["properties"]["memory"]["type"] == ["string", "integer"]

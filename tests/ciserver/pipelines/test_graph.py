@@ -11,6 +11,7 @@ from ciserver.pipelines.definition import When, parse
 from ciserver.pipelines.models import State
 from ciserver.pipelines.runner.graph import Node, hopeless, ready, run_graph
 from ciserver.pipelines.runner.plan import expand
+from ciserver.pipelines.when import Trigger
 from runtime.spec import Limits
 
 Q, R, P, F, S = State.QUEUED, State.RUNNING, State.PASSED, State.FAILED, State.SKIPPED
@@ -116,7 +117,7 @@ def test_a_matrix_is_a_job_for_each_combination_with_its_values_in_the_environme
     ],
 )
 def test_when_chooses_by_branch_and_tag(when: dict[str, Any], ref: str, runs: bool) -> None:
-    reason = When.model_validate(when).refusal(ref)
+    reason = When.model_validate(when).refusal(Trigger(ref))
     assert (reason == "") is runs
     assert runs or ref.partition("/")[2].partition("/")[2] in reason
 

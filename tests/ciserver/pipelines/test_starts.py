@@ -1,0 +1,223 @@
+"""Starting pipelines without a push: inputs, times of day, and groups that want only the newest."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from ciserver.lib.models import OutboxEntry
+from ciserver.lib.problems import Refused
+from ciserver.pipelines import leases, services, starting
+from ciserver.pipelines.definition import parse
+from ciserver.pipelines.models import Event, Pipeline, Schedule, State
+from ciserver.pipelines.runner.changes import changed_paths
+from ciserver.pipelines.starts import BadInput, next_after, read_inputs
+from ciserver.repositories import git
+
+YAML = """
+inputs:
+  level: {type: choice, options: [low, high], default: low, description: How thorough}
+  count: {type: number}
+  dry: {type: boolean, default: yes}
+  note: {}
+schedule:
+  - cron: "0 3 * * *"
+    inputs: {level: high}
+concurrency: {group: "x-${branch}", cancel: true}
+"""
+
+
+class Hosted:
+    """The hosted repository of a project, and commits pushed to it as Git does."""
+
+    def __init__(self, project: Any, tree: Path) -> None:
+        self.project, self.tree = project, tree
+        tree.mkdir()
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.target = git.create_hosted(project)
+
+    def git(self, *words: str) -> str:
+        who = {"GIT_AUTHOR_NAME": "Alice", "GIT_AUTHOR_EMAIL": "alice@example.org"}
+        who |= {"GIT_COMMITTER_NAME": "Alice", "GIT_COMMITTER_EMAIL": "alice@example.org"}
+        done = subprocess.run(
+            ["git", *words],
+            cwd=self.tree,
+            capture_output=True,
+            check=True,
+            text=True,
+            env={**os.environ, **who},
+        )
+        return done.stdout.strip()
+
+    def push(self, files: dict[str, str], branch: str = "main") -> str:
+        for name, text in files.items():
+            (self.tree / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.tree / name).write_text(text)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "-m", "Change")
+        self.git("push", "--quiet", "--force", str(self.target), f"HEAD:refs/heads/{branch}")
+        return self.git("rev-parse", "HEAD")
+
+    def queue(self, commit: str, branch: str = "main", **more: Any) -> Pipeline:
+        ref = f"refs/heads/{branch}"
+        return services.queue(project=self.project, commit=commit, ref=ref, **more)
+
+
+@pytest.fixture
+def hosted(project: Any, tmp_path: Path) -> Hosted:
+    return Hosted(project, tmp_path / "tree")
+
+
+def test_inputs_are_read_as_their_type() -> None:
+    known = parse(YAML).inputs
+    given = {"count": "3.5", "dry": "off", "note": ""}
+    assert read_inputs(known, given) == {
+        "level": "low",
+        "count": "3.5",
+        "dry": "false",
+        "note": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("level", "middle", "expected one of low, high"),
+        ("count", "many", "expected a number"),
+        ("count", "nan", "expected a number"),
+        ("dry", "perhaps", "expected true or false"),
+        ("note", "x" * 1001, "1000 characters"),
+        ("other", "1", "there is no such input; gantry.yml there has level, count, dry, note"),
+    ],
+)
+def test_an_input_that_does_not_fit_is_named(name: str, value: str, words: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        read_inputs(parse(YAML).inputs, {name: value})
+    assert caught.value.name == name
+    assert words in str(caught.value)
+
+
+def test_a_person_starts_a_branch_with_inputs(hosted: Hosted, bob: Any) -> None:
+    commit = hosted.push({"gantry.yml": YAML})
+    pipeline = starting.start(
+        project=hosted.project, user=bob, ref="main", inputs={"level": "high"}, event=Event.MANUAL
+    )
+    assert (pipeline.commit, pipeline.event, pipeline.started_by) == (commit, "manual", "bob")
+    assert pipeline.inputs == {"level": "high", "dry": "true"}
+    assert OutboxEntry.objects.filter(topic="pipeline.queued", object_id=pipeline.pk).exists()
+
+
+@pytest.mark.parametrize(
+    ("ref", "inputs", "words"),
+    [
+        ("nowhere", {}, "hello has no branch or tag 'nowhere'"),
+        ("main", {"level": "x"}, "The input level cannot be used: expected one of low, high."),
+        ("../x", {}, "is not a ref"),
+    ],
+)
+def test_what_cannot_be_started_is_refused(
+    hosted: Hosted, bob: Any, ref: str, inputs: dict[str, str], words: str
+) -> None:
+    hosted.push({"gantry.yml": YAML})
+    with pytest.raises(Refused) as caught:
+        starting.start(project=hosted.project, user=bob, ref=ref, inputs=inputs, event=Event.MANUAL)
+    assert words in str(caught.value)
+    assert not Pipeline.objects.exists()
+
+
+def test_the_times_of_the_default_branch_are_kept_and_start_it(hosted: Hosted) -> None:
+    hosted.queue(hosted.push({"gantry.yml": "schedule: [{cron: '5 4 * * *'}]"}, "next"), "next")
+    assert not Schedule.objects.exists()
+    commit = hosted.push({"gantry.yml": YAML})
+    first = hosted.queue(commit)
+    (row,) = Schedule.objects.all()
+    assert (row.cron, row.inputs) == ("0 3 * * *", {"level": "high"})
+    assert (row.next_at.hour, row.next_at.minute) == (3, 0)
+    assert starting.start_scheduled() == 0
+    # The service was away for a week: what was missed is made up for once.
+    Schedule.objects.update(next_at=timezone.now() - timedelta(days=7))
+    assert starting.start_scheduled() == 1
+    assert starting.start_scheduled() == 0
+    made = Pipeline.objects.exclude(pk=first.pk).get(ref="refs/heads/main")
+    assert (made.event, made.started_by, made.commit) == ("schedule", "0 3 * * *", commit)
+    assert made.inputs["level"] == "high"
+    assert Schedule.objects.get().next_at > timezone.now()
+    hosted.queue(hosted.push({"gantry.yml": ""}))
+    assert not Schedule.objects.exists()
+
+
+def test_a_schedule_that_can_start_nothing_says_why(hosted: Hosted) -> None:
+    hosted.queue(hosted.push({"gantry.yml": YAML}))
+    hosted.push({"gantry.yml": "inputs: {level: {type: number}}"})
+    Schedule.objects.update(next_at=timezone.now() - timedelta(days=7))
+    assert starting.start_scheduled() == 0
+    assert Schedule.objects.get().trouble == "expected a number"
+
+
+def test_times_are_utc() -> None:
+    moment = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+    assert next_after("30 4 * * *", moment) == datetime(2026, 3, 2, 4, 30, tzinfo=UTC)
+    with pytest.raises(ValueError, match="expected"):
+        next_after("0 0 30 2 *", moment)
+
+
+def test_the_newest_of_a_group_cancels_those_before_it(hosted: Hosted) -> None:
+    commit = hosted.push({"gantry.yml": YAML})
+    running, queued = hosted.queue(commit), hosted.queue(commit)
+    other = hosted.queue(commit, "other")
+    Pipeline.objects.filter(pk=running.pk).update(state=State.RUNNING, cancel_requested_by="")
+    newest = hosted.queue(commit)
+    rows = {row.pk: row for row in Pipeline.objects.all()}
+    words = f"#{newest.number}, which superseded it"
+    assert rows[running.pk].cancel_requested_by == words
+    assert rows[queued.pk].state == "cancelled"
+    assert rows[queued.pk].reason == f"Cancelled by {words}."
+    assert rows[other.pk].state == rows[newest.pk].state == "queued"
+
+
+def test_those_of_a_group_that_waits_run_one_after_another(hosted: Hosted) -> None:
+    commit = hosted.push({"gantry.yml": "concurrency: one"})
+    first, second = hosted.queue(commit), hosted.queue(commit, "other")
+    assert leases.claim(second.pk) is None
+    assert OutboxEntry.objects.filter(object_id=second.pk).exists()
+    assert leases.claim(first.pk)
+    assert leases.claim(second.pk) is None
+    assert second.ahead == first
+    services.cancel(pipeline=Pipeline.objects.get(pk=first.pk), by="alice")
+    Pipeline.objects.filter(pk=first.pk).update(state=State.CANCELLED)
+    assert leases.claim(second.pk)
+
+
+def test_a_fork_is_in_no_group_of_the_project(hosted: Hosted) -> None:
+    commit = hosted.push({"gantry.yml": YAML})
+    own = hosted.queue(commit)
+    theirs = hosted.queue(commit, from_fork=True, pull_request=7)
+    own.refresh_from_db()
+    assert own.state == "queued"
+    assert theirs.group == "fork-7:x-main"
+
+
+def test_paths_are_compared_with_what_was_last_good(hosted: Hosted) -> None:
+    base = hosted.push({"a": "1", "d/b": "1"})
+    first = hosted.queue(base)
+    assert changed_paths(first, hosted.target) is None
+    Pipeline.objects.filter(pk=first.pk).update(state=State.PASSED)
+    bad = hosted.queue(hosted.push({"d/b": "2"}))
+    Pipeline.objects.filter(pk=bad.pk).update(state=State.FAILED)
+    third = hosted.queue(hosted.push({"a": "2"}))
+    assert changed_paths(third, hosted.target) == {"a", "d/b"}
+    branch = hosted.queue(hosted.push({"c": "1"}, "topic"), "topic")
+    assert changed_paths(branch, hosted.target) == {"c"}
+    manual = hosted.queue(third.commit, event=Event.MANUAL)
+    assert changed_paths(manual, hosted.target) is None
+
+
+def test_a_file_with_a_mistake_still_becomes_a_pipeline_that_tells_it(hosted: Hosted) -> None:
+    pipeline = hosted.queue(hosted.push({"gantry.yml": "concurency: x"}))
+    assert (pipeline.state, pipeline.group) == ("queued", "")
