@@ -14,6 +14,7 @@ from ciserver.pipelines.api import (
     PipelineViewSet,
 )
 from ciserver.pipelines.lint_api import Lint, json_schema
+from ciserver.pipelines.start_api import ScheduleViewSet
 from ciserver.projects.api import ProjectViewSet
 from ciserver.projects.registry import token
 from ciserver.releases.api import (
@@ -30,6 +31,7 @@ router.register("projects", ProjectViewSet)
 router.register("pipelines", PipelineViewSet)
 router.register("jobs", JobViewSet)
 router.register("artifacts", ArtifactViewSet)
+router.register("schedules", ScheduleViewSet)
 router.register("cases", CaseViewSet)
 router.register("releases", ReleaseViewSet)
 router.register("environments", EnvironmentViewSet)

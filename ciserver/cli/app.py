@@ -13,6 +13,7 @@ from ciserver.cli import (
     promotions,
     secrets,
     session,
+    starts,
     tokens,
 )
 
@@ -49,6 +50,7 @@ app.command("projects", rich_help_panel=WHAT)(look.projects)
 app.command("pipelines", rich_help_panel=WHAT)(look.pipelines)
 app.command("logs", rich_help_panel=WHAT)(look.logs)
 app.command("releases", rich_help_panel=WHAT)(look.releases)
+app.command("schedules", rich_help_panel=WHAT)(starts.schedules)
 app.command("lint", rich_help_panel=WHAT)(lint.lint)
 app.command("env", rich_help_panel=WHAT)(places.env)
 app.command("audit", rich_help_panel=WHAT)(places.audit)
@@ -59,6 +61,7 @@ app.command("approve", rich_help_panel=DO)(promotions.approve)
 app.command("reject", rich_help_panel=DO)(promotions.reject)
 app.command("stop-line", rich_help_panel=DO)(promotions.stop_line)
 app.command("resume-line", rich_help_panel=DO)(promotions.resume_line)
+app.command("start", rich_help_panel=DO)(starts.start)
 app.command("rerun", rich_help_panel=DO)(deliveries.rerun)
 app.command("cancel", rich_help_panel=DO)(deliveries.cancel)
 app.add_typer(secrets.app, name="secrets", rich_help_panel=DO)

@@ -61,9 +61,9 @@ class Client:
     def patch(self, path: str, **body: object) -> Row:
         return dict(self._ask("PATCH", path, json=body).json())
 
-    def list(self, path: str) -> list[Row]:
+    def list(self, path: str, **filters: str) -> list[Row]:
         """Rows of an address that has no pages."""
-        return [dict(row) for row in self._ask("GET", path).json()]
+        return [dict(row) for row in self._ask("GET", path, params=filters).json()]
 
     def put(self, path: str, **body: object) -> Row:
         return dict(self._ask("PUT", path, json=body).json())

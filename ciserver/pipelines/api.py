@@ -22,6 +22,7 @@ from ciserver.pipelines import artifacts, case_history, services
 from ciserver.pipelines.logs import Line, LogReader, Position
 from ciserver.pipelines.logsearch import position_of, search
 from ciserver.pipelines.models import Artifact, Job, Pipeline, Step, TestCase
+from ciserver.pipelines.start_api import InputSerializer, StartRequest, inputs_of, start_from
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
 
@@ -114,6 +115,9 @@ class PipelineSerializer(serializers.ModelSerializer[Pipeline]):
             "protected",
             "from_fork",
             "pull_request",
+            "started_by",
+            "inputs",
+            "group",
             "title",
             "author",
             "state",
@@ -180,6 +184,23 @@ class PipelineViewSet(viewsets.ReadOnlyModelViewSet[Pipeline]):
 
     def get_serializer_class(self) -> type[serializers.BaseSerializer[Pipeline]]:
         return PipelineSerializer if self.action == "list" else PipelineDetailSerializer
+
+    @extend_schema(request=StartRequest, responses={201: PipelineSerializer})
+    def create(self, request: Request) -> Response:
+        """Start a pipeline of what a branch or tag is at, with inputs."""
+        return Response(PipelineSerializer(start_from(request)).data, status=201)
+
+    @extend_schema(
+        parameters=[
+            OpenApiParameter("project", str, required=True, description="slug"),
+            OpenApiParameter("ref", str, description="a branch or tag; else the default branch"),
+        ],
+        responses=InputSerializer(many=True),
+    )
+    @action(detail=False, pagination_class=None, filter_backends=[])
+    def inputs(self, request: Request) -> Response:
+        """Which inputs a pipeline of a branch or tag takes."""
+        return Response(inputs_of(request))
 
     @extend_schema(request=RunAgainRequest, responses={202: PipelineSerializer})
     @action(detail=True, methods=["post"], url_path="run-again")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from django.urls import path
 
-from ciserver.pipelines import artifacts, case_pages, log_page, views
+from ciserver.pipelines import artifacts, case_pages, log_page, start_page, views
 
 _PAGE = "projects/<slug:slug>/pipelines/<int:number>/"
 
 urlpatterns = [
     path("projects/<slug:slug>/tests/", case_pages.tests, name="project-tests"),
+    path("projects/<slug:slug>/start/", start_page.page, name="start-pipeline"),
     path(_PAGE, views.pipeline, name="pipeline"),
     path(f"{_PAGE}events", views.pipeline_events, name="pipeline-events"),
     path(f"{_PAGE}jobs/<int:job>/log", views.log_before, name="pipeline-log"),
