@@ -37,7 +37,8 @@ class InputSerializer(serializers.Serializer[Any]):
     type = serializers.CharField(help_text="string, number, boolean or choice")
     description = serializers.CharField()
     default = serializers.CharField(allow_null=True)
-    required = serializers.BooleanField()
+    # The key's own word, though a field has an attribute of this name.
+    required = serializers.BooleanField()  # type: ignore[assignment]
     options = serializers.ListField(child=serializers.CharField())
 
 
