@@ -26,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from runtime import host
-from runtime.network import PrivateNetwork, open_network, open_private
+from runtime.network import PrivateNetwork, later, open_network, open_private
 from runtime.sandbox import run
 from runtime.snapshots import LowerDir, mount_rootfs
 from runtime.spec import MIB, IdRange, Limits, Network, SandboxSpec
@@ -47,6 +47,7 @@ def main() -> None:
         with ExitStack() as stack:
             report(measure(contestants(area, stack), rounds))
     finally:
+        later.settle()
         shutil.rmtree(area)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,9 +28,9 @@ SYSFS_FLAGS = (
 )
 
 
-def claim(state: StateDirectory) -> tuple[int, Path]:
+def claim(state: StateDirectory, taken: Collection[str] = ()) -> tuple[int, Path]:
     """A number that no other network of this state directory has, and its new directory."""
-    taken = {path.name for path in state.networks_dir.iterdir()}
+    taken = {path.name for path in state.networks_dir.iterdir()}.union(taken)
     for number in range(NUMBERS):
         if str(number) in taken:
             continue
@@ -94,6 +94,13 @@ def _mount_sysfs(at: Path) -> None:
         syscalls.move_mount(fd, syscalls.AT_FDCWD, at)
     finally:
         os.close(fd)
+
+
+def holds_namespace(path: Path) -> bool:
+    """Not after a reboot: then the device of this number may be another installation's."""
+    with suppress(OSError):
+        return (path / NETNS).stat().st_dev != path.stat().st_dev
+    return False
 
 
 def clear(path: Path) -> None:

@@ -1,19 +1,20 @@
 """The one nftables table of sandboxes' networks, as text; pure but for name look-ups in `allow`.
 
-    forward   sandbox -> anywhere: what its own chain allows, then no private address, then yes
+    forward   sandbox -> anywhere: what its policy allows, then no private address, then yes
               anywhere -> sandbox: answers only
-    input     sandbox -> the host itself: what its own chain allows, else refused
+    input     sandbox -> the host itself: what its policy allows, else refused
     nat       sandbox -> anywhere: masquerade
 
-Every text can be loaded any number of times, in one transaction, and leaves the chains of
-other living networks as they are.
+A policy is a chain, chosen by the group of the sandbox's device (see rules.py). Every text
+can be loaded any number of times, in one transaction, and leaves other policies as they are.
 """
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runtime.errors import SpecError
@@ -107,23 +108,28 @@ def _look_up(text: str, name: str) -> list[IPNetwork]:
     return [ipaddress.ip_network(address) for address in places]
 
 
-def open_script(
-    device: str, allowed: Sequence[Allowed], links: Sequence[ipaddress.IPv6Network] = ()
+def group_of(rules: Sequence[str]) -> int:
+    """The number of a policy. Pure, so that two processes give the same one the same number."""
+    digest = hashlib.sha256("\n".join(rules).encode()).digest()
+    return 1 << 30 | int.from_bytes(digest[:4], "big") >> 2  # far from those that people use
+
+
+def script(
+    policies: Mapping[int, Sequence[str]], links: Sequence[ipaddress.IPv6Network] = ()
 ) -> str:
-    """nft commands that let ``device``'s network out, by the rules of this module.
+    """nft commands for the whole table: devices of each group may reach what its rules say.
 
     ``links``: networks of public addresses that are the host's own neighbourhood.
     """
-    chain = f"{TABLE} {device}"
     lines = [
         f"add table {TABLE}",
-        f"add map {TABLE} networks {{ type ifname : verdict; }}",
+        f"add map {TABLE} policies {{ type devgroup : verdict; }}",
         *_chain("from_sandbox"),
         *_chain("forward", "type filter hook forward priority filter - 5; policy accept;"),
         *_chain("input", "type filter hook input priority filter - 5; policy accept;"),
         *_chain("nat", "type nat hook postrouting priority srcnat; policy accept;"),
         f"add rule {TABLE} from_sandbox ct state established,related accept",
-        f"add rule {TABLE} from_sandbox iifname vmap @networks",
+        f"add rule {TABLE} from_sandbox iifgroup vmap @policies",
         f'add rule {TABLE} forward iifname "{DEVICE_PREFIX}*" jump from_sandbox',
         *(
             f'add rule {TABLE} forward iifname "{DEVICE_PREFIX}*" {rule} {REFUSE}'
@@ -134,12 +140,25 @@ def open_script(
         f'add rule {TABLE} input iifname "{DEVICE_PREFIX}*" jump from_sandbox',
         f'add rule {TABLE} input iifname "{DEVICE_PREFIX}*" {REFUSE}',
         f'add rule {TABLE} nat iifname "{DEVICE_PREFIX}*" oifname != "{DEVICE_PREFIX}*" masquerade',
-        f"add chain {chain}",
-        f"flush chain {chain}",
-        *(f"add rule {chain} {rule}" for each in allowed for rule in each.rules()),
-        f'add element {TABLE} networks {{ "{device}" : jump {device} }}',
     ]
+    for group, rules in policies.items():
+        lines += _chain(f"policy-{group}")
+        lines += [f"add rule {TABLE} policy-{group} {rule}" for rule in rules]
+        lines.append(_element("add", group))
     return "\n".join(lines) + "\n"
+
+
+def forget(groups: Iterable[int]) -> str:
+    """nft commands to drop policies, whether they are there or not."""
+    lines = []
+    for group in groups:
+        lines += [*_chain(f"policy-{group}"), _element("add", group), _element("delete", group)]
+        lines.append(f"delete chain {TABLE} policy-{group}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _element(verb: str, group: int) -> str:
+    return f"{verb} element {TABLE} policies {{ {group} : jump policy-{group} }}"
 
 
 # An answer, not silence: a forbidden connection fails at once instead of timing out.
@@ -159,12 +178,3 @@ def _not_private(links: Sequence[ipaddress.IPv6Network]) -> list[str]:
 def _chain(name: str, hook: str = "") -> list[str]:
     body = f" {{ {hook} }}" if hook else ""
     return [f"add chain {TABLE} {name}{body}", f"flush chain {TABLE} {name}"]
-
-
-def close_script(device: str) -> str:
-    """nft commands that forget ``device``'s network."""
-    return (
-        f'delete element {TABLE} networks {{ "{device}" }}\n'
-        f"flush chain {TABLE} {device}\n"
-        f"delete chain {TABLE} {device}\n"
-    )

@@ -7,7 +7,6 @@ iptables' FORWARD has the policy DROP. What we refuse stays refused: our table i
 from __future__ import annotations
 
 import shutil
-from functools import lru_cache
 
 from runtime import process
 from runtime.errors import HostError
@@ -23,9 +22,8 @@ RULES = (
 )
 
 
-@lru_cache(maxsize=1)
 def let_us_through() -> None:
-    """Add our two rules where they are needed; once per process. Raises HostError."""
+    """Add our two rules where they are needed and missing. Raises HostError."""
     for program in ("iptables", "ip6tables"):
         if shutil.which(program) is None:
             continue

@@ -74,13 +74,14 @@ class Hub:
         number, new = self._claim(names)
         path = self.path / f"member-{number}"
         try:
+            if not new:
+                self._remove_port(number)
             self._connect(path, number)
             if new:
                 self._tell(number, new)
             yield path
         finally:
-            self._disconnect(number)
-            directory.clear(path)
+            directory.clear(path)  # the cable goes with its namespace, when the kernel has time
             with self._lock:
                 self._present -= set(names)
 
@@ -115,8 +116,8 @@ class Hub:
         finally:
             os.close(hub)
 
-    def _disconnect(self, number: int) -> None:
-        """The kernel takes its time to remove a namespace's devices: the name may come again."""
+    def _remove_port(self, number: int) -> None:
+        """Of a member that was here before: what the kernel has not removed yet."""
         with suppress(HostError):
             _inside(self.path / NETNS, lambda: _run([f"link delete m{number}"]))
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from runtime.network import later
 from runtime.sandbox import Stream, run
 from runtime.snapshots import LowerDir, RootFs, mount_rootfs
 from runtime.spec import MIB, NO_PARENT, IdRange, Limits, Parent, Receipt, SandboxSpec
@@ -134,6 +135,7 @@ def nothing_left(area: Path, state: StateDirectory) -> Iterator[None]:
     sentinel.chmod(0o600)
     before = fingerprint(sentinel)
     yield
+    later.settle()
     assert processes_of(IDS) == []
     assert cgroups_like(PREFIX) == []
     assert [m for m in mounts() if str(state.root) in m] == []

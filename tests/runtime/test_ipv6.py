@@ -156,7 +156,7 @@ def test_only_a_way_to_public_addresses_counts_as_ipv6() -> None:
 
 def test_private_ipv4_behind_nat64_is_private() -> None:
     assert in_nat64("10.0.0.0/8") == "64:ff9b::a00:0/104"
-    script = firewall.open_script("gtw3", [], [ipaddress.IPv6Network("2a00:46::/64")])
+    script = firewall.script({}, [ipaddress.IPv6Network("2a00:46::/64")])
     assert "64:ff9b::a00:0/104" in script and "ip6 daddr 2a00:46::/64 reject" in script
 
 
