@@ -24,6 +24,7 @@ from ciserver.releases.api import (
     ReleaseViewSet,
     StopViewSet,
 )
+from ciserver.repositories.api import Rules
 from ciserver.webhooks.api import DeliveryViewSet
 
 router = DefaultRouter()
@@ -47,5 +48,6 @@ urlpatterns = [
     path("lint/", Lint.as_view(), name="lint"),
     path("gantry.schema.json", json_schema, name="gantry-schema"),
     path("registry/token", token, name="registry-token"),
+    path("projects/<slug:slug>/repository/", Rules.as_view(), name="repository-rules"),
     path("", include(router.urls)),
 ]

@@ -14,7 +14,7 @@ urlpatterns = [
     path("api/v1/", include("ciserver.api_urls")),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", Docs.as_view(), name="api-docs"),
-    path("git/", include("ciserver.repositories.urls")),
+    path("", include("ciserver.repositories.urls")),
     path("hooks/", include("ciserver.webhooks.urls")),
     path("", include("ciserver.accounts.urls")),
     path("", include("ciserver.projects.urls")),

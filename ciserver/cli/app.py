@@ -11,6 +11,7 @@ from ciserver.cli import (
     look,
     places,
     promotions,
+    repository,
     secrets,
     session,
     starts,
@@ -65,3 +66,4 @@ app.command("start", rich_help_panel=DO)(starts.start)
 app.command("rerun", rich_help_panel=DO)(deliveries.rerun)
 app.command("cancel", rich_help_panel=DO)(deliveries.cancel)
 app.add_typer(secrets.app, name="secrets", rich_help_panel=DO)
+app.add_typer(repository.app, name="repository", rich_help_panel=DO)

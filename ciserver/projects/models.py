@@ -55,6 +55,10 @@ class Project(models.Model):
     # Patterns such as "release/*"; the default branch is protected whatever they say.
     protected_branches = models.JSONField(default=list, blank=True)
     protected_tags = models.JSONField(default=list, blank=True)
+    # Of the repository that we host: see ciserver.repositories.rules.
+    push_role = models.PositiveSmallIntegerField(choices=Role.choices, default=Role.DEVELOPER)
+    max_push_mib = models.PositiveIntegerField(default=2048)
+    max_push_refs = models.PositiveIntegerField(default=500)
     hook_secret_sealed = models.TextField(blank=True)
     hook_secret_old_sealed = models.TextField(blank=True)
     hook_secret_old_until = models.DateTimeField(null=True, blank=True)

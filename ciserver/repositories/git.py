@@ -32,7 +32,6 @@ from ciserver.repositories.names import check_path, check_ref, check_sha, is_ref
 
 FETCH_TIMEOUT = 600.0  # seconds
 LS_REMOTE_TIMEOUT = 60.0  # seconds
-MAX_PACK = 2 * 1024**3  # bytes of one push
 # No ssh before projects have keys of their own: it would use the worker's, which is root's.
 PROTOCOLS = "https:http"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -92,6 +91,14 @@ def create_hosted(project: Project) -> Path:
     return target
 
 
+def set_default_branch(project: Project) -> None:
+    """What a clone of the hosted repository checks out, as the project's row has it."""
+    place = git_dir(project)
+    if project.hosted and place.exists():
+        head = check_ref(f"refs/heads/{project.default_branch}")
+        run("symbolic-ref", "HEAD", head, git_dir=place)
+
+
 # Given to Git with every push rather than written into each repository's own configuration:
 # what is changed here holds for old repositories too, and none of them can say otherwise.
 HOSTED = {
@@ -99,7 +106,6 @@ HOSTED = {
     "gc.auto": "0",
     "receive.autogc": "false",
     "receive.fsckObjects": "true",
-    "receive.maxInputSize": str(MAX_PACK),
 }
 
 

@@ -1,7 +1,9 @@
-"""No pages yet. Git itself is served before Django, by ``ciserver.repositories.http``."""
+"""Pages of a repository. Git itself is served before Django, by ``ciserver.repositories.http``."""
 
 from __future__ import annotations
 
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from ciserver.repositories import views
+
+urlpatterns = [path("projects/<slug:slug>/repository/", views.repository, name="repository")]

@@ -13,6 +13,7 @@ from pathlib import Path
 from ciserver.accounts.models import Token
 from ciserver.projects.models import Project, Role
 from ciserver.repositories.git import create_hosted
+from ciserver.repositories.rules import Limits, limits_for
 
 UPLOAD = "git-upload-pack"
 RECEIVE = "git-receive-pack"
@@ -31,6 +32,7 @@ class Admitted:
     project_id: int
     user: str
     git_dir: Path
+    limits: Limits
 
 
 def admit(slug: str, service: str, authorization: str) -> Admitted:
@@ -48,7 +50,8 @@ def admit(slug: str, service: str, authorization: str) -> Admitted:
         raise Denied(404, f"{slug!r} is not hosted here but at {project.clone_url}.")
     if service == RECEIVE:
         _may_push(token, project)
-    return Admitted(project.pk, token.user.get_username(), create_hosted(project))
+    place = create_hosted(project)
+    return Admitted(project.pk, token.user.get_username(), place, limits_for(project, token.user))
 
 
 def _may_push(token: Token, project: Project) -> None:

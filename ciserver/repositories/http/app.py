@@ -26,7 +26,6 @@ from ciserver.repositories.spool import FOLDER
 ROUTE = re.compile(rf"/git/({SLUG})\.git/(info/refs|{UPLOAD}|{RECEIVE})")
 PROTOCOL = re.compile(r"version=[0-2]")
 HOOKS = Path(__file__).resolve().parent.parent / "hooks"
-MAX_REFS = 500  # moved by one push
 MAX_BACKENDS = 32
 
 Ingest = Callable[[int, str], str]
@@ -105,6 +104,7 @@ def _environment(scope: Scope, admitted: Admitted, action: str) -> dict[str, str
     """The CGI environment (RFC 3875, 4.1; git-http-backend(1)), hardened."""
     settings = {**HOSTED, "http.receivepack": "true", "http.uploadpack": "true"}
     settings |= {"core.hooksPath": str(HOOKS), "uploadpack.allowFilter": "true"}
+    settings |= {"receive.maxInputSize": str(admitted.limits.pack)}
     more = {
         "GIT_PROJECT_ROOT": str(admitted.git_dir.parent),
         "GIT_HTTP_EXPORT_ALL": "1",
@@ -131,7 +131,9 @@ def _for_hooks(admitted: Admitted, push_id: str, push: Announcement) -> dict[str
         "GANTRY_SPOOL": str(admitted.git_dir / FOLDER),
         "GANTRY_TELL": str(push.tell),
         "GANTRY_HEAR": str(push.hear),
-        "GANTRY_MAX_REFS": str(MAX_REFS),
+        "GANTRY_MAX_REFS": str(admitted.limits.refs),
+        "GANTRY_PROTECTED": "\n".join(admitted.limits.protected),
+        "GANTRY_PROTECTED_ROLE": admitted.limits.lacks,
     }
 
 

@@ -96,11 +96,11 @@ def test_a_tag_is_built_and_a_deletion_is_recorded(remote: str, tmp_path: Path) 
 
 def test_going_back_to_a_commit_that_was_built_builds_it_again(remote: str, tmp_path: Path) -> None:
     first = commit(tmp_path, {"a": "1"})
-    git("push", remote, "main", cwd=tmp_path)
+    git("push", remote, "main:x", cwd=tmp_path)
     second = commit(tmp_path, {"a": "2"})
-    git("push", remote, "main", cwd=tmp_path)
+    git("push", remote, "main:x", cwd=tmp_path)
 
-    said = git("push", "--force", remote, f"{first}:refs/heads/main", cwd=tmp_path)
+    said = git("push", "--force", remote, f"{first}:refs/heads/x", cwd=tmp_path)
 
     assert "pipeline #3" in said
     assert [p.commit for p in Pipeline.objects.order_by("id")] == [first, second, first]

@@ -1,0 +1,70 @@
+"""What people ask of a project's repository: its default branch and what a push may do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+
+from ciserver.accounts.models import AuditEntry, User
+from ciserver.lib.problems import Refused
+from ciserver.projects.models import Project, Role
+from ciserver.projects.services import require
+from ciserver.repositories import git
+from ciserver.repositories.names import is_ref
+from ciserver.repositories.rules import MOST_MIB, MOST_REFS, wrong_pattern
+
+RULES = (
+    "default_branch",
+    "protected_branches",
+    "protected_tags",
+    "push_role",
+    "max_push_mib",
+    "max_push_refs",
+)
+
+
+@transaction.atomic
+def set_rules(*, project: Project, user: User, **rules: Any) -> Project:
+    """Change some of RULES. Needs the role maintainer; whoever may protect less than the owners
+    want is one of them. Raises Refused, naming the field in ``code``."""
+    require(user, project, Role.MAINTAINER)
+    row = Project.objects.select_for_update().get(pk=project.pk)
+    before = {name: getattr(row, name) for name in rules}
+    for name, value in rules.items():
+        _check(name, value)
+        setattr(row, name, value)
+    changed = {name: value for name, value in rules.items() if before[name] != value}
+    if changed:
+        row.save(update_fields=list(changed))
+        AuditEntry.record(
+            actor=user.username, action="project.git-rules", target=row.slug, **changed
+        )
+    if "default_branch" in changed:
+        git.set_default_branch(row)
+    return row
+
+
+def _check(name: str, value: Any) -> None:
+    wrong = ""
+    match name:
+        case "default_branch":
+            if not is_ref(f"refs/heads/{value}"):
+                wrong = f"{str(value)[:80]!r} cannot be a branch."
+        case "protected_branches" | "protected_tags":
+            wrong = wrong_pattern(value)
+        case "push_role":
+            if value not in {Role.DEVELOPER, Role.MAINTAINER, Role.OWNER}:
+                wrong = "The role is developer, maintainer or owner."
+        case "max_push_mib":
+            wrong = _beyond(value, MOST_MIB)
+        case "max_push_refs":
+            wrong = _beyond(value, MOST_REFS)
+        case _:
+            raise TypeError(f"{name} is no rule of a repository")
+    if wrong:
+        raise Refused(wrong, code=f"git.{name}", hint="Nothing was changed.", status=400)
+
+
+def _beyond(value: int, most: int) -> str:
+    return "" if 1 <= value <= most else f"This must be between 1 and {most}."

@@ -1,0 +1,53 @@
+"""The page of a project's repository."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+
+from ciserver.accounts.models import User
+from ciserver.lib.problems import Refused
+from ciserver.projects.models import Project, Role
+from ciserver.repositories import services
+from ciserver.repositories.forms import RulesForm
+
+
+@login_required
+def repository(request: HttpRequest, slug: str) -> HttpResponse:
+    """What is protected and how much may be pushed; a maintainer changes it."""
+    project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
+    form = RulesForm.of(project, request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            user = cast(User, request.user)
+            services.set_rules(project=project, user=user, **form.cleaned_data)
+        except Refused as refusal:
+            field = refusal.code.removeprefix("git.")
+            if field not in form.fields:
+                return refused(request, refusal, project)
+            form.add_error(field, refusal.message)
+        else:
+            messages.success(request, "The repository's rules are saved.")
+            return redirect("repository", slug)
+    return page(request, project, form)
+
+
+def page(request: HttpRequest, project: Project, form: RulesForm, **more: object) -> HttpResponse:
+    context = {
+        "project": project,
+        "form": form,
+        "git_url": f"{settings.GANTRY.url}/git/{project.slug}.git",
+        "may_maintain": project.allows(request.user, Role.MAINTAINER),
+    }
+    status = 400 if form.errors else 200
+    return render(request, "repositories/repository.html", context | more, status=status)
+
+
+def refused(request: HttpRequest, refusal: Refused, project: Project) -> HttpResponse:
+    context = {"refusal": refusal, "back": project.get_absolute_url()}
+    return render(request, "refused.html", context, status=refusal.status)
