@@ -10,9 +10,11 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ciserver.settings")
 django = get_asgi_application()
 
 # Models may be imported only now that Django is set up.
+from ciserver.lib import outbox  # noqa: E402
 from ciserver.lib.bodies import LimitBodies  # noqa: E402
 from ciserver.repositories.http import GitHttp  # noqa: E402
 from ciserver.webhooks.services import ingest_push  # noqa: E402
 from ciserver.webhooks.views import MAX_BODY  # noqa: E402
 
+outbox.wake_in_background()
 application = GitHttp(LimitBodies(django, {"/hooks/": MAX_BODY}), ingest=ingest_push)

@@ -182,7 +182,8 @@ CELERY_TASK_ROUTES = {
     "ciserver.releases.tasks.deploy": {"queue": "deployments"},
     "ciserver.releases.tasks.*": {"queue": "chores"},
     "ciserver.pipelines.tasks.tidy": {"queue": "chores"},
-    "ciserver.webhooks.tasks.*": {"queue": "deployments"},
+    # Git over the network, whose other end may be slow: neither builds nor deployments wait.
+    "ciserver.webhooks.tasks.*": {"queue": "planning"},
 }
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
@@ -206,6 +207,8 @@ OUTBOX_TASKS = {
     "pipeline.passed": "ciserver.releases.tasks.release",
     "deployment.queued": "ciserver.releases.tasks.deploy",
 }
+# Topics whose task takes whatever is first in line, whichever object woke it.
+OUTBOX_SHARED = {"pipeline.queued"}
 
 LOGGING = {
     "version": 1,

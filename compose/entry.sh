@@ -35,7 +35,7 @@ from django.db import connection; connection.ensure_connection()'
         ;;
     worker)
         exec python -m celery -A ciserver.celery worker \
-            -Q default,deployments,chores --pool prefork \
+            -Q default,planning,deployments,chores --pool prefork \
             --concurrency "${GANTRY_WORKER_CONCURRENCY:-2}" --loglevel INFO \
             --without-gossip --without-mingle
         ;;

@@ -49,6 +49,8 @@ def children_of(config: Config) -> list[Child]:
         # that never gets healthy: others find a slot nevertheless. Idle ones are ended again.
         _worker(config, "deployer", "deployments", most=16),
         _worker(config, "chores", "chores"),
+        # What it asks may be slow to answer, or away: others' pushes are planned nevertheless.
+        _worker(config, "planner", "planning", most=8),
     ]
     return [*rows, _caddy(config), _web(config), *workers, _scheduler(config), _watcher()]
 

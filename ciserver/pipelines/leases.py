@@ -1,7 +1,8 @@
 """Who works on a pipeline: an atomic lease with a fencing token, and what to do when it ends.
 
 A worker that was stopped for longer than its lease may wake up and go on; whatever it then
-writes carries an old fence and changes nothing.
+writes carries an old fence and changes nothing. A worker that is asked to stop hands its lease
+back at once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from django.utils import timezone
 
 from ciserver.lib import outbox
 from ciserver.lib.states import IllegalMove, move
-from ciserver.pipelines import events
+from ciserver.pipelines import drain, events, turns
 from ciserver.pipelines.groups import must_wait, wake_group
 from ciserver.pipelines.models import (
     HEARTBEAT,
@@ -32,8 +33,11 @@ from ciserver.pipelines.models import (
     State,
     Step,
 )
+from ciserver.projects.models import Project
 
 log = logging.getLogger(__name__)
+TOPIC = "pipeline.queued"
+RACES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +48,32 @@ class Lease:
     fence: int
 
 
+def claim_next() -> Lease | None:
+    """Take the pipeline whose turn it is, or None when none may begin now."""
+    for _ in range(RACES):  # others claim too: what they were faster with is looked for again
+        turn = turns.next_ones()
+        if not turn:
+            break
+        for pipeline_id in turn:
+            if lease := claim(pipeline_id):
+                return lease
+    return None
+
+
 def claim(pipeline_id: int) -> Lease | None:
-    """Take a queued pipeline, or None when it is not there to be taken."""
+    """Take a queued pipeline, or None when it is not there to be taken.
+
+    One whose project has as many at once as it may stays queued, and promised.
+    """
     with transaction.atomic():
-        if must_wait(pipeline_id):
+        # The project's row is the lock under which its running pipelines are counted.
+        of = Pipeline.objects.filter(pk=pipeline_id).values("project")
+        project = Project.objects.select_for_update().filter(pk__in=of).first()
+        queued = Pipeline.objects.filter(pk=pipeline_id, state=State.QUEUED)
+        if project is None or not queued.exists():
+            outbox.keep(TOPIC, pipeline_id)
+            return None
+        if not turns.has_room(project) or must_wait(pipeline_id):
             return None  # the promise stands; whoever it waits for wakes it, else the sweeper
         now = timezone.now()
         taken = Pipeline.objects.filter(pk=pipeline_id, state=State.QUEUED).update(
@@ -57,8 +83,10 @@ def claim(pipeline_id: int) -> Lease | None:
             attempt=F("attempt") + 1,
             started_at=now,
             lease_until=now + LEASE,
+            reason="",
         )
-        outbox.keep("pipeline.queued", pipeline_id)
+        Project.objects.filter(pk=project.pk).update(served_at=now)
+        outbox.keep(TOPIC, pipeline_id)
         # Read before anybody else can claim it: a fence read later may be the next owner's.
         fence = Pipeline.objects.values_list("fence", flat=True).filter(pk=pipeline_id).first()
     if not taken or fence is None:
@@ -84,14 +112,16 @@ def held(lease: Lease) -> Iterator[None]:
 
 
 class Heartbeat:
-    """Renews a lease from a thread; sets ``cancel`` when it is lost or somebody cancels.
+    """Renews a lease from a thread; sets ``cancel`` when the work must end: when the lease is
+    lost, somebody cancels, or the worker is asked to stop.
 
-    ``cancelled_by`` then names the person, or is empty when the lease was lost.
+    ``cancelled_by`` then names the person, or is empty; ``draining`` tells the last case.
     """
 
     def __init__(self, lease: Lease) -> None:
         self.cancel = threading.Event()
         self.cancelled_by = ""
+        self.draining = False
         self._lease = lease
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -116,6 +146,9 @@ class Heartbeat:
             ticks = 0
             while not self._stop.wait(1.0):
                 ticks += 1
+                if drain.asked() and not self.cancel.is_set():
+                    self.draining = True
+                    self.cancel.set()
                 try:
                     self._look()
                     if ticks % int(HEARTBEAT.total_seconds()) == 0:
@@ -132,12 +165,33 @@ class Heartbeat:
         by = row.values_list("cancel_requested_by", flat=True).first()
         if by is None or by:
             self.cancelled_by = by or ""
+            self.draining = False
             self.cancel.set()
 
     def _renew(self) -> None:
         Pipeline.objects.filter(pk=self._lease.pipeline_id, fence=self._lease.fence).update(
             lease_until=timezone.now() + LEASE
         )
+
+
+@transaction.atomic
+def hand_back(pipeline: Pipeline, lease: Lease) -> None:
+    """Put a pipeline back into the queue, as its worker is asked to stop. It counts as no attempt.
+
+    Raises IllegalMove when the lease was lost.
+    """
+    move(
+        pipeline,
+        State.QUEUED,
+        table=PIPELINE_MOVES,
+        guard={"fence": lease.fence},
+        fence=lease.fence + 1,
+        attempt=pipeline.attempt - 1,
+        lease_until=None,
+        reason="Handed back: its worker was asked to stop. It begins again on the next one.",
+    )
+    outbox.promise(TOPIC, pipeline.pk)
+    transaction.on_commit(lambda: events.publish(pipeline.pk))
 
 
 def recover() -> list[int]:
@@ -181,7 +235,7 @@ def _recover(pipeline: Pipeline) -> None:
         )
     else:
         move(pipeline, State.QUEUED, table=PIPELINE_MOVES, guard=guard, fence=pipeline.fence + 1)
-        outbox.promise("pipeline.queued", pipeline.pk)
+        outbox.promise(TOPIC, pipeline.pk)
         return
     unfinished = pipeline.jobs.exclude(state__in=[State.PASSED, State.FAILED, State.SKIPPED])
     Step.objects.filter(job__in=unfinished, state=State.RUNNING).update(state=State.CANCELLED)

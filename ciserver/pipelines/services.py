@@ -65,6 +65,10 @@ def queue(
     _join_group(pipeline, definition)
     if not from_fork and ref == f"refs/heads/{project.default_branch}":
         keep_schedules(project, definition)
+    if project.cancel_superseded and pipeline.event in {Event.PUSH, Event.PULL_REQUEST}:
+        # Of the same branch or pull request; a second run of one commit is nobody's successor.
+        before = Pipeline.objects.filter(ref=ref, event=pipeline.event).exclude(commit=commit)
+        supersede(before, newer=pipeline)
     outbox.promise("pipeline.queued", pipeline.pk)
     transaction.on_commit(events.publish_matrix)
     return pipeline

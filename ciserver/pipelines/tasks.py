@@ -10,7 +10,8 @@ from ciserver.pipelines import runner
 
 @app.task(name="ciserver.pipelines.tasks.run")
 def run(pipeline_id: int) -> None:
-    runner.run(pipeline_id)
+    """A message is a wake-up, no more: which pipeline runs is the database's to say."""
+    runner.run_next()
 
 
 @app.task(name="ciserver.pipelines.tasks.tidy")

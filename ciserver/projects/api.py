@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from ciserver.accounts.models import User
 from ciserver.lib.crypto import Secret
 from ciserver.projects import services
-from ciserver.projects.models import Project, ProjectSecret
+from ciserver.projects.models import MOST_AT_ONCE, Project, ProjectSecret
 
 
 class ProjectSerializer(serializers.ModelSerializer[Project]):
@@ -34,10 +34,14 @@ class ProjectSerializer(serializers.ModelSerializer[Project]):
             "clone_url",
             "git_url",
             "default_branch",
+            "cancel_superseded",
+            "concurrency",
             "page",
             "created_at",
         ]
-        read_only_fields = ["id", "created_at", "default_branch"]
+        read_only_fields = [
+            "id", "created_at", "default_branch", "cancel_superseded", "concurrency"
+        ]  # fmt: skip
         extra_kwargs: ClassVar[dict[str, Any]] = {
             "slug": {"validators": []}
         }  # the service refuses, with the next step
@@ -47,6 +51,18 @@ class ProjectSerializer(serializers.ModelSerializer[Project]):
 
     def get_page(self, project: Project) -> str:
         return f"{settings.GANTRY.url}{project.get_absolute_url()}"
+
+
+class BuildingSerializer(serializers.Serializer[Any]):
+    """What may be changed of how a project's pipelines are queued; what is left out stays."""
+
+    cancel_superseded = serializers.BooleanField(required=False)
+    concurrency = serializers.IntegerField(
+        required=False,
+        min_value=0,
+        max_value=MOST_AT_ONCE,
+        help_text="pipelines at once; 0: as many as there are workers",
+    )
 
 
 class SecretSerializer(serializers.ModelSerializer[ProjectSecret]):
@@ -80,6 +96,16 @@ class ProjectViewSet(
     def perform_create(self, serializer: serializers.BaseSerializer[Any]) -> None:
         owner = cast(User, self.request.user)
         serializer.instance = services.create(owner=owner, **serializer.validated_data)
+
+    @extend_schema(request=BuildingSerializer, responses=ProjectSerializer)
+    def partial_update(self, request: Request, slug: str) -> Response:
+        """Change how the project's pipelines are queued. Needs the role maintainer."""
+        given = BuildingSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        project = services.set_building(
+            project=self.get_object(), user=cast(User, request.user), **given.validated_data
+        )
+        return Response(self.get_serializer(project).data)
 
     @action(detail=True, methods=["post"], url_path="hook-secret")
     def hook_secret(self, request: Request, slug: str) -> Response:

@@ -4,6 +4,25 @@ from __future__ import annotations
 
 from django import forms
 
+from ciserver.projects.models import MOST_AT_ONCE
+
+
+class BuildingForm(forms.Form):
+    """How a project's pipelines are queued."""
+
+    cancel_superseded = forms.BooleanField(
+        label="End a branch's earlier pipelines when a newer commit comes",
+        required=False,
+        help_text="They are shown as cancelled, with the number of the pipeline that came instead.",
+    )
+    concurrency = forms.IntegerField(
+        label="Pipelines at once",
+        min_value=0,
+        max_value=MOST_AT_ONCE,
+        initial=0,
+        help_text="0: as many as there are workers. Projects take turns either way.",
+    )
+
 
 class SecretForm(forms.Form):
     """A name and a value. The service refuses what cannot be used."""

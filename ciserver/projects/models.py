@@ -19,6 +19,7 @@ from ciserver.lib.crypto import SealBroken, Secret, seal, unseal
 FIRST_ID = 0x10000000  # above every range that distributions hand out in /etc/subuid
 RANGE = 65536
 HOOK_SECRET_OVERLAP = timedelta(days=7)  # for telling every forge of the new one
+MOST_AT_ONCE = 1000  # pipelines of one project
 SECRET_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,99}"  # noqa: S105 - a pattern
 SLUG = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 
@@ -59,6 +60,10 @@ class Project(models.Model):
     push_role = models.PositiveSmallIntegerField(choices=Role.choices, default=Role.DEVELOPER)
     max_push_mib = models.PositiveIntegerField(default=2048)
     max_push_refs = models.PositiveIntegerField(default=500)
+    # A new commit of a branch ends the pipelines of the commits before it.
+    cancel_superseded = models.BooleanField(default=False)
+    concurrency = models.PositiveSmallIntegerField(default=0)  # pipelines at once; 0: no limit
+    served_at = models.DateTimeField(null=True, blank=True)  # when one last began: turns are taken
     hook_secret_sealed = models.TextField(blank=True)
     hook_secret_old_sealed = models.TextField(blank=True)
     hook_secret_old_until = models.DateTimeField(null=True, blank=True)

@@ -59,6 +59,30 @@ def renew_hook_secret(*, project: Project, user: User, keep_old: bool = True) ->
 
 
 @transaction.atomic
+def set_building(
+    *,
+    project: Project,
+    user: User,
+    cancel_superseded: bool | None = None,
+    concurrency: int | None = None,
+) -> Project:
+    """How the project's pipelines are queued; None leaves a value. Needs the role maintainer."""
+    require(user, project, Role.MAINTAINER)
+    changes: dict[str, list[object]] = {}
+    for name, value in (("cancel_superseded", cancel_superseded), ("concurrency", concurrency)):
+        before = getattr(project, name)
+        if value is not None and value != before:
+            changes[name] = [before, value]
+            setattr(project, name, value)
+    if changes:
+        project.save(update_fields=list(changes))
+        AuditEntry.record(
+            actor=user.username, action="project.building", target=project.slug, **changes
+        )
+    return project
+
+
+@transaction.atomic
 def set_secret(*, project: Project, user: User, name: str, value: Secret) -> ProjectSecret:
     """Make or replace a secret. Needs the role maintainer. Raises Refused."""
     require(user, project, Role.MAINTAINER)

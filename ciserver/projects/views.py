@@ -1,4 +1,4 @@
-"""The page of a project's secrets."""
+"""The pages of a project's settings: its secrets, and how it is built."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ciserver.accounts.models import User
 from ciserver.lib.crypto import Secret
 from ciserver.lib.problems import Refused
 from ciserver.projects import services
-from ciserver.projects.forms import SecretForm
+from ciserver.projects.forms import BuildingForm, SecretForm
 from ciserver.projects.models import Project, Role
 
 
@@ -45,6 +45,26 @@ def secrets(request: HttpRequest, slug: str) -> HttpResponse:
     response = render(request, "projects/secrets.html", context, status=status)
     response.headers["Cache-Control"] = "no-store"  # a refused form holds its value
     return response
+
+
+@login_required
+def building(request: HttpRequest, slug: str) -> HttpResponse:
+    """How the project's pipelines are queued; a maintainer changes it."""
+    project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
+    now = {"cancel_superseded": project.cancel_superseded, "concurrency": project.concurrency}
+    form = BuildingForm(request.POST or None, initial=now)
+    if request.method == "POST" and form.is_valid():
+        try:
+            user = cast(User, request.user)
+            services.set_building(project=project, user=user, **form.cleaned_data)
+        except Refused as refusal:
+            return _refused(request, refusal, project)
+        messages.success(request, "It counts from the next commit on.")
+        return redirect("building", slug)
+    may_maintain = project.allows(request.user, Role.MAINTAINER)
+    context = {"project": project, "form": form, "may_maintain": may_maintain}
+    status = 400 if form.errors else 200
+    return render(request, "projects/building.html", context, status=status)
 
 
 @login_required

@@ -22,7 +22,7 @@ def child(config: Config, name: str) -> Child:
 
 
 def test_everything_runs_here_by_default(config: Config) -> None:
-    workers = ["worker", "deployer", "chores"]
+    workers = ["worker", "deployer", "chores", "planner"]
     others = ["redis", "registry", "caddy", "web"]
     assert names(config) == [*others, *workers, "scheduler", "watcher"]
 
@@ -37,16 +37,33 @@ def test_a_registry_elsewhere_is_not_started_here(config: Config) -> None:
 
 def test_only_the_workers_and_the_proxy_are_root(config: Config) -> None:
     root = {child.name for child in children_of(config) if not child.as_service_user}
-    assert root == {"worker", "deployer", "chores", "caddy", "watcher"}
+    assert root == {"worker", "deployer", "chores", "planner", "caddy", "watcher"}
 
 
 def test_deployments_never_wait_for_builds(config: Config) -> None:
     queues = {}
-    for name in ("worker", "deployer", "chores"):
+    for name in ("worker", "deployer", "chores", "planner"):
         command = child(config, name).command
         queues[name] = command[command.index("-Q") + 1]
         assert command[command.index("-n") + 1] == f"{name}@%h"
-    assert queues == {"worker": "default", "deployer": "deployments", "chores": "chores"}
+    assert queues == {
+        "worker": "default",
+        "deployer": "deployments",
+        "chores": "chores",
+        "planner": "planning",
+    }
+
+
+def test_every_queue_that_tasks_are_routed_to_has_a_worker_here_and_in_the_compose_file(
+    config: Config,
+) -> None:
+    routed = {str(route["queue"]) for route in settings.CELERY_TASK_ROUTES.values()} | {"default"}
+    commands = [child.command for child in children_of(config) if "celery" in child.command]
+    assert {command[command.index("-Q") + 1] for command in commands} == routed
+    entry = (CHECKOUT / "compose" / "entry.sh").read_text()
+    listed = re.search(r"-Q (\S+)", entry)
+    assert listed
+    assert set(listed[1].split(",")) == routed
 
 
 def test_a_deployment_that_hangs_holds_up_no_other_and_no_release(config: Config) -> None:

@@ -3,7 +3,7 @@
 ``run`` is the story; the modules beside it are its chapters.
 """
 
-from ciserver.pipelines.runner.story import run
+from ciserver.pipelines.runner.story import run, run_next
 from ciserver.pipelines.runner.workshop import prune, tidy
 
-__all__ = ["prune", "run", "tidy"]
+__all__ = ["prune", "run", "run_next", "tidy"]

@@ -14,9 +14,18 @@ from django.utils import timezone
 from ciserver.lib import outbox
 from ciserver.lib.problems import Refused
 from ciserver.lib.states import IllegalMove, move
-from ciserver.pipelines import events, logfiles
+from ciserver.pipelines import drain, events, logfiles
 from ciserver.pipelines.groups import wake_group
-from ciserver.pipelines.leases import Heartbeat, Lease, LeaseLost, claim, held
+from ciserver.pipelines.leases import (
+    TOPIC,
+    Heartbeat,
+    Lease,
+    LeaseLost,
+    claim,
+    claim_next,
+    hand_back,
+    held,
+)
 from ciserver.pipelines.models import JOB_MOVES, PIPELINE_MOVES, Job, JobKind, Pipeline, State
 from ciserver.pipelines.runner.build import Images, build_images
 from ciserver.pipelines.runner.graph import Node, run_graph
@@ -41,19 +50,33 @@ class _End:
     pushed: Pushed | None = None
 
 
+def run_next() -> None:
+    """Run the pipeline whose turn it is; then wake a worker for the one after it."""
+    if drain.asked():
+        return  # the promise stands: a worker that stays is woken for it
+    if lease := claim_next():
+        _run(lease)
+        outbox.wake_for_more(TOPIC)
+
+
 def run(pipeline_id: int) -> None:
     """Run a queued pipeline to its end; do nothing when another worker has it."""
-    lease = claim(pipeline_id)
-    if lease is None:
-        return
-    pipeline = Pipeline.objects.select_related("project").get(pk=pipeline_id)
+    if lease := claim(pipeline_id):
+        _run(lease)
+
+
+def _run(lease: Lease) -> None:
+    pipeline = Pipeline.objects.select_related("project").get(pk=lease.pipeline_id)
     try:
         workshop = open_workshop()
         with Heartbeat(lease) as heart, workshop.store.in_use():
             end = _attempt(pipeline, lease, workshop, heart)
-        _finish(pipeline, lease, end)
+        if end.state == State.CANCELLED and heart.draining:
+            hand_back(pipeline, lease)
+        else:
+            _finish(pipeline, lease, end)
     except (LeaseLost, IllegalMove, Job.DoesNotExist):
-        log.warning("pipeline %s was taken from this worker before it ended", pipeline_id)
+        log.warning("pipeline %s was taken from this worker before it ended", lease.pipeline_id)
 
 
 def _attempt(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartbeat) -> _End:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -12,8 +14,10 @@ from django.utils import timezone
 
 from ciserver.lib.models import OutboxEntry
 from ciserver.lib.problems import Refused
-from ciserver.pipelines import leases, services
+from ciserver.lib.states import IllegalMove
+from ciserver.pipelines import drain, leases, services
 from ciserver.pipelines.models import MAX_ATTEMPTS, Pipeline, State
+from ciserver.pipelines.runner import story
 
 
 @pytest.fixture
@@ -143,3 +147,69 @@ def test_what_a_worker_does_after_its_lease_was_taken_changes_nothing(pipeline: 
         pipeline.jobs.all().delete()
     with leases.held(successor):
         pass
+
+
+@pytest.fixture
+def worker_is_asked_to_stop() -> Iterator[None]:
+    drain.begin()
+    yield
+    drain.end()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("worker_is_asked_to_stop")
+def test_the_heartbeat_of_a_worker_that_is_asked_to_stop_ends_the_work(pipeline: Pipeline) -> None:
+    lease = leases.claim(pipeline.pk)
+    assert lease is not None
+    with leases.Heartbeat(lease) as heart:
+        assert heart.cancel.wait(2.0)
+        assert heart.draining
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("worker_is_asked_to_stop")
+def test_a_cancel_counts_for_more_than_a_stop(pipeline: Pipeline) -> None:
+    lease = leases.claim(pipeline.pk)
+    assert lease is not None
+    services.cancel(pipeline=pipeline, by="alice")
+    with leases.Heartbeat(lease) as heart:
+        assert heart.cancel.wait(2.0)
+    assert (heart.draining, heart.cancelled_by) == (False, "alice")
+
+
+@pytest.mark.usefixtures("worker_is_asked_to_stop")
+def test_a_worker_that_is_asked_to_stop_takes_nothing_more(pipeline: Pipeline) -> None:
+    story.run_next()
+    pipeline.refresh_from_db()
+    assert pipeline.state == State.QUEUED
+
+
+def test_pool_processes_learn_that_their_worker_is_asked_to_stop() -> None:
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.read(read, 1)
+        os._exit(7 if drain.asked() else 1)
+    try:
+        drain.begin()
+        os.write(write, b".")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    finally:
+        drain.end()
+        os.close(read)
+        os.close(write)
+
+
+def test_what_is_handed_back_is_queued_and_promised_and_counts_as_no_attempt(
+    pipeline: Pipeline,
+) -> None:
+    for _ in range(MAX_ATTEMPTS + 1):
+        lease = leases.claim(pipeline.pk)
+        assert lease is not None
+        pipeline.refresh_from_db()
+        leases.hand_back(pipeline, lease)
+    assert (pipeline.state, pipeline.attempt) == (State.QUEUED, 0)
+    assert pipeline.reason.startswith("Handed back: its worker was asked to stop.")
+    assert OutboxEntry.objects.filter(topic="pipeline.queued", object_id=pipeline.pk).exists()
+    with pytest.raises(IllegalMove):
+        leases.hand_back(pipeline, lease)

@@ -25,7 +25,7 @@ def queue_of(task: str) -> str:
 def test_every_promise_wakes_the_worker_of_its_queue(db: None) -> None:
     queues = {topic: queue_of(task) for topic, task in settings.OUTBOX_TASKS.items()}
     assert queues == {
-        "delivery.accepted": "deployments",
+        "delivery.accepted": "planning",
         "pipeline.queued": "default",
         "pipeline.passed": "chores",
         "deployment.queued": "deployments",
