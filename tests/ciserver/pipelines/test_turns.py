@@ -132,8 +132,9 @@ def test_a_newer_commit_ends_the_older_ones_of_its_branch_where_the_project_says
 ) -> None:
     project.cancel_superseded = True
     project.save()
-    running, queued = queue(project), queue(project)
+    running = queue(project)
     Pipeline.objects.filter(pk=running.pk).update(state=State.RUNNING)
+    queued = queue(project)
     elsewhere = queue(project, "refs/heads/other")
     tag = queue(project, "refs/tags/v1")
     nightly = queue(project, event=Event.SCHEDULE)
@@ -142,10 +143,13 @@ def test_a_newer_commit_ends_the_older_ones_of_its_branch_where_the_project_says
 
     for pipeline in (running, queued, elsewhere, tag, nightly):
         pipeline.refresh_from_db()
-    by = f"#{newest.number}, which superseded it"
-    assert (queued.state, queued.reason) == (State.CANCELLED, f"Cancelled by {by}.")
+    reason = f"Cancelled by #{newest.number}, which superseded it."
+    assert (queued.state, queued.reason) == (State.CANCELLED, reason)
     # Its worker ends it within two seconds.
-    assert (running.state, running.cancel_requested_by) == (State.RUNNING, by)
+    assert (running.state, running.cancel_requested_by) == (
+        State.RUNNING,
+        f"#{queued.number}, which superseded it",
+    )
     assert [p.state for p in (elsewhere, tag, nightly)] == [State.QUEUED] * 3
 
 
