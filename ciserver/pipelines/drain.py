@@ -19,7 +19,6 @@ def asked() -> bool:
     return _asked[0] != 0
 
 
-@worker_shutting_down.connect
 def begin(**_: object) -> None:
     _asked[0] = 1
 
@@ -27,3 +26,6 @@ def begin(**_: object) -> None:
 def end() -> None:
     """Undo ``begin``; a worker never does."""
     _asked[0] = 0
+
+
+worker_shutting_down.connect(begin)
