@@ -7,6 +7,7 @@ from rest_framework.routers import DefaultRouter
 
 from ciserver.accounts.api import Me, TokenViewSet
 from ciserver.dashboard.audit import AuditViewSet
+from ciserver.dashboard.discovery import HttpSd
 from ciserver.pipelines.api import (
     ArtifactViewSet,
     CaseViewSet,
@@ -44,6 +45,7 @@ router.register("tokens", TokenViewSet)
 router.register("deliveries", DeliveryViewSet)
 
 urlpatterns = [
+    path("http_sd/", HttpSd.as_view(), name="http-sd"),
     path("me/", Me.as_view(), name="me"),
     path("lint/", Lint.as_view(), name="lint"),
     path("gantry.schema.json", json_schema, name="gantry-schema"),

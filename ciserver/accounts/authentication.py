@@ -1,7 +1,11 @@
-"""Bearer tokens for the API (RFC 6750)."""
+"""Bearer tokens for the API (RFC 6750), and as passwords for programs that know only Basic."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+
+from django.http import HttpRequest
 from rest_framework import exceptions
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 from rest_framework.request import Request
@@ -32,3 +36,32 @@ class TokenAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="gantry"'
+
+
+def basic_credentials(request: HttpRequest) -> tuple[str, str]:
+    """Name and password of HTTP Basic (RFC 7617); both empty when there are none."""
+    scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return "", ""
+    try:
+        name, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return "", ""
+    return name, password
+
+
+def reader(request: HttpRequest) -> User | None:
+    """Who reads an address that is no page and no part of the API, such as ``/metrics``.
+
+    By session, by bearer token, or by a token as the password of HTTP Basic.
+    """
+    if request.user.is_authenticated:
+        return request.user
+    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        _, text = basic_credentials(request)
+    token = Token.objects.find(text.strip())
+    if token is None:
+        return None
+    token.touch()
+    return token.user

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from django.urls import path
 
-from ciserver.dashboard import audit, badge, views
+from ciserver.dashboard import audit, badge, discovery, metrics, views
 
 urlpatterns = [
+    path("metrics", metrics.metrics, name="metrics"),
+    path("cctray.xml", discovery.cctray, name="cctray"),
     path("", views.matrix, name="matrix"),
     path("new-project/", views.new_project, name="new-project"),
     path("projects/<slug:slug>/", views.project, name="project"),

@@ -5,13 +5,12 @@ https://distribution.github.io/distribution/spec/auth/token/
 
 from __future__ import annotations
 
-import base64
-import binascii
 from datetime import UTC, datetime
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_GET
 
+from ciserver.accounts.authentication import basic_credentials
 from ciserver.accounts.models import Token
 from ciserver.accounts.registry_tokens import (
     LIFETIME,
@@ -34,7 +33,7 @@ def token(request: HttpRequest) -> HttpResponse:
     specification asks; the registry then refuses.
     """
     asked = parse_scopes(request.GET.getlist("scope"))
-    name, password = _credentials(request)
+    name, password = basic_credentials(request)
     if name == PULL_USER:
         repository = repository_of(password)
         if repository is None:
@@ -63,17 +62,6 @@ def token(request: HttpRequest) -> HttpResponse:
             "issued_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
-
-
-def _credentials(request: HttpRequest) -> tuple[str, str]:
-    scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "basic":
-        return "", ""
-    try:
-        name, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        return "", ""
-    return name, password
 
 
 def _refused() -> HttpResponse:
