@@ -15,11 +15,15 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 
 from builders.context.tree import has_wildcard, name_matcher
 from builders.errors import UserError
+from builders.images.extract import extract_tar
+from builders.images.layers import LayerLimits, Sink, write_tree
 from builders.images.store import Image, Store
+from builders.images.streams import TarStream
 from builders.steps.accounts import find_account
 from builders.steps.state import DEFAULT_PATH, DEFAULT_SHELL
 from runtime.errors import SpecError
@@ -33,6 +37,15 @@ from runtime.state import StateDirectory
 
 _MOST_FOUND = 10_000
 _DEEPEST = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Ids inside the container, and the mode, of a directory."""
+
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o755
 
 
 class Container:
@@ -126,6 +139,40 @@ class Container:
             fixed.append(part)
         found = (path for path in self._files("/".join(fixed) or "/") if matches.match(path))
         return sorted(found)
+
+    def archive(self, path: str, sink: Sink, *, limits: LayerLimits) -> Owner:
+        """Write the directory ``path`` as a tar of what is in it, links as they are; whose it is.
+
+        Sockets and devices in it are removed. Nothing may run in the container. Raises OSError
+        when it is no directory, UserError beyond ``limits`` or for what no tar can hold.
+        """
+        fd = open_in_root(self._root, self._absolute(path), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            write_tree(fd, sink, base=self._ids.base, epoch=None, limits=limits)
+            status = os.fstat(fd)
+        finally:
+            os.close(fd)
+        base = self._ids.base
+        return Owner(status.st_uid - base, status.st_gid - base, stat.S_IMODE(status.st_mode))
+
+    def unpack(self, path: str, stream: TarStream, *, owner: Owner, limits: LayerLimits) -> None:
+        """Put what ``archive`` wrote into the directory ``path``, made for ``owner`` if need be.
+
+        Whatever the tar says, nothing outside ``path``'s root is touched. Raises OSError, BadTar,
+        UserError.
+        """
+        absolute = self._absolute(path)
+        base = self._ids.base
+        ids = (owner.uid + base, owner.gid + base)
+        made = mkdir_in_root(self._root, absolute, owner=(base, base))
+        fd = open_in_root(self._root, absolute, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            extract_tar(stream, fd, base=base, limits=limits)
+            if made:
+                os.fchown(fd, *ids)
+                os.fchmod(fd, owner.mode)
+        finally:
+            os.close(fd)
 
     def _words(self, command: Sequence[str] | str | None) -> tuple[str, ...]:
         config = self._image.config

@@ -57,6 +57,7 @@ class Config:
     deploy_ports: range
     store_days: int
     store_bytes: int
+    cache_bytes: int
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Config:
@@ -116,6 +117,7 @@ class Config:
             deploy_ports=range(first, first + 500),
             store_days=_integer(env, "GANTRY_STORE_DAYS", 30, low=1),
             store_bytes=_integer(env, "GANTRY_STORE_MAX_GIB", 50, low=1) << 30,
+            cache_bytes=_integer(env, "GANTRY_CACHE_MAX_GIB", 10, low=1) << 30,
         )
 
     @property
@@ -145,6 +147,10 @@ class Config:
     @property
     def store(self) -> Path:
         return self.home / "store"
+
+    @property
+    def caches(self) -> Path:
+        return self.home / "caches"
 
     @property
     def sandboxes(self) -> Path:

@@ -36,15 +36,17 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def extract_tar(stream: TarStream, tree: Path, *, base: int, limits: LayerLimits) -> int:
-    """Unpack ``stream`` into the existing, empty directory ``tree``; return the count of members.
+def extract_tar(stream: TarStream, tree: Path | int, *, base: int, limits: LayerLimits) -> int:
+    """Unpack ``stream`` into the existing directory ``tree`` (a path, or open); count its members.
+
+    Files that are there already are replaced; for a layer it is to be empty.
 
     Owners are the tar's plus ``base``. The stream is read to its very end, so its digest
     is complete afterwards; judging it is the caller's.
 
     Raises BadTar, LayerTooBig; OSError where the disk fails.
     """
-    root = os.open(tree, _DIRECTORY | os.O_NOFOLLOW)
+    root = os.dup(tree) if isinstance(tree, int) else os.open(tree, _DIRECTORY | os.O_NOFOLLOW)
     try:
         extractor = _Extractor(stream, root, base)
         count = 0

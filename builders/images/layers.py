@@ -66,9 +66,9 @@ class UnlayerableFile(UserError):
 
 
 def write_tree(
-    tree: Path, sink: Sink, *, base: int, epoch: int | None, limits: LayerLimits | None = None
+    tree: Path | int, sink: Sink, *, base: int, epoch: int | None, limits: LayerLimits | None = None
 ) -> Written:
-    """Write ``tree`` as a layer tar.
+    """Write ``tree`` (a path, or an open directory) as a layer tar.
 
     ``base`` is the host id of the tree's uid 0. Modification times later than ``epoch``
     (seconds) become it, in the tar and in the tree; ``None`` takes them as they are.
@@ -78,7 +78,7 @@ def write_tree(
     Raises StoreError, LayerTooBig, UnlayerableFile.
     """
     writer = _TreeWriter(sink, base, epoch, limits or LayerLimits())
-    root = os.open(tree, _OPEN_DIRECTORY)
+    root = os.dup(tree) if isinstance(tree, int) else os.open(tree, _OPEN_DIRECTORY)
     try:
         writer.root(root)
     finally:

@@ -14,7 +14,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -72,6 +72,24 @@ class Artifacts(Part):
     expire_in: Duration = 30 * 86400.0
 
 
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, dict) else value
+
+
+class KeyFiles(Part):
+    """A cache's key made of what files of the commit hold."""
+
+    files: Annotated[Names, Field(min_length=1, max_length=20)]
+    prefix: Annotated[str, Field(max_length=100)] = ""
+
+
+class Cache(Part):
+    """Directories that a test finds again as the last one with the same key left them."""
+
+    key: Annotated[str, Field(min_length=1, max_length=200)] | KeyFiles
+    paths: Annotated[Names, Field(min_length=1, max_length=10)]
+
+
 class Test(Part):
     """One test: a command in a container of the built image, or of one of its stages."""
 
@@ -92,6 +110,9 @@ class Test(Part):
     matrix: Matrix = Field(default_factory=dict)
     retries: Annotated[int, Field(ge=0, le=5)] = 0
     artifacts: Artifacts | None = None
+    cache: Annotated[list[Cache], BeforeValidator(_several), Field(max_length=5)] = Field(
+        default_factory=list
+    )
 
 
 class Definition(Part):

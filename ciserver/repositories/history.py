@@ -65,3 +65,11 @@ def merge_base(git_dir: Path, one: str, other: str) -> str | None:
         return run(*words, git_dir=git_dir, timeout=TIMEOUT).decode().strip() or None
     except GitFailed:
         return None
+
+
+def files(git_dir: Path, commit: str) -> dict[str, str]:
+    """Path -> blob id of every file of a commit. Raises GitFailed."""
+    words = ["ls-tree", "-r", "-z", "--full-tree", "--end-of-options", check_sha(commit)]
+    output = run(*words, git_dir=git_dir).decode(errors="replace")
+    entries = (entry.split("\t", 1) for entry in output.split("\0") if entry)
+    return {path: head.split()[2] for head, path in entries}

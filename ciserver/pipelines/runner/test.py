@@ -13,6 +13,7 @@ from ciserver.lib.crypto import Secret
 from ciserver.pipelines import junit
 from ciserver.pipelines.definition import Test
 from ciserver.pipelines.models import State, TestCase
+from ciserver.pipelines.runner import caches
 from ciserver.pipelines.runner.artifacts import keep_artifacts
 from ciserver.pipelines.runner.jobs import JobFailed, JobRun
 from ciserver.pipelines.runner.recorder import StepRecorder, receipt_json
@@ -72,6 +73,7 @@ def _try(
         ) as container,
     ):
         recorder.step_started(step)
+        slots = caches.restore(run, test, container)
         receipt = container.run(
             test.command,
             env=test.environment,
@@ -86,6 +88,8 @@ def _try(
         if test.artifacts:
             keep_artifacts(run, test.artifacts, container)
         failure = _failure(receipt, cases)
+        if failure is None:
+            caches.keep(run, slots, container)
         recorder.end(
             step,
             State.FAILED if failure else State.PASSED,

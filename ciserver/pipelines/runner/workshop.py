@@ -21,6 +21,7 @@ from ciserver.accounts.registry_tokens import Access, issue
 from ciserver.config import Config
 from ciserver.lib.problems import Refused
 from ciserver.pipelines.models import Pipeline
+from ciserver.pipelines.runner.cachestore import prune as prune_caches
 from ciserver.pipelines.runner.expiry import forget_expired
 from ciserver.pipelines.runner.logkeeping import forget_old_logs, pack_logs
 from ciserver.projects import origins
@@ -136,6 +137,8 @@ def prune() -> None:
         )
     )
     log.info("pruned: %s", done)
+    config = workshop.config
+    prune_caches(config.caches, most=config.cache_bytes, days=config.store_days)
 
 
 def _token(scopes: Sequence[Scope]) -> str:
