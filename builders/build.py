@@ -41,7 +41,8 @@ class BuildRequest:
     written, ``also_read`` are lanes that are read too. ``extra_ca`` is a bundle of
     the machine's certificates and ``step_env`` are variables that RUN steps see;
     neither leaves a trace in image or cache key. ``parent`` is a cgroup with a budget. A
-    cache mount of more than ``cache_mount_bytes`` after a step is emptied.
+    cache mount of more than ``cache_mount_bytes`` after a step is emptied. What a failed RUN
+    left can be looked at for ``keep_failed`` seconds (``runtime.kept``).
     """
 
     context: Context
@@ -56,6 +57,7 @@ class BuildRequest:
     limits: Limits = field(default_factory=Limits)
     network: Network = Network.EGRESS
     egress_allow: Sequence[str] = ()
+    keep_failed: float = 0
     scope: str = "default"
     also_read: Sequence[str] = ()
     no_cache: bool = False
@@ -178,6 +180,7 @@ def _bench(
         cache_mount_bytes=request.cache_mount_bytes,
         may_fetch=request.network is not Network.NONE,
         egress_allow=request.egress_allow,
+        keep_failed=request.keep_failed,
     )
 
 

@@ -27,10 +27,10 @@ from builders.images.streams import TarStream
 from builders.steps.accounts import find_account
 from builders.steps.state import DEFAULT_PATH, DEFAULT_SHELL
 from runtime.errors import SpecError
+from runtime.kept import run_and_keep
 from runtime.network import NetworkHandle, open_network
 from runtime.paths import mkdir_in_root, open_in_root, open_root, read_in_root
 from runtime.sandbox import Stream
-from runtime.sandbox import run as run_sandbox
 from runtime.snapshots import RootFs
 from runtime.spec import NO_PARENT, IdRange, Limits, Mount, Network, Parent, Receipt, SandboxSpec
 from runtime.state import StateDirectory
@@ -83,13 +83,15 @@ class Container:
         on_output: Callable[[Stream, bytes], None] | None = None,
         cancel: threading.Event | None = None,
         parent: Parent = NO_PARENT,
+        keep: float = 0,
     ) -> Receipt:
         """Run ``command`` to its end: a list as it is, a string by the image's shell.
 
         None is the image's ENTRYPOINT and CMD. ``user`` (a name or ids, the image's
         own by default) is looked up in the image. While it holds secrets, nobody runs
-        a program in it who does not ask with secrets. Raises UserError when there is
-        nothing to run or no such user, SandboxError when the sandbox cannot be made.
+        a program in it who does not ask with secrets. When it fails, what it left is kept for
+        ``keep`` seconds (``runtime.kept``), and no more command can run here. Raises UserError
+        when there is nothing to run or no such user, SandboxError when there can be no sandbox.
         """
         config = self._image.config
         account = find_account(self._root, config.user if user is None else user)
@@ -115,8 +117,14 @@ class Container:
             netns=self._handle.netns if self._handle else None,
             upper=self._rootfs.upper,
         )
-        return run_sandbox(
-            spec, state=self._state, on_output=on_output, cancel=cancel, parent=parent
+        return run_and_keep(
+            spec,
+            self._rootfs,
+            keep,
+            state=self._state,
+            on_output=on_output,
+            cancel=cancel,
+            parent=parent,
         )
 
     def read_file(self, path: str, max_bytes: int) -> bytes:

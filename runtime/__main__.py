@@ -1,4 +1,4 @@
-"""``python -m runtime run|exec|cp|pause|resume|list|reap|check``: sandboxes without a server."""
+"""``python -m runtime run|exec|cp|pause|resume|list|drop|reap|check``: sandboxes, no server."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from runtime import copying, host, hostroot, use
+from runtime import copying, host, hostroot, kept, use
 from runtime.errors import SandboxError, SpecError
 from runtime.network import open_network
 from runtime.reap import reap
-from runtime.sandbox import Stream, run
-from runtime.snapshots import LowerDir, mount_rootfs
+from runtime.sandbox import Stream
+from runtime.snapshots import LowerDir, RootFs, mount_rootfs
 from runtime.spec import (
     ID_RANGE_SIZE,
     IdRange,
@@ -76,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, parents=[common], help=text)
         command.add_argument("id", metavar="ID")
         command.set_defaults(function=_on_running, verb=verb)
+    drop = commands.add_parser("drop", parents=[common], help="remove a kept failed sandbox")
+    drop.add_argument("id", metavar="ID")
+    drop.set_defaults(function=_drop)
     _add_exec(commands.add_parser("exec", parents=[common], help="run one more command in one"))
     parser_of_cp = commands.add_parser("cp", parents=[common], help="copy files in or out of one")
     parser_of_cp.add_argument("--with-secrets", action="store_true", help="although it holds some")
@@ -106,6 +111,14 @@ def _on_running(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _drop(arguments: argparse.Namespace) -> int:
+    state = _existing_state(arguments.state)
+    if state is None:
+        raise SpecError(f"No failed sandbox called {arguments.id} is kept.")
+    kept.drop(state, arguments.id)
+    return 0
+
+
 def _add_exec(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(function=_exec)
     parser.add_argument("--timeout", type=float, metavar="10", help="seconds of wall time")
@@ -120,8 +133,14 @@ def _add_exec(parser: argparse.ArgumentParser) -> None:
 
 
 def _exec(arguments: argparse.Namespace) -> int:
-    receipt = use.execute(
-        StateDirectory(arguments.state),
+    """In one that runs, else in one that is kept."""
+    state = StateDirectory(arguments.state)
+    how: dict[str, Any] = {"with_secrets": arguments.with_secrets}
+    execute: Callable[..., Receipt] = use.execute
+    if kept.is_kept(state, arguments.id):
+        execute, how = kept.execute, {}
+    receipt = execute(
+        state,
         arguments.id,
         arguments.command,
         env=_environment(arguments.env),
@@ -129,9 +148,9 @@ def _exec(arguments: argparse.Namespace) -> int:
         user=arguments.user,
         timeout=arguments.timeout,
         output=arguments.output,
-        with_secrets=arguments.with_secrets,
         on_output=_print,
         cancel=_cancel_by_signal(),
+        **how,
     )
     _tell(receipt, arguments.receipt)
     return receipt.exit_code
@@ -158,6 +177,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--silence", type=float, metavar="60", help="seconds without output")
     parser.add_argument("--disk", type=parse_size, metavar="1g", help="bytes it may write")
     parser.add_argument("--inodes", type=int, metavar="10000", help="files it may make")
+    parser.add_argument(
+        "--keep", type=float, default=0, metavar="SECONDS",
+        help="how long `exec` can look at what it left, should it fail; needs --rootfs",
+    )  # fmt: skip
     parser.add_argument("--shm", type=parse_size, default=Limits().shm, metavar="64m")
     parser.add_argument("--network", choices=NETWORKS, default="none")
     parser.add_argument(
@@ -204,16 +227,18 @@ def parse_user(text: str) -> User:
 def _run(arguments: argparse.Namespace) -> int:
     if missing := host.check():
         raise SandboxError(missing[0])
+    if arguments.keep and arguments.rootfs is None:
+        raise SpecError("Only a sandbox with a root of its own can be kept.", hint="Give --rootfs.")
     state = StateDirectory(arguments.state)
     cancel = _cancel_by_signal()
     ids = _id_range(arguments.ids)
     kind = Network(arguments.network)
     with ExitStack() as stack:
-        rootfs, upper, mounts = stack.enter_context(_rootfs(arguments, state, ids))
+        rootfs, mounts = stack.enter_context(_rootfs(arguments, state, ids))
         network = stack.enter_context(open_network(kind, state=state, allow=arguments.allow))
         spec = SandboxSpec(
             id=arguments.name or f"run-{secrets.token_hex(4)}",
-            rootfs=rootfs,
+            rootfs=rootfs.path,
             args=tuple(arguments.command),
             ids=ids,
             env=_environment(arguments.env),
@@ -234,10 +259,13 @@ def _run(arguments: argparse.Namespace) -> int:
             mounts=mounts,
             network=kind,
             netns=network.netns if network else None,
-            upper=upper,
+            upper=rootfs.upper,
             read_only=arguments.read_only,
         )
-        receipt = run(spec, state=state, on_output=_print, cancel=cancel)
+        receipt = kept.run_and_keep(
+            spec, rootfs, arguments.keep,
+            state=state, allow=arguments.allow, on_output=_print, cancel=cancel,
+        )  # fmt: skip
     _tell(receipt, arguments.receipt)
     return receipt.exit_code
 
@@ -252,7 +280,7 @@ def _id_range(base: int) -> IdRange:
 @contextmanager
 def _rootfs(
     arguments: argparse.Namespace, state: StateDirectory, ids: IdRange
-) -> Iterator[tuple[Path, Path, tuple[Mount, ...]]]:
+) -> Iterator[tuple[RootFs, tuple[Mount, ...]]]:
     """A writable view of the asked directory; what is written is thrown away."""
     with state.scratch() as home:
         mounts: tuple[Mount, ...] = ()
@@ -267,7 +295,7 @@ def _rootfs(
         scratch = home / "layers"
         scratch.mkdir()
         with mount_rootfs(layers, ids=ids, scratch=scratch, target=home / "root") as rootfs:
-            yield rootfs.path, rootfs.upper, mounts
+            yield rootfs, mounts
 
 
 def _environment(pairs: Sequence[str]) -> dict[str, str]:
@@ -289,6 +317,12 @@ def _tell(receipt: Receipt, file: Path | None) -> None:
         print(f"killed: {receipt.detail}", file=sys.stderr)
     elif receipt.detail:
         print(f"runtime: {receipt.detail}", file=sys.stderr)
+    if receipt.kept:
+        print(
+            f"runtime: kept for {receipt.kept_until - time.time():.0f} s; look at what it left:"
+            f" python -m runtime exec {receipt.kept} -- sh -c 'ls -la'",
+            file=sys.stderr,
+        )
     if file is not None:
         file.write_text(json.dumps(asdict(receipt), indent=2) + "\n")
 
@@ -296,14 +330,18 @@ def _tell(receipt: Receipt, file: Path | None) -> None:
 def _list(arguments: argparse.Namespace) -> int:
     state = _existing_state(arguments.state)
     found = use.listed(state) if state else []
+    left = kept.listed(state) if state else []
     if arguments.json:
-        print(json.dumps([asdict(each) for each in found], indent=2))
+        rows = [asdict(each) for each in found]
+        print(json.dumps(rows + [{"state": "kept"} | asdict(each) for each in left], indent=2))
         return 0
     for each in found:
         print(
             f"{each.id}\t{each.state}\towner {each.owner}\t{each.processes} processes"
             f"\t{each.command}"
         )
+    for old in left:
+        print(f"{old.id}\tkept for {old.until - time.time():.0f} s\t{old.outcome}\t{old.command}")
     return 0
 
 

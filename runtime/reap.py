@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from runtime import cgroups, owner
+from runtime import cgroups, kept, owner
 from runtime.network import directory, egress, firewall
 from runtime.sandbox import remove_cgroup
 from runtime.snapshots import overlay
@@ -32,6 +32,7 @@ def reap(state: StateDirectory) -> list[str]:
             done.append(f"removed the unfinished directory {path.name}")
         done += [_reap_network(path) for path in _dead_networks(state)]
         done += [f"unmounted {target}" for target in overlay.unmount_dead()]
+        done += kept.prune(state)
         for path in state.dead_scratch():
             shutil.rmtree(path, ignore_errors=True)
             done.append(f"removed the directory {path}")

@@ -8,35 +8,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from runtime import (
-    bundle,
-    cgroups,
-    disk,
-    failures,
-    host,
-    oci,
-    oomlog,
-    paths,
-    process,
-    stubs,
-    watcher,
-)
-from runtime.errors import RuntimeFailed, SpecError
+from runtime import bundle, cgroups, disk, failures, host, oci, oomlog, stubs, watcher
+from runtime.checks import checked
+from runtime.errors import RuntimeFailed
+from runtime.following import Followed, follow
 from runtime.network import NetworkHandle, Traffic, handle_of, open_network
-from runtime.output import Pump, Stream
-from runtime.spec import NO_PARENT, BindMount, Limits, Outcome, Parent, Receipt, SandboxSpec
+from runtime.output import Stream
+from runtime.spec import NO_PARENT, Limits, Outcome, Parent, Receipt, SandboxSpec
 from runtime.state import Box, StateDirectory
 from runtime.watchdog import Watchdog
 
 __all__ = ["Stream", "run"]
 
-KILLED = 137
 EMPTY_WAIT = 5.0  # seconds for killed processes to leave their cgroup
-RUNTIME_WAIT = 2.0  # seconds for the OCI runtime to end after its container was killed
 
 
 def run(
@@ -55,7 +42,7 @@ def run(
     HostError for what this machine lacks, RuntimeFailed when the OCI runtime cannot make
     the container. Nothing of the sandbox is left, also after an exception from ``on_output``.
     """
-    spec = _checked(spec, parent)
+    spec = checked(spec, parent)
     runtime = host.oci_runtime()
     with ExitStack() as stack:
         watcher.ensure(state.root)
@@ -66,81 +53,47 @@ def run(
         cgroup = stack.enter_context(_cgroup(box, spec.limits, parent))
         _write_bundle(spec, box, cgroup.box, network)
         stack.enter_context(stubs.removed(spec.rootfs, bundle.targets(spec)))
-        command = oci.run_command(
-            runtime, id=spec.id, bundle=box.path, root=box.oci_root, log=box.oci_log
-        )
         before = network.traffic() if network else Traffic()
-        started = time.monotonic()
-        running = process.start(command)
-        stack.callback(_end, running, cgroup)
-        watchdog = stack.enter_context(
-            Watchdog(
-                spec.limits,
-                cgroup,
-                running,
-                cancel,
-                parent.limits,
-                lambda: oomlog.killed_in(box.record.cgroup_name.path),
-            )
+        done = follow(
+            oci.run_command(
+                runtime, id=spec.id, bundle=box.path, root=box.oci_root, log=box.oci_log
+            ),
+            cgroup=cgroup,
+            limits=spec.limits,
+            log=box.oci_log,
+            on_output=on_output,
+            cancel=cancel,
+            budget=parent.limits,
+            killed_for_memory=lambda: oomlog.killed_in(box.record.cgroup_name.path),
+            disk_watch=lambda watchdog: _disk_watch(spec, cgroup, watchdog),
         )
-        written = _disk_watch(spec, cgroup, watchdog)
-        if written is not None:
-            stack.enter_context(written)
-
-        def take(stream: Stream, data: bytes) -> None:
-            if on_output is not None:
-                on_output(stream, data)
-            watchdog.heard()  # afterwards: a slow reader is not the sandbox's silence
-
-        pump = Pump(spec.limits.output, take, lambda: failures.read(box.oci_log) is not None)
-        pump.follow(running.stdout, running.stderr, watchdog.end)
-        ended = running.wait_and_count()
-        code = ended.exit_code
-        wall = time.monotonic() - started
-        outcome, detail = watchdog.verdict(code)
-        if outcome is Outcome.EXITED and written is not None and (over := written.judge()):
-            outcome, detail = Outcome.DISK, over
         usage = cgroup.usage()
         traffic = (network.traffic() if network else Traffic()).since(before)
-        failure = failures.read(box.oci_log) if outcome is Outcome.EXITED and code else None
-        if failure is not None:
-            code, detail = _not_started(failure, spec)
-        else:
-            pump.flush()
+    return _receipt(spec, done, usage, traffic)
+
+
+def _receipt(spec: SandboxSpec, done: Followed, usage: cgroups.Usage, traffic: Traffic) -> Receipt:
+    """Raises RuntimeFailed when the container could not be made."""
+    code, detail = done.exit_code, done.detail
+    if done.failure is not None:
+        code, detail = _not_started(done.failure, spec)
     return Receipt(
-        outcome=outcome,
-        exit_code=code if outcome is Outcome.EXITED else KILLED,
-        wall=wall,
+        outcome=done.outcome,
+        exit_code=code,
+        wall=done.wall,
         user=usage.user,
         system=usage.system,
         peak_memory=usage.peak_memory,
-        read_bytes=ended.read_bytes,
-        written_bytes=ended.written_bytes,
+        read_bytes=done.read_bytes,
+        written_bytes=done.written_bytes,
         pids_peak=usage.pids_peak,
-        output_bytes=pump.count,
+        output_bytes=done.output_bytes,
         throttled=usage.throttled,
         received_bytes=traffic.received,
         sent_bytes=traffic.sent,
-        samples=tuple(watchdog.series.samples),
+        samples=done.samples,
         detail=detail,
     )
-
-
-def _checked(spec: SandboxSpec, parent: Parent) -> SandboxSpec:
-    """``spec`` within its parent's budget. Raises SpecError for what cannot be."""
-    bundle.validate(spec)
-    if parent.name and not bundle.ID_FORM.fullmatch(parent.name):
-        raise SpecError(f"{parent.name!r} is no name of a cgroup.")
-    _check_rootfs(spec)
-    return _within(spec, parent)
-
-
-def _within(spec: SandboxSpec, parent: Parent) -> SandboxSpec:
-    """No more processors than its parent: cgroups v1 refuse that, v2 would not give them."""
-    whole, own = parent.limits.cpus, spec.limits.cpus
-    if whole is None or own is None or own <= whole:
-        return spec
-    return replace(spec, limits=replace(spec.limits, cpus=whole))
 
 
 def _disk_watch(
@@ -166,51 +119,6 @@ def _not_started(failure: failures.Failure, spec: SandboxSpec) -> tuple[int, str
             hint="Run `python -m runtime check` to see what the machine lacks.",
         )
     return failure.exit_code, f"{spec.args[0]}: {failure.words}"
-
-
-def _check_rootfs(spec: SandboxSpec) -> None:
-    """Raise SpecError for a root or working directory that runc would stumble over."""
-    if not spec.rootfs.is_dir():
-        raise SpecError(f"The root file system {spec.rootfs} is no directory.")
-    closed = paths.readable_by_mapped(spec.rootfs.absolute())
-    if closed is not None:
-        raise SpecError(
-            f"The sandbox's users cannot walk through {closed}, which is on the way to its root.",
-            hint=f"Allow it: chmod o+x {closed}",
-        )
-    for mount in spec.mounts:
-        if isinstance(mount, BindMount) and not mount.source.exists():
-            raise SpecError(f"The mount source {mount.source} does not exist.")
-    _check_targets(spec)
-    if not bundle.within(spec.cwd, tuple(mount.target for mount in spec.mounts)):
-        _check_cwd(spec)
-
-
-def _check_targets(spec: SandboxSpec) -> None:
-    """No mount may get to what the kernel shows through a link of the image's own: masked paths
-    are mounted from /dev/null, and /proc is masked by name (CVE-2025-31133)."""
-    with paths.open_root(spec.rootfs) as root:
-        for mount in spec.mounts:
-            if bundle.within(mount.target, bundle.IN_DEV):
-                continue  # in our own fresh /dev, where the image has no links
-            real = paths.resolve_in_root(root, mount.target)
-            if bundle.within(real, bundle.MOUNTED_BY_US):
-                raise SpecError(f"Nothing can be mounted at {mount.target}: it leads to {real}.")
-
-
-def _check_cwd(spec: SandboxSpec) -> None:
-    """The working directory must be there, and be no link into /proc (CVE-2024-21626)."""
-    with paths.open_root(spec.rootfs) as root:
-        real = paths.resolve_in_root(root, spec.cwd)
-        if bundle.within(real, bundle.MOUNTED_BY_US):
-            raise SpecError(f"The working directory {spec.cwd} leads to {real}.")
-        try:
-            os.close(paths.open_in_root(root, spec.cwd, os.O_PATH | os.O_DIRECTORY))
-        except OSError as error:
-            raise SpecError(
-                f"The working directory {spec.cwd} is not there: {error.strerror}.",
-                hint="Make it first.",
-            ) from error
 
 
 @contextmanager
@@ -248,22 +156,6 @@ def remove_cgroup(cgroup: cgroups.Cgroup) -> bool:
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
     return True
-
-
-def _end(running: process.Piped, cgroup: cgroups.Cgroup) -> None:
-    """Leave no process: also when an exception ended the story early.
-
-    The container before the OCI runtime, which then collects it. Its pipes are closed first,
-    or it could wait for a reader; killing is repeated, for a container that is just being made.
-    """
-    running.close()
-    deadline = time.monotonic() + RUNTIME_WAIT
-    while running.wait(0) is None and time.monotonic() < deadline:
-        cgroup.kill()
-        running.wait(0.02)
-    if running.wait(0) is None:
-        running.kill()
-        running.wait()
 
 
 def _write_bundle(

@@ -169,6 +169,8 @@ class Receipt:
     sent_bytes: int = 0
     samples: tuple[tuple[float, float, int, int], ...] = ()
     detail: str = ""  # e.g. "memory limit of 64 MiB reached"
+    kept: str = ""  # the id under which runtime.kept keeps what it left
+    kept_until: float = 0.0  # seconds since the epoch
 
     @property
     def ok(self) -> bool:

@@ -1,6 +1,7 @@
 """What is on disk about sandboxes, so that a crash can be reaped.
 
     root/networks/<n>/            see runtime.network
+    root/kept/<id>/               see runtime.kept
     root/scratch/<owner>-<x>/     whatever a caller needs for as long as it lives
     root/boxes/<id>/record.json   who owns it, its cgroup
                     config.json   the OCI bundle
@@ -70,7 +71,9 @@ class StateDirectory:
         self.boxes_dir = root / "boxes"
         self.networks_dir = root / "networks"
         self.scratch_dir = root / "scratch"
-        for directory in (root, self.boxes_dir, self.networks_dir, self.scratch_dir):
+        self.kept_dir = root / "kept"
+        made = (root, self.boxes_dir, self.networks_dir, self.scratch_dir, self.kept_dir)
+        for directory in made:
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
             if directory.stat().st_mode & 0o111 != 0o111:
                 directory.chmod(0o711)

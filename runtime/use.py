@@ -12,14 +12,13 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from runtime import bundle, cgroups, failures, host, oci, owner, process, security, watcher
+from runtime import bundle, cgroups, host, oci, owner, security, watcher
 from runtime.errors import HostError, RuntimeFailed, SpecError
-from runtime.output import Pump, Stream
-from runtime.spec import Limits, Outcome, Receipt, User
+from runtime.following import follow
+from runtime.output import Stream
+from runtime.spec import Limits, Receipt, User
 from runtime.state import Box, StateDirectory
-from runtime.watchdog import Watchdog
 
-KILLED = 137
 FREEZE_WAIT = 5.0  # seconds
 
 
@@ -113,59 +112,65 @@ def execute(
     receipt counts time and output; memory and processor are in the sandbox's own.
     """
     box = find(state, id)
-    try:
-        config = json.loads((box.path / bundle.CONFIG).read_text())
-    except (FileNotFoundError, ValueError):  # being made, or being removed
-        raise just_ended(id) from None
-    if bundle.SECRETS in config.get("annotations", {}) and not with_secrets:
-        raise SpecError(
-            f"The sandbox {id} holds secrets, and whoever runs a program in it could read them.",
-            hint="Ask with secrets if you may see them.",
-        )
+    config = _open_config(box, with_secrets)
     cgroup = cgroups.open_cgroup(box.record.cgroup_name)
     if cgroup.frozen():
         raise SpecError(f"The sandbox {id} is paused.", hint="Resume it first.")
-    limits = Limits(timeout=timeout, output=output)
     name = f"{cgroups.PART}{owner.token()}-{secrets.token_hex(4)}"
     with ExitStack() as stack:
         watcher.ensure(state.root)
         file = stack.enter_context(_scrap(box.path / f"{name}.json"))
         log = stack.enter_context(_scrap(box.path / f"{name}.log"))
-        own = _process(config["process"], args, env, cwd, user)
-        try:
-            file.touch(mode=0o600)
-            file.write_text(json.dumps(own))
-        except FileNotFoundError:
-            raise just_ended(id) from None
+        _write_process(box, file, other_process(config["process"], args, env, cwd, user))
         part = cgroup.part(name)
         stack.callback(part.remove)  # with what the program left running in the background
         part.create()
-        command = oci.exec_command(
-            host.oci_runtime(), id=id, root=box.oci_root, log=log, process=file, part=part.argument
-        )
-        started = time.monotonic()
-        running = process.start(command)
-        stack.callback(_end, running, part)
-        watchdog = stack.enter_context(Watchdog(limits, part, running, cancel))
-        pump = Pump(output, on_output, lambda: failures.read(log) is not None)
-        pump.follow(running.stdout, running.stderr, watchdog.end)
-        code = running.wait() or 0
-        wall = time.monotonic() - started
-        outcome, detail = watchdog.verdict(code)
-        failure = failures.read(log) if outcome is Outcome.EXITED and code else None
-        if failure is None:
-            pump.flush()
-        elif failure.exit_code is None:
-            raise RuntimeFailed(f"Nothing could be run in the sandbox {id}: {failure.words}")
-        else:
-            code, detail = failure.exit_code, f"{args[0]}: {failure.words}"
+        done = follow(
+            oci.exec_command(
+                host.oci_runtime(), id=id, root=box.oci_root, log=log, process=file,
+                part=part.argument,
+            ),
+            cgroup=part,
+            limits=Limits(timeout=timeout, output=output),
+            log=log,
+            on_output=on_output,
+            cancel=cancel,
+        )  # fmt: skip
+    code, detail = done.exit_code, done.detail
+    if done.failure is not None:
+        if done.failure.exit_code is None:
+            raise RuntimeFailed(f"Nothing could be run in the sandbox {id}: {done.failure.words}")
+        code, detail = done.failure.exit_code, f"{args[0]}: {done.failure.words}"
     return Receipt(
-        outcome=outcome,
-        exit_code=code if outcome is Outcome.EXITED else KILLED,
-        wall=wall,
-        output_bytes=pump.count,
+        outcome=done.outcome,
+        exit_code=code,
+        wall=done.wall,
+        output_bytes=done.output_bytes,
         detail=detail,
     )
+
+
+def _open_config(box: Box, with_secrets: bool) -> dict[str, Any]:
+    """The config.json of a sandbox that may be looked into. Raises SpecError."""
+    try:
+        config: dict[str, Any] = json.loads((box.path / bundle.CONFIG).read_text())
+    except (FileNotFoundError, ValueError):  # being made, or being removed
+        raise just_ended(box.record.id) from None
+    if bundle.SECRETS in config.get("annotations", {}) and not with_secrets:
+        raise SpecError(
+            f"The sandbox {box.record.id} holds secrets, and whoever runs a program in it could "
+            "read them.",
+            hint="Ask with secrets if you may see them.",
+        )
+    return config
+
+
+def _write_process(box: Box, file: Path, words: dict[str, Any]) -> None:
+    try:
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(words))
+    except FileNotFoundError:
+        raise just_ended(box.record.id) from None
 
 
 def just_ended(id: str) -> SpecError:
@@ -173,7 +178,7 @@ def just_ended(id: str) -> SpecError:
     return SpecError(f"The sandbox {id} is just starting or ending.", hint="Try again.")
 
 
-def _process(
+def other_process(
     own: dict[str, Any],
     args: Sequence[str],
     env: Mapping[str, str] | None,
@@ -204,14 +209,3 @@ def _scrap(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             path.unlink()
-
-
-def _end(running: process.Piped, part: cgroups.Part) -> None:
-    running.close()
-    deadline = time.monotonic() + FREEZE_WAIT
-    while running.wait(0) is None and time.monotonic() < deadline:
-        part.kill()
-        running.wait(0.02)
-    if running.wait(0) is None:
-        running.kill()
-        running.wait()

@@ -72,6 +72,7 @@ class Bench:
     may_fetch: bool = True
     egress_allow: Sequence[str] = ()
     cache_mount_bytes: int = 10 << 30
+    keep_failed: float = 0  # seconds, see runtime.kept
 
     def expander(self, step: Instruction, state: StageState) -> Expander:
         return Expander(state.env, escape=self.escape, at=step.at)

@@ -17,9 +17,9 @@ from builders.steps.accounts import Account, find_account
 from builders.steps.bench import Bench, Done, layer_of
 from builders.steps.mounts import MountDesk, mount_identity
 from builders.steps.state import DEFAULT_PATH, StageState
+from runtime.kept import run_and_keep
 from runtime.paths import open_root
 from runtime.sandbox import Stream
-from runtime.sandbox import run as run_sandbox
 from runtime.snapshots import RootFs
 from runtime.spec import BindMount, Network, Outcome, Receipt, SandboxSpec
 
@@ -134,9 +134,12 @@ def _act(
         )
         with bench.turns:
             bench.check_cancelled()
-            receipt = run_sandbox(
+            receipt = run_and_keep(
                 spec,
+                rootfs,
+                bench.keep_failed,
                 state=bench.state,
+                allow=bench.egress_allow,
                 on_output=tail.take,
                 cancel=bench.cancel,
                 parent=bench.parent_cgroup,

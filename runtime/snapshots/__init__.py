@@ -38,6 +38,7 @@ class RootFs:
     path: Path
     upper: Path
     ids: IdRange
+    lowers: tuple[LowerDir, ...] = ()
 
 
 @contextmanager
@@ -49,6 +50,7 @@ def mount_rootfs(
     target: Path,
     mountpoints: Sequence[str] = (),
     bare: bool = False,
+    upper: Path | None = None,
 ) -> Iterator[RootFs]:
     """Mount ``lowers`` (bottom first, none for an empty root) at ``target``, writable.
 
@@ -56,19 +58,21 @@ def mount_rootfs(
     overlay's upper; ``scratch/upper`` remains after the unmount. ``mountpoints`` are
     directories (or, without a trailing ``/``, files) that will be mounted over: named here,
     they leave no stub in the upper. ``bare`` shows the layers alone, without the mount points
-    that every sandbox has: for reading and writing files, not for running. Raises SpecError
+    that every sandbox has: for reading and writing files, not for running. ``upper`` is one that
+    an earlier mount left, on the file system of ``scratch``. Raises SpecError
     for too many layers, HostError when the kernel cannot. Every mount is gone at the end.
     """
     points = () if bare else (*SKELETON, *mountpoints)
     lowers = without_repeats(lowers)
     skeleton = LowerDir(_make_skeleton(scratch / "skeleton", ids, points), ids.base)
-    upper = _make_upper(scratch / "upper", lowers[-1] if lowers else skeleton, ids)
+    if upper is None:
+        upper = _make_upper(scratch / "upper", lowers[-1] if lowers else skeleton, ids)
     show = open_view(lowers, ids)
     # The overlay clones the mounts of its layers, so the view is needed for this call only.
     with show([skeleton, *lowers], ids, scratch) as shown:
         overlay.mount(shown, upper, scratch / "work", target)
     try:
-        yield RootFs(target, upper, ids)
+        yield RootFs(target, upper, ids, tuple(lowers))
     finally:
         overlay.unmount(target)
 

@@ -16,6 +16,8 @@ from builders.build import StepInfo, StepResult
 from builders.context.git import GitContext, find_commit
 from builders.errors import BuildCancelled, BuildError, DockerfileError, StepFailed, UserError
 from builders.images.store import Image, Store
+from runtime import kept
+from runtime.network import later
 from runtime.sandbox import Stream
 from runtime.spec import Limits, Network, Outcome
 from runtime.state import StateDirectory
@@ -27,6 +29,7 @@ Project = Callable[[Mapping[str, str]], Path]
 
 def traces(builder: Builder) -> dict[str, object]:
     """What a build must not leave: mounts, cgroups, network namespaces, folders, secrets."""
+    later.settle()
     home = builder.store.root.parent
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     return {
@@ -560,3 +563,17 @@ def test_an_ssh_mount_without_an_agent_is_absent_unless_it_is_required(
     text = "FROM busybox\nRUN --mount=type=ssh,id=deploy,required true\n"
     with pytest.raises(UserError, match=r"^Dockerfile:2: The SSH agent 'deploy' was not given"):
         builder.all(project({"Dockerfile": text}))
+
+
+def test_what_a_failed_step_left_can_be_looked_at(builder: Builder, project: Project) -> None:
+    folder = project({"Dockerfile": "FROM busybox\nRUN echo x > /before\nRUN echo y > /now; false"})
+    with pytest.raises(StepFailed) as failed:
+        builder.one(folder, keep_failed=60)
+    id = failed.value.receipt.kept
+    got: list[bytes] = []
+    kept.execute(
+        builder.state, id, ["cat", "/before", "/now"],
+        on_output=lambda stream, data: got.append(data),
+    )  # fmt: skip
+    kept.drop(builder.state, id)
+    assert b"".join(got) == b"x\ny\n"

@@ -10,7 +10,7 @@ import pytest
 from builders.containers import Container, open_container
 from builders.errors import UserError
 from builders.images.store import Image
-from runtime import use
+from runtime import kept, use
 from runtime.errors import SpecError
 from runtime.sandbox import Stream
 from runtime.spec import Limits, Outcome
@@ -125,3 +125,15 @@ def test_an_image_without_command_says_so(builder: Builder, project: Project) ->
     with open_container(image, store=builder.store, state=builder.state, ids=IDS) as container:
         with pytest.raises(UserError, match="neither an ENTRYPOINT nor a CMD"):
             container.run()
+
+
+def test_what_a_failed_command_left_can_be_looked_at(container: Container, image: Image) -> None:
+    receipt = container.run("echo broken > trace; exit 3", keep=60, secret_env={"TOKEN": "x"})
+    state = container._state
+    output = Output()
+    seen = kept.execute(
+        state, receipt.kept, ["sh", "-c", "id -un; pwd; cat trace; echo $GREETING$TOKEN"],
+        on_output=output,
+    )  # fmt: skip
+    kept.drop(state, receipt.kept)
+    assert seen.ok and output.text == "alice\n/work\nbroken\nhello\n"

@@ -1,0 +1,115 @@
+"""Starts a program by the OCI runtime and stays with it to its end: its output, its limits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from runtime import failures, process
+from runtime.disk import DiskWatch
+from runtime.output import Pump, Stream
+from runtime.process import Command
+from runtime.spec import NO_PARENT, Limits, Outcome
+from runtime.watchdog import Killable, Watchdog
+
+KILLED = 137  # what a shell says of a program that SIGKILL ended
+RUNTIME_WAIT = 2.0  # seconds for the OCI runtime to end after its container was killed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """How it went. ``failure`` is why the program did not run at all, None where it did."""
+
+    outcome: Outcome
+    exit_code: int
+    detail: str
+    wall: float
+    output_bytes: int
+    read_bytes: int
+    written_bytes: int
+    samples: tuple[tuple[float, float, int, int], ...]
+    failure: failures.Failure | None
+
+
+def follow(
+    command: Command,
+    *,
+    cgroup: Killable,
+    limits: Limits,
+    log: Path,
+    on_output: Callable[[Stream, bytes], None] | None,
+    cancel: Event | None,
+    budget: Limits = NO_PARENT.limits,
+    killed_for_memory: Callable[[], str] = lambda: "",
+    disk_watch: Callable[[Watchdog], DiskWatch | None] = lambda watchdog: None,
+) -> Followed:
+    """Run ``command``, whose program is in ``cgroup``, to its end. Blocks.
+
+    ``log`` is the OCI runtime's. No process of ``cgroup`` is alive that the OCI runtime waits
+    for, also after an exception from ``on_output``.
+    """
+    with ExitStack() as stack:
+        started = time.monotonic()
+        running = process.start(command)
+        stack.callback(_end, running, cgroup)
+        watchdog = stack.enter_context(
+            Watchdog(limits, cgroup, running, cancel, budget, killed_for_memory)
+        )
+        written = disk_watch(watchdog)
+        if written is not None:
+            stack.enter_context(written)
+        pump = _pump(limits, on_output, watchdog, log)
+        pump.follow(running.stdout, running.stderr, watchdog.end)
+        ended = running.wait_and_count()
+        wall = time.monotonic() - started
+        outcome, detail = watchdog.verdict(ended.exit_code)
+        if outcome is Outcome.EXITED and written is not None and (over := written.judge()):
+            outcome, detail = Outcome.DISK, over
+        failure = failures.read(log) if outcome is Outcome.EXITED and ended.exit_code else None
+        if failure is None:
+            pump.flush()
+    return Followed(
+        outcome=outcome,
+        exit_code=ended.exit_code if outcome is Outcome.EXITED else KILLED,
+        detail=detail,
+        wall=wall,
+        output_bytes=pump.count,
+        read_bytes=ended.read_bytes,
+        written_bytes=ended.written_bytes,
+        samples=tuple(watchdog.series.samples),
+        failure=failure,
+    )
+
+
+def _pump(
+    limits: Limits,
+    on_output: Callable[[Stream, bytes], None] | None,
+    watchdog: Watchdog,
+    log: Path,
+) -> Pump:
+    def take(stream: Stream, data: bytes) -> None:
+        if on_output is not None:
+            on_output(stream, data)
+        watchdog.heard()  # afterwards: a slow reader is not the sandbox's silence
+
+    return Pump(limits.output, take, lambda: failures.read(log) is not None)
+
+
+def _end(running: process.Piped, cgroup: Killable) -> None:
+    """Leave no process: also when an exception ended the story early.
+
+    The container before the OCI runtime, which then collects it. Its pipes are closed first,
+    or it could wait for a reader; killing is repeated, for a container that is just being made.
+    """
+    running.close()
+    deadline = time.monotonic() + RUNTIME_WAIT
+    while running.wait(0) is None and time.monotonic() < deadline:
+        cgroup.kill()
+        running.wait(0.02)
+    if running.wait(0) is None:
+        running.kill()
+        running.wait()
