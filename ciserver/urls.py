@@ -20,5 +20,6 @@ urlpatterns = [
     path("", include("ciserver.projects.urls")),
     path("", include("ciserver.pipelines.urls")),
     path("", include("ciserver.releases.urls")),
+    path("", include("ciserver.webhooks.page_urls")),
     path("", include("ciserver.dashboard.urls")),
 ]

@@ -6,6 +6,7 @@ import typer
 
 from ciserver.cli import (
     deliveries,
+    ledger,
     lint,
     local,
     look,
@@ -52,6 +53,8 @@ app.command("pipelines", rich_help_panel=WHAT)(look.pipelines)
 app.command("logs", rich_help_panel=WHAT)(look.logs)
 app.command("releases", rich_help_panel=WHAT)(look.releases)
 app.command("schedules", rich_help_panel=WHAT)(starts.schedules)
+app.command("deliveries", rich_help_panel=WHAT)(ledger.deliveries)
+app.command("delivery", rich_help_panel=WHAT)(ledger.delivery)
 app.command("lint", rich_help_panel=WHAT)(lint.lint)
 app.command("env", rich_help_panel=WHAT)(places.env)
 app.command("audit", rich_help_panel=WHAT)(places.audit)
@@ -64,6 +67,7 @@ app.command("stop-line", rich_help_panel=DO)(promotions.stop_line)
 app.command("resume-line", rich_help_panel=DO)(promotions.resume_line)
 app.command("start", rich_help_panel=DO)(starts.start)
 app.command("rerun", rich_help_panel=DO)(deliveries.rerun)
+app.command("redeliver", rich_help_panel=DO)(ledger.redeliver)
 app.command("cancel", rich_help_panel=DO)(deliveries.cancel)
 app.add_typer(secrets.app, name="secrets", rich_help_panel=DO)
 app.add_typer(repository.app, name="repository", rich_help_panel=DO)

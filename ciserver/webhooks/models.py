@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.urls import reverse
 
 from ciserver.pipelines.models import Pipeline, State
 from ciserver.projects.models import Project
@@ -12,6 +13,7 @@ class Verdict(models.TextChoices):
     ACCEPTED = "accepted", "starts a pipeline"
     IGNORED = "ignored", "well signed, but nothing to do"
     DUPLICATE = "duplicate", "this ref was told to be at this commit already"
+    STALE = "stale", "its ref had moved on"
     FAILED = "failed", "could not be used"
 
 
@@ -56,6 +58,9 @@ class Delivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.forge} {self.event} {self.ref}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("delivery", args=[self.project.slug, self.pk])
 
     @property
     def in_vain(self) -> bool:

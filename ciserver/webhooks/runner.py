@@ -24,6 +24,7 @@ from ciserver.webhooks.models import Delivery, Verdict, is_in_vain
 log = logging.getLogger(__name__)
 TOPIC = "delivery.accepted"
 SKIP = ("[skip ci]", "[ci skip]")
+RACES = 5
 PATIENCE = timedelta(minutes=10)  # how long what may pass by itself is tried again
 AWAY = (OperationalError, InterfaceError)  # the database, or another that holds it too long
 
@@ -42,13 +43,9 @@ def plan(delivery_id: int) -> None:
         outbox.keep(TOPIC, delivery_id)
         return
     try:
-        info = _look(delivery)
-        if word := _skips(info):
-            _settle(delivery, Verdict.IGNORED, _skipped(info, word))
-        else:
-            _queue(delivery, info)
+        _decide(delivery)
     except Stale as stale:
-        _settle(delivery, Verdict.IGNORED, str(stale))
+        _settle(delivery, Verdict.STALE, str(stale))
     except AWAY:
         raise  # nothing could be written down either
     except Exception as error:
@@ -58,18 +55,49 @@ def plan(delivery_id: int) -> None:
             log.warning("delivery %s waits: %s", delivery.pk, error, exc_info=error)
 
 
+def _decide(delivery: Delivery) -> None:
+    for _ in range(RACES):
+        last = _last_pipeline(delivery)
+        info = _look(delivery)
+        if word := _skips(info):
+            _settle(delivery, Verdict.IGNORED, _skipped(info, word))
+            return
+        if _queue(delivery, info, last):
+            return
+    log.warning("delivery %s waits: its ref moves too fast", delivery.pk)
+
+
 def start_hosted(delivery: Delivery) -> None:
     """Queue the pipeline of a push to our own Git, in the caller's transaction."""
     try:
         info = _commit(delivery)
+        _check_order(delivery)
     except UnknownCommit as error:
         delivery.verdict, delivery.detail = Verdict.FAILED, str(error)
+    except Stale as stale:
+        delivery.verdict, delivery.detail = Verdict.STALE, str(stale)
     else:
         if word := _skips(info):
             delivery.verdict, delivery.detail = Verdict.IGNORED, _skipped(info, word)
         else:
             delivery.pipeline = _pipeline(delivery, info)
     delivery.save(update_fields=["verdict", "detail", "pipeline"])
+
+
+def _check_order(delivery: Delivery) -> None:
+    """Raise Stale when a later push to our own Git was recorded before this one.
+
+    One that is only followed already is built: its pusher was promised that.
+    """
+    head = heads(git_dir(delivery.project), delivery.ref).get(delivery.ref)
+    last = _last_pipeline(delivery)
+    if head and head != delivery.sha and last and last.commit == head:
+        raise Stale(_stale(delivery, head))
+
+
+def _stale(delivery: Delivery, head: str | None) -> str:
+    where = f"is at {head[:12]} now" if head else "is gone"
+    return f"Stale: {delivery.ref} {where}, no longer at {delivery.sha[:12]}."
 
 
 def explain(error: Exception) -> str:
@@ -108,8 +136,7 @@ def _look(delivery: Delivery) -> CommitInfo:
         head and delivery.kind == "tag" and peel(git_dir(project), head) == info.sha
     )
     if not same:
-        where = f"is at {head[:12]} now" if head else "is gone"
-        raise Stale(f"Stale: {delivery.ref} {where}, no longer at {delivery.sha[:12]}.")
+        raise Stale(_stale(delivery, head))
     return info
 
 
@@ -139,20 +166,29 @@ def mark_duplicate(delivery: Delivery, pipeline: Pipeline | None) -> None:
     delivery.detail = f"{delivery.sha[:8]} of {delivery.ref} came already: {came}."
 
 
-def _queue(delivery: Delivery, info: CommitInfo) -> None:
+def _last_pipeline(delivery: Delivery) -> Pipeline | None:
+    return Pipeline.objects.filter(project=delivery.project, ref=delivery.ref).first()
+
+
+def _queue(delivery: Delivery, info: CommitInfo, seen: Pipeline | None) -> bool:
+    """False when the ref has another last pipeline than ``seen``, so that Git must be asked again:
+    between looking and queueing the ref may have moved, and that been queued."""
     with transaction.atomic():
         # The project first, as whoever records deliveries does: two locks, one order.
         Project.objects.select_for_update().get(pk=delivery.project_id)
         locked = Delivery.objects.select_for_update().select_related("project").get(pk=delivery.pk)
         if _pending(locked):
             # Deliveries of one ref may come in any order, and twice; what is queued for it may not.
-            last = Pipeline.objects.filter(project=locked.project, ref=locked.ref).first()
+            last = _last_pipeline(locked)
+            if last != seen:
+                return False
             if last and last.commit == info.sha and not is_in_vain(last):
                 mark_duplicate(locked, last)
             else:
                 locked.pipeline = _pipeline(locked, info)
             locked.save(update_fields=["verdict", "detail", "pipeline"])
         outbox.keep(TOPIC, delivery.pk)
+    return True
 
 
 def _settle(delivery: Delivery, verdict: Verdict, detail: str) -> None:

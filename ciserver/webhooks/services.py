@@ -6,14 +6,18 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from ciserver.accounts.models import AuditEntry, User
 from ciserver.lib import outbox
-from ciserver.projects.models import Project
+from ciserver.lib.problems import Refused
+from ciserver.projects.models import Project, Role
+from ciserver.projects.services import require
 from ciserver.repositories import spool
 from ciserver.repositories.errors import BadName
 from ciserver.repositories.git import git_dir
@@ -21,8 +25,10 @@ from ciserver.repositories.names import MAX_REF, check_ref, check_sha, is_null
 from ciserver.repositories.spool import Push as HostedPush
 from ciserver.repositories.spool import Update
 from ciserver.webhooks import runner
+from ciserver.webhooks.forges import FORGES
 from ciserver.webhooks.forges.events import Envelope, Event, Malformed, Nothing, Push
 from ciserver.webhooks.models import Delivery, Verdict
+from ciserver.webhooks.payloads import payload_of
 
 log = logging.getLogger(__name__)
 HOSTED = "hosted"
@@ -78,6 +84,51 @@ def discover(*, project: Project, ref: str, sha: str) -> Delivery:
         project=project, forge=POLL, delivery_id=f"poll:{uuid.uuid4().hex}", event="push"
     )
     return _record(delivery, Push(ref=ref, sha=sha))[0]
+
+
+@transaction.atomic
+def redeliver(*, delivery: Delivery, user: User) -> Delivery:
+    """Record a delivery once more, as though its forge had sent it again; the new one.
+
+    The same rules hold as for one that comes from outside: it may be a duplicate, or stale. Needs
+    the role developer. Raises Refused.
+    """
+    project = delivery.project
+    require(user, project, Role.DEVELOPER)
+    event = _event_of(delivery)
+    again = Delivery(
+        project=project,
+        forge=delivery.forge,
+        delivery_id=f"redelivery:{delivery.pk}:{uuid.uuid4().hex}",
+        event=delivery.event,
+        headers=delivery.headers,
+        body=bytes(delivery.body),
+    )
+    _record(again, event)
+    target = f"{project} delivery {delivery.pk}"
+    AuditEntry.record(
+        actor=user.username, action="delivery.redeliver", target=target, became=again.pk
+    )
+    return again
+
+
+def _event_of(delivery: Delivery) -> Event:
+    """What a delivery told of. Raises Refused for one that told of nothing to build."""
+    if delivery.kind in {"push", "tag"}:
+        return Push(ref=delivery.ref, sha=delivery.sha, sender=delivery.sender)
+    body = bytes(delivery.body)
+    if delivery.forge in FORGES and 0 < len(body) < KEPT_BODY:
+        forge = FORGES[delivery.forge]
+        with suppress(Malformed):
+            kind = str(delivery.headers.get("Content-Type", ""))
+            events = forge.read(delivery.event, payload_of(kind, forge, body))
+            if len(events) == 1 and not isinstance(events[0], Nothing):
+                return events[0]
+    raise Refused(
+        f"Delivery {delivery.pk} told of nothing that could be built.",
+        code="delivery.nothing",
+        hint="Only a push or a pull request can be delivered again.",
+    )
 
 
 def forget_old() -> int:

@@ -8,11 +8,9 @@ wrong with a signature gets one and the same 401, which does not tell whether th
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets as random
 from collections.abc import Mapping
-from urllib.parse import parse_qs
 
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -26,6 +24,7 @@ from ciserver.webhooks import services
 from ciserver.webhooks.forges import FORGES, Forge
 from ciserver.webhooks.forges.events import Malformed
 from ciserver.webhooks.models import Delivery, Verdict
+from ciserver.webhooks.payloads import payload_of
 
 log = logging.getLogger(__name__)
 MAX_BODY = 25 * 1024 * 1024  # what GitHub and GitLab send at most
@@ -76,7 +75,7 @@ def _record(
     headers: Mapping[str, str], project: Project, forge: Forge, body: bytes
 ) -> tuple[Delivery, bool]:
     envelope = forge.envelope(headers)
-    payload = _payload(headers.get("Content-Type", ""), forge, body)
+    payload = payload_of(headers.get("Content-Type", ""), forge, body)
     events = forge.read(envelope.event, payload)
     kept = {name: headers[name][:500] for name in forge.HEADERS if name in headers}
     return services.receive(
@@ -91,26 +90,6 @@ def _body(request: HttpRequest) -> bytes | None:
         return None
     body = request.read(MAX_BODY + 1)
     return body if len(body) <= MAX_BODY else None
-
-
-def _payload(content_type: str, forge: Forge, body: bytes) -> object:
-    if forge.FORM_FIELD and content_type.startswith("application/x-www-form-urlencoded"):
-        body = _form_field(forge.FORM_FIELD, body)
-    try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Malformed("The body is not JSON.") from error
-    if not isinstance(payload, dict):
-        raise Malformed("The body must be a JSON object.")
-    return payload
-
-
-def _form_field(name: str, body: bytes) -> bytes:
-    try:
-        fields = parse_qs(body, max_num_fields=10)
-    except ValueError as error:
-        raise Malformed("The body is not a form.") from error
-    return fields.get(name.encode(), [b""])[0]
 
 
 def _answer(delivery: Delivery, new: bool) -> JsonResponse:

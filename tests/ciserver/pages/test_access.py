@@ -21,6 +21,7 @@ PAGES = [
     "/projects/hello/start/",
     "/projects/hello/secrets/",
     "/projects/hello/building/",
+    "/projects/hello/deliveries/",
     "/projects/hello/releases/4/",
     "/projects/hello/releases/4/promote/prod/",
     "/projects/hello/releases/4/roll-back/qa/",

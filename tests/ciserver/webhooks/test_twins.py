@@ -74,7 +74,7 @@ def test_a_branch_that_goes_there_and_back_before_anyone_looks_is_built_once(
 
     assert branch.built == [0]
     verdicts = Delivery.objects.order_by("id").values_list("verdict", flat=True)
-    assert list(verdicts) == ["accepted", "ignored", "duplicate"]
+    assert list(verdicts) == ["accepted", "stale", "duplicate"]
     assert Delivery.objects.latest("id").pipeline == Pipeline.objects.get()
 
 
