@@ -69,7 +69,7 @@ def detail(request: HttpRequest, slug: str, number: int) -> HttpResponse:
 @require_POST
 def redeliver(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     """Take it as though its forge had sent it again."""
-    project, delivery = _delivery(request, slug, number)
+    _, delivery = _delivery(request, slug, number)
     try:
         again = services.redeliver(delivery=delivery, user=cast(User, request.user))
     except Refused as refusal:
