@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from django.conf import settings
 from django.utils import timezone
 
 from ciserver.pipelines import events
 from ciserver.releases import preview, runner
+from ciserver.releases.hosts import opened
 from ciserver.releases.models import Deployment, DeploymentState, Environment, Host, Running
-from ciserver.releases.targets import open_target
 from ciserver.releases.targets.errors import TargetError
 from ciserver.releases.targets.spec import Container, ImageFacts
 
@@ -39,9 +38,9 @@ def look_at(host: Host) -> int:
     busy = Deployment.objects.filter(state=DeploymentState.RUNNING)
     rows = rows.exclude(environment__in=busy.values("environment"))
     try:
-        target = open_target(host.kind, host.address, run=settings.GANTRY.run)
-        there = target.containers({"installation": runner.installation()})
-        routes = target.proxy.routes()
+        with opened(host) as target:
+            there = target.containers({"installation": runner.installation()})
+            routes = target.proxy.routes()
     except TargetError as error:
         found = {row.pk: f"{host} cannot be looked at: {error}" for row in rows}
     else:

@@ -57,13 +57,24 @@ class Host(models.Model):
 
     name = models.CharField(max_length=63, unique=True, validators=[RegexValidator(rf"^{SLUG}\Z")])
     kind = models.CharField(max_length=20, default="local")
-    address = models.CharField(max_length=300, blank=True)
+    address = models.CharField(max_length=300, blank=True)  # of ssh: [USER@]HOST[:PORT]
+    public_key = models.CharField(max_length=200, blank=True)  # ours, to be allowed there
+    sealed_key = models.TextField(blank=True)  # its private half, as ``key_place`` seals it
+    host_key = models.CharField(max_length=800, blank=True)  # as it was when it was seen first
+    offered_key = models.CharField(max_length=100, blank=True)  # fingerprint of a changed one
+    report = models.JSONField(default=dict, blank=True)  # what the last check found
+    problem = models.TextField(blank=True)  # why the last check found nothing
+    checked_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["name"]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def key_place(self) -> str:
+        return f"host:{self.name}:ssh key"
 
 
 class Environment(models.Model):
@@ -86,6 +97,8 @@ class Environment(models.Model):
     cpus = models.FloatField(default=1.0)
     pids = models.PositiveIntegerField(default=512)
     hosts = models.ManyToManyField(Host, related_name="environments")
+    batch_size = models.PositiveSmallIntegerField(default=1)  # hosts that change at a time
+    stop_on_failure = models.BooleanField(default=True)  # leave the other hosts as they are
     promote_role = models.PositiveSmallIntegerField(choices=Role.choices, default=Role.MAINTAINER)
     promoters = models.ManyToManyField(User, blank=True, related_name="may_promote_to")
     approvals = models.PositiveSmallIntegerField(default=0)  # that a promotion needs

@@ -24,6 +24,7 @@ from django.utils import timezone
 from ciserver.accounts import registry_tokens
 from ciserver.releases import leases
 from ciserver.releases.health import Gate, Unhealthy
+from ciserver.releases.hosts import opened
 from ciserver.releases.leases import Lease, LeaseLost, recover_deployments
 from ciserver.releases.models import (
     Deployment,
@@ -34,7 +35,7 @@ from ciserver.releases.models import (
     Running,
 )
 from ciserver.releases.steps import Recorder
-from ciserver.releases.targets import Target, images, open_target
+from ciserver.releases.targets import Target, images
 from ciserver.releases.targets.errors import TargetError
 from ciserver.releases.targets.images import Location
 from ciserver.releases.targets.spec import Container, ImageFacts, Wanted, check_as
@@ -82,14 +83,15 @@ def _to_every_host(deployment: Deployment, lease: Lease) -> None:
         )
     image = _facts_of(deployment.release, location)
     for host in hosts:
-        HostDeployment(
-            deployment=deployment,
-            location=location,
-            image=image,
-            host=host,
-            target=open_target(host.kind, host.address, run=settings.GANTRY.run),
-            lease=lease,
-        ).run()
+        with opened(host) as target:
+            HostDeployment(
+                deployment=deployment,
+                location=location,
+                image=image,
+                host=host,
+                target=target,
+                lease=lease,
+            ).run()
     leases.finish(deployment, DeploymentState.SUCCEEDED)
 
 
@@ -282,11 +284,11 @@ def restore_routes() -> None:
     the machine. Removes containers that no row and no deployment under way accounts for."""
     for host in Host.objects.all():
         try:
-            target = open_target(host.kind, host.address, run=settings.GANTRY.run)
-            target.guard()
-            for environment in host.environments.select_related("project"):
-                if not _is_right(target, environment, host):
-                    _restore(target, environment, host)
+            with opened(host) as target:
+                target.guard()
+                for environment in host.environments.select_related("project"):
+                    if not _is_right(target, environment, host):
+                        _restore(target, environment, host)
         except LeaseLost:
             log.warning("the routes of %s are being restored by another worker", host)
         except TargetError as error:

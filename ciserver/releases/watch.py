@@ -18,7 +18,7 @@ from django.db import close_old_connections
 from ciserver.releases import runner
 from ciserver.releases.targets.engine import Engine
 from ciserver.releases.targets.errors import NoEngine
-from ciserver.releases.targets.local import find_engine
+from ciserver.releases.targets.local import own_engine
 
 log = logging.getLogger(__name__)
 PAUSE = 1.0  # seconds between two rounds: a container that crashes at once must not keep us busy
@@ -29,7 +29,7 @@ def follow() -> None:
     """Never returns."""
     while True:
         try:
-            engine = find_engine()
+            engine = own_engine()
         except NoEngine as error:
             log.warning("no containers can be watched: %s", error)
             time.sleep(AGAIN)

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from ciserver.releases.targets.credentials import Credentials
+from ciserver.releases.targets.engine import Engine
 from ciserver.releases.targets.errors import TargetError
 from ciserver.releases.targets.images import Location
 from ciserver.releases.targets.local import LocalTarget
+from ciserver.releases.targets.machine import Machine
 from ciserver.releases.targets.proxy import Proxy
-from ciserver.releases.targets.spec import Check, Container, ImageFacts, Wanted
+from ciserver.releases.targets.spec import Check, Container, ImageFacts, Place, Wanted
+from ciserver.releases.targets.ssh import SshTarget
 
 
 class Target(Protocol):
     """A machine that runs containers. Every call may fail with a TargetError and none takes for
     ever; every call may be made again after a crash and then finds what the first one did.
     """
+
+    @property
+    def machine(self) -> Machine:
+        """Where its commands run."""
+
+    @property
+    def engine(self) -> Engine:
+        """The words of its podman or docker."""
 
     @property
     def proxy(self) -> Proxy:
@@ -56,17 +68,18 @@ class Target(Protocol):
         """Ask it to stop, kill it after ``grace`` seconds, and remove it and its volumes."""
 
 
-KINDS: dict[str, Callable[[Path, str], Target]] = {
+KINDS: dict[str, Callable[[Place, Path], AbstractContextManager[Target]]] = {
     "local": LocalTarget.open,
+    "ssh": SshTarget.open,
 }
 
 
-def open_target(kind: str, address: str, *, run: Path) -> Target:
-    """The target for a host's row. ``run`` holds the local proxy's socket."""
+def open_target(place: Place, *, run: Path) -> AbstractContextManager[Target]:
+    """The target for a host, open for a block. ``run`` holds sockets. Raises TargetError."""
     try:
-        make = KINDS[kind]
+        make = KINDS[place.kind]
     except KeyError:
         raise TargetError(
-            f"No kind of host is named {kind!r}; there are: {', '.join(KINDS)}."
+            f"No kind of host is named {place.kind!r}; there are: {', '.join(KINDS)}."
         ) from None
-    return make(run, address)
+    return make(place, run)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import IO
 
 from ciserver.releases.targets.errors import CommandFailed, CommandTimedOut
 
@@ -35,15 +35,7 @@ def run(argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
 
 def attempt(argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
     """Like ``run``, but a failure is a Result too."""
-    process = subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", "--", *argv],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        env=_environment(),
-        cwd="/",
-    )
+    process = begin(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         out, err = process.communicate(stdin, timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -53,8 +45,23 @@ def attempt(argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Resul
     return Result(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
 
 
-def found(program: str) -> bool:
-    return shutil.which(program, path=_environment()["PATH"]) is not None
+def begin(
+    argv: Sequence[str],
+    *,
+    stdin: IO[bytes] | int,
+    stdout: IO[bytes] | int,
+    stderr: IO[bytes] | int = subprocess.PIPE,
+) -> subprocess.Popen[bytes]:
+    """Start ``argv`` in a session of its own; the caller ends it."""
+    return subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", "--", *argv],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+        env=_environment(),
+        cwd="/",
+    )
 
 
 def _environment() -> dict[str, str]:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ciserver.releases.targets.errors import TargetError
+from ciserver.releases.targets.facts import Facts
 from ciserver.releases.targets.spec import PREFIX, Container, Wanted, wrong_variable
 
 # Moby's default set less MKNOD, NET_RAW and AUDIT_WRITE: images that start as root and then
@@ -33,9 +31,15 @@ CAPABILITIES = (
     "SETUID",
     "SYS_CHROOT",
 )
-CAP_SYS_RESOURCE = 24
 OPEN_FILES, PROCESSES = 8192, 4096
 ID_RANGE = 65536
+WITH_CREDENTIALS = """
+umask 077
+folder=$(mktemp -d -p /dev/shm gantry-pull-XXXXXX 2>/dev/null || mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+trap 'exit 1' HUP INT TERM
+cd "$folder" && cat > config.json && "$@"
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +57,17 @@ class Engine:
         """Fails when the engine is installed but does not work (docker without its daemon)."""
         return [self.program, "info", "--format", "{{json .}}"]
 
-    def pull(self, reference: str, *, credentials: Path, plain_http: bool) -> list[str]:
-        """``credentials`` is a folder made by ``credentials.folder``."""
+    def pull(self, reference: str, *, plain_http: bool) -> list[str]:
+        """Reads a ``credentials.config`` from standard input: an argument would be seen in the
+        process list. It is in a file, in memory, for the pull alone."""
         if self.program == "docker":
             # Docker takes 127.0.0.0/8 as insecure by itself, others by its daemon's settings.
-            return ["docker", "--config", str(credentials), "pull", "--quiet", reference]
-        verify = ["--tls-verify=false"] if plain_http else []
-        authfile = ["--authfile", str(credentials / "config.json")]
-        return ["podman", "pull", "--quiet", *authfile, *verify, reference]
+            words = ["docker", "--config", ".", "pull", "--quiet", reference]
+        else:
+            verify = ["--tls-verify=false"] if plain_http else []
+            authfile = ["--authfile", "config.json"]
+            words = ["podman", "pull", "--quiet", *authfile, *verify, reference]
+        return ["sh", "-c", WITH_CREDENTIALS, "pull", *words]
 
     def run(self, wanted: Wanted, *, host_port: int) -> list[str]:
         """Starts ``wanted`` in the background and prints its id. Reads ``env_file(wanted.env)``
@@ -141,6 +148,13 @@ class Engine:
     def inspect_images(self, images: Sequence[str]) -> list[str]:
         return [self.program, "image", "inspect", *images]
 
+    def tag(self, image: str, name: str) -> list[str]:
+        return [self.program, "tag", image, name]
+
+    def untag(self, name: str) -> list[str]:
+        """``name`` is REPOSITORY@DIGEST. The image stays, if it has another name."""
+        return [self.program, "image", "rm", name]
+
     def execute(self, container: str, command: Sequence[str]) -> list[str]:
         return [self.program, "exec", container, *command]
 
@@ -170,31 +184,25 @@ class Engine:
         return [self.program, "rm", "--force", "--volumes", *at_once, container]
 
 
-def choose(program: str, *, hybrid: bool, raise_limits: bool) -> Engine:
-    """The engine ``program`` on a machine with these properties.
+def choose(program: str, machine: Facts) -> Engine:
+    """The engine ``program`` on a machine like this.
 
-    ``hybrid``: cgroup v1, which crun refuses and runc accepts. ``raise_limits``: we hold
-    CAP_SYS_RESOURCE; without it podman cannot give containers its own default of a million
-    open files, and starts none.
+    crun refuses a hybrid of cgroup v1 and v2, and runc takes it. Where we do not hold
+    CAP_SYS_RESOURCE podman cannot give containers its own default of a million open files, and
+    starts none.
     """
     if program == "docker":
         return Engine(program="docker", run_options=("--no-healthcheck",))
     # Podman's health timers need systemd; checks are run by us either way.
     options = ["--no-healthcheck"]
-    maps_ids = os.geteuid() == 0  # without root everything is mapped to the user's ids already
-    if hybrid:
+    if machine.hybrid:
         options.append("--runtime=runc")
-    if not raise_limits:
-        files = min(OPEN_FILES, _hard(resource.RLIMIT_NOFILE))
-        processes = min(PROCESSES, _hard(resource.RLIMIT_NPROC))
+    if not machine.raise_limits:
+        files = min(OPEN_FILES, machine.files or OPEN_FILES)
+        processes = min(PROCESSES, machine.processes or PROCESSES)
         options += [f"--ulimit=nofile={files}:{files}", f"--ulimit=nproc={processes}:{processes}"]
-    return Engine(program="podman", run_options=tuple(options), maps_ids=maps_ids)
-
-
-def here(program: str) -> Engine:
-    """``choose`` for this machine."""
-    hybrid = not Path("/sys/fs/cgroup/cgroup.controllers").exists()
-    return choose(program, hybrid=hybrid, raise_limits=_may_raise_limits())
+    # Without root everything is mapped to the user's ids already.
+    return Engine(program="podman", run_options=tuple(options), maps_ids=machine.root)
 
 
 def env_file(env: Mapping[str, str]) -> bytes:
@@ -253,17 +261,3 @@ def _address(raw: Mapping[str, Any]) -> str:
             if binding.get("HostIp") == "127.0.0.1":
                 return f"127.0.0.1:{binding['HostPort']}"
     return ""
-
-
-def _hard(limit: int) -> int:
-    hard = resource.getrlimit(limit)[1]
-    return OPEN_FILES if hard == resource.RLIM_INFINITY else hard
-
-
-def _may_raise_limits() -> bool:
-    if os.geteuid() != 0:
-        return False
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) >> CAP_SYS_RESOURCE & 1)
-    return False

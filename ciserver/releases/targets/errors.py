@@ -4,6 +4,9 @@ TargetError
 ├── CommandFailed     the engine refused; carries its last words
 ├── CommandTimedOut   it did not answer in time
 ├── NoEngine          neither podman nor docker works there
+├── HostAway          no ssh connection, or it was lost
+├── KeyRefused        sshd does not take our key
+├── HostKeyChanged    sshd has another key than the one that was pinned
 ├── ImageUnreadable   the registry did not give the image that was recorded
 └── TrafficError      the proxy on the host did not take a route
 """
@@ -34,6 +37,27 @@ class CommandTimedOut(TargetError):
 
 class NoEngine(TargetError):
     pass
+
+
+class HostAway(TargetError):
+    pass
+
+
+class KeyRefused(TargetError):
+    pass
+
+
+class HostKeyChanged(TargetError):
+    """``fingerprint`` is that of the key that was offered; empty if ssh did not say."""
+
+    def __init__(self, host: str, fingerprint: str) -> None:
+        super().__init__(
+            f"The host key of {host} is not the one that was pinned"
+            f"{f', but {fingerprint}' if fingerprint else ''}: it was installed anew, or somebody"
+            " stands between. If you know why, accept it by"
+            f" 'gantry hosts accept-key {host} {fingerprint or 'FINGERPRINT'}'."
+        )
+        self.fingerprint = fingerprint
 
 
 class ImageUnreadable(TargetError):

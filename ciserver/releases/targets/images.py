@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,12 @@ class Location:
         return host == "localhost" or host.startswith("127.") or host == "::1"
 
     @property
+    def endpoint(self) -> str:
+        """HOST:PORT to connect to."""
+        parts = urlsplit(f"//{self.registry}")
+        return f"{parts.hostname}:{parts.port or 443}"
+
+    @property
     def url(self) -> str:
         scheme = "http" if self.plain_http else "https"
         return f"{scheme}://{self.registry}/v2/{self.name}"
@@ -74,6 +81,35 @@ def read_facts(location: Location, digest: str, *, token: str | None) -> ImageFa
             f"{location.registry} holds something else than an image's manifest under {digest}."
         ) from error
     return facts(digest, manifest, config)
+
+
+def pull_token(location: Location, credentials: tuple[str, str] | None) -> str | None:
+    """A bearer token for ``location``, as its registry says where to get one; None where it asks
+    for none. Raises ImageUnreadable.
+    https://distribution.github.io/distribution/spec/auth/token/
+    """
+    root = location.url.removesuffix(f"/{location.name}")
+    try:
+        with httpx.Client(timeout=TIMEOUT, trust_env=False) as client:
+            asked = client.get(f"{root}/").headers.get("WWW-Authenticate", "")
+            words = dict(re.findall(r'(\w+)="([^"]*)"', asked))
+            if not asked.lower().startswith("bearer") or "realm" not in words:
+                return None
+            answer = client.get(
+                words["realm"],
+                params={
+                    "service": words.get("service", ""),
+                    "scope": f"repository:{location.name}:pull",
+                },
+                auth=credentials,
+            ).raise_for_status()
+            given = answer.json()
+            return str(given.get("token") or given["access_token"])
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise ImageUnreadable(
+            f"The registry {location.registry} gives no token to pull with ({error})."
+            " See that it and the service run, then deploy again."
+        ) from error
 
 
 def facts(digest: str, manifest: dict[str, Any], config: dict[str, Any]) -> ImageFacts:

@@ -5,55 +5,65 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from ciserver.releases.targets import commands, engine, firewall
+from ciserver.releases.targets import engine, firewall
 from ciserver.releases.targets.engine import Engine
 from ciserver.releases.targets.errors import TargetError
+from ciserver.releases.targets.machine import Machine
 
 QUICK = 30.0  # seconds
-LOCK = Path("/run/gantry-deployed.lock")
 
 
-def ensure(engine_here: Engine, name: str) -> None:
+def ensure(machine: Machine, engine_there: Engine, name: str) -> None:
     """Have the network ``name``, guarded. May be called again, and after the rules were lost
     (a reboot, a restart of nftables). Raises TargetError: then no container may start there.
     """
-    with _alone():
-        if commands.attempt(engine_here.inspect_network(name), timeout=QUICK).code != 0:
-            commands.run(engine_here.create_network(name), timeout=QUICK)
-        _guard(engine_here)
+    with _alone(machine):
+        if machine.attempt(engine_there.inspect_network(name), timeout=QUICK).code != 0:
+            machine.run(engine_there.create_network(name), timeout=QUICK)
+        _guard(machine, engine_there)
 
 
-def guard(engine_here: Engine) -> None:
+def guard(machine: Machine, engine_there: Engine) -> None:
     """Put the rules back, should somebody have flushed them."""
-    with _alone():
-        _guard(engine_here)
+    with _alone(machine):
+        _guard(machine, engine_there)
 
 
-def remove_unused(engine_here: Engine, name: str) -> None:
+def remove_unused(machine: Machine, engine_there: Engine, name: str) -> None:
     """Away with the network ``name``, unless a container is in it."""
-    with _alone():
-        if commands.attempt(engine_here.remove_network(name), timeout=QUICK).code == 0:
-            _guard(engine_here)
+    with _alone(machine):
+        if machine.attempt(engine_there.remove_network(name), timeout=QUICK).code == 0:
+            _guard(machine, engine_there)
 
 
-def _guard(engine_here: Engine) -> None:
-    if not commands.found("nft"):
+def _guard(machine: Machine, engine_there: Engine) -> None:
+    if "nft" not in machine.facts.programs:
         raise TargetError(
             "nft is not installed on this host, so that containers would reach the host itself and"
             " its cloud's credentials. Install the package nftables, then deploy again."
         )
-    listed = commands.run(engine_here.list_networks(), timeout=QUICK).out
+    listed = machine.run(engine_there.list_networks(), timeout=QUICK).out
     bridges = engine.parse_bridges(listed)
     script = firewall.script(bridges).encode()
-    commands.run(["nft", "--file", "-"], timeout=QUICK, stdin=script)
+    argv = [*_inside(machine, engine_there), "nft", "--file", "-"]
+    machine.run(argv, timeout=QUICK, stdin=script)
+
+
+def _inside(machine: Machine, engine_there: Engine) -> list[str]:
+    """What runs a program where the bridges are: a user's podman keeps them in a network
+    namespace of its own, and docker's belong to the machine, whoever may use docker."""
+    if machine.facts.root:
+        return []
+    if engine_there.program == "podman":
+        return ["podman", "unshare", "--rootless-netns"]
+    return ["sudo", "-n"]
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """One at a time on this machine: a list of bridges that is loaded late would take out of the
+def _alone(machine: Machine) -> Iterator[None]:
+    """One at a time on a machine: a list of bridges that is loaded late would take out of the
     set what another worker has just put in."""
-    with LOCK.open("a") as file:
+    with machine.lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

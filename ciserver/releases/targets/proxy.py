@@ -32,8 +32,10 @@ def granted() -> None:
 class Proxy:
     """The Caddy behind one admin socket."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, *, listen: str = "127.0.0.1") -> None:
+        """``listen`` is the address that environments are served on; empty for all."""
         self.socket = socket
+        self.listen = listen
 
     def routes(self) -> dict[str, str]:
         """Upstream (HOST:PORT) by server name."""
@@ -51,7 +53,11 @@ class Proxy:
 
         def changed(now: Any) -> Any:
             before = _dial(now, 0)
-            return now if before == upstream else server(port, upstream, leaving=before)
+            return (
+                now
+                if before == upstream
+                else server(port, upstream, leaving=before, address=self.listen)
+            )
 
         self._ensure_app()
         self._change(f"{SERVERS}/{name}", changed, permit)
@@ -161,7 +167,9 @@ class Proxy:
         raise TrafficError(f"The proxy refused the route: {words}")
 
 
-def server(port: int, upstream: str, *, leaving: str = "") -> dict[str, Any]:
+def server(
+    port: int, upstream: str, *, leaving: str = "", address: str = "127.0.0.1"
+) -> dict[str, Any]:
     """A Caddy server (apps.http.servers.NAME) that sends everything to ``upstream``.
 
     ``leaving`` gets no request any more. A route that matches nothing keeps it known to Caddy,
@@ -171,7 +179,7 @@ def server(port: int, upstream: str, *, leaving: str = "") -> dict[str, Any]:
     if leaving:
         routes.append({"match": [{"not": [{}]}], "handle": [_handler(leaving)]})
     return {
-        "listen": [f"127.0.0.1:{port}"],
+        "listen": [f"{address}:{port}"],
         "automatic_https": {"disable": True},
         "routes": routes,
     }

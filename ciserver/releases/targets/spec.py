@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -79,6 +79,21 @@ class Wanted:
     env: Mapping[str, str] = field(default_factory=dict)
     network: str = ""  # made if it is not there; the engine's default if empty
     id_base: int | None = None  # first of the host ids that the container's are mapped to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A host as its row tells. ``private_key`` (OpenSSH) is asked for when a connection begins;
+    ``host_key`` is a known_hosts entry without its names, empty until it was seen first, and
+    ``pin`` is told then."""
+
+    name: str
+    kind: str
+    address: str = ""
+    host_key: str = ""
+    private_key: Callable[[], str] = str
+    public_key: str = ""
+    pin: Callable[[str], None] = lambda key: None
 
 
 def wrong_health(text: str) -> str:

@@ -1,0 +1,218 @@
+"""A machine with podman or docker: all that is the same wherever it stands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import httpx
+
+from ciserver.releases.targets import credentials, engine, networks
+from ciserver.releases.targets.credentials import Credentials
+from ciserver.releases.targets.engine import Engine
+from ciserver.releases.targets.errors import CommandFailed, CommandTimedOut, NoEngine
+from ciserver.releases.targets.images import Location, bytes_missing
+from ciserver.releases.targets.machine import Machine
+from ciserver.releases.targets.spec import Check, Container, ImageFacts, Wanted
+
+PORT_TRIES = 5
+TAKEN = ("address already in use", "port is already allocated")
+NO_PORT = "the image exposes no port to ask; let it EXPOSE one, or check it by 'exec COMMAND'"
+QUICK, SLOW = 30.0, 600.0  # seconds for a command that asks, and for one that moves layers
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
+
+
+class EngineTarget:
+    """Implements ``targets.Target`` but for ``proxy``."""
+
+    def __init__(self, machine: Machine, engine: Engine) -> None:
+        self.machine = machine
+        self.engine = engine
+
+    def pull(
+        self,
+        image: ImageFacts,
+        location: Location,
+        credentials_of: Callable[[], Credentials | None],
+    ) -> int:
+        reference = f"{location.registry}/{location.name}@{image.digest}"
+        if self._there(reference):
+            return 0
+        missing = bytes_missing(image.layers, self._layers())
+        return self._fetch(image, location, credentials_of, missing=missing)
+
+    def _fetch(
+        self,
+        image: ImageFacts,
+        location: Location,
+        credentials_of: Callable[[], Credentials | None],
+        *,
+        missing: int,
+    ) -> int:
+        """Get what is not there, of which ``missing`` bytes are layers; how many came."""
+        reference = f"{location.registry}/{location.name}@{image.digest}"
+        argv = self.engine.pull(reference, plain_http=location.plain_http)
+        config = credentials.config(location.registry, credentials_of())
+        self.machine.run(argv, timeout=SLOW, stdin=config)
+        return missing
+
+    def start(self, wanted: Wanted) -> Container:
+        if wanted.network:
+            networks.ensure(self.machine, self.engine, wanted.network)
+        found = self.find(wanted.name)
+        if found is None:
+            self._run(wanted)
+            return self._inspect([wanted.name])[0]
+        return found if found.running else self.resume(found)
+
+    def resume(self, container: Container) -> Container:
+        networks.guard(self.machine, self.engine)  # a reboot has taken the rules away
+        self.machine.run(self.engine.start(container.id), timeout=QUICK)
+        return self._inspect([container.id])[0]
+
+    def find(self, name: str) -> Container | None:
+        answer = self.machine.attempt(self.engine.inspect([name]), timeout=QUICK)
+        return engine.parse_container(json.loads(answer.out)[0]) if answer.code == 0 else None
+
+    def containers(self, labels: Mapping[str, str]) -> list[Container]:
+        ids = self.machine.run(self.engine.list_ids(labels), timeout=QUICK).out.split()
+        return self._inspect(ids[::-1])
+
+    def probe(self, container: Container, check: Check) -> str:
+        if check.command:
+            return self._probe_command(container, check)
+        if check.path and container.address:
+            transport = self.machine.transport(container.address)
+            return probe_http(f"http://{container.address}{check.path}", check.timeout, transport)
+        if not container.address:
+            return NO_PORT if check.path or check.tcp else ""
+        there = self.machine.connects(container.address, check.timeout)
+        return "" if there else "nothing answers on its port"
+
+    def last_lines(self, container: Container, lines: int) -> str:
+        said = self.machine.attempt(self.engine.logs(container.id, lines), timeout=QUICK)
+        return CONTROL.sub("", said.out + said.err).strip()
+
+    def exit_code(self, container: Container) -> int | None:
+        answer = self.machine.attempt(self.engine.deaths(container.id), timeout=QUICK)
+        return engine.parse_exit_code(answer.out) if answer.code == 0 else None
+
+    def remove(self, container: Container, *, grace: int) -> None:
+        if container.running and grace:
+            self.machine.attempt(self.engine.stop(container.id, grace), timeout=grace + QUICK)
+        removed = self.machine.attempt(self.engine.remove(container.id), timeout=QUICK)
+        if removed.code != 0 and self.find(container.id):
+            raise CommandFailed(self.engine.remove(container.id), removed.code, removed.err)
+        if network := container.labels.get("network"):
+            networks.remove_unused(self.machine, self.engine, network)
+
+    def guard(self) -> None:
+        networks.guard(self.machine, self.engine)
+
+    def _run(self, wanted: Wanted) -> None:
+        """A port that is free now may be taken a moment later: then another is tried."""
+        env = engine.env_file(wanted.env)
+        known = replace(wanted, reference=self._there(wanted.reference) or wanted.reference)
+        for tries_left in reversed(range(PORT_TRIES)):
+            try:
+                argv = self.engine.run(known, host_port=self.machine.free_port())
+                self.machine.run(argv, timeout=QUICK, stdin=env)
+            except CommandFailed as error:
+                # An engine that could not start a container keeps it, and its name with it.
+                self.machine.attempt(self.engine.remove(wanted.name), timeout=QUICK)
+                if not tries_left or not any(words in str(error) for words in TAKEN):
+                    raise
+            else:
+                return
+
+    def _inspect(self, ids: list[str]) -> list[Container]:
+        if not ids:
+            return []
+        answer = self.machine.attempt(self.engine.inspect(ids), timeout=QUICK)
+        # One that was removed since it was listed makes the command fail; the others are there.
+        raws = json.loads(answer.out or "[]")
+        if not raws and len(ids) == 1:
+            raise CommandFailed(self.engine.inspect(ids), answer.code, answer.err)
+        return [engine.parse_container(raw) for raw in raws]
+
+    def _there(self, reference: str) -> str:
+        """The name under which the image ``reference`` is there; empty if it is not."""
+        for name in (reference, kept_as(reference)):
+            asked = self.machine.attempt(self.engine.inspect_images([name]), timeout=QUICK)
+            if asked.code == 0:
+                return name
+        return ""
+
+    def _layers(self) -> set[str]:
+        """Diff ids of all layers of all images here, to tell what a pull moves. Podman's list
+        fails while somebody removes an image, which is no reason not to deploy."""
+        listed = self.machine.attempt(self.engine.list_images(), timeout=QUICK)
+        images = list(set(listed.out.split()))
+        if not images:
+            return set()
+        answer = self.machine.attempt(self.engine.inspect_images(images), timeout=QUICK)
+        return {
+            layer
+            for image in json.loads(answer.out or "[]")
+            for layer in (image.get("RootFS") or {}).get("Layers") or ()
+        }
+
+    def _probe_command(self, container: Container, check: Check) -> str:
+        argv = self.engine.execute(container.id, check.command)
+        try:
+            result = self.machine.attempt(argv, timeout=check.timeout)
+        except CommandTimedOut:
+            return f"the HEALTHCHECK did not end within {check.timeout:g} s"
+        if result.code == 0:
+            return ""
+        words = CONTROL.sub("", result.out + result.err).strip()[-300:]
+        return f"the HEALTHCHECK ended with exit code {result.code}" + (
+            f": {words}" if words else ""
+        )
+
+
+def kept_as(reference: str) -> str:
+    """The name of our own that an image gets which came by another way than its registry."""
+    name, _, digest = reference.partition("/")[2].partition("@")
+    return f"localhost/gantry/{name}:{digest.replace(':', '-')}"
+
+
+def find_engine(machine: Machine) -> Engine:
+    """Podman if it works there, else docker. Raises NoEngine, with what each said."""
+    said = []
+    for program in ("podman", "docker"):
+        if program not in machine.facts.programs:
+            said.append(f"{program} is not installed")
+            continue
+        candidate = engine.choose(program, machine.facts)
+        answer = machine.attempt(candidate.answers(), timeout=QUICK)
+        if answer.code == 0:
+            return candidate
+        said.append(f"{program} does not work: {answer.err.strip()[-200:]}")
+    raise NoEngine(f"No container engine works on this host ({'; '.join(said)}). Install podman.")
+
+
+def probe_http(url: str, timeout: float, transport: httpx.AsyncBaseTransport | None = None) -> str:
+    """A server that answers anything below 500 is up: not every application has a page at /."""
+    path = urlsplit(url).path
+    late = f"GET {path} had no answer within {timeout:g} s"
+    try:
+        status = asyncio.run(asyncio.wait_for(_status(url, transport), timeout))
+    except (TimeoutError, httpx.TimeoutException):
+        return late
+    except httpx.HTTPError:
+        return "nothing answers on its port"
+    return f"GET {path} answered {status}" if status >= 500 else ""
+
+
+async def _status(url: str, transport: httpx.AsyncBaseTransport | None) -> int:
+    """httpx's own time-outs begin anew with each byte: the caller bounds the whole."""
+    async with (
+        httpx.AsyncClient(timeout=QUICK, trust_env=False, transport=transport) as client,
+        client.stream("GET", url) as response,
+    ):
+        return response.status_code

@@ -1,0 +1,265 @@
+"""One ssh connection, shared by everything that goes on with a host until it is closed.
+
+OpenSSH's own multiplexing (ControlMaster in ssh_config(5)): a command costs one message, not a
+key exchange. The private key is never on a disk: ssh reads it from a memfd of this process.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shlex
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from uuid import uuid4
+
+import httpx
+
+from ciserver.releases.targets import commands, facts
+from ciserver.releases.targets.commands import Result
+from ciserver.releases.targets.errors import (
+    CommandFailed,
+    CommandTimedOut,
+    HostAway,
+    HostKeyChanged,
+    KeyRefused,
+    TargetError,
+)
+from ciserver.releases.targets.facts import Facts
+from ciserver.releases.targets.spec import Place
+
+CONNECT = 10  # seconds until a host that does not answer is given up
+ALIVE = 5  # seconds between two signs of life; three that stay out end the connection
+QUICK = 30.0
+LOST = 255  # ssh's own exit code
+PORTS = range(20000, 32000)  # below those that Linux gives out by itself
+ADDRESS = re.compile(
+    r"(?:(?P<user>[a-z_][\w.-]*)@)?(?P<host>[\w.-]+|\[[0-9a-fA-F:]+\])(?::(?P<port>\d+))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    user: str
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """``[USER@]HOST[:PORT]``. Raises ValueError."""
+        match = ADDRESS.fullmatch(text)
+        if match is None or match["host"].startswith("-"):
+            raise ValueError(f"{text!r} is not [USER@]HOST[:PORT]")
+        port = int(match["port"] or 22)
+        if not 0 < port < 65536:
+            raise ValueError(f"{port} is no port")
+        return cls(match["user"] or "root", match["host"].strip("[]"), port)
+
+
+class Connection:
+    """Implements ``Machine``. Made by ``connect``."""
+
+    def __init__(self, place: Place, folder: Path, master: subprocess.Popen[bytes]) -> None:
+        self.place, self.folder, self._master = place, folder, master
+        self.lock = folder.parent / f"{place.name}.lock"
+        self._forwards: dict[str, Path] = {}
+        self._guard = threading.Lock()
+        self.facts: Facts = facts.parse(self.run(["sh", "-c", facts.SCRIPT], timeout=QUICK).out)
+
+    def attempt(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
+        result = commands.attempt(
+            self._words(argv, piped=bool(stdin)), timeout=timeout, stdin=stdin
+        )
+        if result.code == LOST and self._master.poll() is not None:
+            raise HostAway(f"The connection to {self.place.name} was lost. {CHECK_IT}")
+        return result
+
+    def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
+        try:
+            result = self.attempt(argv, timeout=timeout, stdin=stdin)
+        except CommandTimedOut:
+            raise CommandTimedOut(argv, timeout) from None
+        if result.code != 0:
+            raise CommandFailed(argv, result.code, result.err or result.out)
+        return result
+
+    def stream(
+        self, argv: Sequence[str], *, stdin: IO[bytes] | int, stdout: IO[bytes] | int
+    ) -> subprocess.Popen[bytes]:
+        return commands.begin(self._words(argv, piped=False), stdin=stdin, stdout=stdout)
+
+    def transport(self, address: str) -> httpx.AsyncBaseTransport | None:
+        return httpx.AsyncHTTPTransport(uds=str(self.forwarded(address)), verify=False)
+
+    def connects(self, address: str, timeout: float) -> bool:
+        """ssh ends at once, and badly, when nothing listens; who listens may leave it open."""
+        argv = [*self._ssh, "-W", address, self.place.name]
+        try:
+            return commands.attempt(argv, timeout=min(timeout, 2.0)).code == 0
+        except CommandTimedOut:
+            return not address.startswith("-")
+
+    def free_port(self) -> int:
+        """A guess: the engine tells when it was wrong, and it is asked again."""
+        return random.choice(PORTS)  # noqa: S311 - nobody gains by knowing it
+
+    def forwarded(self, there: str) -> Path:
+        """A Unix socket here that leads to HOST:PORT or to a socket's path there."""
+        with self._guard:
+            if there not in self._forwards:
+                path = self.folder / f"{len(self._forwards)}.sock"
+                self._control("forward", "-L", f"{path}:{there}")
+                self._forwards[there] = path
+            return self._forwards[there]
+
+    @contextmanager
+    def exposed(self, path: Path) -> Iterator[int]:
+        """A loopback port of the host that leads to the Unix socket ``path`` here."""
+        port = int(self._control("forward", "-R", f"127.0.0.1:0:{path}").out.split()[-1])
+        try:
+            yield port
+        finally:
+            commands.attempt(
+                [*self._ssh, "-O", "cancel", "-R", f"127.0.0.1:{port}:{path}", self.place.name],
+                timeout=QUICK,
+            )
+
+    @property
+    def _ssh(self) -> list[str]:
+        """A client of the master; it never makes a connection of its own."""
+        control = str(self.folder / "master")
+        return ["ssh", "-F", "none", "-S", control, "-o", "ProxyCommand=false", "-T"]
+
+    def _words(self, argv: Sequence[str], *, piped: bool) -> list[str]:
+        # sshd gives a command a socket to read from, which cannot be opened as /dev/stdin.
+        feed = "cat | " if piped else ""
+        script = f"{facts.PATH}; {feed}LC_ALL=C.UTF-8 {shlex.join(argv)}"
+        return [*self._ssh, "--", self.place.name, shlex.join(["sh", "-c", script])]
+
+    def _control(self, verb: str, *words: str) -> Result:
+        done = commands.attempt([*self._ssh, "-O", verb, *words, self.place.name], timeout=QUICK)
+        if done.code != 0:
+            raise TargetError(
+                f"sshd on {self.place.name} forwards nothing ({done.err.strip()[-200:]})."
+                " Allow it there: AllowTcpForwarding yes and AllowStreamLocalForwarding yes."
+            )
+        return done
+
+
+CHECK_IT = "See that it runs and is reachable, then check the host and deploy again."
+
+
+@contextmanager
+def connect(place: Place, run: Path) -> Iterator[Connection]:
+    """A connection that lasts as long as the block, or until this thread is killed.
+
+    Raises HostAway, KeyRefused, HostKeyChanged, TargetError.
+    """
+    folder = _own_folder(run / "ssh")
+    key = os.memfd_create("key")
+    try:
+        os.fchmod(key, 0o600)
+        os.write(key, place.private_key().encode())
+        known = folder / "known_hosts"
+        known.write_text(f"gantry {place.host_key}\n" if place.host_key else "")
+        with _master(place, folder, f"/proc/{os.getpid()}/fd/{key}") as master:
+            if not place.host_key:
+                place.pin(known.read_text().strip().partition(" ")[2])
+            yield Connection(place, folder, master)
+    finally:
+        os.close(key)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _master(place: Place, folder: Path, key: str) -> Iterator[subprocess.Popen[bytes]]:
+    said = folder / "said"
+    with said.open("wb") as log:
+        process = commands.begin(
+            master_words(place, folder, key),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
+    try:
+        deadline = time.monotonic() + 2 * CONNECT
+        while not (folder / "master").exists():
+            if process.poll() is not None:
+                raise diagnosis(place, said.read_text(errors="replace"))
+            if time.monotonic() > deadline:
+                raise HostAway(f"{place.name} did not answer within {2 * CONNECT} s. {CHECK_IT}")
+            time.sleep(0.01)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def master_words(place: Place, folder: Path, key: str) -> list[str]:
+    """ssh's command line. Its known_hosts has one entry or, the first time, none."""
+    address = Address.parse(place.address)
+    options = {
+        "IdentityFile": key,
+        "IdentitiesOnly": "yes",
+        "BatchMode": "yes",
+        "PreferredAuthentications": "publickey",
+        "ConnectTimeout": CONNECT,
+        "ServerAliveInterval": ALIVE,
+        "ServerAliveCountMax": 3,
+        "StrictHostKeyChecking": "yes" if place.host_key else "accept-new",
+        "HostKeyAlias": "gantry",
+        "HostKeyAlgorithms": algorithms(place.host_key),
+        "UserKnownHostsFile": folder / "known_hosts",
+        "GlobalKnownHostsFile": "/dev/null",
+        "UpdateHostKeys": "no",
+        "HashKnownHosts": "no",
+        "CheckHostIP": "no",
+        "Compression": "no",  # layers are compressed
+        "StreamLocalBindUnlink": "yes",
+    }
+    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    control = ["-M", "-N", "-S", str(folder / "master")]
+    where = ["-p", str(address.port), "-l", address.user]
+    return ["ssh", "-F", "none", *control, *words, *where, "--", address.host]
+
+
+def algorithms(host_key: str) -> str:
+    """Only the kind that was pinned: another key of the same host is as unknown as a stranger's."""
+    kind = host_key.partition(" ")[0]
+    if kind == "ssh-rsa":
+        return "rsa-sha2-512,rsa-sha2-256"
+    return kind or "ssh-ed25519,ecdsa-sha2-nistp256,rsa-sha2-512,rsa-sha2-256"
+
+
+def diagnosis(place: Place, said: str) -> TargetError:
+    """What ssh's last words mean for who must act."""
+    if "HOST IDENTIFICATION HAS CHANGED" in said or "no matching host key" in said:
+        found = re.search(r"SHA256:[A-Za-z0-9+/]+", said)
+        return HostKeyChanged(place.name, found[0] if found else "")
+    if "Permission denied" in said or "Too many authentication failures" in said:
+        user = Address.parse(place.address).user
+        return KeyRefused(
+            f"{place.name} does not let {user} in with our key. Add this line there to"
+            f" ~{user}/.ssh/authorized_keys: {place.public_key}"
+        )
+    words = said.strip().splitlines()[-1:] or ["it closed the connection"]
+    return HostAway(f"{place.name} cannot be reached: {words[0].strip()}. {CHECK_IT}")
+
+
+def _own_folder(parent: Path) -> Path:
+    """A folder for the sockets; those of processes that were killed are removed."""
+    parent.mkdir(mode=0o700, exist_ok=True)
+    for old in parent.glob("*-*"):
+        if old.is_dir() and not Path(f"/proc/{old.name.partition('-')[0]}").exists():
+            shutil.rmtree(old, ignore_errors=True)
+    folder = parent / f"{os.getpid()}-{uuid4().hex[:6]}"
+    folder.mkdir(mode=0o700)
+    return folder

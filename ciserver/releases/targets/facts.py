@@ -1,0 +1,87 @@
+"""What a machine is like, asked by one script that any POSIX shell runs. Nothing here runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ciserver.releases.targets.errors import TargetError
+
+CAP_SYS_RESOURCE = 24
+PATH = "PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH"
+PROGRAMS = ("podman", "docker", "nft", "caddy", "apt-get", "systemd-run")
+SCRIPT = f"""{PATH}
+echo uid=$(id -u)
+echo user=$(id -un)
+echo home=$HOME
+[ -e /sys/fs/cgroup/cgroup.controllers ] && echo unified=1
+while read -r a b c d e f; do
+  case "$a $b $c" in
+    "CapEff: "*) echo caps=$b ;;
+    "Max processes "*) echo processes=$d ;;
+    "Max open files") echo files=$e ;;
+  esac
+done <<END
+$(cat /proc/self/status /proc/self/limits)
+END
+for one in {" ".join(PROGRAMS)}; do command -v $one >/dev/null 2>&1 && echo has=$one; done
+sudo -n true >/dev/null 2>&1 && echo has=sudo
+echo clock=$(date +%s)
+echo kernel=$(uname -r)
+echo machine=$(uname -m)
+[ -r /etc/os-release ] && . /etc/os-release && echo system=$PRETTY_NAME
+true
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """``files`` and ``processes`` are hard limits, None without one. ``clock`` is in seconds
+    since 1970, when it was asked."""
+
+    uid: int
+    user: str
+    home: str
+    hybrid: bool  # cgroup v1, alone or beside v2
+    raise_limits: bool  # we hold CAP_SYS_RESOURCE there
+    files: int | None
+    processes: int | None
+    programs: frozenset[str]
+    clock: int
+    kernel: str
+    machine: str
+    system: str
+
+    @property
+    def root(self) -> bool:
+        return self.uid == 0
+
+
+def parse(said: str) -> Facts:
+    """What SCRIPT printed. Raises TargetError when it was not a POSIX shell that answered."""
+    lines = [line.partition("=") for line in said.splitlines()]
+    one = {key: value for key, _, value in lines}
+    try:
+        return Facts(
+            uid=int(one["uid"]),
+            user=one["user"],
+            home=one["home"],
+            hybrid="unified" not in one,
+            raise_limits=one["uid"] == "0" and bool(int(one["caps"], 16) >> CAP_SYS_RESOURCE & 1),
+            files=_limit(one, "files"),
+            processes=_limit(one, "processes"),
+            programs=frozenset(value for key, _, value in lines if key == "has"),
+            clock=int(one["clock"]),
+            kernel=one["kernel"],
+            machine=one["machine"],
+            system=one.get("system", ""),
+        )
+    except (KeyError, ValueError) as error:
+        raise TargetError(
+            f"The host did not say what it is like ({error}). It must be Linux, with a POSIX shell"
+            f" for the account. It said: {said.strip()[-200:] or 'nothing'}"
+        ) from None
+
+
+def _limit(one: Mapping[str, str], name: str) -> int | None:
+    return int(one[name]) if one[name].isdecimal() else None

@@ -1,0 +1,156 @@
+"""A registry of one image, for a host that cannot reach the real one: it answers on a Unix socket
+that an ssh connection brings to the host.
+
+The host's engine asks for what it lacks and for nothing else, so that only missing layers travel.
+It gets a password that is good for this image, for as long as the pull lasts; the registry's own
+token stays here. Streaming blobs into ``podman load`` instead would need all layers each time.
+OCI distribution-spec, "Pulling manifests" and "Pulling blobs".
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import secrets
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ciserver.releases.targets.credentials import Credentials
+from ciserver.releases.targets.images import TIMEOUT, Location, pull_token
+from ciserver.releases.targets.spec import ImageFacts
+
+USER = "gantry"
+KEPT = ("Content-Type", "Content-Length", "Docker-Content-Digest")
+
+
+@dataclass
+class Relay:
+    """``sent`` counts bytes of layers."""
+
+    location: Location
+    socket: Path
+    credentials: Credentials
+    manifest: str
+    layers: frozenset[str]
+    blobs: frozenset[str]
+    client: httpx.Client
+    sent: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def allows(self, path: str) -> bool:
+        """The image's own manifest and blobs, by digest."""
+        base = f"/v2/{self.location.name}"
+        if path == f"{base}/manifests/{self.manifest}":
+            return True
+        kind, _, digest = path.removeprefix(f"{base}/").partition("/")
+        return path.startswith(f"{base}/") and kind == "blobs" and digest in self.blobs
+
+    def count(self, path: str, size: int) -> None:
+        if path.rpartition("/")[2] in self.layers:
+            with self._lock:
+                self.sent += size
+
+
+@contextmanager
+def serve(
+    image: ImageFacts,
+    location: Location,
+    credentials_of: Callable[[], Credentials | None],
+    socket: Path,
+) -> Iterator[Relay]:
+    """Answers on ``socket`` until the block ends."""
+    token = pull_token(location, credentials_of())
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    layers = frozenset(layer.digest for layer in image.layers)
+    with httpx.Client(
+        headers=headers, timeout=TIMEOUT, follow_redirects=True, trust_env=False
+    ) as client:
+        relay = Relay(
+            location=location,
+            socket=socket,
+            credentials=(USER, secrets.token_urlsafe(32)),
+            manifest=image.digest,
+            layers=layers,
+            blobs=layers | {image.config_digest},
+            client=client,
+        )
+        server = _Server(str(socket), _handler_for(relay))
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield relay
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    block_on_close = False
+
+
+def _handler_for(relay: Relay) -> type[BaseHTTPRequestHandler]:
+    expected = "Basic " + base64.b64encode(":".join(relay.credentials).encode()).decode()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._answer(with_body=True)
+
+        def do_HEAD(self) -> None:
+            self._answer(with_body=False)
+
+        def _answer(self, *, with_body: bool) -> None:
+            given = self.headers.get("Authorization", "")
+            if not hmac.compare_digest(given.encode(), expected.encode()):
+                self._end(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": 'Basic realm="gantry"'})
+            elif self.path == "/v2/":
+                self._end(HTTPStatus.OK, {})
+            elif not relay.allows(self.path):
+                self._end(HTTPStatus.NOT_FOUND, {})
+            else:
+                self._pass_on(with_body=with_body)
+
+        def _pass_on(self, *, with_body: bool) -> None:
+            url = relay.location.url + self.path.removeprefix(f"/v2/{relay.location.name}")
+            accept = {"Accept": self.headers.get("Accept", "*/*"), "Accept-Encoding": "identity"}
+            method = "GET" if with_body else "HEAD"
+            try:
+                with relay.client.stream(method, url, headers=accept) as response:
+                    self.send_response(response.status_code)
+                    for name in KEPT:
+                        if name in response.headers:
+                            self.send_header(name, response.headers[name])
+                    if "Content-Length" not in response.headers:
+                        self.send_header("Connection", "close")
+                    self.end_headers()
+                    for chunk in response.iter_raw() if with_body else ():
+                        self.wfile.write(chunk)
+                        relay.count(self.path, len(chunk))
+            except (httpx.HTTPError, OSError):
+                self.close_connection = True  # half a blob: the engine asks again, or gives up
+
+        def _end(self, status: HTTPStatus, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in (headers | {"Content-Length": "0"}).items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing: what was pulled is in the deployment's steps."""
+
+        def address_string(self) -> str:
+            return "host"  # a Unix socket's peer has no address
+
+    return Handler
