@@ -70,4 +70,6 @@ class TrafficError(TargetError):
 
 def _short(argv: Sequence[str]) -> str:
     """Program and verb: options could hold an environment's variables."""
+    if list(argv[:2]) == ["sh", "-c"] and len(argv) > 4:
+        argv = argv[4:]  # a script that runs what follows its name
     return shlex.join(argv[:2])

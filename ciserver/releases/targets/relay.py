@@ -124,7 +124,8 @@ def _handler_for(relay: Relay) -> type[BaseHTTPRequestHandler]:
 
         def _pass_on(self, *, with_body: bool) -> None:
             url = relay.location.url + self.path.removeprefix(f"/v2/{relay.location.name}")
-            accept = {"Accept": self.headers.get("Accept", "*/*"), "Accept-Encoding": "identity"}
+            kinds = ", ".join(self.headers.get_all("Accept") or ["*/*"])
+            accept = {"Accept": kinds, "Accept-Encoding": "identity"}
             method = "GET" if with_body else "HEAD"
             try:
                 with relay.client.stream(method, url, headers=accept) as response:

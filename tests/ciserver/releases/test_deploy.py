@@ -103,7 +103,7 @@ class Shop:
 
 
 def target() -> LocalTarget:
-    return LocalTarget.open(HOME / "run", "")
+    return LocalTarget.here(HOME / "run")
 
 
 @pytest.fixture

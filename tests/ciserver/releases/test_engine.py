@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from ciserver.releases.targets import credentials, engine, firewall
+from ciserver.releases.targets import commands, credentials, engine, firewall
 from ciserver.releases.targets.engine import choose, parse_container, parse_exit_code
 from ciserver.releases.targets.errors import TargetError
+from ciserver.releases.targets.facts import Facts, parse
 from ciserver.releases.targets.spec import Check, ImageFacts, Wanted
 
+READ = "config.json"
 WANTED = Wanted(
     name="gantry-x-hello-qa-1",
     reference="127.0.0.1:5055/hello@sha256:aa",
@@ -25,8 +27,25 @@ WANTED = Wanted(
 )
 
 
-def podman(**machine: Any) -> engine.Engine:
-    return choose("podman", **({"hybrid": False, "raise_limits": True} | machine))
+def facts(**fields: Any) -> Facts:
+    there = parse(
+        "uid=0\nuser=root\nhome=/root\nunified=1\ncaps=000001ffffffffff\nprocesses=unlimited\n"
+        "files=1048576\nhas=podman\nhas=nft\nclock=1700000000\nkernel=6.1\nmachine=x86_64\n"
+    )
+    return replace(there, **fields)
+
+
+def podman(**fields: Any) -> engine.Engine:
+    return choose("podman", facts(**fields))
+
+
+def test_a_machine_is_understood_from_what_its_shell_prints() -> None:
+    there = facts()
+    assert (there.root, there.hybrid, there.raise_limits) == (True, False, True)
+    assert (there.processes, there.files) == (None, 1048576)
+    assert there.programs == {"podman", "nft"}
+    with pytest.raises(TargetError, match="It must be Linux, with a POSIX shell"):
+        parse("Windows PowerShell")
 
 
 def test_a_container_is_started_under_limits_and_without_privileges() -> None:
@@ -53,7 +72,7 @@ def test_a_project_runs_as_its_own_host_ids_where_the_engine_can_do_that() -> No
     wanted = replace(WANTED, id_base=333905920, network="gantry-x-1")
     mapped = replace(podman(), maps_ids=True).run(wanted, host_port=34567)
     assert {"--uidmap=0:333905920:65536", "--gidmap=0:333905920:65536"} <= set(mapped)
-    docker = choose("docker", hybrid=False, raise_limits=True).run(wanted, host_port=34567)
+    docker = choose("docker", facts()).run(wanted, host_port=34567)
     assert not any(option.startswith(("--uidmap", "--gidmap")) for option in docker)
     assert "--restart=no" in mapped
     assert "--restart=unless-stopped" in docker
@@ -65,7 +84,7 @@ def test_the_bridges_of_either_engine_are_known() -> None:
     assert engine.parse_bridges('[{"name": "a", "network_interface": "podman7"}]') == ["podman7"]
     (device,) = engine.parse_bridges("gantry-x-1\n")
     assert len(device) <= 15
-    docker = choose("docker", hybrid=False, raise_limits=True).create_network("gantry-x-1")
+    docker = choose("docker", facts()).create_network("gantry-x-1")
     assert f"--opt=com.docker.network.bridge.name={device}" in docker
 
 
@@ -79,7 +98,7 @@ def test_the_firewall_names_only_the_bridges_it_was_given() -> None:
 
 def test_variables_are_never_on_a_command_line() -> None:
     for program in ("podman", "docker"):
-        argv = choose(program, hybrid=False, raise_limits=True).run(WANTED, host_port=34567)
+        argv = choose(program, facts()).run(WANTED, host_port=34567)
         assert "--env-file=/dev/stdin" in argv
         assert "hunter2" not in " ".join(argv)
     assert engine.env_file(WANTED.env) == b"PORT=8080\nGREETING=hunter2 # $x\n"
@@ -116,28 +135,27 @@ def test_limits_are_set_low_only_where_they_cannot_be_raised() -> None:
 
 
 def test_docker_takes_the_same_words() -> None:
-    argv = choose("docker", hybrid=True, raise_limits=False).run(WANTED, host_port=34567)
+    argv = choose("docker", facts(hybrid=True, raise_limits=False)).run(WANTED, host_port=34567)
     assert argv[0] == "docker"
     assert not any("ulimit" in option or "runtime" in option for option in argv)
 
 
-def test_credentials_are_never_on_a_command_line() -> None:
-    with credentials.folder("127.0.0.1:5055", ("gantry-deploy", "hunter2")) as folder:
-        file = folder / "config.json"
-        assert file.stat().st_mode & 0o077 == 0
-        for program in ("podman", "docker"):
-            chosen = choose(program, hybrid=False, raise_limits=True)
-            argv = chosen.pull("r@d", credentials=folder, plain_http=True)
-            assert str(folder) in " ".join(argv)
-            assert "hunter2" not in " ".join(argv)
-    assert not folder.exists()
+def test_credentials_are_never_on_a_command_line_and_gone_after_it(tmp_path: Path) -> None:
+    config = credentials.config("127.0.0.1:5055", ("gantry-deploy", "hunter2"))
+    for program in ("podman", "docker"):
+        (tmp_path / program).write_text(f"#!/bin/sh\nstat -c %a config.json; pwd; cat {READ}\n")
+        (tmp_path / program).chmod(0o755)
+        argv = choose(program, facts()).pull("r@d", plain_http=True)
+        assert "hunter2" not in " ".join(argv)
+        said = commands.run([*argv[:4], str(tmp_path / program)], timeout=20, stdin=config).out
+        mode, folder, content = said.splitlines()
+        assert (mode, content) == ("600", config.decode())
+        assert not Path(folder).exists()
 
 
 def test_only_a_registry_on_this_machine_may_speak_plain_http() -> None:
-    assert "--tls-verify=false" in podman().pull("r@d", credentials=Path("/c"), plain_http=True)
-    assert "--tls-verify=false" not in podman().pull(
-        "r@d", credentials=Path("/c"), plain_http=False
-    )
+    assert "--tls-verify=false" in podman().pull("r@d", plain_http=True)
+    assert "--tls-verify=false" not in podman().pull("r@d", plain_http=False)
 
 
 def test_an_inspected_container_is_understood() -> None:

@@ -14,7 +14,7 @@ import pytest
 from ciserver.releases import health
 from ciserver.releases.health import Gate, Unhealthy
 from ciserver.releases.targets import Target
-from ciserver.releases.targets.local import probe_http
+from ciserver.releases.targets.base import probe_http
 from ciserver.releases.targets.spec import Check, Container
 
 CONTAINER = Container(

@@ -28,7 +28,7 @@ class Ship:
     """Containers of two environments of two projects."""
 
     def __init__(self, registry: Any) -> None:
-        self.target = LocalTarget.open(HOME / "run", "")
+        self.target = LocalTarget.here(HOME / "run")
         location = Location(registry.address, "isolation")
         self.facts = read_facts(location, registry.push("isolation", page="hi"), token=None)
         self.target.pull(self.facts, location, lambda: None)
