@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from django.utils import timezone
 
 from ciserver.pipelines import events
-from ciserver.releases import preview, runner
+from ciserver.releases import preview, rolling, runner
 from ciserver.releases.hosts import opened
 from ciserver.releases.models import Deployment, DeploymentState, Environment, Host, Running
 from ciserver.releases.targets.errors import TargetError
@@ -24,9 +24,8 @@ LONGEST = 300  # characters
 
 def look() -> int:
     """Look at every host that serves something; how many records changed."""
-    changed = 0
-    for host in Host.objects.filter(running__isnull=False).distinct():
-        changed += look_at(host)
+    hosts = list(Host.objects.filter(running__isnull=False).distinct())
+    changed = sum(rolling.side_by_side(hosts, look_at))
     if changed:
         events.publish_matrix()
     return changed

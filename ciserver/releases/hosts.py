@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from django.conf import settings
 
 from ciserver.lib.crypto import unseal
+from ciserver.lib.words import duration
 from ciserver.releases.models import Host
 from ciserver.releases.targets import Target, open_target
+from ciserver.releases.targets.errors import HostKeyChanged
 from ciserver.releases.targets.spec import Place
 
+LOCAL = "local"  # the kind of host that is this machine
+CLOCKS_DIFFER = 60  # seconds that are worth a word
 
-def opened(host: Host) -> AbstractContextManager[Target]:
-    """The target of ``host``, open for a block. Raises TargetError."""
-    return open_target(place_of(host), run=settings.GANTRY.run)
+
+@contextmanager
+def opened(host: Host) -> Iterator[Target]:
+    """The target of ``host``, open for a block. Raises TargetError. A changed host key is noted
+    on the row: a person must accept it."""
+    try:
+        with open_target(place_of(host), run=settings.GANTRY.run) as target:
+            if host.offered_key:
+                Host.objects.filter(pk=host.pk).update(offered_key="")
+            yield target
+    except HostKeyChanged as error:
+        Host.objects.filter(pk=host.pk).update(offered_key=error.fingerprint or "unknown")
+        raise
 
 
 def place_of(host: Host) -> Place:
@@ -34,3 +50,11 @@ def place_of(host: Host) -> Place:
         public_key=host.public_key,
         pin=pin,
     )
+
+
+def clock_words(clock: int) -> str:
+    """How a host's clock, in seconds since 1970, differs from ours; empty if it hardly does."""
+    off = clock - time.time()
+    if abs(off) < CLOCKS_DIFFER:
+        return ""
+    return f"its clock is {duration(abs(off))} {'ahead' if off > 0 else 'behind'}"

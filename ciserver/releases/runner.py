@@ -11,20 +11,21 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from ciserver.accounts import registry_tokens
-from ciserver.releases import leases
+from ciserver.releases import leases, rolling
 from ciserver.releases.health import Gate, Unhealthy
-from ciserver.releases.hosts import opened
+from ciserver.releases.hosts import LOCAL, clock_words, opened
 from ciserver.releases.leases import Lease, LeaseLost, recover_deployments
 from ciserver.releases.models import (
     Deployment,
@@ -63,7 +64,7 @@ def deploy(deployment_id: int) -> None:
             _to_every_host(deployment, lease)
         except LeaseLost:
             log.warning("deployment %s was taken over by another worker", deployment_id)
-        except (TargetError, Unhealthy, Mismatch) as error:
+        except (TargetError, HostsFailed) as error:
             _fail(deployment, str(error))
         except Exception as error:
             log.exception("deployment %s failed", deployment_id)
@@ -74,16 +75,37 @@ class Mismatch(Exception):
     """What runs is not what was recorded."""
 
 
+class HostsFailed(Exception):
+    """Some hosts did not take it. The message says which, and why."""
+
+
 def _to_every_host(deployment: Deployment, lease: Lease) -> None:
     location = Location.parse(deployment.release.repository)
-    hosts = list(deployment.environment.hosts.all())
+    environment = deployment.environment
+    hosts = list(environment.hosts.all())
     if not hosts:
-        raise TargetError(
-            f"{deployment.environment.name} has no host. Attach one, then deploy again."
-        )
+        raise TargetError(f"{environment.name} has no host. Attach one, then deploy again.")
     image = _facts_of(deployment.release, location)
-    for host in hosts:
-        with opened(host) as target:
+    failed: dict[Host, str] = {}
+    for batch in rolling.batches(hosts, environment.batch_size):
+        lease.check()
+        said = rolling.side_by_side(
+            batch, lambda host: _to_host(deployment, lease, host, location, image)
+        )
+        failed |= {host: words for host, words in zip(batch, said, strict=True) if words}
+        if failed and environment.stop_on_failure:
+            break
+    if failed:
+        raise HostsFailed(_words_of(failed, among=len(hosts)))
+    leases.finish(deployment, DeploymentState.SUCCEEDED)
+
+
+def _to_host(
+    deployment: Deployment, lease: Lease, host: Host, location: Location, image: ImageFacts
+) -> str:
+    """Why it failed on ``host``; empty if it did not. Raises LeaseLost."""
+    try:
+        with connected(Recorder(deployment, host, lease), host) as target:
             HostDeployment(
                 deployment=deployment,
                 location=location,
@@ -92,7 +114,30 @@ def _to_every_host(deployment: Deployment, lease: Lease) -> None:
                 target=target,
                 lease=lease,
             ).run()
-    leases.finish(deployment, DeploymentState.SUCCEEDED)
+    except (TargetError, Unhealthy, Mismatch) as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def connected(record: Recorder, host: Host) -> Iterator[Target]:
+    """The target of ``host``. Reaching another machine is a step that can fail, and is told."""
+    with ExitStack() as stack:
+        if host.kind == LOCAL:
+            yield stack.enter_context(opened(host))
+            return
+        with record.step("connect") as note:
+            target = stack.enter_context(opened(host))
+            note.text = f"{target.engine.program} of {target.machine.facts.user}" + (
+                f"; {late}" if (late := clock_words(target.machine.facts.clock)) else ""
+            )
+        yield target
+
+
+def _words_of(failed: Mapping[Host, str], *, among: int) -> str:
+    if among == 1:
+        return "".join(failed.values())
+    return "; ".join(f"{host}: {words.rstrip('. ')}" for host, words in failed.items())
 
 
 def _facts_of(release: Release, location: Location) -> ImageFacts:
@@ -172,7 +217,7 @@ class HostDeployment:
         else:
             proxy.forget(name, permit=self.lease.check)
         self._record(container)
-        return f"127.0.0.1:{self._port}" if container.address else "it has no port"
+        return f"{proxy.listen or '*'}:{self._port}" if container.address else "it has no port"
 
     @transaction.atomic
     def _record(self, container: Container) -> None:
@@ -270,29 +315,48 @@ class HostDeployment:
 
 def _fail(deployment: Deployment, reason: str) -> None:
     """The last sentence of ``reason`` says what serves now."""
-    serving = deployment.environment.running.select_related("release").first()
-    name = deployment.environment.name
-    after = f"{serving.release.name} still serves {name}" if serving else f"nothing serves {name}"
+    after = _serving_words(deployment.environment)
     try:
         leases.finish(deployment, DeploymentState.FAILED, reason=f"{reason.rstrip('. ')}; {after}.")
     except LeaseLost:
         log.warning("deployment %s was taken over by another worker", deployment.pk)
 
 
+def _serving_words(environment: Environment) -> str:
+    """What serves, as the records of the hosts say."""
+    on: dict[str, list[str]] = {}
+    rows = environment.running.select_related("release", "host").order_by("host__name")
+    for row in rows:
+        on.setdefault(row.release.name, []).append(row.host.name)
+    empty = environment.hosts.exclude(running__environment=environment)
+    if not on:
+        return f"nothing serves {environment.name}"
+    if len(on) == 1 and not empty.exists():
+        return f"{next(iter(on))} still serves {environment.name}"
+    if empty.exists():
+        on["nothing"] = [host.name for host in empty]
+    parts = ", ".join(f"{name} on {' and '.join(hosts)}" for name, hosts in on.items())
+    return f"{environment.name} is served by {parts}: deploy again, or roll back"
+
+
 def restore_routes() -> None:
     """Make every host serve what its row says: after a restart of the proxy, of the engine or of
     the machine. Removes containers that no row and no deployment under way accounts for."""
-    for host in Host.objects.all():
-        try:
-            with opened(host) as target:
-                target.guard()
-                for environment in host.environments.select_related("project"):
-                    if not _is_right(target, environment, host):
-                        _restore(target, environment, host)
-        except LeaseLost:
-            log.warning("the routes of %s are being restored by another worker", host)
-        except TargetError as error:
-            log.warning("the routes of %s could not be restored: %s", host, error)
+    used = Host.objects.filter(Q(environments__isnull=False) | Q(running__isnull=False))
+    rolling.side_by_side(list(used.distinct()), _restore_host)
+
+
+def _restore_host(host: Host) -> None:
+    try:
+        with opened(host) as target:
+            target.guard()
+            for environment in host.environments.select_related("project"):
+                if not _is_right(target, environment, host):
+                    _restore(target, environment, host)
+    except LeaseLost:
+        log.warning("the routes of %s are being restored by another worker", host)
+    except TargetError as error:
+        log.warning("the routes of %s could not be restored: %s", host, error)
 
 
 def _is_right(target: Target, environment: Environment, host: Host) -> bool:

@@ -28,7 +28,7 @@ from ciserver.releases.models import (
 from ciserver.releases.queue import GANTRY
 from ciserver.releases.targets.spec import wrong_variable
 
-LOCAL = "local"  # the host that is this machine
+LOCAL = "local"  # the host that is this machine, and its kind
 
 
 @transaction.atomic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from django.utils import timezone
 from ciserver.releases import leases
 from ciserver.releases.leases import Lease
 from ciserver.releases.models import Deployment, DeploymentState, DeploymentStep, Host
+
+_NUMBERING = threading.Lock()  # hosts of one deployment are worked on side by side
 
 
 class Note:
@@ -30,12 +33,13 @@ class Recorder:
     @contextmanager
     def step(self, name: str) -> Iterator[Note]:
         self.lease.check()
-        row = DeploymentStep.objects.create(
-            deployment=self.deployment,
-            host=self.host,
-            name=name,
-            position=self.deployment.steps.count() + 1,
-        )
+        with _NUMBERING:
+            row = DeploymentStep.objects.create(
+                deployment=self.deployment,
+                host=self.host,
+                name=name,
+                position=self.deployment.steps.count() + 1,
+            )
         leases.tell(self.deployment)
         note = Note()
         try:

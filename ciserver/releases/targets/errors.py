@@ -26,6 +26,8 @@ class TargetError(Exception):
 class CommandFailed(TargetError):
     def __init__(self, argv: Sequence[str], code: int, words: str) -> None:
         words = words.strip()[-LAST_WORDS:] or "it said nothing"
+        if "no space left on device" in words:
+            words = f"{words.rstrip('.')}. Make room on the host, then deploy again."
         super().__init__(f"'{_short(argv)}' failed with exit code {code}: {words}")
         self.code = code
 
