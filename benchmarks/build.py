@@ -1,18 +1,18 @@
-"""Builds timed beside docker (BuildKit): the same Dockerfiles, in one run.
+"""Builds, pushes and pulls timed beside docker (BuildKit) and buildah, in one run.
 
-    python -m benchmarks.build [--docker CLIENT] [--rounds 5]
+    python -m benchmarks.build [--rounds 5] [--only TEXT ...]
 
-Run as root. docker needs a daemon (e.g. ``dockerd --data-root DIR -H unix://S
---bridge=none --iptables=false`` and ``DOCKER_HOST=unix://S``) and a client that has
-BuildKit built in or as a plug-in. Ours is called in this process, as the worker is,
-with the command line's figure beside it. Medians of ``--rounds``, in seconds; no step
-has a network in any of them.
+Run as root; of docker and buildah, what is installed takes part (apt install docker.io
+buildah). Ours is called in this process, as the worker is, and dockerd is a process that
+runs already, too; our command line's figure stands beside it. Engines take turns within a round, so
+that a busy moment meets all. Medians in seconds; no step has a network in any of them;
+pushes and pulls go to a registry on loopback.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -21,165 +21,210 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from builders.build import BuildRequest, build
-from builders.context.git import GitContext, find_commit
-from builders.images.store import Store
-from builders.resolve import Resolver
-from runtime.spec import IdRange, Limits, Network
-from runtime.state import StateDirectory
-from tests.builders.conftest import BUSYBOX, Recorder, make_busybox
+from benchmarks.engines import BASE, Command, Engine, Ours, engines
+from builders.images.config import ImageConfig
+from builders.images.reference import Reference
+from builders.plan import host_platform
+from builders.registry import Registry
+from tests.builders.conftest import BUSYBOX
+from tests.builders.registry.conftest import RegistryProcess
 
 RUNS = 12
 FILES = 20_000
-CHECKOUT = Path(__file__).parents[1]
-Builder = Callable[[Path, bool], None]  # (context, without cache)
+MEMORY = "peak memory of the command"
+# What a Debian with Python holds, and about as compressible: this machine's own files.
+LIKE_A_BASE = ("/usr/lib/python3", "/usr/lib/python3.11", "/usr/bin", "/usr/lib/x86_64-linux-gnu",
+               "/usr/share/doc", "/usr/share/perl", "/usr/lib")  # fmt: skip
 
 
-def dockerfile(stamp: str) -> str:
+@dataclass(frozen=True)
+class Row:
+    """One kind of work. ``prepare`` is not timed; ``run`` is."""
+
+    title: str
+    aim: str
+    run: Callable[[Engine, int], None]
+    prepare: Callable[[Engine], None] = lambda _: None
+    warm: bool = True  # run once before it is timed
+    rounds: int = 99
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=[], help="rows whose title holds one of these")
+    options = parser.parse_args()
+    with workspace() as home, registry(home / "registry") as host:
+        base = make_base(home / "base")
+        with engines(home, base) as found:
+            report(found, rows(home, host, found), options.rounds, options.only)
+
+
+def rows(home: Path, host: str, found: list[Engine]) -> list[Row]:
+    small = Repository(home / "small", many_runs("small"), files=20, size=400)
+    large = Repository(home / "large", many_runs("large"), files=FILES, size=7500)
+    layer = Repository(home / "layer", f"FROM {BASE}\nCOPY src /src\n", files=FILES, size=10_000)
+    stages = Repository(home / "stages", three_stages(), files=1, size=100)
+    pulled = f"{host}/base:170"
+    ours = next(engine for engine in found if isinstance(engine, Ours))
+    publish_base(ours, home / "pulled", pulled)
+
+    def warm(repository: Repository) -> Callable[[Engine, int], None]:
+        return lambda engine, _: engine.build(repository.root, cold=False)
+
+    def cold(repository: Repository) -> Callable[[Engine, int], None]:
+        return lambda engine, _: engine.build(repository.root, cold=True)
+
+    def build_and_push(engine: Engine, number: int) -> None:
+        tag = f"{host}/layer-{engine.name.replace(', ', '-')}:{number}"
+        engine.build(layer.root, cold=False, tag=tag)
+        engine.push(tag)
+
+    return [
+        Row(f"{RUNS} RUNs, cold", "1/2 of docker", cold(small)),
+        Row("the same, unchanged", "docker", warm(small)),
+        Row("one file changed", "1/2 of docker", warm(small), small.change),
+        Row(f"{FILES:,} files, unchanged", "1/10 of docker", warm(large)),
+        Row(f"{FILES:,} files, one changed", "1/2 of docker", warm(large), large.change),
+        Row("200 MB layer: build, push", "1/2 of docker", build_and_push, layer.change, rounds=5),
+        Row("3 stages of sleep 2", "2.3 s + a sandbox", cold(stages), warm=False),
+        Row("pull of 170 MB", "docker", lambda engine, _: engine.pull(pulled),
+            lambda engine: engine.forget(pulled), warm=False),
+    ]  # fmt: skip
+
+
+def report(found: list[Engine], work: list[Row], rounds: int, only: list[str]) -> None:
+    names = [engine.name for engine in found]
+    head = "".join(f"{name:>15}" for name in names)
+    print(f"{'':28}{head}{'ours/docker':>13}  aim at most")
+    for row in work:
+        if only and not any(text in row.title for text in only):
+            continue
+        figures = measure(found, row, min(rounds, row.rounds))
+        ratio = figures["ours"] / figures["docker"] if "docker" in figures else float("nan")
+        cells = "".join(f"{figures[name]:15.3f}" for name in names)
+        print(f"{row.title:28}{cells}{ratio:13.2f}  {row.aim}", flush=True)
+    command = next(engine for engine in found if isinstance(engine, Command))
+    print(f"{MEMORY:28}{'':15}{command.peak:11.0f} MiB{'':45}300 MB")
+
+
+def measure(found: list[Engine], row: Row, rounds: int) -> dict[str, float]:
+    """Median seconds by engine; the engines take turns."""
+    times: dict[str, list[float]] = {engine.name: [] for engine in found}
+    if row.warm:
+        for engine in found:
+            row.run(engine, 0)
+    for number in range(1, rounds + 1):
+        for engine in found:
+            row.prepare(engine)
+            started = time.perf_counter()
+            row.run(engine, number)
+            times[engine.name].append(time.perf_counter() - started)
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def many_runs(stamp: str) -> str:
     steps = "".join(f"RUN echo {number} {stamp} > /f{number}\n" for number in range(RUNS))
-    return f"FROM busybox\n{steps}COPY src /src\nRUN cat /src/changing\n"
+    return f"FROM {BASE}\n{steps}COPY src /src\nRUN cat /src/changing\n"
 
 
-def make_context(root: Path, files: int) -> None:
-    """A repository with ``files`` small files in 100 folders and one that will change."""
-    for number in range(files):
-        path = root / f"src/d{number % 100}/f{number}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{number}\n" * 50)
-    (root / "src").mkdir(parents=True, exist_ok=True)
-    change(root)
-    (root / "Dockerfile").write_text(dockerfile(root.name))
-    git(root, "init", "-q")
-    commit(root)
+def three_stages() -> str:
+    names = ("a", "b", "c")
+    each = "".join(f"FROM {BASE} AS {n}\nRUN sleep 2 && echo {n} > /{n}\n" for n in names)
+    return each + f"FROM {BASE}\n" + "".join(f"COPY --from={n} /{n} /{n}\n" for n in names)
 
 
-def change(root: Path) -> None:
-    (root / "src/changing").write_text(f"{time.time()}\n")
+class Repository:
+    """A Git repository with ``files`` files in 100 folders, and one that ``change`` rewrites."""
+
+    def __init__(self, root: Path, dockerfile: str, *, files: int, size: int) -> None:
+        self.root = root
+        text = prose(4 << 20)
+        chance = random.Random(files)
+        (root / "src").mkdir(parents=True)
+        for number in range(files):
+            path = root / f"src/d{number % 100}/f{number}"
+            path.parent.mkdir(exist_ok=True)
+            start = chance.randrange(len(text) - size)
+            path.write_bytes(text[start : start + size])
+        (root / "src/changing").write_text("first\n")
+        (root / "Dockerfile").write_text(dockerfile)
+        self._git("init", "-q")
+        self._commit()
+
+    def change(self, _: Engine) -> None:
+        (self.root / "src/changing").write_text(f"{time.time()}\n")
+        self._commit()
+
+    def _commit(self) -> None:
+        self._git("add", "-A")
+        self._git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "x")
+
+    def _git(self, *words: str) -> None:
+        command = ["git", "-C", str(self.root), "-c", "gc.auto=0", *words]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def commit(root: Path) -> None:
-    git(root, "add", "-A")
-    git(root, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "x")
+def prose(size: int) -> bytes:
+    """Bytes that compress about as source code does."""
+    chance = random.Random(7)
+    letters = "etaoinshrdlu"
+    words = ["".join(chance.choices(letters, k=chance.randint(2, 9))) for _ in range(4000)]
+    text = bytearray()
+    while len(text) < size:
+        text += " ".join(chance.choices(words, k=12)).encode() + b"\n"
+    return bytes(text)
 
 
-def git(root: Path, *words: str) -> None:
-    subprocess.run(["git", "-C", str(root), *words], check=True, stdout=subprocess.DEVNULL)
-
-
-class Ours:
-    """Called in this process, from the commit."""
-
-    def __init__(self, home: Path) -> None:
-        self.store = Store(home / "store")
-        self.state = StateDirectory(home / "sandboxes")
-        make_busybox(self.store, home / "busybox")
-
-    def __call__(self, root: Path, cold: bool) -> None:
-        context = GitContext(*find_commit(root, "HEAD"))
-        try:
-            build(
-                BuildRequest(
-                    context=context,
-                    ids=IdRange(0x7000_0000),
-                    limits=Limits(memory=512 << 20, pids=256, timeout=60),
-                    network=Network.NONE,
-                    no_cache=cold,
-                ),
-                store=self.store,
-                state=self.state,
-                resolve=Resolver(self.store),
-                listener=Recorder(),
-            )
-        finally:
-            context.close()
-
-    def by_command(self, root: Path, cold: bool) -> None:
-        command = [sys.executable, "-m", "builders", "--store", str(self.store.root), "build"]
-        words = ["-q", "--network", "none", *(["--no-cache"] if cold else []), f"{root}#HEAD"]
-        quiet(command + words)
-
-
-def docker_builder(client: str) -> Builder:
-    def run(root: Path, cold: bool) -> None:
-        words = ["build", "-q", "--network", "none", *(["--no-cache"] if cold else []), str(root)]
-        quiet([client, *words], DOCKER_BUILDKIT="1")
-
-    return run
-
-
-def quiet(command: list[str], **env: str) -> None:
-    subprocess.run(command, check=True, cwd=CHECKOUT, env={**os.environ, **env},
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-
-
-def load_base(client: str, home: Path) -> None:
-    """The same base in docker: a busybox and its applets."""
-    tree = home / "docker-base"
+def make_base(tree: Path) -> Path:
+    """A busybox and the applets that the steps use."""
     (tree / "bin").mkdir(parents=True)
     shutil.copy2(BUSYBOX, tree / "bin/busybox")
-    for name in ("sh", "echo", "cat"):
+    for name in ("sh", "echo", "cat", "sleep"):
         (tree / "bin" / name).symlink_to("busybox")
-    with subprocess.Popen(["tar", "-C", str(tree), "-c", "."], stdout=subprocess.PIPE) as tar:
-        words = [client, "import", "-c", "ENV PATH=/bin", "-", "busybox:latest"]
-        subprocess.run(words, stdin=tar.stdout, check=True, stdout=subprocess.DEVNULL)
+    return tree
+
+
+def publish_base(ours: Ours, tree: Path, name: str) -> None:
+    """An image of one layer of 170 MB in the registry."""
+    left = 170 << 20
+    for root in map(Path, LIKE_A_BASE):
+        for path in sorted(root.rglob("*")):
+            if left <= 0 or path.is_symlink() or not path.is_file():
+                continue
+            target = tree / path.relative_to("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                shutil.copy2(path, target)
+                left -= path.stat().st_size
+    reference = Reference.parse(name)
+    layer = ours.store.commit_tree(tree, base=0, epoch=1_600_000_000)
+    config = ImageConfig(architecture=host_platform().partition("/")[2])
+    image = ours.store.save_image(config, [layer], names=[reference])
+    with Registry(reference.registry) as client:
+        client.push(image, reference, ours.store)
+
+
+@contextmanager
+def registry(folder: Path) -> Iterator[str]:
+    folder.mkdir()
+    process = RegistryProcess(folder)
+    try:
+        yield process.host
+    finally:
+        process.close()
 
 
 @contextmanager
 def workspace() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+    with tempfile.TemporaryDirectory(dir="/var/tmp", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         home.chmod(0o711)
         yield home
 
 
-def measure(run: Builder, root: Path, rounds: int, *, cold: bool, changing: bool) -> float:
-    times = []
-    for _ in range(rounds):
-        if changing:
-            change(root)
-            commit(root)
-        started = time.perf_counter()
-        run(root, cold)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--docker", default="")
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    with workspace() as home:
-        ours = Ours(home)
-        builders: dict[str, Builder] = {"ours": ours, "ours, command": ours.by_command}
-        if options.docker:
-            load_base(options.docker, home)
-            builders["docker"] = docker_builder(options.docker)
-        small, large = home / "small", home / "large"
-        make_context(small, 20)
-        make_context(large, FILES)
-        report(builders, small, large, options.rounds)
-
-
-def report(builders: dict[str, Builder], small: Path, large: Path, rounds: int) -> None:
-    rows: list[tuple[str, Path, dict[str, bool]]] = [
-        (f"{RUNS} RUNs, cold", small, {"cold": True, "changing": False}),
-        ("the same, unchanged", small, {"cold": False, "changing": False}),
-        ("one file changed", small, {"cold": False, "changing": True}),
-        (f"{FILES} files, unchanged", large, {"cold": False, "changing": False}),
-        (f"{FILES} files, one changed", large, {"cold": False, "changing": True}),
-    ]
-    print(f"{'':28}" + "".join(f"{name:>16}" for name in builders))
-    for title, root, how in rows:
-        line = f"{title:28}"
-        for run in builders.values():
-            if not how["cold"]:
-                run(root, False)  # fill the cache
-            line += f"{measure(run, root, rounds, **how):16.3f}"
-        print(line, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

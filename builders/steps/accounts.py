@@ -29,7 +29,8 @@ def find_account(root_fd: int, text: str) -> Account:
     Raises UserError for a name the image does not have.
     """
     name, _, group = text.partition(":")
-    entry = _passwd(root_fd, name or "0")
+    name = name or "0"
+    entry = _passwd(root_fd, name)
     if entry is None and not name.isdecimal():
         raise UserError(
             f"The image has no user {name!r}.",
