@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from builders.cache import StepCache
+from builders.cache import Shared, StepCache
 from builders.context import Context
 from builders.context.ignore import MAX_BYTES as MAX_IGNORE
 from builders.context.ignore import Ignore
@@ -38,7 +38,8 @@ class BuildRequest:
 
     ``targets`` are stage names, None the last stage. ``epoch`` (seconds) is the
     images' creation time, the commit's. ``scope`` is the cache lane that is
-    written, ``also_read`` are lanes that are read too. ``extra_ca`` is a bundle of
+    written, ``also_read`` are lanes that are read too; ``shared`` has them for all machines.
+    ``extra_ca`` is a bundle of
     the machine's certificates and ``step_env`` are variables that RUN steps see;
     neither leaves a trace in image or cache key. ``parent`` is a cgroup with a budget. A
     cache mount of more than ``cache_mount_bytes`` after a step is emptied. What a failed RUN
@@ -60,12 +61,13 @@ class BuildRequest:
     keep_failed: float = 0
     scope: str = "default"
     also_read: Sequence[str] = ()
+    shared: Shared | None = field(default=None, repr=False)
     no_cache: bool = False
     extra_ca: Path | None = None
     step_env: Mapping[str, str] = field(default_factory=dict)
     parent: Parent = NO_PARENT
     cache_mount_bytes: int = 10 << 30
-    parallel: int = field(default_factory=lambda: os.cpu_count() or 1)
+    parallel: int = field(default_factory=lambda: max(4, 2 * (os.cpu_count() or 1)))
 
 
 def build(
@@ -158,7 +160,12 @@ def _bench(
     return Bench(
         store=store,
         state=state,
-        cache=StepCache(store.root / "steps", scope=request.scope, also_read=request.also_read),
+        cache=StepCache(
+            store.root / "steps",
+            scope=request.scope,
+            also_read=request.also_read,
+            shared=request.shared,
+        ),
         tree=ContextTree(request.context, lambda: _ignore(request)),
         notices=(*plan.warnings, *request.context.notices),
         ids=request.ids,

@@ -7,6 +7,7 @@ happen is that an untrusted build writes what a trusted one reads (CVE-2022-1423
 a build writes one lane alone, its scope, and reads that and ``also_read``.
 
 Entries are written whole and renamed into place; a torn or stale one is a miss.
+What this machine does not know may be known to others: ``Shared``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from builders.images.layerstore import Layer
 
 _FORMAT = "gantry step 1"
 
@@ -32,14 +36,58 @@ class CacheEntry:
     seconds: float = 0.0  # what the step took when it ran
 
 
+class Shared(Protocol):
+    """The same lanes where other machines see them. Called from any thread; never raises."""
+
+    def find(self, key: str) -> CacheEntry | None:
+        """What another machine has kept under ``key`` in a lane that may be read."""
+
+    def fetch(self, diff_id: str) -> Layer | None:
+        """The layer, from now on in this machine's store."""
+
+    def note(self, key: str, entry: CacheEntry) -> None:
+        """A step of this build came to ``entry``."""
+
+
 class StepCache:
     """Lanes below ``root``. Safe for any number of threads and processes."""
 
-    def __init__(self, root: Path, *, scope: str, also_read: Sequence[str] = ()) -> None:
-        self._write = root / _lane(scope)
-        self._read = (self._write, *(root / _lane(other) for other in also_read))
+    def __init__(
+        self,
+        root: Path,
+        *,
+        scope: str,
+        also_read: Sequence[str] = (),
+        shared: Shared | None = None,
+    ) -> None:
+        self._write = root / lane_name(scope)
+        self._read = (self._write, *(root / lane_name(other) for other in also_read))
+        self._shared = shared
 
     def get(self, key: str) -> CacheEntry | None:
+        """What is known under ``key``, here or elsewhere."""
+        entry = self._local(key)
+        if self._shared is None:
+            return entry
+        if entry is None:
+            entry = self._shared.find(key)
+            if entry is None:
+                return None
+            self._keep(key, entry)
+        self._shared.note(key, entry)
+        return entry
+
+    def fetch(self, diff_id: str) -> Layer | None:
+        """A layer that an entry names and the store has not, from where other machines keep it."""
+        return self._shared.fetch(diff_id) if self._shared is not None else None
+
+    def put(self, key: str, entry: CacheEntry) -> None:
+        """Let ``key`` mean ``entry`` in the lane that is written."""
+        self._keep(key, entry)
+        if self._shared is not None:
+            self._shared.note(key, entry)
+
+    def _local(self, key: str) -> CacheEntry | None:
         for lane in self._read:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 data = json.loads((lane / key[:2] / key).read_bytes())
@@ -49,7 +97,7 @@ class StepCache:
                     return CacheEntry(diff_id, float(data["seconds"]))
         return None
 
-    def put(self, key: str, entry: CacheEntry) -> None:
+    def _keep(self, key: str, entry: CacheEntry) -> None:
         folder = self._write / key[:2]
         folder.mkdir(parents=True, exist_ok=True, mode=0o711)
         data = {"diff_id": entry.diff_id, "seconds": entry.seconds, "made": int(time.time())}
@@ -69,5 +117,6 @@ def step_key(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _lane(scope: str) -> str:
+def lane_name(scope: str) -> str:
+    """A lane's name for files and tags."""
     return hashlib.sha256(scope.encode()).hexdigest()[:32]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,8 +75,12 @@ def build_manifest(config: Descriptor, layers: Sequence[Descriptor]) -> Manifest
     return Manifest(OCI_MANIFEST, data, config, tuple(layers))
 
 
-def parse(data: bytes, content_type: str) -> Manifest | tuple[Platform, ...]:
+def parse(
+    data: bytes, content_type: str, *, configs: Collection[str] = CONFIGS
+) -> Manifest | tuple[Platform, ...]:
     """Read what a registry sent as ``content_type``. Raises Malformed.
+
+    ``configs`` are the types that its config may be of: an image's, unless told.
 
     The type must not be ambiguous: a document that can be read both as an image and as an
     index is refused (CVE-2021-41190), and so is one whose own type differs from the header's.
@@ -93,7 +97,7 @@ def parse(data: bytes, content_type: str) -> Manifest | tuple[Platform, ...]:
         return _parse_index(document)
     if kind in MANIFESTS:
         _refuse(document, kind, ("manifests", "fsLayers"))
-        return _parse_manifest(document, data, kind)
+        return _parse_manifest(document, data, kind, configs)
     raise Malformed(f"the manifest is of the type {kind or 'none'}, which is no image")
 
 
@@ -103,9 +107,11 @@ def _refuse(document: Mapping[str, Any], kind: str, keys: Sequence[str]) -> None
             raise Malformed(f"the manifest is sent as {kind} but has {key!r} as well")
 
 
-def _parse_manifest(document: Mapping[str, Any], data: bytes, kind: str) -> Manifest:
+def _parse_manifest(
+    document: Mapping[str, Any], data: bytes, kind: str, configs: Collection[str]
+) -> Manifest:
     config = Descriptor.from_json(document.get("config"))
-    if config.media_type not in CONFIGS:
+    if config.media_type not in configs:
         raise Malformed(f"its config is of the type {config.media_type!r}: this is no image")
     entries = as_list(document.get("layers"), "layers")
     if len(entries) > MOST_LAYERS:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from builders.images.digests import Descriptor
 from builders.images.layers import LayerLimits
+from builders.images.manifest import Manifest, build_manifest
 from builders.images.reference import Reference
 from builders.images.store import Image, Layer, Store
 from builders.registry.auth import Credentials, TokenProvider
-from builders.registry.pulling import Progress, pull
+from builders.registry.pulling import Progress, pull, pull_document, pull_layers
 from builders.registry.pushing import Sent, UploadLog, push_blob, push_blobs, push_manifest
 from builders.registry.transport import Transport
 
@@ -119,6 +122,32 @@ class Registry:
     ) -> Sent:
         """Send all of an image but its manifest: nothing can see it yet. Raises RegistryError."""
         return push_blobs(self._transport, image, reference, store, log=upload_log or _silent)
+
+    def pull_document(self, reference: Reference, media_type: str) -> tuple[Manifest, bytes]:
+        """A manifest whose config is of ``media_type``, no image's, and that config.
+
+        Raises ImageNotFound, RegistryError, Malformed.
+        """
+        return pull_document(self._transport, reference, media_type)
+
+    def pull_layer(
+        self, reference: Reference, blob: Descriptor, diff_id: str, store: Store
+    ) -> Layer:
+        """One layer out of the reference's repository. Raises RegistryError, LayerTooBig."""
+        (layer,) = pull_layers(
+            self._transport, reference, [(blob, diff_id)], store, limits=None, progress=_silent
+        )
+        return layer
+
+    def push_document(
+        self, reference: Reference, config: Descriptor, blobs: Sequence[Descriptor], store: Store
+    ) -> str:
+        """Name blobs that the repository has, and a config that may be no image's, by a manifest.
+
+        Raises RegistryError.
+        """
+        push_blob(self._transport, config, reference, store, log=_silent)
+        return push_manifest(self._transport, build_manifest(config, blobs), reference)
 
     def push_manifest(self, image: Image, reference: Reference, store: Store) -> str:
         """Make the pushed blobs visible as an image; return the digest. Raises RegistryError."""

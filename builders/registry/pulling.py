@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -10,7 +10,7 @@ import httpx
 
 from builders.errors import ImageNotFound, RegistryError
 from builders.images.config import ImageConfig
-from builders.images.digests import INDEXES, MANIFESTS, Descriptor, sha256
+from builders.images.digests import CONFIGS, INDEXES, MANIFESTS, Descriptor, sha256
 from builders.images.documents import Malformed
 from builders.images.layers import LayerLimits
 from builders.images.manifest import Manifest, Platform, choose, host_architecture, parse
@@ -51,8 +51,15 @@ def pull(
             digests.append(reference.digest)
         data = _fetch_config(transport, reference, scopes, found.config)
         config = ImageConfig.from_json(data)
-        layers = _fetch_layers(
-            transport, reference, scopes, found, config, store, limits=limits, progress=progress
+        if len(config.diff_ids) != len(found.layers):
+            raise Malformed("its config and its manifest count different layers")
+        layers = pull_layers(
+            transport,
+            reference,
+            list(zip(found.layers, config.diff_ids, strict=True)),
+            store,
+            limits=limits,
+            progress=progress,
         )
         names = [reference, *(reference.with_digest(digest) for digest in digests)]
         return store.save_pulled(
@@ -65,8 +72,26 @@ def pull(
         ) from error
 
 
+def pull_document(
+    transport: Transport, reference: Reference, media_type: str
+) -> tuple[Manifest, bytes]:
+    """A manifest whose config is of ``media_type``, no image's, and that config.
+
+    Raises ImageNotFound, RegistryError, Malformed.
+    """
+    scopes = (Scope(reference.repository, ("pull",)),)
+    found = _fetch_manifest(transport, reference, scopes, configs=(media_type,))
+    if not isinstance(found, Manifest):
+        raise Malformed("it is an index")
+    return found, _fetch_config(transport, reference, scopes, found.config)
+
+
 def _fetch_manifest(
-    transport: Transport, reference: Reference, scopes: Sequence[Scope]
+    transport: Transport,
+    reference: Reference,
+    scopes: Sequence[Scope],
+    *,
+    configs: Collection[str] = CONFIGS,
 ) -> Manifest | tuple[Platform, ...]:
     path = f"/v2/{reference.repository}/manifests/{reference.target}"
     response = transport.request(
@@ -84,7 +109,7 @@ def _fetch_manifest(
                 f"digest {digest}, not {wanted[:80]}.",
                 code="registry.digest",
             )
-    return parse(response.content, response.headers.get("Content-Type", ""))
+    return parse(response.content, response.headers.get("Content-Type", ""), configs=configs)
 
 
 def _fetch_platform(
@@ -125,19 +150,20 @@ def _fetch_config(
     return response.content
 
 
-def _fetch_layers(
+def pull_layers(
     transport: Transport,
     reference: Reference,
-    scopes: Sequence[Scope],
-    manifest: Manifest,
-    config: ImageConfig,
+    wanted: Sequence[tuple[Descriptor, str]],
     store: Store,
     *,
     limits: LayerLimits | None,
     progress: Progress,
 ) -> list[Layer]:
-    if len(config.diff_ids) != len(manifest.layers):
-        raise Malformed("its config and its manifest count different layers")
+    """Layers by blob and diff id, from the store or else the reference's repository.
+
+    Raises RegistryError, LayerTooBig.
+    """
+    scopes = (Scope(reference.repository, ("pull",)),)
     here = f"{reference.registry}/{reference.repository}"
 
     def fetch(descriptor: Descriptor, diff_id: str) -> Layer:
@@ -151,10 +177,7 @@ def _fetch_layers(
         return known
 
     with ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="pull") as pool:
-        futures = [
-            pool.submit(fetch, descriptor, diff_id)
-            for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
-        ]
+        futures = [pool.submit(fetch, descriptor, diff_id) for descriptor, diff_id in wanted]
         try:
             return [future.result() for future in futures]
         except BaseException:

@@ -151,7 +151,7 @@ def _from_cache(bench: Bench, key: str) -> Made | None:
         return None
     if entry.diff_id is None:
         return Made(None, True)
-    layer = bench.store.layer(entry.diff_id)
+    layer = bench.store.layer(entry.diff_id) or bench.cache.fetch(entry.diff_id)
     return None if layer is None else Made(layer, True)
 
 
