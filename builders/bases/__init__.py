@@ -68,17 +68,17 @@ def make_base(
 
 
 def _bootstrap(recipe: Recipe, tree: Path, folder: Path, say: Progress) -> None:
-    keyring = Path(recipe.keyring)
-    if not keyring.exists():
+    keyring = archive_key(recipe)
+    if keyring is None:
         raise BaseFailed(
-            f"The archive key of {recipe.distribution} ({keyring}) is not on this machine.",
+            f"The archive key of {recipe.distribution} ({recipe.keyring}) is not on this machine.",
             hint=f"Install it: apt-get install {recipe.keyring_package}",
         )
     settings = folder / "apt.conf"
     settings.write_text(apt.transferable_settings(apt.dump_settings()))
     settings.chmod(0o600)  # a proxy's address may hold a password
     sources = apt.sources_for(recipe, apt.host_targets(), apt.host_release())
-    command = bootstrap_command(recipe, tree, settings=settings, sources=sources)
+    command = bootstrap_command(recipe, tree, settings=settings, sources=sources, keyring=keyring)
     try:
         process = subprocess.Popen(
             command,
@@ -106,8 +106,20 @@ def _bootstrap(recipe: Recipe, tree: Path, folder: Path, say: Progress) -> None:
         )
 
 
+def archive_key(recipe: Recipe) -> Path | None:
+    """What the distribution signs with: this machine's copy, else ours; None without either.
+
+    Ours is that of Ubuntu's package ubuntu-keyring 2023.11.28, which Debian 12 does not have. Its
+    archive keys are 790BC7277767219C42C86F933B4FE6ACC0B21F32 (2012) and
+    F6ECB3762474EDA9D21B7022871920D1991BC93C (2018).
+    """
+    known = Path(recipe.keyring)
+    places = (known, Path(__file__).with_name("keyrings") / known.name)
+    return next((path for path in places if path.exists()), None)
+
+
 def bootstrap_command(
-    recipe: Recipe, tree: Path, *, settings: Path, sources: list[str]
+    recipe: Recipe, tree: Path, *, settings: Path, sources: list[str], keyring: Path
 ) -> list[str]:
     """mmdebstrap's arguments. Excluded paths are excluded for later installs too, as in
     docker's slim images."""
@@ -119,7 +131,7 @@ def bootstrap_command(
         "--variant=minbase",
         "--format=directory",
         f"--architectures={host_architecture()}",
-        f"--keyring={recipe.keyring}",
+        f"--keyring={keyring}",
         *([f"--include={','.join(recipe.packages)}"] if recipe.packages else []),
         f"--aptopt={settings}",
         '--aptopt=Acquire::Languages "none"',

@@ -6,12 +6,21 @@ That a whole base is made, and runs, is shown by the end-to-end test.
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from builders.bases import BaseFailed, apt, bootstrap_command, make_base, recipe_names, tidy
+from builders.bases import (
+    BaseFailed,
+    apt,
+    archive_key,
+    bootstrap_command,
+    make_base,
+    recipe_names,
+    tidy,
+)
 from builders.bases.apt import Release, Target
 from builders.bases.recipes import Recipe, find_recipe
 from builders.errors import ImageNotFound
@@ -102,12 +111,52 @@ def test_this_machines_apt_can_be_asked() -> None:
 
 def test_no_secret_is_on_the_command_line() -> None:
     command = bootstrap_command(
-        recipe("gantry/python:3"), Path("/t"), settings=Path("/s"), sources=["deb u s main"]
+        recipe("gantry/python:3"),
+        Path("/t"),
+        settings=Path("/s"),
+        sources=["deb u s main"],
+        keyring=Path("/k"),
     )
     assert command[0] == "mmdebstrap"
     assert "--aptopt=/s" in command
+    assert "--keyring=/k" in command
     assert command[-3:] == ["bookworm", "/t", "deb u s main"]
     assert not [word for word in command if "Proxy" in word]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["debian:trixie-slim", "ubuntu:24.04"])
+def test_the_archive_is_trusted_and_has_every_package(name: str, tmp_path: Path) -> None:
+    """All of making a base but the download of the packages, with this machine's apt."""
+    wanted = recipe(name)
+    keyring = archive_key(wanted)
+    assert keyring is not None
+    settings = tmp_path / "apt.conf"
+    settings.write_text(apt.transferable_settings(apt.dump_settings()))
+    sources = apt.sources_for(wanted, apt.host_targets(), apt.host_release())
+    tree = tmp_path / "tree"
+    command = bootstrap_command(wanted, tree, settings=settings, sources=sources, keyring=keyring)
+    command.insert(1, "--simulate")
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=apt.environment(wanted.epoch)
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_ubuntus_key_comes_along_where_the_machine_has_none(tmp_path: Path) -> None:
+    keyring = archive_key(recipe("ubuntu:24.04"))
+    assert keyring is not None
+    shown = subprocess.run(
+        ["gpg", "--homedir", tmp_path, "--batch", "--show-keys", "--with-colons", keyring],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    prints = {line.split(":")[9] for line in shown.stdout.splitlines() if line.startswith("fpr")}
+    assert prints >= {
+        "790BC7277767219C42C86F933B4FE6ACC0B21F32",
+        "F6ECB3762474EDA9D21B7022871920D1991BC93C",
+    }
 
 
 def test_the_image_gets_the_distributions_own_sources() -> None:
