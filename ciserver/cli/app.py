@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from ciserver.cli import (
+    artifacts,
     deliveries,
     ledger,
     lint,
@@ -52,6 +53,7 @@ app.command("projects", rich_help_panel=WHAT)(look.projects)
 app.command("pipelines", rich_help_panel=WHAT)(look.pipelines)
 app.command("logs", rich_help_panel=WHAT)(look.logs)
 app.command("releases", rich_help_panel=WHAT)(look.releases)
+app.add_typer(artifacts.app, name="artifacts", rich_help_panel=WHAT)
 app.command("schedules", rich_help_panel=WHAT)(starts.schedules)
 app.command("deliveries", rich_help_panel=WHAT)(ledger.deliveries)
 app.command("delivery", rich_help_panel=WHAT)(ledger.delivery)

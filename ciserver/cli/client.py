@@ -76,15 +76,29 @@ class Client:
         answer = self._ask("GET", f"/jobs/{job}/log/", params={"after": position})
         return answer.text, answer.headers["Log-Position"]
 
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """The bytes of a file, as they come."""
+        try:
+            with self._http.stream("GET", path) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise _refusal(answer)
+                yield from answer.iter_bytes()
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
+
+    def _unreachable(self, error: httpx.HTTPError) -> CliError:
+        return CliError(
+            f"{self.url} cannot be reached: {error}.",
+            next_step="Start it with 'gantry up', or log in elsewhere: gantry login URL",
+            exit_code=Exit.UNREACHABLE,
+        )
+
     def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             answer = self._http.request(method, path, **options)
         except httpx.HTTPError as error:
-            raise CliError(
-                f"{self.url} cannot be reached: {error}.",
-                next_step="Start it with 'gantry up', or log in elsewhere: gantry login URL",
-                exit_code=Exit.UNREACHABLE,
-            ) from None
+            raise self._unreachable(error) from None
         if answer.is_error:
             raise _refusal(answer)
         return answer

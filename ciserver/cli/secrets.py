@@ -18,6 +18,9 @@ from ciserver.cli.output import age, print_json, print_table
 app = typer.Typer(
     help="A project's secrets, given to the jobs that name them.", no_args_is_help=True
 )
+Env = Annotated[
+    str, typer.Option("--env", "-e", help="Of an environment: for its containers, not for jobs.")
+]
 Name = Annotated[str, typer.Argument(help="Such as API_TOKEN.", show_default=False)]
 
 
@@ -29,24 +32,30 @@ def set_secret(
         Path | None,
         typer.Option("--file", "-f", help="Read the value from here; '-' is standard input."),
     ] = None,
+    env: Env = "",
     as_json: AsJson = False,
 ) -> None:
     """Make or replace a secret. Without --file it is asked for, or read from a pipe."""
     value = _value(file)
     with Client(settings.load()) as client:
-        row = client.put(f"/projects/{project}/secrets/{quote(name, safe='')}/", value=value)
+        row = client.put(f"{_place(client, project, env)}{quote(name, safe='')}/", value=value)
     if as_json:
         print_json(row)
         return
-    output.console.print(f"{project} has the secret {name}.")
-    output.next_step(f"Name it in gantry.yml where it is needed: secrets: [{name}]")
+    where = f"{env} of {project}" if env else project
+    output.console.print(f"{where} has the secret {name}.")
+    output.next_step(
+        "Its containers have it as a variable from the next deployment on."
+        if env
+        else f"Name it in gantry.yml where it is needed: secrets: [{name}]"
+    )
 
 
 @app.command("list")
-def list_secrets(project: Project, as_json: AsJson = False) -> None:
+def list_secrets(project: Project, env: Env = "", as_json: AsJson = False) -> None:
     """Their names, never their values."""
     with Client(settings.load()) as client:
-        rows = client.list(f"/projects/{project}/secrets/")
+        rows = client.list(_place(client, project, env))
     if as_json:
         print_json(rows)
         return
@@ -59,11 +68,25 @@ def list_secrets(project: Project, as_json: AsJson = False) -> None:
 
 
 @app.command("remove")
-def remove(project: Project, name: Name) -> None:
+def remove(project: Project, name: Name, env: Env = "") -> None:
     """Remove a secret. Jobs that name it fail from then on, and say so."""
     with Client(settings.load()) as client:
-        client.delete(f"/projects/{project}/secrets/{quote(name, safe='')}/")
-    output.console.print(f"{project} has no secret {name} any more.")
+        client.delete(f"{_place(client, project, env)}{quote(name, safe='')}/")
+    where = f"{env} of {project}" if env else project
+    output.console.print(f"{where} has no secret {name} any more.")
+
+
+def _place(client: Client, project: str, env: str) -> str:
+    """The address of the project's secrets, or of one environment's."""
+    if not env:
+        return f"/projects/{project}/secrets/"
+    for row in client.every("/environments/", project=project, name=env):
+        return f"/environments/{row['id']}/secrets/"
+    raise CliError(
+        f"{project} has no environment {env!r}.",
+        next_step="See which there are: gantry status",
+        exit_code=Exit.REFUSED,
+    )
 
 
 def _value(file: Path | None) -> str:

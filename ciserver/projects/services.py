@@ -93,7 +93,7 @@ def set_secret(*, project: Project, user: User, name: str, value: Secret) -> Pro
             hint="It becomes a variable: letters, digits and '_', not beginning with a digit.",
             status=400,
         )
-    _check_secret(value.reveal())
+    check_secret(value.reveal())
     row = ProjectSecret.objects.filter(project=project, name=name).first()
     action = "project.secret.replace" if row else "project.secret.set"
     row = row or ProjectSecret(project=project, name=name)
@@ -113,7 +113,8 @@ def remove_secret(*, secret: ProjectSecret, user: User) -> None:
     secret.delete()
 
 
-def _check_secret(value: str) -> None:
+def check_secret(value: str) -> None:
+    """Raise Refused for what could not be masked or given to anybody."""
     hint = ""
     if len(value.strip()) < LEAST:
         hint = f"It needs {LEAST} characters: a shorter one could not be masked in logs."

@@ -13,7 +13,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
+from ciserver.lib.crypto import Secret
 from ciserver.lib.problems import Refused
+from ciserver.projects.api import SecretValueSerializer
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
 from ciserver.releases import approvals, environments, policy, services
@@ -27,9 +29,11 @@ from ciserver.releases.models import (
     Running,
     Stop,
 )
+from ciserver.releases.secrets import remove_secret, set_secret
 from ciserver.releases.serializers import (
     DeploymentSerializer,
     EnvironmentChangeSerializer,
+    EnvironmentSecretSerializer,
     EnvironmentSerializer,
     HostSerializer,
     NewEnvironmentSerializer,
@@ -141,6 +145,35 @@ class EnvironmentViewSet(viewsets.ReadOnlyModelViewSet[Environment]):
             environment=self.get_object(), user=request.user, **asked.validated_data
         )
         return Response(EnvironmentSerializer(row).data)
+
+    @extend_schema(responses=EnvironmentSecretSerializer(many=True))
+    @action(detail=True, pagination_class=None, filter_backends=[])
+    def secrets(self, request: Request, pk: str) -> Response:
+        """The names of its secrets; values are never shown."""
+        rows = self.get_object().secrets.all()
+        return Response(EnvironmentSecretSerializer(rows, many=True).data)
+
+    @extend_schema(request=SecretValueSerializer, responses=EnvironmentSecretSerializer)
+    @action(detail=True, methods=["put"], url_path=r"secrets/(?P<name>[^/]+)")
+    def secret(self, request: Request, pk: str, name: str) -> Response:
+        """Make or replace a secret; containers have it from the next deployment."""
+        given = SecretValueSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        row = set_secret(
+            environment=self.get_object(),
+            user=request.user,
+            name=name,
+            value=Secret(given.validated_data["value"]),
+        )
+        return Response(EnvironmentSecretSerializer(row).data)
+
+    @extend_schema(responses={204: None})
+    @secret.mapping.delete
+    def remove_secret(self, request: Request, pk: str, name: str) -> Response:
+        """Remove a secret; containers have it until the next deployment."""
+        row = get_object_or_404(self.get_object().secrets, name=name)
+        remove_secret(secret=row, user=request.user)
+        return Response(status=204)
 
 
 DEPLOYMENT_FILTERS = [

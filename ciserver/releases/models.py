@@ -6,10 +6,12 @@ from django.conf import settings
 from django.core.validators import RegexValidator
 from django.db import models
 from django.urls import reverse
+from django.utils.crypto import salted_hmac
 
 from ciserver.accounts.models import User
+from ciserver.lib.crypto import Secret, seal, unseal
 from ciserver.pipelines.models import Pipeline
-from ciserver.projects.models import SLUG, Project, Role
+from ciserver.projects.models import SECRET_NAME, SLUG, Project, Role
 
 
 class Release(models.Model):
@@ -121,6 +123,40 @@ class Environment(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("environment", args=[self.project.slug, self.name])
+
+
+class EnvironmentSecret(models.Model):
+    """A variable of an environment's containers. Write-only: nothing but a worker reads it."""
+
+    environment = models.ForeignKey(Environment, models.CASCADE, related_name="secrets")
+    name = models.CharField(max_length=100, validators=[RegexValidator(rf"^{SECRET_NAME}\Z")])
+    sealed = models.TextField()
+    fingerprint = models.CharField(max_length=64)  # tells values apart, and nothing about them
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+    updated_by = models.CharField(max_length=150)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["environment", "name"], name="environment_secret_name")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def place(self) -> str:
+        """What the value is sealed for: it opens nowhere else and under no other name."""
+        return f"releases_environmentsecret:{self.environment_id}:{self.name}"
+
+    def put(self, value: Secret) -> None:
+        self.sealed = seal(value, self.place)
+        self.fingerprint = salted_hmac(self.place, value.reveal(), algorithm="sha256").hexdigest()
+
+    def value(self) -> Secret:
+        """Raises SealBroken."""
+        return unseal(self.sealed, self.place)
 
 
 class DeploymentState(models.TextChoices):

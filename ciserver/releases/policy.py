@@ -52,7 +52,8 @@ def may_promote(user: Any, environment: Environment) -> bool:
 
 
 def configuration_of(environment: Environment) -> dict[str, Any]:
-    """What makes a release's containers what they are here, secrets apart."""
+    """What makes a release's containers what they are here; of secrets only that they changed."""
+    secrets = dict(environment.secrets.values_list("name", "fingerprint"))
     return {
         "variables": dict(environment.variables),
         "memory_mib": environment.memory_mib,
@@ -61,6 +62,7 @@ def configuration_of(environment: Environment) -> dict[str, Any]:
         "port": environment.port,
         **{name: getattr(environment, name) for name in GATE},
         "hosts": sorted(environment.hosts.values_list("name", flat=True)),
+        **({"secrets": secrets} if secrets else {}),
     }
 
 

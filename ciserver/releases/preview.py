@@ -130,7 +130,10 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
     """The keys whose values differ, by name."""
 
     def shown(values: dict[str, Any], key: str) -> str | None:
-        return str(values[key]) if key in values else None
+        value = values.get(key)
+        if key == "secrets" and isinstance(value, dict):
+            return ", ".join(f"{name} ({told[:6]})" for name, told in sorted(value.items()))
+        return str(value) if key in values else None
 
     keys = sorted(old.keys() | new.keys())
     return [

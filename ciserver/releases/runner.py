@@ -35,6 +35,7 @@ from ciserver.releases.models import (
     Release,
     Running,
 )
+from ciserver.releases.sealed import masked, secrets_of
 from ciserver.releases.steps import Recorder
 from ciserver.releases.targets import Target, images
 from ciserver.releases.targets.errors import TargetError
@@ -267,6 +268,7 @@ class HostDeployment:
     def wanted(self) -> Wanted:
         """Its name covers all that makes it what it is: the same again is the same container."""
         environment, release = self.environment, self.deployment.release
+        secrets = secrets_of(self.deployment, environment)
         env = {
             "PORT": str(self.image.port or ""),
             **{key: str(value) for key, value in environment.variables.items()},
@@ -282,6 +284,8 @@ class HostDeployment:
             environment.pids,
             release.project.id_base,
         ]
+        # Of secrets what tells values apart: the name must not tell anything about them.
+        content += [[row.fingerprint for row in secrets]] if secrets else []
         known = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
         name = f"gantry-{installation()}-{release.project.slug}-{environment.name}-{known}"
         network = f"gantry-{installation()}-{environment.pk}"
@@ -292,7 +296,8 @@ class HostDeployment:
             memory=environment.memory_mib * MIB,
             cpus=environment.cpus,
             pids=environment.pids,
-            env={key: value for key, value in env.items() if value},
+            env={key: value for key, value in env.items() if value}
+            | {row.name: row.value().reveal() for row in secrets},
             network=network,
             id_base=release.project.id_base,
             labels={
@@ -315,6 +320,7 @@ class HostDeployment:
 
 def _fail(deployment: Deployment, reason: str) -> None:
     """The last sentence of ``reason`` says what serves now."""
+    reason = masked(deployment, reason)
     after = _serving_words(deployment.environment)
     try:
         leases.finish(deployment, DeploymentState.FAILED, reason=f"{reason.rstrip('. ')}; {after}.")

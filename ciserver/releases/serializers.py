@@ -13,11 +13,20 @@ from ciserver.releases.models import (
     Deployment,
     DeploymentStep,
     Environment,
+    EnvironmentSecret,
     Host,
     Release,
     Running,
     Stop,
 )
+
+
+class EnvironmentSecretSerializer(serializers.ModelSerializer[EnvironmentSecret]):
+    """A secret without its value, which nobody reads again."""
+
+    class Meta:
+        model = EnvironmentSecret
+        fields = ["name", "created_at", "updated_at", "updated_by"]
 
 
 class HostSerializer(serializers.ModelSerializer[Host]):

@@ -12,6 +12,7 @@ from django.utils import timezone
 from ciserver.releases import leases
 from ciserver.releases.leases import Lease
 from ciserver.releases.models import Deployment, DeploymentState, DeploymentStep, Host
+from ciserver.releases.sealed import masked
 
 _NUMBERING = threading.Lock()  # hosts of one deployment are worked on side by side
 
@@ -45,7 +46,7 @@ class Recorder:
         try:
             yield note
         except Exception as error:
-            self._end(row, DeploymentState.FAILED, str(error))
+            self._end(row, DeploymentState.FAILED, masked(self.deployment, str(error)))
             raise
         self._end(row, DeploymentState.SUCCEEDED, note.text)
 

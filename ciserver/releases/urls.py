@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from ciserver.releases import places, views
+from ciserver.releases import places, secret_pages, views
 
 _PAGE = "projects/<slug:slug>/releases/<int:number>/"
 
@@ -12,6 +12,8 @@ _PLACE = "projects/<slug:slug>/environments/<slug:name>/"
 
 urlpatterns = [
     path(_PLACE, places.environment, name="environment"),
+    path(f"{_PLACE}secrets/", secret_pages.page, name="environment-secrets"),
+    path(f"{_PLACE}secrets/remove/", secret_pages.remove, name="remove-environment-secret"),
     path(f"{_PLACE}edit/", places.edit, name="edit-environment"),
     path("projects/<slug:slug>/new-environment/", places.new, name="new-environment"),
     path("deployments/<int:pk>/approve/", places.approve, name="approve"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.apps import apps
 from django.core.management.base import BaseCommand
 from django.db import transaction
 
 from ciserver.accounts.models import AuditEntry
 from ciserver.lib.crypto import add_key, seal, unseal
-from ciserver.projects.models import Project, ProjectSecret
+from ciserver.projects.models import Project
 
 
 class Command(BaseCommand):
@@ -17,17 +18,26 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         key_id = add_key()
-        count = sum(map(_reseal, ProjectSecret.objects.values_list("pk", flat=True)))
+        count = sum(_reseal(model, pk) for model in _sealed() for pk in _keys(model))
         count += sum(map(_reseal_hook, Project.objects.exclude(hook_secret_sealed="")))
         AuditEntry.record(actor="rotate_keys", action="keys.rotate", target=f"key {key_id}")
         self.stdout.write(f"Key {key_id} seals from now on; {count} secrets were sealed anew.")
 
 
+def _sealed() -> list[type[Any]]:
+    """Every model whose rows hold one secret: those have ``sealed``, ``put`` and ``value``."""
+    return [model for model in apps.get_models() if hasattr(model, "sealed")]
+
+
+def _keys(model: type[Any]) -> list[int]:
+    return list(model.objects.values_list("pk", flat=True))
+
+
 @transaction.atomic
-def _reseal(pk: int) -> int:
-    row = ProjectSecret.objects.select_for_update().get(pk=pk)
+def _reseal(model: type[Any], pk: int) -> int:
+    row = model.objects.select_for_update().get(pk=pk)
     row.put(row.value())
-    ProjectSecret.objects.filter(pk=pk).update(sealed=row.sealed)  # it was not changed by anyone
+    model.objects.filter(pk=pk).update(sealed=row.sealed)  # it was not changed by anyone
     return 1
 
 
