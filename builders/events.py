@@ -13,13 +13,17 @@ from runtime.spec import Receipt
 
 @dataclass(frozen=True, slots=True)
 class StepInfo:
-    """One instruction. ``index`` counts from 1 over the whole build and is unique in it."""
+    """One instruction. ``index`` counts from 1 over the whole build and is unique in it.
+
+    ``targets`` are those of the build's targets whose image holds what the step adds.
+    """
 
     index: int
     total: int
     stage: str
     text: str
     place: str
+    targets: frozenset[str | None] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

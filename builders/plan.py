@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform as _platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from builders.dockerfile import Dockerfile
@@ -50,6 +50,16 @@ class Plan:
     def stage_of(self, word: str, before: int) -> int | None:
         """The stage that ``--from=word`` means in stage ``before``, None for an image."""
         return _stage_of(self.stages, word, before)
+
+    def targets_of(self, index: int) -> frozenset[str | None]:
+        """The targets whose image holds the layers that a stage adds."""
+        return frozenset(name for name, last in self.targets.items() if index in self._line(last))
+
+    def _line(self, index: int | None) -> Iterator[int]:
+        """A stage and those that it was made from, one from the other."""
+        while index is not None:
+            yield index
+            index = self.stages[index].parent
 
     def with_triggers(self, triggers: Mapping[int, tuple[Instruction, ...]]) -> Plan:
         """The plan once the ONBUILD instructions of base images are known."""

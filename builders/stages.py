@@ -173,6 +173,7 @@ class Stages:
             stage.name or str(stage.index),
             " ".join(at.text.split()),  # the blanks of continued lines are nobody's
             at.place,
+            self._plan.targets_of(stage.index),
         )
 
     def _origin(self, stage: Stage) -> Callable[[str, Instruction], Sequence[Layer]]:

@@ -39,6 +39,7 @@ class Config:
     extra_ca: Path | None
     registry_mirrors: Mapping[str, str]
     offline: bool
+    shared_cache: bool
     egress_allow: tuple[str, ...]
     fetch_allow: tuple[IPNetwork, ...]
     build_memory: int
@@ -99,6 +100,7 @@ class Config:
             extra_ca=_optional_file(env, "GANTRY_EXTRA_CA"),
             registry_mirrors=mirrors,
             offline=env.get("GANTRY_OFFLINE", "") == "1",
+            shared_cache=env.get("GANTRY_SHARED_CACHE", "1") != "0",
             egress_allow=tuple(env.get("GANTRY_EGRESS_ALLOW", "").replace(",", " ").split()),
             fetch_allow=_networks(env, "GANTRY_FETCH_ALLOW"),
             build_memory=_integer(env, "GANTRY_BUILD_MEMORY_MIB", 2048, low=16) * 1024 * 1024,

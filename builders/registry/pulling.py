@@ -17,7 +17,7 @@ from builders.images.manifest import Manifest, Platform, choose, host_architectu
 from builders.images.reference import Reference
 from builders.images.store import Image, Layer, Store
 from builders.registry.auth import Scope
-from builders.registry.transport import Transport, explain
+from builders.registry.transport import TRIES, Transport, explain
 
 Progress = Callable[[str], None]
 
@@ -75,12 +75,12 @@ def pull(
 def pull_document(
     transport: Transport, reference: Reference, media_type: str
 ) -> tuple[Manifest, bytes]:
-    """A manifest whose config is of ``media_type``, no image's, and that config.
+    """A manifest whose config is of ``media_type``, no image's, and that config. Asked for once.
 
     Raises ImageNotFound, RegistryError, Malformed.
     """
     scopes = (Scope(reference.repository, ("pull",)),)
-    found = _fetch_manifest(transport, reference, scopes, configs=(media_type,))
+    found = _fetch_manifest(transport, reference, scopes, configs=(media_type,), tries=1)
     if not isinstance(found, Manifest):
         raise Malformed("it is an index")
     return found, _fetch_config(transport, reference, scopes, found.config)
@@ -92,10 +92,11 @@ def _fetch_manifest(
     scopes: Sequence[Scope],
     *,
     configs: Collection[str] = CONFIGS,
+    tries: int = TRIES,
 ) -> Manifest | tuple[Platform, ...]:
     path = f"/v2/{reference.repository}/manifests/{reference.target}"
     response = transport.request(
-        "GET", path, scopes, headers={"Accept": _ACCEPT}, most=_LARGEST_DOCUMENT
+        "GET", path, scopes, headers={"Accept": _ACCEPT}, most=_LARGEST_DOCUMENT, tries=tries
     )
     if response.status_code == 404:
         raise ImageNotFound(f"Registry {transport.host} has no image {reference.familiar}.")

@@ -26,7 +26,7 @@ _HOSTS: Mapping[str, str] = {"docker.io": "registry-1.docker.io"}
 _RETRIED: Final = frozenset((408, 429, 500, 502, 503, 504))
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 _MOST_REDIRECTS = 5
-_TRIES = 5
+TRIES = 5
 _LONGEST_PAUSE = 10.0
 _LONGEST_WORDS = 2000
 
@@ -73,7 +73,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         body: Body = b"",
         most: int = 1 << 20,
-        tries: int = _TRIES,
+        tries: int = TRIES,
     ) -> httpx.Response:
         """One answer with its whole body, of at most ``most`` bytes.
 
@@ -109,7 +109,7 @@ class Transport:
         *,
         headers: Mapping[str, str] | None = None,
         body: Body = b"",
-        tries: int = _TRIES,
+        tries: int = TRIES,
     ) -> Iterator[httpx.Response]:
         """As ``request``, but the body is still to be read by the caller."""
         response = self._patiently(method, path, scopes, headers or {}, body, tries)

@@ -8,24 +8,33 @@ from django.conf import settings
 
 from builders.build import BuildRequest, build
 from builders.images.store import Image
+from builders.shared import SharedCache
 from ciserver.pipelines.models import Pipeline
 from ciserver.pipelines.runner.jobs import JobRun
 from ciserver.pipelines.runner.plan import Plan, open_context
+from ciserver.pipelines.runner.push import Upload
 from ciserver.pipelines.runner.recorder import StepRecorder
 from ciserver.pipelines.runner.secrets import secrets_for
+from ciserver.pipelines.runner.workshop import also_read, scope_of
 from ciserver.repositories import git
 from runtime.spec import Network
 
 Images = dict[str | None, Image]
 
 
-def build_images(run: JobRun, plan: Plan) -> Images:
-    """Every stage that the plan needs, by its name; None is the Dockerfile's last stage."""
+def build_images(
+    run: JobRun, plan: Plan, shared: SharedCache | None, upload: Upload | None
+) -> Images:
+    """Every stage that the plan needs, by its name; None is the Dockerfile's last stage.
+
+    ``upload`` gets each layer as it is ready.
+    """
     workshop = run.workshop
     pipeline = run.job.pipeline
     secrets = secrets_for(run, plan.build.secrets, "gantry.yml: build.secrets")
     context = open_context(pipeline, git.git_dir(pipeline.project), plan.build)
-    with closing(context), StepRecorder(run.job, run.log) as recorder:
+    then = upload.step_finished if upload is not None else lambda *_: None
+    with closing(context), StepRecorder(run.job, run.log, then=then) as recorder:
         request = BuildRequest(
             context=context,
             dockerfile=plan.build.dockerfile,
@@ -38,7 +47,9 @@ def build_images(run: JobRun, plan: Plan) -> Images:
             limits=workshop.limits(),
             network=Network.EGRESS,
             egress_allow=workshop.config.egress_allow,
-            scope=f"project-{pipeline.project_id}",
+            scope=scope_of(pipeline),
+            also_read=also_read(pipeline),
+            shared=shared,
             extra_ca=workshop.config.extra_ca,
             parent=run.cgroup,
         )

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import queue
 import threading
 from dataclasses import dataclass
 from types import TracebackType
 
+from builders.build import StepInfo, StepResult
+from builders.errors import BuildError
 from builders.images.reference import Reference
-from builders.images.store import Image
+from builders.images.store import Image, Layer
+from builders.registry import Sent
+from builders.shared import SharedCache
 from ciserver.pipelines.logs import LogWriter
 from ciserver.pipelines.models import Pipeline
 from ciserver.pipelines.runner.workshop import Workshop
 
+log = logging.getLogger(__name__)
 ABANDON_SECONDS = 0.5
 
 
@@ -26,19 +33,34 @@ class Pushed:
 
 
 class Upload:
-    """Sends an image's blobs from a thread. ``finish`` adds the manifest, last of all.
+    """Sends an image's blobs from a thread, layer by layer as the build makes them.
 
-    A tag therefore never names an image whose tests failed, nor one that is not there whole.
+    After ``complete`` it sends the rest, then ``shared``'s steps. ``finish`` adds the manifest,
+    last of all: a tag therefore never names an image whose tests failed, nor one that is not there
+    whole.
     """
 
-    def __init__(self, workshop: Workshop, pipeline: Pipeline, image: Image) -> None:
+    def __init__(
+        self,
+        workshop: Workshop,
+        pipeline: Pipeline,
+        target: str | None,
+        shared: SharedCache | None,
+    ) -> None:
         self._workshop = workshop
-        self._image = image
+        self._target = target
+        self._shared = shared
         self._reference = Reference.parse(
             f"{workshop.config.registry}/{pipeline.project.slug}:{pipeline.commit}"
         )
+        self._work: queue.SimpleQueue[Layer | Image | None] = queue.SimpleQueue()
+        self._image: Image | None = None
+        self._early = 0  # bytes that travelled before the image was whole
+        self._sent = Sent()
         self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._send, name="upload", daemon=True)
+        self._abandoned = False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="upload", daemon=True)
 
     def __enter__(self) -> Upload:
         self._thread.start()
@@ -50,30 +72,67 @@ class Upload:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # After a failure nobody waits for blobs that no manifest will name.
-        self._thread.join(None if error is None else ABANDON_SECONDS)
+        # After a failure nobody waits for blobs that no manifest will name; nor, after the
+        # manifest, for the steps that other workers may have.
+        self._abandoned = error is not None
+        self._work.put(None)
+        self._over.wait(None if error is None else ABANDON_SECONDS)
 
-    def _send(self) -> None:
+    def step_finished(self, step: StepInfo, result: StepResult) -> None:
+        """Send what a step adds to the image, while later steps still run."""
+        if result.layer is not None and self._target in step.targets:
+            self._work.put(result.layer)
+
+    def complete(self, image: Image) -> None:
+        """The image is whole: send what is missing of it."""
+        self._image = image
+        self._work.put(image)
+
+    def _run(self) -> None:
+        try:
+            while (item := self._work.get()) is not None and not self._abandoned:
+                if isinstance(item, Image):
+                    self._send(item)
+                    return
+                if self._image is None:  # else the layer is sent with the others, side by side
+                    self._send_early(item)
+        finally:
+            self._over.set()
+
+    def _send_early(self, layer: Layer) -> None:
+        workshop = self._workshop
+        try:
+            sent = workshop.registry.push_blob(layer, self._reference, workshop.store)
+        except BuildError as error:
+            log.info("a layer was not sent early: %s", error)  # it is tried again with the image
+        else:
+            self._early += sent.bytes_sent
+
+    def _send(self, image: Image) -> None:
         try:
             self._sent = self._workshop.registry.push_blobs(
-                self._image, self._reference, self._workshop.store
+                image, self._reference, self._workshop.store
             )
         except Exception as error:  # raised again in finish(), where the job can show it
             self._error = error
+        self._over.set()
+        if self._shared is not None and self._error is None:
+            self._shared.save()
 
     def finish(self, writer: LogWriter) -> Pushed:
         """Wait for the blobs and push the manifest. Raises builders' RegistryError."""
-        self._thread.join()
-        if self._error:
-            raise self._error
+        self._over.wait()
+        if self._error or self._image is None:
+            raise self._error or RuntimeError("the upload was never given an image")
         digest = self._workshop.registry.push_manifest(
             self._image, self._reference, self._workshop.store
         )
+        early = self._early
         pushed = Pushed(
             repository=f"{self._reference.registry}/{self._reference.repository}",
             digest=digest,
-            bytes_sent=self._sent.bytes_sent,
-            bytes_existing=self._sent.bytes_existing,
+            bytes_sent=self._sent.bytes_sent + early,
+            bytes_existing=max(0, self._sent.bytes_existing - early),
         )
         writer.say(f"Pushed {pushed.repository}@{digest}")
         writer.say(f"{pushed.bytes_sent} bytes travelled, {pushed.bytes_existing} were there.")

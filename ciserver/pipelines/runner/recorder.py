@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import queue
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -34,11 +35,21 @@ class _Change:
 
 
 class StepRecorder:
-    """A builders' BuildListener for one job. Leave its ``with`` block to have every row written."""
+    """A builders' BuildListener for one job. Leave its ``with`` block to have every row written.
 
-    def __init__(self, job: Job, writer: LogWriter) -> None:
+    ``then`` hears of every step that ended.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        writer: LogWriter,
+        *,
+        then: Callable[[StepInfo, StepResult], None] = lambda *_: None,
+    ) -> None:
         self._job = job
         self._log = writer
+        self._then = then
         self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
         self._error: DatabaseError | None = None
         self._thread = threading.Thread(target=self._write_rows, name="recorder", daemon=True)
@@ -82,6 +93,7 @@ class StepRecorder:
             layer_bytes=result.layer_size,
             receipt=receipt_json(result.receipt),
         )
+        self._then(step, result)
 
     def end(self, step: StepInfo, state: State, **fields: Any) -> None:
         """The step has ended; ``fields`` are its row's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from django.db.models import Max
@@ -98,16 +98,20 @@ def _work(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartbeat
     git_dir = git.git_dir(pipeline.project)
     with held(lease):
         build = _first_job(pipeline, workshop.limits())
-    with working_on(build, workshop, heart.cancel) as run:
-        plan = make_plan(pipeline, git_dir, workshop.limits())
-        with held(lease):
-            tests, push = _other_jobs(pipeline, plan, workshop.limits())
-        images = build_images(run, plan)
-    image = images[plan.build.target]
-    if pipeline.from_fork:
-        _run_tests(tests, plan, images, workshop, heart)
-        return _End(State.PASSED)
-    with Upload(workshop, pipeline, image) as upload:
+    shared = workshop.shared_cache(pipeline)
+    with ExitStack() as stack:
+        with working_on(build, workshop, heart.cancel) as run:
+            plan = make_plan(pipeline, git_dir, workshop.limits())
+            with held(lease):
+                tests, push = _other_jobs(pipeline, plan, workshop.limits())
+            upload = None
+            if not pipeline.from_fork:
+                upload = stack.enter_context(Upload(workshop, pipeline, plan.build.target, shared))
+            images = build_images(run, plan, shared, upload)
+        if upload is None:
+            _run_tests(tests, plan, images, workshop, heart)
+            return _End(State.PASSED)
+        upload.complete(images[plan.build.target])
         _run_tests(tests, plan, images, workshop, heart)
         with working_on(push, workshop, heart.cancel) as run:
             pushed = upload.finish(run.log)

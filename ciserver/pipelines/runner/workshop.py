@@ -17,6 +17,7 @@ from builders.images.store import Image, Store
 from builders.registry.auth import Scope
 from builders.registry.client import Registry
 from builders.resolve import Resolver
+from builders.shared import SharedCache
 from ciserver.accounts.registry_tokens import Access, issue
 from ciserver.config import Config
 from ciserver.lib.problems import Refused
@@ -62,6 +63,20 @@ class Workshop:
 
         return resolve
 
+    def shared_cache(self, pipeline: Pipeline) -> SharedCache | None:
+        """The step cache that all workers have together; None where the service has none."""
+        if not self.config.shared_cache:
+            return None
+        name = f"{self.config.registry}/{pipeline.project.slug}/cache"
+        return SharedCache(
+            self.registry,
+            Reference.parse(name),
+            self.store,
+            scope=scope_of(pipeline),
+            also_read=also_read(pipeline),
+            say=log.warning,
+        )
+
     def limits(self) -> Limits:
         """The limits of one build step."""
         config = self.config
@@ -82,6 +97,17 @@ class Workshop:
         return Limits(
             memory=config.pipeline_memory, cpus=config.pipeline_cpus, pids=config.pipeline_pids
         )
+
+
+def scope_of(pipeline: Pipeline) -> str:
+    """The lane of step caches and cache mounts that a pipeline writes."""
+    return f"project-{pipeline.project_id}/{pipeline.lane}"
+
+
+def also_read(pipeline: Pipeline) -> tuple[str, ...]:
+    """The lanes that it reads, too: the protected one, which only protected refs write."""
+    trusted = f"project-{pipeline.project_id}/protected"
+    return () if trusted == scope_of(pipeline) else (trusted,)
 
 
 @cache
