@@ -41,7 +41,7 @@ def keep(topic: str, object_id: int) -> None:
 
 def wake_for_more(topic: str) -> bool:
     """Wake one more worker if a promise of ``topic`` is left; for who has just become free."""
-    entry = OutboxEntry.objects.filter(topic=topic).order_by("created_at").first()
+    entry = OutboxEntry.objects.filter(topic=topic).order_by("created_at", "pk").first()
     return entry is not None and _wake(topic, entry.object_id)
 
 
@@ -56,12 +56,12 @@ def _sweep(topic: str) -> int:
     stale = Q(woken_at__lt=now - LOST_AFTER) | Q(woken_at=None, created_at__lt=now - LOST_AFTER)
     if topic in settings.OUTBOX_SHARED:
         # Whoever wakes takes what is first, so that a few wake-ups do for however many wait.
-        first = entries.order_by("created_at")[:AT_A_TIME]
+        first = entries.order_by("created_at", "pk")[:AT_A_TIME]
         due = [entry for entry in first if (entry.woken_at or entry.created_at) < now - LOST_AFTER]
     else:
         # In turns: what fails again and again must not keep the sweeper from the rest.
         turn = F("woken_at").asc(nulls_first=True)
-        due = list(entries.filter(stale).order_by(turn, "created_at")[:AT_A_TIME])
+        due = list(entries.filter(stale).order_by(turn, "created_at", "pk")[:AT_A_TIME])
     woken = 0
     for entry in due:
         if not _wake(topic, entry.object_id, expires=STALE_SECONDS):

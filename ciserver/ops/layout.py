@@ -53,6 +53,7 @@ FOLDERS = (
 
 def prepare(home: Path) -> None:
     """All of it, in order. Raises OpsError."""
+    check_root_is_a_mount()
     check_code_is_readable()
     make_user(home)
     make_folders(home)
@@ -90,6 +91,24 @@ def make_keys(home: Path) -> None:
     for key in (home / "keys").iterdir():
         os.chown(key, 0, pwd.getpwnam(SERVICE_USER).pw_gid)
         key.chmod(0o640)
+
+
+def check_root_is_a_mount(mounts: str | None = None) -> None:
+    """The service user's processes get mounts of their own (see ``launch``), which needs ``/`` to
+    be a mount point. In a plain chroot it is none. ``mounts``: what /proc/self/mountinfo says."""
+    try:
+        lines = (
+            Path("/proc/self/mountinfo").read_text() if mounts is None else mounts
+        ).splitlines()
+    except OSError:
+        lines = []
+    # proc(5): the fifth field is the mount point, seen from the process's own root.
+    if not any(line.split(" ")[4:5] == ["/"] for line in lines):
+        raise OpsError(
+            "/ is no mount point here, so no process can be given mounts of its own.",
+            next_step="Leave the chroot, or enter it with: unshare --mount sh -c"
+            " 'mount --rbind DIR DIR && exec chroot DIR'",
+        )
 
 
 def check_code_is_readable() -> None:

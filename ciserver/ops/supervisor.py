@@ -25,6 +25,7 @@ from ciserver.ops.ready import Ready
 Say = Callable[[str, str], None]  # (child's name, what happened)
 
 FIRST_PAUSE, LONGEST_PAUSE, STEADY = 0.2, 10.0, 30.0  # seconds
+ROTATE_SECONDS = 15.0
 _LOG_KEPT = 8 * 1024 * 1024
 
 
@@ -185,7 +186,11 @@ async def supervise(
             if stop.is_set():
                 return
         started()
-        await stop.wait()
+        rotation = asyncio.create_task(_rotate([keeper.log for keeper in keepers]))
+        try:
+            await stop.wait()
+        finally:
+            rotation.cancel()
     finally:
         for _, group in groupby(reversed(keepers), key=lambda keeper: keeper.child.stage):
             await asyncio.gather(*(keeper.stop() for keeper in group))
@@ -235,6 +240,31 @@ def open_log(path: Path) -> BinaryIO:
     if path.exists() and path.stat().st_size > _LOG_KEPT:
         path.rename(path.with_name(path.name + ".1"))
     return path.open("ab")
+
+
+async def _rotate(logs: Sequence[Path]) -> None:
+    while True:
+        await asyncio.sleep(ROTATE_SECONDS)
+        for log in logs:
+            with contextlib.suppress(OSError):  # a full disk is told of by what fails next
+                rotate(log)
+
+
+def rotate(log: Path) -> bool:
+    """Set a log that has grown too long aside as ``.1`` while its writer goes on.
+
+    The writer keeps its descriptor, so the text is copied and then cut off; since it appends, it
+    goes on at the new end. What is written while we copy is copied too; between the last look and
+    the cut lie microseconds.
+    """
+    if not log.exists() or log.stat().st_size <= _LOG_KEPT:
+        return False
+    with log.open("r+b") as source, log.with_name(log.name + ".1").open("wb") as target:
+        os.fchmod(target.fileno(), 0o640)
+        while block := source.read(1 << 20):
+            target.write(block)
+        source.truncate(0)
+    return True
 
 
 def end_of_log(path: Path, lines: int = 15) -> str:

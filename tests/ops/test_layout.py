@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import grp
+import os
 import pwd
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from ciserver.config import Config
 from ciserver.ops import layout
 from ciserver.ops.errors import OpsError
+from ciserver.ops.launch import CHECKOUT
 
 pytestmark = pytest.mark.root
 
@@ -53,3 +57,41 @@ def test_a_closed_folder_above_the_home_is_one_clear_sentence(config: Config) ->
 def test_the_service_user_cannot_log_in() -> None:
     layout.make_user(Path("/var/lib/gantry"))
     assert pwd.getpwnam("gantry").pw_shell == "/usr/sbin/nologin"
+
+
+def test_a_root_that_is_no_mount_point_is_one_clear_sentence(config: Config) -> None:
+    """As in a plain chroot, where nobody can be given mounts of their own."""
+    there = config.home.parent / "chroot"
+    there.mkdir()
+    script = """
+    mount --make-rprivate /
+    for folder in /*; do
+        if [ -d "$folder" ] && [ ! -L "$folder" ]; then
+            mkdir "$1$folder" && mount --rbind "$folder" "$1$folder"
+        elif [ -L "$folder" ]; then
+            ln -s "$(readlink "$folder")" "$1$folder"
+        fi
+    done
+    exec chroot "$1" "$2" -m ciserver.ops prepare
+    """
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(there), sys.executable]
+    env = {"PATH": os.environ["PATH"], "GANTRY_HOME": str(config.home)}
+    done = subprocess.run(
+        command,
+        env=env | {"PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    first, second = done.stderr.splitlines()
+    assert (
+        first == "gantry: / is no mount point here, so no process can be given mounts of its own."
+    )
+    assert second.strip().startswith("Leave the chroot, or enter it with: unshare --mount sh -c")
+
+
+def test_a_root_that_is_a_mount_point_passes() -> None:
+    layout.check_root_is_a_mount()
+    layout.check_root_is_a_mount("29 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n")

@@ -202,3 +202,28 @@ def test_kill_9_of_the_supervisor_leaves_nothing_running(stage: Stage) -> None:
     process.kill()
     process.wait()
     until(lambda: not any(alive(pid) for pid in everything), seconds=5)
+
+
+def test_a_log_is_set_aside_while_its_writer_goes_on(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ciserver.ops.supervisor._LOG_KEPT", 2000)
+    monkeypatch.setattr("ciserver.ops.supervisor.ROTATE_SECONDS", 0.2)
+    script = 'echo "mine is ready"; i=0; while :; do i=$((i+1)); echo "line $i"; sleep 0.002; done'
+    log = log_of(stage.config, "talker")
+
+    def play() -> None:
+        deadline = time.monotonic() + 10
+        while not log.with_name("talker.log.1").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.3)
+
+    stage.run([talker(stage.config, script=script)], play)
+
+    aside = log.with_name("talker.log.1").read_text().splitlines()
+    assert aside[-1].startswith("line ")
+    assert log.stat().st_size < 40_000
+    numbers = [int(line.split()[1]) for line in log.read_text().splitlines()]
+    assert numbers == list(range(numbers[0], numbers[-1] + 1))
+    assert numbers[0] > 1  # it went on where it was, not from the start
