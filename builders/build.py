@@ -38,12 +38,12 @@ class BuildRequest:
 
     ``targets`` are stage names, None the last stage. ``epoch`` (seconds) is the
     images' creation time, the commit's. ``scope`` is the cache lane that is
-    written, ``also_read`` are lanes that are read too; ``shared`` has them for all machines.
-    ``extra_ca`` is a bundle of
-    the machine's certificates and ``step_env`` are variables that RUN steps see;
-    neither leaves a trace in image or cache key. ``parent`` is a cgroup with a budget. A
-    cache mount of more than ``cache_mount_bytes`` after a step is emptied. What a failed RUN
-    left can be looked at for ``keep_failed`` seconds (``runtime.kept``).
+    written, ``also_read`` are lanes that are read too; ``shared`` has them for all
+    machines. ``extra_ca`` is a bundle of the machine's certificates and ``step_env``
+    are variables that RUN steps see; neither leaves a trace in image or cache key.
+    ``parent`` is a cgroup with a budget. Of cache mounts of more than
+    ``cache_mount_bytes`` in all after a step, those not used for longest are emptied.
+    What a failed RUN left can be looked at for ``keep_failed`` seconds (``runtime.kept``).
     """
 
     context: Context

@@ -59,6 +59,7 @@ class Config:
     store_days: int
     store_bytes: int
     cache_bytes: int
+    cache_mount_bytes: int
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Config:
@@ -120,6 +121,7 @@ class Config:
             store_days=_integer(env, "GANTRY_STORE_DAYS", 30, low=1),
             store_bytes=_integer(env, "GANTRY_STORE_MAX_GIB", 50, low=1) << 30,
             cache_bytes=_integer(env, "GANTRY_CACHE_MAX_GIB", 10, low=1) << 30,
+            cache_mount_bytes=_integer(env, "GANTRY_CACHE_MOUNTS_MAX_GIB", 10, low=1) << 30,
         )
 
     @property

@@ -191,7 +191,7 @@ class Pruning:
                 yield _Unit("steps", path, path.stat().st_mtime, needs)
 
     def _caches(self) -> Iterator[_Unit]:
-        for path in self._disk.root.glob(f"{CACHES}/*"):
+        for path in self._disk.root.glob(f"{CACHES}/*/*"):
             with contextlib.suppress(OSError):
                 yield _Unit("caches", path, (path / "use").stat().st_mtime, (), tree_bytes(path))
 

@@ -7,14 +7,12 @@ can change meanwhile (CVE-2024-1753, CVE-2024-23651).
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import os
 import posixpath
 import shutil
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,9 +22,8 @@ from builders.dockerfile.instructions import Run
 from builders.dockerfile.mounts import RunMount
 from builders.errors import ContextError, UserError
 from builders.images.layerstore import Layer
-from builders.images.prune import CACHES, tree_bytes
-from builders.images.removal import remove_path
 from builders.steps.bench import Bench, layer_of
+from builders.steps.caches import Lane
 from builders.steps.placing import Placer
 from builders.steps.sources import ContextSource, Found
 from builders.steps.state import StageState, chain_id
@@ -161,70 +158,24 @@ class MountDesk:
         return path
 
     def _cache(self, mount: RunMount) -> Mount:
-        """A folder per project lane and id. Names are hashed: they come from the Dockerfile."""
+        """A folder that the builds of this lane have in common, by the mount's id."""
         if mount.origin:
             raise UserError(
                 "A cache mount with from= is not supported.",
                 place=self._step.at.place,
                 code="dockerfile.mount",
             )
-        name = mount.id or self._target(mount)
-        parts = f"{self._bench.scope}\0{self._bench.ids.base}\0{name}"
-        folder = self._bench.store.root / CACHES / hashlib.sha256(parts.encode()).hexdigest()
-        use = self._use(folder)
-        if mount.sharing == "private" and not self._lock(folder, wait=False):
-            folder = Path(tempfile.mkdtemp(prefix="private-", dir=folder.parent))
-            self._stack.callback(remove_path, folder)
-            use = self._use(folder)
-        elif mount.sharing == "locked":
-            self._lock(folder, wait=True)
-        tree = folder / "tree"
-        self._stack.callback(self._cap, name, tree, use)
-        if not tree.exists():
-            tree.mkdir(parents=True, exist_ok=True)
-            os.chown(tree, self._bench.ids.base + mount.uid, self._bench.ids.base + mount.gid)
-            tree.chmod(0o755 if mount.mode is None else mount.mode)
+        bench = self._bench
+        lane = Lane(bench.store, bench.scope, bench.ids.base, bench.cache_mount_bytes)
+        tree = lane.open(
+            self._stack,
+            mount.id or self._target(mount),
+            sharing=mount.sharing,
+            owner=(mount.uid, mount.gid),
+            mode=0o755 if mount.mode is None else mount.mode,
+            say=lambda words: bench.output(Stream.STDERR, words.encode()),
+        )
         return BindMount(source=tree, target=self._target(mount), read_only=mount.read_only)
-
-    def _use(self, folder: Path) -> int:
-        """Hold the cache against pruning for as long as the step runs; return the lock's fd."""
-        while True:
-            folder.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):
-                fd = os.open(folder / "use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                fcntl.flock(fd, fcntl.LOCK_SH)
-                if (folder / "use").exists() and os.path.samestat(
-                    os.fstat(fd), (folder / "use").stat()
-                ):
-                    self._stack.callback(os.close, fd)
-                    os.utime(fd)
-                    return fd
-                os.close(fd)  # pruning took it between the two lines above
-
-    def _cap(self, name: str, tree: Path, use: int) -> None:
-        """Empty a cache that has grown too big, unless another step has it mounted."""
-        most = self._bench.cache_mount_bytes
-        if tree_bytes(tree, most) <= most:
-            return
-        try:
-            fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return  # whoever uses it last will look again
-        with self._bench.store.staging() as folder:
-            tree.rename(folder / "full")
-        words = f"Notice: the cache mount {name} held more than {most >> 20} MiB and was emptied.\n"
-        self._bench.output(Stream.STDERR, words.encode())
-
-    def _lock(self, folder: Path, *, wait: bool) -> bool:
-        folder.mkdir(parents=True, exist_ok=True)
-        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError:
-            os.close(fd)
-            return False
-        self._stack.callback(os.close, fd)
-        return True
 
     def _bind(self, mount: RunMount) -> Mount:
         layers = (

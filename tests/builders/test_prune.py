@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,7 +144,7 @@ def test_a_store_that_is_too_big_loses_what_was_not_used_for_longest(store: Stor
 def test_cached_steps_and_cache_mounts_go_by_age(own: Builder, project: Project) -> None:
     context = project({"Dockerfile": CACHE_STEP + "echo 1 > /c/1; echo 2 > /2\n"})
     own.one(context)
-    (cache,) = (own.store.root / "caches").iterdir()
+    (cache,) = own.store.root.glob("caches/*/*")
     assert own.store.prune(PruneLimits(older_than=500)).caches == 0
     age(own.store)
     done = own.store.prune(PruneLimits(older_than=500))
@@ -156,8 +158,46 @@ def test_a_cache_mount_that_has_grown_too_big_is_emptied_with_a_word(
 ) -> None:
     context = project({"Dockerfile": CACHE_STEP + "head -c 3000000 /dev/zero > /c/big\n"})
     _, heard = own.all(context, cache_mount_bytes=2 << 20)
-    assert b"Notice: the cache mount /c held more than 2 MiB and was emptied." in heard.output
-    assert not list(own.store.root.glob("caches/*/tree"))
+    assert b"held more than 2 MiB in all, so /c was emptied of 2.9 MiB." in heard.output
+    assert not list(own.store.root.glob("caches/*/*/tree"))
+
+
+def test_of_many_cache_mounts_the_one_not_used_for_longest_is_emptied(
+    own: Builder, project: Project
+) -> None:
+    def step(name: str, megabytes: int, **asked: Any) -> bytes:
+        fill = f"head -c {megabytes}000000 /dev/zero > /{name}/big"
+        text = f"FROM busybox\nRUN --mount=type=cache,target=/{name} {fill}\n"
+        _, heard = own.all(project({"Dockerfile": text}), cache_mount_bytes=6 << 20, **asked)
+        return heard.output
+
+    assert step("old", 2) + step("new", 2) + step("other", 5, scope="another") == b""
+    (old,) = (
+        use
+        for use in own.store.root.glob("caches/*/*/use")
+        if (use.parent / "name").read_text() == "/old"
+    )
+    os.utime(old, (1, 1))
+    heard = step("third", 3)
+    assert heard.count(b"Notice") == 1
+    assert b"so /old was emptied of 1.9 MiB" in heard
+    kept = {(tree.parent / "name").read_text() for tree in own.store.root.glob("caches/*/*/tree")}
+    assert kept == {"/new", "/other", "/third"}
+
+
+def test_a_cache_mount_that_another_step_has_mounted_is_not_emptied(
+    own: Builder, project: Project
+) -> None:
+    text = "FROM busybox\nRUN --mount=type=cache,target=/{} {}\n"
+    fill = "head -c 3000000 /dev/zero > /{}/big"
+    own.one(project({"Dockerfile": text.format("a", fill.format("a"))}))
+    (use,) = own.store.root.glob("caches/*/*/use")
+    with use.open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        context = project({"Dockerfile": text.format("b", fill.format("b"))})
+        _, heard = own.all(context, cache_mount_bytes=4 << 20)
+    assert b"so /b was emptied" in heard.output
+    assert (use.parent / "tree/big").stat().st_size == 3_000_000
 
 
 def test_builds_and_pruning_side_by_side_lose_nothing(own: Builder, project: Project) -> None:
