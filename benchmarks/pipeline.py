@@ -1,11 +1,16 @@
 """A one-line change of examples/hello with a warm cache: from ``git push`` to tested and pushed.
 
-    sudo .venv/bin/python benchmarks/pipeline.py [--rounds 7]
+    sudo .venv/bin/python benchmarks/pipeline.py [--rounds 7] [--queued 100] [--no-docker]
 
 Ours: from ``git push`` returning to the pipeline's row saying that it passed (tests green, image
 in the registry). Beside it, where Docker's engine is installed, what a post-receive hook would
 run on the same change: ``docker build && docker run && docker push``, with BuildKit, to a
 registry of the same kind. Both start warm; rounds take turns so that a busy moment meets both.
+
+In the same rounds a browser's event stream is open: from ``git push`` returning to the first log
+line there. At the end ``--queued`` pipelines of one commit are started at once, each with a test
+that computes for about two seconds: what they take in all, against the sum of their steps' own
+time shared by the workers' slots.
 """
 
 from __future__ import annotations
@@ -22,32 +27,51 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT))
 
 from builders.images.reference import Reference
 from builders.images.store import Store
-from tests.e2e.service import BASE, Repository, Service, free_ports, running_service, wait_for
+from tests.e2e.follow import Follower, signed_in
+from tests.e2e.service import (
+    BASE,
+    FINISHED,
+    Repository,
+    Service,
+    free_ports,
+    running_service,
+    wait_for,
+)
 
 # The distribution's client goes with its engine: a newer one builds only with a plug-in.
 CLIENT = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"
+FIRST_LINE = "gantry: git push returning -> first line"
+SLOTS = 2  # pipelines that a worker runs at once
 GREETING = 'GREETING = "Hello number {}"'
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--queued", type=int, default=100, help="pipelines at once; 0: none")
+    parser.add_argument("--no-docker", action="store_true")
+    asked = parser.parse_args()
+    rounds = asked.rounds
     area = Path(tempfile.mkdtemp(prefix="gantry-bench-"))
     area.chmod(0o755)
     try:
         with ExitStack() as stack:
             service = stack.enter_context(running_service(area / "home"))
             ours = Ours(service, area / "ours")
-            docker = stack.enter_context(docker_beside(area, service))
-            figures = measure(ours, docker, rounds)
-        report(figures)
+            stack.callback(ours.browser.close)
+            docker = None
+            if not asked.no_docker:
+                docker = stack.enter_context(docker_beside(area, service))
+            report(measure(ours, docker, rounds))
+            if asked.queued:
+                report_queue(service, area / "queue", asked.queued)
     finally:
         shutil.rmtree(area, ignore_errors=True)
 
@@ -60,19 +84,27 @@ class Ours:
     def __init__(self, service: Service, folder: Path) -> None:
         service.make_project("bench")
         self._service = service
+        self.browser = signed_in(service)
+        self._pushes = 0
         self._repository = Repository(folder, service, "bench")
         shutil.copytree(CHECKOUT / "examples" / "hello", folder, dirs_exist_ok=True)
 
     def change(self, number: int) -> dict[str, float]:
         """Push change ``number``; seconds by figure."""
+        self._pushes += 1
+        path = f"/projects/bench/pipelines/{self._pushes}/events"
+        follower = Follower(self.browser, path, pause=0.01)
+        thread = follower.start()
         before = time.time()
         commit = self._repository.push(changed(self._repository.path, number))
         pushed = time.time()
         row = self._service.pipeline_of("bench", commit)
         assert row["state"] == "passed", row["reason"]
+        thread.join(10)
         finished = datetime.fromisoformat(row["finished_at"]).timestamp()
         return {
             self.name: max(0.0, finished - pushed),
+            FIRST_LINE: max(0.0, follower.first_at - pushed),
             "gantry: commit and git push themselves": pushed - before,
         }
 
@@ -172,6 +204,37 @@ def report(figures: dict[str, list[float]]) -> None:
     for name, seconds in figures.items():
         median = statistics.median(seconds)
         print(f"{name:44} {median:7.2f}s {min(seconds):7.2f}s {median / first:6.2f}x")
+
+
+def report_queue(service: Service, folder: Path, count: int) -> None:
+    """``count`` pipelines at once: the time in all against that of their steps."""
+    service.make_project("queue")
+    repository = Repository(folder, service, "queue")
+    work = "sum(i * i for i in range(12_000_000))"
+    first = repository.push(
+        {
+            "Dockerfile": f"FROM {BASE}\nCMD true\n",
+            "gantry.yml": "tests:\n  work: {memory: 64m, cpus: 1, command: "
+            f"[python3, -c, 'print({work})']}}\n",
+        }
+    )
+    assert service.pipeline_of("queue", first)["state"] == "passed"
+    began = time.time()
+    rows = [service.post("pipelines/", {"project": "queue"}) for _ in range(count)]
+    done = [wait_for(lambda row=row: finished(service, row["id"]), 3600) for row in rows]
+    assert all(row["state"] == "passed" for row in done)
+    took = max(datetime.fromisoformat(row["finished_at"]).timestamp() for row in done) - began
+    steps = [step["seconds"] or 0 for row in done for job in row["jobs"] for step in job["steps"]]
+    own = sum(steps) / SLOTS
+    print(
+        f"{count} pipelines at once: {took:.1f} s; their steps' own time {sum(steps):.1f} s,"
+        f" shared by {SLOTS} slots {own:.1f} s: {100 * (took / own - 1):+.1f} %"
+    )
+
+
+def finished(service: Service, pipeline: int) -> Any:
+    row = service.get(f"pipelines/{pipeline}/")
+    return row if row["state"] in FINISHED else None
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class Service:
     token: str
     process: subprocess.Popen[bytes]
     http: httpx.Client
+    password: str = ""
 
     def get(self, path: str, **params: str) -> Any:
         answer = self.http.get(path, params=params)
@@ -149,10 +150,20 @@ def running_service(home: Path) -> Iterator[Service]:
             capture_output=True,
             check=True,
         )
-        token = json.loads(made.stdout)["token"]
+        told = json.loads(made.stdout)
+        token = told["token"]
         headers = {"Authorization": f"Bearer {token}"}
         with httpx.Client(base_url=f"{url}/api/v1", headers=headers, trust_env=False) as http:
-            yield Service(home, env, url, f"127.0.0.1:{registry}", token, process, http)
+            yield Service(
+                home,
+                env,
+                url,
+                f"127.0.0.1:{registry}",
+                token,
+                process,
+                http,
+                told["password"] or "",
+            )
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)

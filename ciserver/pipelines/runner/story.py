@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from django.db.models import Max
 from django.utils import timezone
 
 from ciserver.lib import outbox
-from ciserver.lib.problems import Refused
 from ciserver.lib.states import IllegalMove, move
-from ciserver.pipelines import drain, events, logfiles
+from ciserver.pipelines import drain, events
 from ciserver.pipelines.groups import wake_group
 from ciserver.pipelines.leases import (
     TOPIC,
@@ -26,7 +25,7 @@ from ciserver.pipelines.leases import (
     hand_back,
     held,
 )
-from ciserver.pipelines.models import JOB_MOVES, PIPELINE_MOVES, Job, JobKind, Pipeline, State
+from ciserver.pipelines.models import JOB_MOVES, PIPELINE_MOVES, Job, JobKind, Pipeline, State, Step
 from ciserver.pipelines.runner.build import Images, build_images
 from ciserver.pipelines.runner.graph import Node, run_graph
 from ciserver.pipelines.runner.jobs import JobFailed, working_on
@@ -39,6 +38,7 @@ from ciserver.repositories import git
 from runtime.spec import Limits
 
 log = logging.getLogger(__name__)
+DIED = "Its worker died; another took the pipeline up."
 NOT_KEPT = "The image of a pull request from a fork is tested, but not kept."
 
 
@@ -160,11 +160,12 @@ def _run_tests(
 
 
 def _first_job(pipeline: Pipeline, limits: Limits) -> Job:
-    """The build job. What an earlier attempt, whose worker died, has left is replaced."""
-    for job in pipeline.jobs.filter(run=pipeline.run):
-        with suppress(Refused):  # what object storage keeps of it nobody will miss
-            logfiles.remove(job.log_path)
-        job.delete()
+    """The build job. What an earlier attempt did, whose worker died, stays beside, with its logs."""
+    earlier = pipeline.jobs.filter(run=pipeline.run)
+    earlier.filter(state=State.QUEUED).delete()
+    died = earlier.filter(state=State.RUNNING)
+    Step.objects.filter(job__in=died, state=State.RUNNING).update(state=State.CANCELLED)
+    died.update(state=State.CANCELLED, finished_at=timezone.now(), reason=DIED)
     return Job.objects.create(
         pipeline=pipeline,
         position=_last_position(pipeline) + 1,

@@ -1,0 +1,106 @@
+"""A worker is killed in the middle: what it had written stays, and another starts beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from builders.images.store import Store
+from ciserver.pipelines import leases
+from ciserver.pipelines.logs import LogReader
+from ciserver.pipelines.models import Job, Pipeline, State
+from ciserver.pipelines.runner import story
+from runtime.reap import reap
+from tests.builders.conftest import make_busybox
+from tests.builders.registry.conftest import registry  # noqa: F401 - a fixture
+from tests.ciserver.pipelines.test_starts import Hosted
+from tests.ciserver.pipelines.test_story import area  # noqa: F401 - a fixture
+from tests.ciserver.pipelines.working import workshop_in
+from tests.conftest import api_as
+from tests.home import HOME
+
+pytestmark = [pytest.mark.root, pytest.mark.django_db(transaction=True)]
+
+LINES = 20_000
+COUNT = (
+    "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo line $i.;"
+    " if [ $i = 15000 ]; then sleep 2; fi; done"
+)
+FILES = {"Dockerfile": f"FROM busybox\nRUN {COUNT}\nRUN exit 3\n"}
+
+
+def test_what_was_written_before_the_kill_is_kept_to_the_byte(
+    project: Any,
+    alice: Any,
+    area: Path,  # noqa: F811
+    registry: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_busybox(Store(area / "store"), area / "busybox")
+    hosted = Hosted(project, area / "tree")
+    pipeline = hosted.queue(hosted.push(FILES))
+
+    killed_in_the_middle(pipeline, area, registry)
+    first = pipeline.jobs.get(name="build")
+    assert first.state == State.RUNNING
+    written = first.log_path.read_bytes()
+    workshop = workshop_in(area, registry)
+    reap(workshop.state)
+    monkeypatch.setattr(story, "open_workshop", lambda: workshop)
+    Pipeline.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    leases.recover()
+    story.run(pipeline.pk)
+
+    pipeline.refresh_from_db()
+    assert (pipeline.state, pipeline.attempt) == ("failed", 2)
+    first, second = pipeline.jobs.filter(name="build")
+    assert (first.state, first.reason) == ("cancelled", story.DIED)
+    assert second.state == "failed"
+    assert first.log_path.read_bytes() == written
+    assert numbers(first) == list(range(1, len(numbers(first)) + 1))
+    assert len(numbers(first)) >= 15_000
+    assert numbers(second) == list(range(1, LINES + 1))
+    answer = api_as(alice).get(f"/api/v1/jobs/{first.pk}/log/")
+    text = asyncio.run(whole(answer)).decode()
+    assert text.splitlines() == [line.text for line in LogReader(first.log_path)]
+
+
+def killed_in_the_middle(pipeline: Pipeline, area: Path, registry: str) -> None:  # noqa: F811
+    """A worker of its own takes the pipeline up, and is killed while its step writes."""
+    database = f"sqlite:///{connection.settings_dict['NAME']}"
+    env = os.environ | {"GANTRY_DATABASE_URL": database, "GANTRY_HOME": str(HOME)}
+    words = ["tests.ciserver.pipelines.working", str(pipeline.pk), str(area), registry]
+    worker = subprocess.Popen([sys.executable, "-m", *words], env=env)
+    deadline = time.monotonic() + 60
+    while True:
+        job = Job.objects.filter(pipeline=pipeline, name="build").first()
+        if job and job.log_path.exists() and b"line 15000." in job.log_path.read_bytes():
+            break
+        assert worker.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+
+
+async def whole(answer: Any) -> bytes:
+    return b"".join([chunk async for chunk in answer.streaming_content])
+
+
+def numbers(job: Job) -> list[int]:
+    return [
+        int(line.text[5:-1])
+        for line in LogReader(job.log_path)
+        if line.text.startswith("line ") and line.stream == "out"
+    ]
