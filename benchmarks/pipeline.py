@@ -210,7 +210,7 @@ def report_queue(service: Service, folder: Path, count: int) -> None:
     """``count`` pipelines at once: the time in all against that of their steps."""
     service.make_project("queue")
     repository = Repository(folder, service, "queue")
-    work = "sum(i * i for i in range(12_000_000))"
+    work = "sum(i * i for i in range(24_000_000))"
     first = repository.push(
         {
             "Dockerfile": f"FROM {BASE}\nCMD true\n",
