@@ -160,7 +160,7 @@ def _run_tests(
 
 
 def _first_job(pipeline: Pipeline, limits: Limits) -> Job:
-    """The build job. What an earlier attempt did, whose worker died, stays beside, with its logs."""
+    """The build job. What an attempt whose worker died has done stays beside, with its logs."""
     earlier = pipeline.jobs.filter(run=pipeline.run)
     earlier.filter(state=State.QUEUED).delete()
     died = earlier.filter(state=State.RUNNING)
