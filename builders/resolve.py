@@ -10,7 +10,7 @@ from builders.errors import ImageNotFound, RegistryError
 from builders.images.layers import LayerLimits
 from builders.images.reference import Reference
 from builders.images.store import Image, Store
-from builders.registry import Credentials, Registry
+from builders.registry import KnownRegistries, Registry
 
 _PATIENCE = 20.0
 _MOST_NEAR = 3
@@ -19,8 +19,9 @@ _MOST_NEAR = 3
 class Resolver:
     """Finds base images; what it pulls stays in the store. Threads may share it.
 
-    ``mirrors`` maps a registry (``docker.io``) to the ``HOST:PORT`` asked before it;
-    ``registries`` are clients to use instead of anonymous ones, by host. Without ``upstream``
+    ``mirrors`` maps a registry (``docker.io``) to the ``HOST:PORT`` asked before it, and before
+    those that ``known`` has; ``known`` also tells who we are to a registry. ``registries`` are
+    clients to use instead of those made from it, by host. Without ``upstream``
     nobody but the mirrors is asked: the machine has no way out, or shall not use it.
     """
 
@@ -30,7 +31,7 @@ class Resolver:
         *,
         mirrors: Mapping[str, str] | None = None,
         registries: Mapping[str, Registry] | None = None,
-        credentials: Mapping[str, Credentials] | None = None,
+        known: KnownRegistries | None = None,
         limits: LayerLimits | None = None,
         upstream: bool = True,
         progress: Callable[[str], None] | None = None,
@@ -38,7 +39,7 @@ class Resolver:
         self._store = store
         self._mirrors = dict(mirrors or {})
         self._registries = dict(registries or {})
-        self._credentials = dict(credentials or {})
+        self._known = known or KnownRegistries()
         self._limits = limits
         self._upstream = upstream
         self._progress = progress
@@ -70,14 +71,21 @@ class Resolver:
         raise ImageNotFound(f"The image {reference.familiar} is {where}.", hint=hint)
 
     def _hosts(self, reference: Reference) -> list[str]:
-        mirror = self._mirrors.get(reference.registry)
-        return [*([mirror] if mirror else []), *([reference.registry] if self._upstream else [])]
+        first = self._mirrors.get(reference.registry)
+        hosts = [first] if first else []
+        hosts += self._known.mirrors.get(reference.registry, ())
+        return list(dict.fromkeys([*hosts, *([reference.registry] if self._upstream else [])]))
 
     def _pull(self, host: str, reference: Reference) -> Image:
         known = self._registries.get(host)
         if known is not None:
             return known.pull(reference, self._store, limits=self._limits, progress=self._progress)
-        client = Registry(host, credentials=self._credentials.get(host), patience=_PATIENCE)
+        client = Registry(
+            host,
+            credentials=self._known.credentials.get(host),
+            plain_http=self._known.speaks_plain(host),
+            patience=_PATIENCE,
+        )
         with client:
             return client.pull(reference, self._store, limits=self._limits, progress=self._progress)
 

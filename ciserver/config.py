@@ -38,6 +38,7 @@ class Config:
     debug: bool
     extra_ca: Path | None
     registry_mirrors: Mapping[str, str]
+    registries: Path | None
     offline: bool
     shared_cache: bool
     egress_allow: tuple[str, ...]
@@ -100,6 +101,7 @@ class Config:
             debug=env.get("GANTRY_DEBUG", "") == "1",
             extra_ca=_optional_file(env, "GANTRY_EXTRA_CA"),
             registry_mirrors=mirrors,
+            registries=_optional_path(env, "GANTRY_REGISTRIES"),
             offline=env.get("GANTRY_OFFLINE", "") == "1",
             shared_cache=env.get("GANTRY_SHARED_CACHE", "1") != "0",
             egress_allow=tuple(env.get("GANTRY_EGRESS_ALLOW", "").replace(",", " ").split()),
@@ -233,6 +235,14 @@ def _optional_file(env: Mapping[str, str], name: str) -> Path | None:
     if not path.is_file():
         raise ConfigError(f"{name} names no file: {raw!r}. Give a PEM bundle or leave it out.")
     return path
+
+
+def _optional_path(env: Mapping[str, str], name: str) -> Path | None:
+    """A file that only workers, who are root, need be able to read."""
+    raw = env.get(name, "")
+    if raw and not raw.startswith("/"):
+        raise ConfigError(f"{name} must be an absolute path, not {raw!r}.")
+    return Path(raw) if raw else None
 
 
 def _pairs(env: Mapping[str, str], name: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from builders.images.prune import PruneLimits
 from builders.images.reference import Reference
 from builders.images.store import Image, Store
 from builders.layouts import export_archive, export_layout, import_image
-from builders.registry import Registry
+from builders.registry import KnownRegistries, Registry
 from builders.resolve import Resolver
 from runtime.spec import IdRange, Limits
 from runtime.state import StateDirectory
@@ -76,7 +76,7 @@ def _deliver(
         _export(options.output, image, names)
     if options.push:
         for name in names:
-            _push(image, name, store)
+            _push(options, image, name, store)
     if options.iidfile is not None:
         options.iidfile.write_text(image.id)
     print(image.id)
@@ -86,7 +86,7 @@ def pull(options: argparse.Namespace, _: threading.Event) -> None:
     store = Store(options.store)
     name = Reference.parse(options.name)
     mirror = _mirrors(options).get(name.registry, name.registry)
-    with Registry(mirror) as registry:
+    with _registry(options, mirror) as registry:
         image = registry.pull(name, store)
     print(image.id)
 
@@ -94,7 +94,7 @@ def pull(options: argparse.Namespace, _: threading.Event) -> None:
 def push(options: argparse.Namespace, _: threading.Event) -> None:
     store = Store(options.store)
     name = Reference.parse(options.name)
-    _push(_known(store, name), name, store)
+    _push(options, _known(store, name), name, store)
 
 
 def inspect(options: argparse.Namespace, _: threading.Event) -> None:
@@ -111,8 +111,20 @@ def inspect(options: argparse.Namespace, _: threading.Event) -> None:
     print(json.dumps(document, indent=2))
 
 
-def _push(image: Image, name: Reference, store: Store) -> None:
-    with Registry(name.registry) as registry:
+def _registry(options: argparse.Namespace, host: str) -> Registry:
+    known = _registries(options)
+    return Registry(
+        host, credentials=known.credentials.get(host), plain_http=known.speaks_plain(host)
+    )
+
+
+def _registries(options: argparse.Namespace) -> KnownRegistries:
+    path: Path | None = options.registries
+    return KnownRegistries() if path is None else KnownRegistries.load(path)
+
+
+def _push(options: argparse.Namespace, image: Image, name: Reference, store: Store) -> None:
+    with _registry(options, name.registry) as registry:
         result = registry.push(image, name, store)
     print(f"{name} {result.digest}: {result.bytes_sent} bytes sent")
 
@@ -129,7 +141,7 @@ def _known(store: Store, name: Reference) -> Image:
 
 
 def _resolver(options: argparse.Namespace, store: Store) -> Resolver:
-    return Resolver(store, mirrors=_mirrors(options))
+    return Resolver(store, mirrors=_mirrors(options), known=_registries(options))
 
 
 def _mirrors(options: argparse.Namespace) -> dict[str, str]:

@@ -85,6 +85,14 @@ def _mirrors(command: argparse.ArgumentParser) -> None:
         metavar="REGISTRY=HOST:PORT",
         help="e.g. docker.io=127.0.0.1:5000",
     )
+    file = os.environ.get("GANTRY_REGISTRIES")
+    command.add_argument(
+        "--registries",
+        type=Path,
+        default=Path(file) if file else None,
+        metavar="FILE",
+        help="passwords and mirrors of registries, as docker's config.json or docs/settings.md",
+    )
 
 
 def seconds(text: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 from django.conf import settings
@@ -16,10 +16,11 @@ from builders.images.reference import Reference
 from builders.images.store import Image, Store
 from builders.registry.auth import Scope
 from builders.registry.client import Registry
+from builders.registry.known import KnownRegistries
 from builders.resolve import Resolver
 from builders.shared import SharedCache
 from ciserver.accounts.registry_tokens import Access, issue
-from ciserver.config import Config
+from ciserver.config import Config, ConfigError
 from ciserver.lib.problems import Refused
 from ciserver.pipelines.models import Pipeline
 from ciserver.pipelines.runner.cachestore import prune as prune_caches
@@ -42,6 +43,7 @@ class Workshop:
     state: StateDirectory
     registry: Registry
     resolver: Resolver
+    known: KnownRegistries = field(default_factory=KnownRegistries)
 
     def resolver_for(self, project: Project) -> Callable[[Reference], Image]:
         """What FROM may name in a project's Dockerfile: of our registry, its own images alone.
@@ -56,7 +58,9 @@ class Workshop:
                     f"The image {reference.familiar} is not one of {project}.",
                     hint=f"Here FROM may name {self.config.registry}/{project.slug}.",
                 )
-            known = ours or reference.registry in self.config.registry_mirrors
+            host = reference.registry
+            told = (self.config.registry_mirrors, self.known.mirrors, self.known.credentials)
+            known = ours or any(host in hosts for hosts in told)
             if not (known or self.config.offline or self.store.find_image(reference)):
                 _check_public(reference)
             return self.resolver(reference)
@@ -116,6 +120,7 @@ def open_workshop() -> Workshop:
     config: Config = settings.GANTRY
     store = Store(config.store)
     registry = Registry(config.registry, token=_token)
+    known = _known_registries(config)
     return Workshop(
         config=config,
         store=store,
@@ -124,10 +129,26 @@ def open_workshop() -> Workshop:
         resolver=Resolver(
             store,
             mirrors=config.registry_mirrors,
+            known=known,
             registries={config.registry: registry},
             upstream=not config.offline,
         ),
+        known=known,
     )
+
+
+def _known_registries(config: Config) -> KnownRegistries:
+    """What the operator's file says. Raises BadRegistriesFile, ConfigError."""
+    if config.registries is None:
+        return KnownRegistries()
+    known = KnownRegistries.load(config.registries)
+    if any(config.registry in hosts for hosts in known.mirrors.values()):
+        # A mirror is asked with the worker's own rights, whichever project asks.
+        raise ConfigError(
+            f"{config.registries} must not name Gantry's own registry, {config.registry}, "
+            "as a mirror."
+        )
+    return known
 
 
 def _check_public(reference: Reference) -> None:
