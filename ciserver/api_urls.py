@@ -27,6 +27,7 @@ from ciserver.releases.api import (
 )
 from ciserver.repositories.api import Rules
 from ciserver.webhooks.api import DeliveryViewSet
+from ciserver.webhooks.pulls_api import PullRequestViewSet
 
 router = DefaultRouter()
 router.register("projects", ProjectViewSet)
@@ -43,6 +44,7 @@ router.register("stops", StopViewSet)
 router.register("audit", AuditViewSet)
 router.register("tokens", TokenViewSet)
 router.register("deliveries", DeliveryViewSet)
+router.register("pull-requests", PullRequestViewSet)
 
 urlpatterns = [
     path("http_sd/", HttpSd.as_view(), name="http-sd"),

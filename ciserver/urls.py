@@ -15,7 +15,7 @@ urlpatterns = [
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", Docs.as_view(), name="api-docs"),
     path("", include("ciserver.repositories.urls")),
-    path("hooks/", include("ciserver.webhooks.urls")),
+    path("", include("ciserver.webhooks.urls")),
     path("", include("ciserver.accounts.urls")),
     path("", include("ciserver.projects.urls")),
     path("", include("ciserver.pipelines.urls")),

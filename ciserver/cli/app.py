@@ -13,6 +13,7 @@ from ciserver.cli import (
     look,
     places,
     promotions,
+    pulls,
     repository,
     secrets,
     session,
@@ -72,4 +73,5 @@ app.command("rerun", rich_help_panel=DO)(deliveries.rerun)
 app.command("redeliver", rich_help_panel=DO)(ledger.redeliver)
 app.command("cancel", rich_help_panel=DO)(deliveries.cancel)
 app.add_typer(secrets.app, name="secrets", rich_help_panel=DO)
+app.add_typer(pulls.app, name="pulls", rich_help_panel=DO)
 app.add_typer(repository.app, name="repository", rich_help_panel=DO)

@@ -88,6 +88,7 @@ def _project_context(request: HttpRequest, row: Project) -> dict[str, object]:
         "row": rows_for([row], request.user)[0],
         "pipelines": pipelines[:LISTED],
         "releases": row.releases.all()[:LISTED],
+        "pulls": row.pull_requests.filter(open=True)[:LISTED],
         "deliveries": row.deliveries.select_related("pipeline", "pipeline__project")[:10],
         "git_url": f"{settings.GANTRY.url}/git/{row.slug}.git",
         "hook_url": f"{settings.GANTRY.url}/hooks",

@@ -8,6 +8,8 @@ from django.urls import reverse
 from ciserver.pipelines.models import Pipeline, State
 from ciserver.projects.models import Project
 
+PULL = "pull"  # the kind of a delivery that tells of a fork's commit
+
 
 class Verdict(models.TextChoices):
     ACCEPTED = "accepted", "starts a pipeline"
@@ -15,6 +17,7 @@ class Verdict(models.TextChoices):
     DUPLICATE = "duplicate", "this ref was told to be at this commit already"
     STALE = "stale", "its ref had moved on"
     FAILED = "failed", "could not be used"
+    WAITING = "waiting", "a fork's commit, which a maintainer has yet to approve"
 
 
 class Delivery(models.Model):
@@ -38,6 +41,9 @@ class Delivery(models.Model):
     detail = models.TextField(blank=True)
     pipeline = models.ForeignKey(
         Pipeline, models.SET_NULL, null=True, blank=True, related_name="deliveries"
+    )
+    pull_request = models.ForeignKey(
+        "PullRequest", models.SET_NULL, null=True, blank=True, related_name="deliveries"
     )
     received_at = models.DateTimeField(auto_now_add=True)
 
@@ -68,6 +74,51 @@ class Delivery(models.Model):
         if self.verdict == Verdict.FAILED:
             return True
         return self.verdict == Verdict.ACCEPTED and is_in_vain(self.pipeline)
+
+
+class PullRequest(models.Model):
+    """A pull request as its forge told of it last. ``sha`` is where it is now.
+
+    Of a fork's, only ``approved_sha`` is built: a new commit needs a new approval. ``ref`` is
+    where the project's own repository has the fork's commits.
+    """
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="pull_requests")
+    forge = models.CharField(max_length=20)
+    number = models.PositiveIntegerField()
+    title = models.CharField(max_length=300, blank=True)
+    sender = models.CharField(max_length=150, blank=True)
+    head = models.CharField(max_length=300)
+    base = models.CharField(max_length=300)
+    ref = models.CharField(max_length=300, blank=True)
+    sha = models.CharField(max_length=64)
+    from_fork = models.BooleanField()
+    open = models.BooleanField(default=True)
+    approved_sha = models.CharField(max_length=64, blank=True)
+    approved_by = models.CharField(max_length=150, blank=True)
+    approved_at = models.DateTimeField(null=True, blank=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["-updated_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "forge", "number"], name="pull_request_number"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.project} pull request {self.number}"
+
+    @property
+    def waits(self) -> bool:
+        """Whether a maintainer has yet to approve what it is at."""
+        return self.open and self.from_fork and bool(self.ref) and self.approved_sha != self.sha
+
+    @property
+    def pipeline(self) -> Pipeline | None:
+        """The last one of what it is at."""
+        return self.project.pipelines.filter(pull_request=self.number, commit=self.sha).first()
 
 
 class Poll(models.Model):

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from ciserver.lib import outbox
 from ciserver.pipelines import services as pipelines
-from ciserver.pipelines.models import Pipeline
+from ciserver.pipelines.models import Event, Pipeline
 from ciserver.projects.models import Project
 from ciserver.repositories.errors import (
     FetchFailed,
@@ -19,7 +19,8 @@ from ciserver.repositories.errors import (
     UnknownCommit,
 )
 from ciserver.repositories.git import CommitInfo, commit_info, fetch, git_dir, heads, peel
-from ciserver.webhooks.models import Delivery, Verdict, is_in_vain
+from ciserver.webhooks import pulls
+from ciserver.webhooks.models import PULL, Delivery, PullRequest, Verdict, is_in_vain
 
 log = logging.getLogger(__name__)
 TOPIC = "delivery.accepted"
@@ -30,7 +31,11 @@ AWAY = (OperationalError, InterfaceError)  # the database, or another that holds
 
 
 class Stale(Exception):
-    """The ref has moved on; a later delivery tells of where it is now."""
+    """The ref has moved on to ``head``; a later delivery tells of where it is now."""
+
+    def __init__(self, message: str, head: str | None) -> None:
+        super().__init__(message)
+        self.head = head
 
 
 def plan(delivery_id: int) -> None:
@@ -38,7 +43,9 @@ def plan(delivery_id: int) -> None:
 
     Every delivery is settled in the end: what does not pass within PATIENCE is a failure.
     """
-    delivery = Delivery.objects.select_related("project").filter(pk=delivery_id).first()
+    delivery = (
+        Delivery.objects.select_related("project", "pull_request").filter(pk=delivery_id).first()
+    )
     if delivery is None or not _pending(delivery):
         outbox.keep(TOPIC, delivery_id)
         return
@@ -46,6 +53,8 @@ def plan(delivery_id: int) -> None:
         _decide(delivery)
     except Stale as stale:
         _settle(delivery, Verdict.STALE, str(stale))
+        if delivery.kind == PULL and stale.head:
+            _wait_for_approval(delivery, stale.head)
     except AWAY:
         raise  # nothing could be written down either
     except Exception as error:
@@ -92,12 +101,7 @@ def _check_order(delivery: Delivery) -> None:
     head = heads(git_dir(delivery.project), delivery.ref).get(delivery.ref)
     last = _last_pipeline(delivery)
     if head and head != delivery.sha and last and last.commit == head:
-        raise Stale(_stale(delivery, head))
-
-
-def _stale(delivery: Delivery, head: str | None) -> str:
-    where = f"is at {head[:12]} now" if head else "is gone"
-    return f"Stale: {delivery.ref} {where}, no longer at {delivery.sha[:12]}."
+        raise _stale(delivery, head)
 
 
 def explain(error: Exception) -> str:
@@ -130,14 +134,21 @@ def _look(delivery: Delivery) -> CommitInfo:
         head = heads(git_dir(project), delivery.ref).get(delivery.ref)
     else:
         head = fetch(project, delivery.ref)
+    if delivery.kind == PULL and head != delivery.sha:
+        raise _stale(delivery, head)  # what was forced away is not even there
     info = _commit(delivery)
     # Some forges tell of a tag by its commit, not by the tag's own object.
     same = head == delivery.sha or (
         head and delivery.kind == "tag" and peel(git_dir(project), head) == info.sha
     )
     if not same:
-        raise Stale(_stale(delivery, head))
+        raise _stale(delivery, head)
     return info
+
+
+def _stale(delivery: Delivery, head: str | None) -> Stale:
+    where = f"is at {head[:12]} now" if head else "is gone"
+    return Stale(f"Stale: {delivery.ref} {where}, no longer at {delivery.sha[:12]}.", head)
 
 
 def _commit(delivery: Delivery) -> CommitInfo:
@@ -200,6 +211,12 @@ def _settle(delivery: Delivery, verdict: Verdict, detail: str) -> None:
         outbox.keep(TOPIC, delivery.pk)
 
 
+def _wait_for_approval(delivery: Delivery, head: str) -> None:
+    with transaction.atomic():
+        Project.objects.select_for_update().get(pk=delivery.project_id)
+        pulls.moved(delivery, head)
+
+
 def _pending(delivery: Delivery) -> bool:
     return delivery.verdict == Verdict.ACCEPTED and delivery.pipeline_id is None
 
@@ -213,7 +230,20 @@ def _pipeline(delivery: Delivery, info: CommitInfo) -> Pipeline:
         author=_cut(info.author, 200),
         committed_at=info.committed_at,
         started_by=_cut(delivery.sender, 150),
+        event=Event.PULL_REQUEST if delivery.kind == PULL else None,
+        from_fork=delivery.kind == PULL,
+        pull_request=_pull_request(delivery),
     )
+
+
+def _pull_request(delivery: Delivery) -> int | None:
+    """The number of the pull request that it is about: a push may be of one, too."""
+    row = delivery.pull_request
+    if row is None and delivery.kind == "push":
+        row = PullRequest.objects.filter(
+            project=delivery.project, head=delivery.ref, from_fork=False, open=True
+        ).first()
+    return row.number if row else None
 
 
 def _cut(text: str, limit: int) -> str:

@@ -24,10 +24,17 @@ from ciserver.repositories.git import git_dir
 from ciserver.repositories.names import MAX_REF, check_ref, check_sha, is_null
 from ciserver.repositories.spool import Push as HostedPush
 from ciserver.repositories.spool import Update
-from ciserver.webhooks import runner
+from ciserver.webhooks import pulls, runner
 from ciserver.webhooks.forges import FORGES
-from ciserver.webhooks.forges.events import Envelope, Event, Malformed, Nothing, Push
-from ciserver.webhooks.models import Delivery, Verdict
+from ciserver.webhooks.forges.events import (
+    Envelope,
+    Event,
+    Malformed,
+    Nothing,
+    PullRequest,
+    Push,
+)
+from ciserver.webhooks.models import PULL, Delivery, Verdict
 from ciserver.webhooks.payloads import payload_of
 
 log = logging.getLogger(__name__)
@@ -245,6 +252,7 @@ def _record(delivery: Delivery, event: Event, *, promise: bool = True) -> tuple[
     if earlier:
         delivery.pk, delivery.received_at = earlier.pk, timezone.now()
     delivery.save(force_insert=earlier is None)
+    pulls.attach(delivery)
     if promise and delivery.verdict == Verdict.ACCEPTED:
         outbox.promise("delivery.accepted", delivery.pk)
     return delivery, True
@@ -256,13 +264,20 @@ def _judge(delivery: Delivery, event: Event) -> None:
     if isinstance(event, Nothing):
         delivery.detail = event.reason
         return
+    if isinstance(event, PullRequest):
+        found = pulls.note(delivery, event)
+        if found is None:
+            return
+        event = found
     _describe(delivery, event)
     if delivery.kind == "delete":
         delivery.detail = f"{event.ref} was deleted: there is nothing to build."
     elif delivery.kind == "other":
         delivery.detail = f"{event.ref} is no branch and no tag: nothing is built."
+    elif delivery.kind == PULL and not pulls.is_approved(delivery):
+        pulls.wait(delivery)
     else:
-        _judge_push(delivery)
+        judge_push(delivery)
 
 
 def _describe(delivery: Delivery, event: Push) -> None:
@@ -273,10 +288,12 @@ def _describe(delivery: Delivery, event: Push) -> None:
     delivery.sender = event.sender
     kinds = {"refs/heads/": "push", "refs/tags/": "tag"}
     kind = next((kinds[prefix] for prefix in kinds if event.ref.startswith(prefix)), "other")
+    if delivery.pull_request and delivery.pull_request.from_fork:
+        kind = PULL if kind == "other" else "other"
     delivery.kind = "delete" if is_null(event.sha) else kind
 
 
-def _judge_push(delivery: Delivery) -> None:
+def judge_push(delivery: Delivery) -> None:
     """A twin is the last word on the same ref; going back to an earlier commit has none."""
     accepted = Delivery.objects.filter(
         project=delivery.project,

@@ -11,12 +11,16 @@ from collections.abc import Mapping, Sequence
 from ciserver.lib.crypto import Secret
 from ciserver.webhooks.forges.events import (
     MAX_EVENT,
+    MAX_TITLE,
     Envelope,
     Event,
     Malformed,
     Nothing,
+    PullRequest,
     Push,
+    identity,
     member,
+    number,
     printable,
     text,
     word,
@@ -28,6 +32,12 @@ FORM_FIELD = ""
 HEADERS = ("X-Event-Key", "X-Request-UUID", "X-Hook-UUID", "X-Attempt-Number", "Content-Type")
 FOLDERS = {"branch": "refs/heads/", "tag": "refs/tags/"}
 MAX_CHANGES = 100
+PULLS = {
+    "pullrequest:created": True,
+    "pullrequest:updated": True,
+    "pullrequest:fulfilled": False,
+    "pullrequest:rejected": False,
+}
 
 
 def verify(headers: Mapping[str, str], body: bytes, secrets: Sequence[Secret]) -> bool:
@@ -44,6 +54,8 @@ def envelope(headers: Mapping[str, str]) -> Envelope:
 
 def read(event: str, payload: object) -> Sequence[Event]:
     """The events of a verified body, one for each ref. Raises Malformed."""
+    if event in PULLS:
+        return [_pull_request(event, payload)]
     if event != "repo:push":
         return [Nothing(f"Nothing is built for the event {event!r}.")]
     changes = member(payload, "push", "changes")
@@ -58,3 +70,20 @@ def _change(change: object, sender: str) -> Push:
     folder = FOLDERS.get(text(change, side, "type"), "refs/other/")
     sha = "0" * 40 if side == "old" else text(change, "new", "target", "hash")
     return Push(ref=folder + text(change, side, "name"), sha=sha, sender=sender)
+
+
+def _pull_request(event: str, payload: object) -> Event:
+    """Bitbucket Cloud keeps no ref of a fork's commits, and tells 12 digits of a commit."""
+    source, target = (("pullrequest", side) for side in ("source", "destination"))
+    return PullRequest(
+        number=number(payload, "pullrequest", "id"),
+        sha=text(payload, *source, "commit", "hash"),
+        head=f"refs/heads/{text(payload, *source, 'branch', 'name')}",
+        base=f"refs/heads/{text(payload, *target, 'branch', 'name')}",
+        ref="",
+        head_repository=identity(payload, *source, "repository", "uuid"),
+        base_repository=identity(payload, *target, "repository", "uuid"),
+        open=PULLS[event],
+        title=word(payload, "pullrequest", "title", limit=MAX_TITLE),
+        sender=word(payload, "actor", "display_name"),
+    )

@@ -11,12 +11,16 @@ from collections.abc import Mapping, Sequence
 from ciserver.webhooks.forges.bitbucket import MAX_CHANGES, verify
 from ciserver.webhooks.forges.events import (
     MAX_EVENT,
+    MAX_TITLE,
     Envelope,
     Event,
     Malformed,
     Nothing,
+    PullRequest,
     Push,
+    identity,
     member,
+    number,
     printable,
     text,
     word,
@@ -26,6 +30,13 @@ __all__ = ["FORM_FIELD", "HEADERS", "NAME", "envelope", "read", "verify"]
 
 NAME = "bitbucket-server"
 FORM_FIELD = ""
+PULLS = {
+    "pr:opened": True,
+    "pr:from_ref_updated": True,
+    "pr:merged": False,
+    "pr:declined": False,
+    "pr:deleted": False,
+}
 HEADERS = ("X-Event-Key", "X-Request-Id", "User-Agent", "Content-Type")
 
 
@@ -40,6 +51,8 @@ def read(event: str, payload: object) -> Sequence[Event]:
     """The events of a verified body, one for each ref. Raises Malformed."""
     if event == "diagnostics:ping":
         return [Nothing("Bitbucket's ping: the webhook works.")]
+    if event in PULLS:
+        return [_pull_request(event, payload)]
     if event != "repo:refs_changed":
         return [Nothing(f"Nothing is built for the event {event!r}.")]
     changes = member(payload, "changes")
@@ -50,3 +63,20 @@ def read(event: str, payload: object) -> Sequence[Event]:
         Push(ref=text(change, "ref", "id"), sha=text(change, "toHash"), sender=sender)
         for change in changes
     ] or [Nothing("No ref was changed.")]
+
+
+def _pull_request(event: str, payload: object) -> Event:
+    source, target = (("pullRequest", side) for side in ("fromRef", "toRef"))
+    found = number(payload, "pullRequest", "id")
+    return PullRequest(
+        number=found,
+        sha=text(payload, *source, "latestCommit"),
+        head=text(payload, *source, "id"),
+        base=text(payload, *target, "id"),
+        ref=f"refs/pull-requests/{found}/from",
+        head_repository=identity(payload, *source, "repository", "id"),
+        base_repository=identity(payload, *target, "repository", "id"),
+        open=PULLS[event],
+        title=word(payload, "pullRequest", "title", limit=MAX_TITLE),
+        sender=word(payload, "actor", "name"),
+    )

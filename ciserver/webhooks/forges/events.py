@@ -11,6 +11,8 @@ from typing import Any
 
 MAX_SENDER = 150
 MAX_EVENT = 60
+MAX_TITLE = 300
+MAX_NUMBER = 2**31 - 1
 
 
 class Malformed(Exception):
@@ -27,13 +29,40 @@ class Push:
 
 
 @dataclass(frozen=True, slots=True)
+class PullRequest:
+    """A pull request was opened or got commits, or (not ``open``) was merged or closed.
+
+    ``head`` is the full ref in the repository that it comes from; ``ref`` is where the base
+    repository keeps its commits for whoever fetches them, empty for a forge that does not.
+    Repositories are the forge's own ids, never names; empty for one that is gone. ``sha`` has 12
+    digits where a forge tells no more.
+    """
+
+    number: int
+    sha: str
+    head: str
+    base: str
+    ref: str
+    head_repository: str
+    base_repository: str
+    open: bool = True
+    title: str = ""
+    sender: str = ""
+
+    @property
+    def from_fork(self) -> bool:
+        """Trust goes by ids alone: what has none, such as a deleted fork, has none."""
+        return not self.head_repository or self.head_repository != self.base_repository
+
+
+@dataclass(frozen=True, slots=True)
 class Nothing:
     """Well signed, of no interest; ``reason`` is a sentence."""
 
     reason: str
 
 
-Event = Push | Nothing
+Event = Push | PullRequest | Nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +88,20 @@ def text(payload: object, *keys: str) -> str:
     if not isinstance(value, str):
         raise Malformed(f"'{'.'.join(keys)}' must be a string.")
     return value
+
+
+def number(payload: object, *keys: str) -> int:
+    """The number of a pull request there. Raises Malformed for anything else."""
+    value = member(payload, *keys)
+    if type(value) is not int or not 0 < value <= MAX_NUMBER:
+        raise Malformed(f"'{'.'.join(keys)}' must be a number above 0.")
+    return value
+
+
+def identity(payload: object, *keys: str) -> str:
+    """A forge's id of something, a number or a word; empty where there is none."""
+    value = member(payload, *keys)
+    return str(value)[:100] if type(value) in {int, str} else ""
 
 
 def word(payload: object, *keys: str, limit: int = MAX_SENDER) -> str:

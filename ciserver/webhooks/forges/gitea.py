@@ -20,9 +20,12 @@ from ciserver.webhooks.forges.events import (
     text,
     word,
 )
+from ciserver.webhooks.forges.github import pull_request
 from ciserver.webhooks.forges.signing import signed
 
 NAME = "gitea"
+PULLS = {"pull_request", "pull_request_sync"}
+ACTIONS = {"opened": True, "synchronized": True, "reopened": True, "closed": False}
 FORM_FIELD = "payload"
 HEADERS = ("X-Gitea-Event", "X-Gitea-Event-Type", "X-Gitea-Delivery", "Content-Type")
 
@@ -51,6 +54,8 @@ def envelope(headers: Mapping[str, str]) -> Envelope:
 
 def read(event: str, payload: object) -> Sequence[Event]:
     """The events of a verified body. Raises Malformed."""
+    if event in PULLS:
+        return [pull_request(payload, ACTIONS)]
     if event != "push":
         return [Nothing(f"Nothing is built for the event {event!r}.")]
     sender = word(payload, "pusher", "login")

@@ -16,10 +16,14 @@ from collections.abc import Mapping, Sequence
 from ciserver.lib.crypto import Secret
 from ciserver.webhooks.forges.events import (
     MAX_EVENT,
+    MAX_TITLE,
     Envelope,
     Event,
     Nothing,
+    PullRequest,
     Push,
+    identity,
+    number,
     printable,
     text,
     word,
@@ -30,6 +34,8 @@ FORM_FIELD = ""
 HEADERS = ("X-Gitlab-Event", "Idempotency-Key", "X-Gitlab-Instance", "User-Agent", "Content-Type")
 TOLERANCE = 300  # seconds by which a signed time may differ from ours
 PUSHES = {"Push Hook", "Tag Push Hook"}
+MERGE_REQUEST = "Merge Request Hook"
+ACTIONS = {"open": True, "update": True, "reopen": True, "close": False, "merge": False}
 
 
 def verify(headers: Mapping[str, str], body: bytes, secrets: Sequence[Secret]) -> bool:
@@ -78,7 +84,29 @@ def envelope(headers: Mapping[str, str]) -> Envelope:
 
 def read(event: str, payload: object) -> Sequence[Event]:
     """The events of a verified body. Raises Malformed."""
+    if event == MERGE_REQUEST:
+        return [_merge_request(payload)]
     if event not in PUSHES:
         return [Nothing(f"Nothing is built for the event {event!r}.")]
     sender = word(payload, "user_username")
     return [Push(ref=text(payload, "ref"), sha=text(payload, "after"), sender=sender)]
+
+
+def _merge_request(payload: object) -> Event:
+    place = "object_attributes"
+    action = text(payload, place, "action")
+    if action not in ACTIONS:
+        return Nothing(f"Nothing is built for the action {printable(action, 60)!r}.")
+    found = number(payload, place, "iid")
+    return PullRequest(
+        number=found,
+        sha=text(payload, place, "last_commit", "id"),
+        head=f"refs/heads/{text(payload, place, 'source_branch')}",
+        base=f"refs/heads/{text(payload, place, 'target_branch')}",
+        ref=f"refs/merge-requests/{found}/head",
+        head_repository=identity(payload, place, "source_project_id"),
+        base_repository=identity(payload, place, "target_project_id"),
+        open=ACTIONS[action],
+        title=word(payload, place, "title", limit=MAX_TITLE),
+        sender=word(payload, "user", "username"),
+    )
