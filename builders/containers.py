@@ -26,6 +26,7 @@ from builders.images.store import Image, Store
 from builders.images.streams import TarStream
 from builders.steps.accounts import find_account
 from builders.steps.state import DEFAULT_PATH, DEFAULT_SHELL
+from runtime import use
 from runtime.errors import SpecError
 from runtime.kept import run_and_keep
 from runtime.network import NetworkHandle, open_network
@@ -69,6 +70,7 @@ class Container:
         self._ids = ids
         self._network = network
         self._handle = handle
+        self._running: SandboxSpec | None = None
 
     def run(
         self,
@@ -77,6 +79,7 @@ class Container:
         env: Mapping[str, str] | None = None,
         workdir: str | None = None,
         user: str | None = None,
+        hostname: str = "sandbox",
         limits: Limits | None = None,
         secret_env: Mapping[str, str] | None = None,
         secret_mounts: Sequence[Mount] = (),
@@ -110,6 +113,7 @@ class Container:
             },
             cwd=cwd,
             user=account.user,
+            hostname=hostname,
             limits=limits or Limits(),
             mounts=tuple(secret_mounts),
             secrets=(*(secret_env or {}), *(mount.target for mount in secret_mounts)),
@@ -117,15 +121,55 @@ class Container:
             netns=self._handle.netns if self._handle else None,
             upper=self._rootfs.upper,
         )
-        return run_and_keep(
-            spec,
-            self._rootfs,
-            keep,
-            state=self._state,
+        self._running = spec
+        try:
+            return run_and_keep(
+                spec,
+                self._rootfs,
+                keep,
+                state=self._state,
+                on_output=on_output,
+                cancel=cancel,
+                parent=parent,
+            )
+        finally:
+            self._running = None
+
+    def execute(
+        self,
+        command: Sequence[str] | str,
+        *,
+        timeout: float,
+        output: int | None = None,
+        on_output: Callable[[Stream, bytes], None] | None = None,
+    ) -> Receipt:
+        """Run one more program beside what ``run`` runs, called from another thread.
+
+        ``command`` as ``run`` takes it. It sees what that sees, also its secrets. Raises
+        SpecError while nothing runs, RuntimeFailed.
+        """
+        running = self._running
+        if running is None:
+            raise SpecError("Nothing runs in this container.")
+        return use.execute(
+            self._state,
+            running.id,
+            self._words(command),
+            timeout=timeout,
+            output=output,
             on_output=on_output,
-            cancel=cancel,
-            parent=parent,
+            with_secrets=True,
         )
+
+    def is_running(self) -> bool:
+        """Whether a process of ``run`` is there by now, and still is."""
+        running = self._running
+        if running is None:
+            return False
+        try:
+            return use.processes(self._state, running.id) > 0
+        except SpecError:
+            return False
 
     def read_file(self, path: str, max_bytes: int) -> bytes:
         """A regular file of the container, inside its root. Raises OSError (EFBIG, EINVAL too)."""

@@ -13,6 +13,7 @@ from threading import Event
 from typing import Any
 
 from runtime import bundle, cgroups, host, oci, owner, security, watcher
+from runtime.entering import entrance
 from runtime.errors import HostError, RuntimeFailed, SpecError
 from runtime.following import follow
 from runtime.output import Stream
@@ -61,6 +62,11 @@ def find(state: StateDirectory, id: str) -> Box:
     raise SpecError(
         f"No sandbox called {id} is running.", hint="`python -m runtime list` shows those that are."
     )
+
+
+def processes(state: StateDirectory, id: str) -> int:
+    """How many there are in a running sandbox. Raises SpecError where there is none."""
+    return len(cgroups.open_cgroup(find(state, id).record.cgroup_name).processes())
 
 
 def pause(state: StateDirectory, id: str) -> None:
@@ -122,20 +128,28 @@ def execute(
         file = stack.enter_context(_scrap(box.path / f"{name}.json"))
         log = stack.enter_context(_scrap(box.path / f"{name}.log"))
         _write_process(box, file, other_process(config["process"], args, env, cwd, user))
+        runtime = host.oci_runtime()
+        try:
+            way = stack.enter_context(
+                entrance(runtime, id, box.oci_root, config, box.path / f"{name}-state")
+            )
+        except (FileNotFoundError, ValueError):
+            raise just_ended(id) from None
         part = cgroup.part(name)
         stack.callback(part.remove)  # with what the program left running in the background
         part.create()
         done = follow(
-            oci.exec_command(
-                host.oci_runtime(), id=id, root=box.oci_root, log=log, process=file,
-                part=part.argument,
+            way.command(
+                oci.exec_command(
+                    runtime, id=id, root=way.root, log=log, process=file, part=part.argument
+                )
             ),
             cgroup=part,
             limits=Limits(timeout=timeout, output=output),
             log=log,
             on_output=on_output,
             cancel=cancel,
-        )  # fmt: skip
+        )
     code, detail = done.exit_code, done.detail
     if done.failure is not None:
         if done.failure.exit_code is None:

@@ -8,51 +8,35 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Any, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ciserver.pipelines.expression import parse as parse_expression
+from ciserver.pipelines.faults import FILE, DefinitionError, Fault, circle, in_circle, unknown
+from ciserver.pipelines.service_definition import (
+    Dependencies,
+    Service,
+    Services,
+    bad_services,
+    chosen,
+)
 from ciserver.pipelines.starts import INPUT, BadInput, Grouped, Input, Schedule, read_inputs
-from ciserver.pipelines.values import Duration, Matrix, Names, Part, Secrets, Size, Words
+from ciserver.pipelines.values import Command, Duration, Matrix, Names, Part, Secrets, Size, Words
 from ciserver.pipelines.when import When
 
-FILE = "gantry.yml"
+__all__ = ["FILE", "Build", "Definition", "DefinitionError", "Fault", "Test", "parse", "schema"]
+
 MOST_BYTES = 256 * 1024
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where it was built
 NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}\Z")
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One mistake in ``gantry.yml``. ``line`` counts from 1; ``path`` is empty for bad YAML."""
-
-    message: str
-    line: int | None = None
-    path: str = ""
-
-    @property
-    def place(self) -> str:
-        """``gantry.yml:12: tests.unit.memory``"""
-        where = f"{FILE}:{self.line}" if self.line else FILE
-        return f"{where}: {self.path}" if self.path else where
-
-
-class DefinitionError(Exception):
-    """``gantry.yml`` cannot be used. ``faults`` are all that were found; the first one speaks."""
-
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        first = faults[0]
-        super().__init__(f"{first.place}: {first.message}")
-        self.faults = tuple(faults)
-        self.message = first.message
-        self.place = first.place
+# It becomes part of a repository's name in the registry (distribution-spec, "Pulling manifests").
+IMAGE_NAME = re.compile(r"^[a-z0-9]+(?:[_-][a-z0-9]+)*\Z")
+OWN_JOBS = ("build", "push")  # names of jobs that Gantry itself adds
 
 
 class Build(Part):
@@ -63,6 +47,12 @@ class Build(Part):
     target: str | None = None
     args: Words = Field(default_factory=dict)
     secrets: Secrets = ()
+
+
+class NamedBuild(Build):
+    """One of several images. One that is not released is for tests alone."""
+
+    release: bool = True
 
 
 class Artifacts(Part):
@@ -91,10 +81,19 @@ class Cache(Part):
 
 
 class Test(Part):
-    """One test: a command in a container of the built image, or of one of its stages."""
+    """One test: a command in a container of the built image, of one of its stages, or of another.
 
+    ``image`` as in ``Service``. ``command`` as a line is for the image's shell; as a list it is
+    run as it is, without the image's ENTRYPOINT.
+    """
+
+    keeps_entrypoint: ClassVar[bool] = False  # in front of the command, as Compose does
+    image: str | None = None
     stage: str | None = None
-    command: str | list[str] | None = None
+    entrypoint: Command | None = None
+    command: Command | None = None
+    user: str | None = None
+    working_dir: str | None = None
     environment: Words = Field(default_factory=dict)
     secrets: Secrets = ()
     memory: Size = 512 * 1024**2
@@ -104,7 +103,11 @@ class Test(Part):
     silence: Duration | None = None
     disk: Size | None = None
     inodes: Annotated[int, Field(ge=100)] | None = None
+    network: Literal["none", "egress"] = "none"
+    services: Services = Field(default_factory=dict)
+    depends_on: Dependencies = Field(default_factory=dict)
     junit: str | None = None
+    coverage: Names = Field(default_factory=list)
     needs: Names = Field(default_factory=list)
     when: When = Field(default_factory=When)
     matrix: Matrix = Field(default_factory=dict)
@@ -117,28 +120,48 @@ class Test(Part):
 
 class Definition(Part):
     build: Build = Field(default_factory=Build)
+    images: Annotated[dict[str, NamedBuild], Field(max_length=16)] | None = None
+    deploy: str | None = None
+    services: dict[str, Service] = Field(default_factory=dict)
     tests: dict[str, Test] | None = None
     inputs: Annotated[dict[str, Input], Field(max_length=20)] = Field(default_factory=dict)
     schedule: Annotated[list[Schedule], Field(max_length=20)] = Field(default_factory=list)
     concurrency: Grouped | None = None
 
+    def builds(self) -> dict[str, Build]:
+        """The images by name, the deployed one first; of a project with one it has none ("")."""
+        if not self.images:
+            return {"": self.build}
+        first = self.deployed
+        return {first: self.images[first], **self.images}
+
+    @property
+    def deployed(self) -> str:
+        """Which image environments run: the one that ``deploy`` names, else the first released."""
+        if not self.images:
+            return ""
+        released = (name for name, image in self.images.items() if image.release)
+        return self.deploy or next(released, next(iter(self.images)))
+
 
 def parse(text: str) -> Definition:
     """The definition in ``text``. Raises DefinitionError with every fault and its line."""
-    tree, data = _load(text)
+    tree, data = load(text)
     if data is None:
         return Definition()
     if not isinstance(data, dict):
         raise DefinitionError([Fault("expected keys such as 'build' and 'tests'.")])
-    faults = _bad_names(data.get("tests"))
+    faults = _bad_names(data)
     try:
         definition = Definition.model_validate(data)
     except ValidationError as error:
         faults += [_explained(fault) for fault in error.errors()]
     else:
+        faults += _bad_images(definition, data)
+        faults += _bad_services(definition)
         faults += _bad_needs(definition.tests or {}) + _bad_inputs(definition)
     if faults:
-        raise DefinitionError([replace(fault, line=_line(tree, fault.path)) for fault in faults])
+        raise DefinitionError([replace(fault, line=line_of(tree, fault.path)) for fault in faults])
     return definition
 
 
@@ -148,7 +171,7 @@ def schema() -> dict[str, Any]:
     return {"$schema": draft, **Definition.model_json_schema(), "title": FILE}
 
 
-def _load(text: str) -> tuple[yaml.Node | None, Any]:
+def load(text: str) -> tuple[yaml.Node | None, Any]:
     """The YAML of ``text`` as nodes, which know their lines, and as plain data."""
     try:
         # Without aliases: a few of them, nested, unfold to more than a machine holds.
@@ -168,7 +191,7 @@ def _load(text: str) -> tuple[yaml.Node | None, Any]:
     return tree, data
 
 
-def _line(tree: yaml.Node | None, path: str) -> int | None:
+def line_of(tree: yaml.Node | None, path: str) -> int | None:
     """The line of the deepest part of ``path`` that is written in the file."""
     line = None
     for part in path.split("."):
@@ -188,28 +211,77 @@ def _children(tree: yaml.Node | None) -> list[tuple[yaml.ScalarNode | None, yaml
     return [(None, item) for item in tree.value] if isinstance(tree, yaml.SequenceNode) else []
 
 
-def _bad_names(tests: object) -> list[Fault]:
-    message = "a test's name is lower-case letters, digits, '-' and '_'."
-    names = map(str, tests if isinstance(tests, dict) else ())
-    return [Fault(message, path=f"tests.{name}") for name in names if not NAME.match(name)]
+def _bad_names(data: Mapping[str, object]) -> list[Fault]:
+    faults = []
+    for key, word in (("images", "an image"), ("services", "a service"), ("tests", "a test")):
+        part = data.get(key)
+        for name in map(str, part if isinstance(part, dict) else ()):
+            if not NAME.match(name) or (key == "images" and not IMAGE_NAME.match(name)):
+                message = f"{word}'s name is lower-case letters, digits, '-' and '_'."
+                faults.append(Fault(message, path=f"{key}.{name}"))
+            elif key == "tests" and name in OWN_JOBS:
+                message = f"{name!r} is the name of a job that Gantry adds: call it something else."
+                faults.append(Fault(message, path=f"{key}.{name}"))
+    return faults
+
+
+def _bad_images(definition: Definition, data: Mapping[str, object]) -> list[Fault]:
+    """Images that contradict one another, and stages of images that are not built here."""
+    images = definition.images
+    faults = []
+    if images is not None:
+        if "build" in data:
+            message = "with 'images' there is no 'build': give each image its own keys there."
+            faults.append(Fault(message, path="build"))
+        if not any(image.release for image in images.values()):
+            faults.append(Fault("one image at least must be released.", path="images"))
+    if definition.deploy is not None:
+        if definition.deploy not in (images or {}):
+            faults.append(unknown("image", definition.deploy, images or {}, "deploy"))
+        elif not (images or {})[definition.deploy].release:
+            message = f"the image {definition.deploy!r} is not released."
+            faults.append(Fault(message, path="deploy"))
+    for path, part in _containers(definition):
+        if part.stage and part.image and part.image not in (images or {}):
+            message = "only an image that is built here has stages: leave out 'image' or 'stage'."
+            faults.append(Fault(message, path=f"{path}.stage"))
+    return faults
+
+
+def _bad_services(definition: Definition) -> list[Fault]:
+    shared = definition.services
+    faults = bad_services(shared, "services")
+    for name, test in () if faults else (definition.tests or {}).items():
+        faults += bad_services(test.services, f"tests.{name}.services", shared)
+        known = chosen(test.services, shared)
+        faults += [
+            unknown("service", other, known, f"tests.{name}.depends_on")
+            for other in test.depends_on
+            if other not in known
+        ]
+    return faults
+
+
+def _containers(definition: Definition) -> Iterator[tuple[str, Test | Service]]:
+    for name, service in definition.services.items():
+        yield f"services.{name}", service
+    for name, test in (definition.tests or {}).items():
+        yield f"tests.{name}", test
+        for other, own in test.services.items():
+            if own is not None:
+                yield f"tests.{name}.services.{other}", own
 
 
 def _bad_needs(tests: Mapping[str, Test]) -> list[Fault]:
     """Needs that are not there, and the first circle among the others."""
-    faults = []
-    for name, test in tests.items():
-        for need in test.needs:
-            if need not in tests:
-                near = difflib.get_close_matches(need, tests, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else "."
-                faults.append(Fault(f"there is no test {need!r}{hint}", path=f"tests.{name}.needs"))
-    if not faults:
-        try:
-            TopologicalSorter({name: test.needs for name, test in tests.items()}).prepare()
-        except CycleError as error:
-            circle = list(reversed(error.args[1]))
-            message = f"these wait for one another: {' -> '.join(circle)}."
-            faults.append(Fault(message, path=f"tests.{circle[0]}.needs"))
+    faults = [
+        unknown("test", need, tests, f"tests.{name}.needs")
+        for name, test in tests.items()
+        for need in test.needs
+        if need not in tests
+    ]
+    if not faults and (names := circle({name: test.needs for name, test in tests.items()})):
+        faults.append(in_circle(names, f"tests.{names[0]}.needs"))
     return faults
 
 
@@ -217,7 +289,7 @@ def _explained(fault: ErrorDetails) -> Fault:
     path = [str(part) for part in fault["loc"]]
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1])
+        known = known_keys(Definition, path[:-1])
         near = difflib.get_close_matches(path[-1], known, n=1)
         message = f"there is no key {path[-1]!r}"
         message += f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}."
@@ -251,21 +323,14 @@ def _bad_inputs(definition: Definition) -> list[Fault]:
     return faults
 
 
-def _known_keys(path: Sequence[str]) -> list[str]:
-    """The keys of the part at ``path``, in which names of tests and positions are passed over."""
-    part: type[Part] = Definition
-    for name in path:
-        field = _fields(part).get(name)
-        part = (_part_in(field.annotation) if field else None) or part
-    return list(_fields(part))
-
-
-def _fields(part: type[Part]) -> dict[str, FieldInfo]:
-    return {field.alias or name: field for name, field in part.model_fields.items()}
-
-
-def _part_in(annotation: Any) -> type[Part] | None:
-    """The part that a field holds: itself, or in a list, a mapping or a choice."""
-    if isinstance(annotation, type) and issubclass(annotation, Part):
-        return annotation
-    return next(filter(None, map(_part_in, get_args(annotation))), None)
+def known_keys(kind: Any, path: Sequence[str]) -> list[str]:
+    """The keys that there are at ``path`` below ``kind``, a Part or the type of one's field."""
+    if isinstance(kind, type) and issubclass(kind, Part):
+        fields = {field.alias or name: field for name, field in kind.model_fields.items()}
+        if not path:
+            return list(fields)
+        field = fields.get(path[0])
+        return known_keys(field.annotation, path[1:]) if field else []
+    if get_origin(kind) in {dict, list}:
+        return known_keys(get_args(kind)[-1], path[1:])
+    return next((found for part in get_args(kind) if (found := known_keys(part, path))), [])

@@ -91,6 +91,8 @@ class Pipeline(models.Model):
 
     repository = models.CharField(max_length=300, blank=True)
     digest = models.CharField(max_length=80, blank=True)
+    # Of several images each one's {"repository", "digest"}, by its name; the deployed one is above.
+    images = models.JSONField(default=dict, blank=True)
     bytes_sent = models.BigIntegerField(default=0)
     bytes_existing = models.BigIntegerField(default=0)
 
@@ -243,7 +245,7 @@ class Step(models.Model):
 
 
 class TestCase(models.Model):
-    """One case of a JUnit report."""
+    """One case of a JUnit report. ``superseded``: its job tried again, and this one is history."""
 
     __test__ = False  # not a test itself, whatever pytest thinks of its name
 
@@ -259,6 +261,7 @@ class TestCase(models.Model):
     outcome = models.CharField(max_length=10, choices=Outcome.choices)
     seconds = models.FloatField(default=0)
     message = models.TextField(blank=True)
+    superseded = models.BooleanField(default=False)
 
     class Meta:
         ordering = ["id"]

@@ -106,6 +106,30 @@ Secrets = Annotated[
 ]
 
 
+def _command(value: Any) -> Any:
+    words = [value] if isinstance(value, str) else value
+    plain = isinstance(words, list) and all(
+        isinstance(word, str | int | float) and not isinstance(word, bool) for word in words
+    )
+    if not plain or not words or not str(words[0]).strip():
+        raise ValueError(
+            'expected a line for the shell, or a list of words such as ["make", "test"]'
+        )
+    return value if isinstance(value, str) else list(map(str, words))
+
+
+Command = Annotated[
+    str | list[str],
+    BeforeValidator(_command),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+            "description": "a line, or a list of words",
+        }
+    ),
+]
+
+
 Names = Annotated[
     list[str],
     BeforeValidator(_listed),

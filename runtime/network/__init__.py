@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime.errors import SpecError
@@ -42,6 +42,7 @@ class NetworkHandle:
     sysfs: Path
     resolv_conf: Path
     hosts: Path | None = None  # None: only the sandbox's own name
+    address: str | None = None  # IPv4, of a member of a private network
 
     def traffic(self) -> Traffic:
         """What has passed its network card so far; nothing to tell of the host's network.
@@ -82,7 +83,9 @@ class PrivateNetwork:
         cannot be or is taken, HostError when the kernel refuses.
         """
         with self.hub.attached(name, aliases) as place:
-            yield handle_of(place / egress.NETNS)
+            number = int(place.name.rpartition("-")[2])
+            address = private.addresses(number)[0]
+            yield replace(handle_of(place / egress.NETNS), address=address)
 
 
 @contextmanager

@@ -19,27 +19,26 @@ from ciserver.pipelines.runner.workshop import also_read, scope_of
 from ciserver.repositories import git
 from runtime.spec import Network
 
-Images = dict[str | None, Image]
+# By image and stage; None is the Dockerfile's last stage.
+Images = dict[tuple[str, str | None], Image]
 
 
 def build_images(
-    run: JobRun, plan: Plan, shared: SharedCache | None, upload: Upload | None
+    run: JobRun, plan: Plan, image: str, shared: SharedCache | None, upload: Upload | None
 ) -> Images:
-    """Every stage that the plan needs, by its name; None is the Dockerfile's last stage.
-
-    ``upload`` gets each layer as it is ready.
-    """
+    """Every stage of ``image`` that the plan needs. ``upload`` gets each layer as it is ready."""
+    asked = plan.builds[image]
     workshop = run.workshop
     pipeline = run.job.pipeline
-    secrets = secrets_for(run, plan.build.secrets, "gantry.yml: build.secrets")
-    context = open_context(pipeline, git.git_dir(pipeline.project), plan.build)
+    secrets = secrets_for(run, asked.secrets, f"gantry.yml: {_place(image)}.secrets")
+    context = open_context(pipeline, git.git_dir(pipeline.project), asked)
     then = upload.step_finished if upload is not None else lambda *_: None
     with closing(context), StepRecorder(run.job, run.log, then=then) as recorder:
         request = BuildRequest(
             context=context,
-            dockerfile=plan.build.dockerfile,
-            targets=plan.targets,
-            build_args=plan.build.args,
+            dockerfile=asked.dockerfile,
+            targets=plan.targets(image),
+            build_args=asked.args,
             labels=_labels(pipeline),
             secrets={name: secret.reveal().encode() for name, secret in secrets.items()},
             epoch=int(pipeline.committed_at.timestamp()) if pipeline.committed_at else 0,
@@ -54,7 +53,7 @@ def build_images(
             extra_ca=workshop.config.extra_ca,
             parent=run.cgroup,
         )
-        return build(
+        built = build(
             request,
             store=workshop.store,
             state=workshop.state,
@@ -62,6 +61,11 @@ def build_images(
             listener=recorder,
             cancel=run.cancel,
         )
+        return {(image, stage): it for stage, it in built.items()}
+
+
+def _place(image: str) -> str:
+    return f"images.{image}" if image else "build"
 
 
 def _labels(pipeline: Pipeline) -> dict[str, str]:

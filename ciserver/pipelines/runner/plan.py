@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from builders.context.git import GitContext
 from builders.context.tree import read_file
@@ -14,23 +15,28 @@ from builders.dockerfile import parse_dockerfile
 from builders.dockerfile.excerpt import point_at
 from builders.dockerfile.instructions import From
 from builders.errors import ContextError, DockerfileError
+from ciserver.pipelines.compose import COMPOSE_FILES, SUT, ComposeError, read_compose
 from ciserver.pipelines.definition import (
     FILE,
     MOST_BYTES,
     Build,
     Definition,
     DefinitionError,
+    NamedBuild,
     Test,
     parse,
 )
 from ciserver.pipelines.models import Pipeline
 from ciserver.pipelines.runner.changes import changed_paths
+from ciserver.pipelines.service_definition import COMPLETED, HEALTHY, STARTED, Service, chosen
 from ciserver.pipelines.starts import defaults, variables
 from ciserver.repositories import git
 from ciserver.repositories.errors import RepositoryError, UnknownFile
 from runtime.spec import MIB, Limits
 
 CONVENTION = "test"
+MAIN = "main"  # the one image of a project, beside those that only a Compose file for tests builds
+Container = TypeVar("Container", Test, Service)
 MAX_FILE = 1024 * 1024
 
 
@@ -45,24 +51,74 @@ class PlanError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """``tests`` maps a job's name to the test it runs; its stage None is the image itself.
+class PlannedService:
+    """A service of one job. ``wanted`` is the condition it must reach before the test begins."""
 
-    Of a test with a matrix each combination is a job: ``unit (3.11, sqlite)``. ``needs`` are
-    names of jobs. ``paths`` are the files that the pipeline changes, None if all count as changed.
+    service: Service
+    place: str
+    wanted: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is built, and the jobs after it.
+
+    ``builds`` are the images by name, the deployed one first; the only one of a project has no
+    name (""). ``tests`` maps a job's name to the test it runs. Of a test with a matrix each
+    combination is a job: ``unit (3.11, sqlite)``. ``needs`` are names of jobs, ``services`` and
+    ``places`` (where the test is written) are by job. ``paths`` are the files
+    that the pipeline changes, None if all count as changed.
     """
 
-    build: Build
+    builds: dict[str, Build]
     tests: dict[str, Test]
     needs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     paths: frozenset[str] | None = None
+    services: dict[str, dict[str, PlannedService]] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
 
     @property
-    def targets(self) -> tuple[str | None, ...]:
-        """The stages to build, the image that is released first."""
-        wanted = [self.build.target, *(test.stage for test in self.tests.values())]
-        return tuple(dict.fromkeys(wanted))
+    def deployed(self) -> str:
+        return next(iter(self.builds))
+
+    @property
+    def released(self) -> tuple[str, ...]:
+        """Images that are pushed, the deployed one first."""
+        return tuple(name for name, build in self.builds.items() if is_released(build))
+
+    def build_job(self, image: str) -> str:
+        return f"build {image}" if len(self.builds) > 1 else "build"
+
+    def own_image(self, part: Test | Service) -> tuple[str, str | None] | None:
+        """(image, stage) of what ``part`` runs in; None when it is not built here."""
+        name = part.image or self.deployed
+        if name not in self.builds:
+            return None
+        return name, part.stage or self.builds[name].target
+
+    def targets(self, image: str) -> tuple[str | None, ...]:
+        """The stages of ``image`` to build, the one that is released first."""
+        used = [self.own_image(part) for part in self._parts()]
+        stages = [stage for name, stage in filter(None, used) if name == image]
+        return tuple(dict.fromkeys([self.builds[image].target, *stages]))
+
+    def images_of(self, job: str) -> list[str]:
+        """The images that are built here and that a test's job uses."""
+        parts: list[Test | Service] = [self.tests[job]]
+        parts += (one.service for one in self.services.get(job, {}).values())
+        used = [self.own_image(part) for part in parts]
+        return list(dict.fromkeys(name for name, _ in filter(None, used)))
+
+    def _parts(self) -> Iterator[Test | Service]:
+        yield from self.tests.values()
+        for services in self.services.values():
+            yield from (one.service for one in services.values())
+
+
+def is_released(build: Build) -> bool:
+    return not isinstance(build, NamedBuild) or build.release
 
 
 def make_plan(pipeline: Pipeline, git_dir: Path, most: Limits) -> Plan:
@@ -71,31 +127,104 @@ def make_plan(pipeline: Pipeline, git_dir: Path, most: Limits) -> Plan:
     Raises PlanError, or builders' DockerfileError for a Dockerfile that cannot be read.
     """
     definition = _definition(git_dir, pipeline.commit)
-    stages = _stages(git_dir, pipeline, definition.build)
+    builds = definition.builds()
     if definition.tests is None:
-        tests = {CONVENTION: Test(stage=CONVENTION)} if CONVENTION in stages else {}
-        return Plan(definition.build, tests)
-    inputs = {**defaults(definition.inputs), **pipeline.inputs}
-    tests, needs = expand(definition.tests, variables(inputs))
-    for job, test in tests.items():
-        name = job.partition(" ")[0]
-        _check_limits(name, test, most)
-        if test.stage is not None and test.stage.lower() not in stages:
-            raise PlanError(
-                f"{definition.build.dockerfile} has no stage {test.stage!r}.",
-                place=f"{FILE}: tests.{name}.stage",
-                hint=f"It has {', '.join(sorted(stages)) or 'no named stage'}.",
-            )
-    asks = any(test.when.paths for test in tests.values())
-    paths = changed_paths(pipeline, git_dir) if asks else None
-    return Plan(definition.build, tests, needs, inputs, paths)
+        plan = _by_convention(pipeline, git_dir, builds)
+    else:
+        inputs = {**defaults(definition.inputs), **pipeline.inputs}
+        asks = any(test.when.paths for test in definition.tests.values())
+        plan = replace(
+            planned(definition, definition.tests, inputs=variables(inputs)),
+            inputs=inputs,
+            paths=changed_paths(pipeline, git_dir) if asks else None,
+        )
+    stages = {name: _stages(git_dir, pipeline, build) for name, build in plan.builds.items()}
+    for job, test in plan.tests.items():
+        _check(plan, plan.places[job], test, stages, most)
+        for one in plan.services[job].values():
+            _check(plan, one.place, one.service, stages, most)
+    return plan
+
+
+def _by_convention(pipeline: Pipeline, git_dir: Path, builds: dict[str, Build]) -> Plan:
+    """Without ``tests``: stages named test, and what a Compose file for tests asks for."""
+    tests: dict[str, Test] = {}
+    for name, build in builds.items():
+        if CONVENTION in _stages(git_dir, pipeline, build):
+            job = f"{CONVENTION}-{name}" if tests else CONVENTION
+            tests[job] = Test(image=name or None, stage=CONVENTION)
+    plan = planned(Definition(), tests, builds)
+    for file in COMPOSE_FILES:
+        if (data := _read(git_dir, pipeline.commit, file)) is not None:
+            return _with_compose(plan, data, file)
+    return plan
+
+
+def _with_compose(plan: Plan, data: bytes, file: str) -> Plan:
+    """``plan`` and the job ``sut``, with images that only the Compose file builds."""
+    try:
+        found = read_compose(data, file=file, main=plan.builds[plan.deployed])
+    except ComposeError as error:
+        raise PlanError(error.message, place=error.place, hint=error.hint) from None
+    builds = {**plan.builds, **found.builds}
+    if len(builds) > 1 and "" in builds:  # now it needs a name
+        builds = {MAIN: builds.pop(""), **builds}
+    sut = {SUT: found.test}
+    own = planned(Definition(services=found.services), sut, builds, f"{file}: services")
+    return replace(
+        own,
+        tests={**plan.tests, **own.tests},
+        needs={**plan.needs, **own.needs},
+        services={**plan.services, **own.services},
+        places={**plan.places, **own.places},
+        notices=found.notices,
+    )
+
+
+def planned(
+    definition: Definition,
+    tests: Mapping[str, Test],
+    builds: dict[str, Build] | None = None,
+    where: str = f"{FILE}: tests",
+    inputs: Mapping[str, str] | None = None,
+) -> Plan:
+    """The jobs that ``tests`` ask for. ``where`` is the place of the tests in their file."""
+    jobs, needs = expand(tests, inputs)
+    places = {job: f"{where}.{job.partition(' ')[0]}" for job in jobs}
+    services = {
+        job: _services_of(test, definition.services, places[job]) for job, test in jobs.items()
+    }
+    return Plan(builds or definition.builds(), jobs, needs, services=services, places=places)
+
+
+def _services_of(
+    test: Test, shared: Mapping[str, Service], place: str
+) -> dict[str, PlannedService]:
+    found = chosen(test.services, shared)
+    file = place.partition(":")[0]
+    asked = [*test.depends_on.items()]
+    for service in found.values():
+        asked += service.depends_on.items()
+    wanted: dict[str, str] = {}
+    for condition in (STARTED, HEALTHY, COMPLETED):  # the strongest is asked last
+        wanted |= {name: one.condition for name, one in asked if one.condition == condition}
+    return {
+        name: PlannedService(
+            service=_filled(service, {name: test.environment[name] for name in test.matrix}),
+            place=f"{place}.services.{name}"
+            if test.services.get(name)
+            else f"{file}: services.{name}",
+            wanted=wanted.get(name, HEALTHY),
+        )
+        for name, service in found.items()
+    }
 
 
 def expand(
     tests: Mapping[str, Test], inputs: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Test], dict[str, tuple[str, ...]]]:
     """Jobs and what each needs. The values of a matrix and ``inputs`` are in the jobs'
-    environment, and the former replace ``${NAME}`` in their stage."""
+    environment, and the former replace ``${NAME}`` in the names of images and stages."""
     jobs = {name: dict(_combinations(name, test, inputs or {})) for name, test in tests.items()}
     needs = {
         job: tuple(needed for need in tests[name].needs for needed in jobs[need])
@@ -108,15 +237,40 @@ def expand(
 def _combinations(name: str, test: Test, inputs: Mapping[str, str]) -> Iterator[tuple[str, Test]]:
     for values in product(*test.matrix.values()):
         chosen = dict(zip(test.matrix, values, strict=True))
-        stage = test.stage
-        for variable, value in chosen.items():
-            stage = stage.replace(f"${{{variable}}}", value) if stage else stage
         environment = {**test.environment, **chosen, **inputs}
         words = f"{name} ({', '.join(values)})" if values else name
-        yield words, test.model_copy(update={"stage": stage, "environment": environment})
+        yield words, _filled(test, chosen).model_copy(update={"environment": environment})
 
 
-def _check_limits(name: str, test: Test, most: Limits) -> None:
+def _filled(part: Container, values: Mapping[str, str]) -> Container:
+    """With ``${NAME}`` replaced in the names of image and stage."""
+    names = {"image": part.image, "stage": part.stage}
+    for variable, value in values.items():
+        for key, text in names.items():
+            names[key] = text.replace(f"${{{variable}}}", value) if text else text
+    return part.model_copy(update=names)
+
+
+def _check(
+    plan: Plan,
+    place: str,
+    part: Test | Service,
+    stages: Mapping[str, set[str]],
+    most: Limits,
+) -> None:
+    """The stage is there, and the limits are within ``most``. Raises PlanError."""
+    _check_limits(place, part, most)
+    own = plan.own_image(part)
+    if part.stage is None or own is None or part.stage.lower() in stages[own[0]]:
+        return
+    raise PlanError(
+        f"{plan.builds[own[0]].dockerfile} has no stage {part.stage!r}.",
+        place=f"{place}.stage",
+        hint=f"It has {', '.join(sorted(stages[own[0]])) or 'no named stage'}.",
+    )
+
+
+def _check_limits(place: str, part: Test | Service, most: Limits) -> None:
     allowed = {
         "memory": (most.memory, f"{(most.memory or 0) // MIB}m"),
         "cpus": (most.cpus, f"{most.cpus:g}"),
@@ -126,11 +280,11 @@ def _check_limits(name: str, test: Test, most: Limits) -> None:
         "inodes": (most.inodes, str(most.inodes)),
     }
     for key, (limit, words) in allowed.items():
-        asked = getattr(test, key)
+        asked = getattr(part, key, None)
         if limit is not None and asked is not None and asked > limit:
             raise PlanError(
                 f"This installation allows at most {words}.",
-                place=f"{FILE}: tests.{name}.{key}",
+                place=f"{place}.{key}",
                 hint="Ask for less, or have GANTRY_BUILD_* raised by whoever runs it.",
             )
 

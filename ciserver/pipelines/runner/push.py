@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from builders.build import StepInfo, StepResult
@@ -16,6 +17,7 @@ from builders.registry import Sent
 from builders.shared import SharedCache
 from ciserver.pipelines.logs import LogWriter
 from ciserver.pipelines.models import Pipeline
+from ciserver.pipelines.runner.plan import Plan
 from ciserver.pipelines.runner.workshop import Workshop
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ class Pushed:
     digest: str
     bytes_sent: int
     bytes_existing: int
+    images: dict[str, dict[str, str]] = field(default_factory=dict)  # of several, by name
 
 
 class Upload:
@@ -46,13 +49,14 @@ class Upload:
         pipeline: Pipeline,
         target: str | None,
         shared: SharedCache | None,
+        name: str = "",
     ) -> None:
+        """``name`` is that of an image beside the deployed one: it has a repository of its own."""
         self._workshop = workshop
         self._target = target
         self._shared = shared
-        self._reference = Reference.parse(
-            f"{workshop.config.registry}/{pipeline.project.slug}:{pipeline.commit}"
-        )
+        path = "/".join(filter(None, (workshop.config.registry, pipeline.project.slug, name)))
+        self._reference = Reference.parse(f"{path}:{pipeline.commit}")
         self._work: queue.SimpleQueue[Layer | Image | None] = queue.SimpleQueue()
         self._image: Image | None = None
         self._early = 0  # bytes that travelled before the image was whole
@@ -137,3 +141,59 @@ class Upload:
         writer.say(f"Pushed {pushed.repository}@{digest}")
         writer.say(f"{pushed.bytes_sent} bytes travelled, {pushed.bytes_existing} were there.")
         return pushed
+
+
+class Uploads:
+    """The uploads of a pipeline's released images. ``start`` may be called by several threads."""
+
+    def __init__(self, workshop: Workshop, pipeline: Pipeline, shared: SharedCache | None) -> None:
+        self._workshop = workshop
+        self._pipeline = pipeline
+        self._shared = shared
+        self._stack = ExitStack()
+        self._lock = threading.Lock()
+        self._started: dict[str, Upload] = {}
+
+    def __enter__(self) -> Uploads:
+        self._stack.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def start(self, name: str, plan: Plan) -> Upload | None:
+        """For the image that is about to be built; None if it is not to be released at all."""
+        if name not in plan.released or self._pipeline.from_fork:
+            return None
+        first = name == plan.deployed
+        upload = Upload(
+            self._workshop,
+            self._pipeline,
+            plan.builds[name].target,
+            self._shared if first else None,
+            "" if first else name,
+        )
+        with self._lock:
+            self._started[name] = self._stack.enter_context(upload)
+        return upload
+
+    def finish(self, writer: LogWriter, plan: Plan) -> Pushed:
+        """Wait for all blobs, then push the manifests, the deployed image's last of all."""
+        done = {name: self._started[name].finish(writer) for name in reversed(plan.released)}
+        main = done[plan.deployed]
+        several = {
+            name: {"repository": done[name].repository, "digest": done[name].digest}
+            for name in plan.released
+        }
+        return Pushed(
+            repository=main.repository,
+            digest=main.digest,
+            bytes_sent=sum(one.bytes_sent for one in done.values()),
+            bytes_existing=sum(one.bytes_existing for one in done.values()),
+            images=several if len(several) > 1 else {},
+        )

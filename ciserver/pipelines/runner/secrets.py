@@ -42,6 +42,14 @@ def secrets_for(run: JobRun, names: Sequence[str], place: str) -> dict[str, Secr
     return found
 
 
+def secrets_for_all(run: JobRun, named: Mapping[str, Sequence[str]]) -> dict[str, Secret]:
+    """The secrets of several containers of a job, whose names are by their place."""
+    every = list(dict.fromkeys(name for names in named.values() for name in names))
+    for place, names in named.items():
+        secrets_for(run, names, f"{place}.secrets")
+    return secrets_for(run, every, "")
+
+
 @contextmanager
 def as_files(secrets: Mapping[str, Secret], ids: IdRange) -> Iterator[list[BindMount]]:
     """Each secret as ``/run/secrets/NAME``, in memory for the duration of the block."""

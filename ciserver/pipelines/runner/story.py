@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from django.db.models import Max
@@ -25,13 +23,11 @@ from ciserver.pipelines.leases import (
     hand_back,
     held,
 )
-from ciserver.pipelines.models import JOB_MOVES, PIPELINE_MOVES, Job, JobKind, Pipeline, State, Step
-from ciserver.pipelines.runner.build import Images, build_images
-from ciserver.pipelines.runner.graph import Node, run_graph
+from ciserver.pipelines.models import PIPELINE_MOVES, Job, JobKind, Pipeline, State, Step
 from ciserver.pipelines.runner.jobs import JobFailed, working_on
 from ciserver.pipelines.runner.plan import Plan, make_plan
-from ciserver.pipelines.runner.push import Pushed, Upload
-from ciserver.pipelines.runner.test import limits_of, run_test
+from ciserver.pipelines.runner.push import Pushed, Uploads
+from ciserver.pipelines.runner.work import Work, rows_after_build
 from ciserver.pipelines.runner.workshop import Workshop, open_workshop
 from ciserver.pipelines.triggers import trigger_of
 from ciserver.repositories import git
@@ -99,64 +95,23 @@ def _work(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartbeat
     with held(lease):
         build = _first_job(pipeline, workshop.limits())
     shared = workshop.shared_cache(pipeline)
-    with ExitStack() as stack:
+    with Uploads(workshop, pipeline, shared) as uploads:
         with working_on(build, workshop, heart.cancel) as run:
             plan = make_plan(pipeline, git_dir, workshop.limits())
             with held(lease):
-                tests, push = _other_jobs(pipeline, plan, workshop.limits())
-            upload = None
-            if not pipeline.from_fork:
-                upload = stack.enter_context(Upload(workshop, pipeline, plan.build.target, shared))
-            images = build_images(run, plan, shared, upload)
-        if upload is None:
-            _run_tests(tests, plan, images, workshop, heart)
+                build.name = plan.build_job(plan.deployed)
+                build.save(update_fields=["name"])
+                jobs, push = _other_jobs(pipeline, plan, workshop.limits())
+            for notice in plan.notices:
+                run.log.say(notice)
+            work = Work(pipeline, plan, jobs, workshop, heart, uploads, shared)
+            work.build(run, plan.deployed)
+        work.run()
+        if pipeline.from_fork:
             return _End(State.PASSED)
-        upload.complete(images[plan.build.target])
-        _run_tests(tests, plan, images, workshop, heart)
         with working_on(push, workshop, heart.cancel) as run:
-            pushed = upload.finish(run.log)
+            pushed = uploads.finish(run.log, plan)
     return _End(State.PASSED, pushed=pushed)
-
-
-def _run_tests(
-    jobs: list[Job], plan: Plan, images: Images, workshop: Workshop, heart: Heartbeat
-) -> None:
-    """Run every test that can run, also after one failed: its author wants to know of all."""
-    rows = {job.name: job for job in jobs}
-    failed: dict[str, JobFailed] = {}
-
-    def work(name: str) -> State:
-        test = plan.tests[name]
-        try:
-            with working_on(rows[name], workshop, heart.cancel) as run:
-                run_test(run, test, images[test.stage or plan.build.target])
-        except JobFailed as failure:
-            if failure.state == State.CANCELLED:
-                raise
-            failed[name] = failure
-            return State.FAILED
-        return State.PASSED
-
-    def skip(name: str, reason: str) -> None:
-        move(rows[name], State.SKIPPED, table=JOB_MOVES, reason=reason)
-
-    most = workshop.limits()
-    run_graph(
-        [
-            Node(name, plan.needs.get(name, ()), limits_of(test, most))
-            for name, test in plan.tests.items()
-        ],
-        # A test without a row passed in an earlier run.
-        {name: State(rows[name].state) if name in rows else State.PASSED for name in plan.tests},
-        work=work,
-        skip=skip,
-        budget=workshop.budget(),
-    )
-    failures = [(job.name, failed[job.name]) for job in jobs if job.name in failed]
-    if failures:
-        name, first = failures[0]
-        more = f" ({len(failures)} tests failed.)" if len(failures) > 1 else ""
-        raise JobFailed(f"Test {name}: {first.reason}{more}", place=first.place)
 
 
 def _first_job(pipeline: Pipeline, limits: Limits) -> Job:
@@ -184,7 +139,7 @@ def _other_jobs(pipeline: Pipeline, plan: Plan, most: Limits) -> tuple[list[Job]
     trigger = trigger_of(pipeline, plan.inputs, plan.paths)
     jobs = [
         Job(pipeline=pipeline, run=pipeline.run, name=name, kind=kind, options=options)
-        for kind, name, options in _rows_after_build(plan, most)
+        for kind, name, options in rows_after_build(plan, most)
     ]
     if pipeline.keep_passed:
         kept = _passed_before(pipeline)
@@ -209,14 +164,6 @@ def _passed_before(pipeline: Pipeline) -> set[str]:
         for job in pipeline.latest_jobs()
         if job.kind == JobKind.TEST and job.state == State.PASSED
     }
-
-
-def _rows_after_build(plan: Plan, most: Limits) -> Iterator[tuple[JobKind, str, dict[str, object]]]:
-    for name, test in plan.tests.items():
-        needs = plan.needs.get(name) or ("build",)
-        limits = dataclasses.asdict(limits_of(test, most))
-        yield JobKind.TEST, name, {"limits": limits, "needs": needs}
-    yield JobKind.PUSH, "push", {"needs": list(plan.tests) or ["build"]}
 
 
 def _finish(pipeline: Pipeline, lease: Lease, end: _End) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 from builders.build import StepInfo
 from builders.containers import Container, open_container
+from builders.errors import BuildError
 from builders.images.store import Image
 from ciserver.lib.crypto import Secret
 from ciserver.pipelines import junit
@@ -15,70 +16,141 @@ from ciserver.pipelines.definition import Test
 from ciserver.pipelines.models import State, TestCase
 from ciserver.pipelines.runner import caches
 from ciserver.pipelines.runner.artifacts import keep_artifacts
+from ciserver.pipelines.runner.build import Images
+from ciserver.pipelines.runner.command import command_of, text_of
+from ciserver.pipelines.runner.images import image_of, located
 from ciserver.pipelines.runner.jobs import JobFailed, JobRun
+from ciserver.pipelines.runner.outcomes import WORDS
+from ciserver.pipelines.runner.plan import Plan
 from ciserver.pipelines.runner.recorder import StepRecorder, receipt_json
-from ciserver.pipelines.runner.secrets import as_files, secrets_for
+from ciserver.pipelines.runner.secrets import as_files, secrets_for_all
+from ciserver.pipelines.runner.services import Beside, Company, running_services
 from ciserver.pipelines.runner.workshop import MAX_OUTPUT
+from ciserver.pipelines.service_definition import RESERVED, Service
+from runtime.network import NetworkHandle, open_private
 from runtime.spec import Limits, Network, Outcome, Receipt
 
 MAX_REPORT = 16 * 1024 * 1024
 MAX_REPORTS = 200
 
 
-def run_test(run: JobRun, test: Test, image: Image) -> None:
-    """Run one test; its exit code decides. Raises JobFailed."""
-    text = _text(test, image)
-    if not text:
-        raise JobFailed(
-            "There is no command to run.",
-            place=f"gantry.yml: tests.{run.job.name.partition(' ')[0]}.command",
-            hint="Give the stage a CMD, or the test a command.",
-        )
-    place = f"gantry.yml: tests.{run.job.name.partition(' ')[0]}.secrets"
-    secrets = secrets_for(run, test.secrets, place)
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What one job runs: a command in an image, with services beside it."""
+
+    test: Test
+    place: str
+    image: Image
+    command: str | list[str] | None
+    secrets: Mapping[str, Secret]
+    services: tuple[Beside, ...] = ()
+
+    def step(self, attempt: int) -> StepInfo:
+        """Each try is a step behind those of its services, with a receipt of its own."""
+        each = len(self.services) + 1
+        total = each * (self.test.retries + 1)
+        text = text_of(self.image, self.command)
+        return StepInfo(each * attempt, total, self.test.stage or "", text, "")
+
+    def services_of(self, attempt: int) -> list[Beside]:
+        first = (len(self.services) + 1) * (attempt - 1) + 1
+        return [one.at(position) for position, one in enumerate(self.services, first)]
+
+
+def run_test(run: JobRun, plan: Plan, images: Images) -> None:
+    """Run the test of ``run``'s job; its exit code decides. Raises JobFailed."""
+    asked = _asked(run, plan, images)
+    failure: JobFailed | None = None
     with StepRecorder(run.job, run.log) as recorder:
-        for attempt in range(1, test.retries + 2):
-            failure = _try(run, test, image, secrets, recorder, _step(test, text, attempt))
+        for attempt in range(1, asked.test.retries + 2):
+            run.job.cases.update(superseded=True)  # those of an earlier try
+            try:
+                failure = _try(run, asked, recorder, attempt)
+            except JobFailed as error:
+                failure = error
             if failure is None or run.cancel.is_set():
                 break
-            if attempt <= test.retries:
-                run.log.say(f"{failure.reason} Trying again ({attempt} of {test.retries}).")
+            if attempt <= asked.test.retries:
+                run.log.say(f"{failure.reason} Trying again ({attempt} of {asked.test.retries}).")
     if failure:
         raise failure
 
 
-def _step(test: Test, text: str, attempt: int) -> StepInfo:
-    """Each try is a step, with a receipt of its own."""
-    total = test.retries + 1
-    return StepInfo(index=attempt, total=total, stage=test.stage or "", text=text, place="")
+def _asked(run: JobRun, plan: Plan, images: Images) -> _Asked:
+    job = run.job.name
+    test, place = plan.tests[job], plan.places[job]
+    image = _image(run, plan, images, test, place)
+    follow = test.keeps_entrypoint
+    command = command_of(image, test.entrypoint, test.command, follow=follow)
+    if not text_of(image, command):
+        raise JobFailed(
+            "There is no command to run.",
+            place=f"{place}.command",
+            hint="Give the stage a CMD, or the test a command.",
+        )
+    planned = plan.services.get(job, {})
+    named = {place: test.secrets, **{one.place: one.service.secrets for one in planned.values()}}
+    secrets = secrets_for_all(run, named)
+    services = tuple(
+        Beside(
+            name=name,
+            service=one.service,
+            image=_image(run, plan, images, one.service, one.place),
+            secrets={key: secrets[key] for key in one.service.secrets},
+            place=one.place,
+            step=StepInfo(0, 0, name, "", ""),
+            wanted=one.wanted,
+        )
+        for name, one in planned.items()
+    )
+    own = {key: secrets[key] for key in test.secrets}
+    return _Asked(test, place, image, command, own, services)
 
 
-def _try(
-    run: JobRun,
-    test: Test,
-    image: Image,
-    secrets: Mapping[str, Secret],
-    recorder: StepRecorder,
-    step: StepInfo,
-) -> JobFailed | None:
-    """One try in a fresh container; why it failed. Cases of an earlier try are replaced."""
-    with (
-        as_files(secrets, run.ids) as mounts,
-        open_container(
-            image,
-            store=run.workshop.store,
-            state=run.workshop.state,
-            ids=run.ids,
-            network=Network.NONE,
-        ) as container,
-    ):
+def _image(run: JobRun, plan: Plan, images: Images, part: Test | Service, place: str) -> Image:
+    try:
+        return image_of(run, plan, images, part)
+    except (BuildError, JobFailed) as error:
+        raise located(error, f"{place}.image") from error
+
+
+def _try(run: JobRun, asked: _Asked, recorder: StepRecorder, attempt: int) -> JobFailed | None:
+    """One try in fresh containers; why it failed. Raises JobFailed when a service did."""
+    test, step = asked.test, asked.step(attempt)
+    with ExitStack() as stack:
+        company: Company | None = None
+        network: Network | NetworkHandle = Network.EGRESS if _egress(test) else Network.NONE
+        if asked.services:
+            private = stack.enter_context(
+                open_private(
+                    state=run.workshop.state,
+                    with_egress=_egress(test),
+                    allow=run.workshop.config.egress_allow,
+                )
+            )
+            beside = asked.services_of(attempt)
+            company = stack.enter_context(running_services(run, beside, private, recorder))
+            network = stack.enter_context(private.member(_own_name(run, asked)))
+        mounts = stack.enter_context(as_files(asked.secrets, run.ids))
+        container = stack.enter_context(
+            open_container(
+                asked.image,
+                store=run.workshop.store,
+                state=run.workshop.state,
+                ids=run.ids,
+                network=network,
+                egress_allow=run.workshop.config.egress_allow,
+            )
+        )
         recorder.step_started(step)
         slots = caches.restore(run, test, container)
         receipt = container.run(
-            test.command,
+            asked.command,
             env=test.environment,
-            secret_env={name: it.reveal() for name, it in secrets.items()},
+            secret_env={name: it.reveal() for name, it in asked.secrets.items()},
             secret_mounts=mounts,
+            workdir=test.working_dir,
+            user=test.user,
             limits=limits_of(test, run.workshop.limits()),
             on_output=lambda stream, data: recorder.step_output(step, stream, data),
             cancel=run.cancel,
@@ -96,6 +168,26 @@ def _try(
             seconds=receipt.wall,
             receipt=receipt_json(receipt),
         )
+        lost = company.lost() if company and not run.cancel.is_set() else []
+    return _with_lost(run, failure, lost)
+
+
+def _egress(test: Test) -> bool:
+    return test.network == "egress"
+
+
+def _own_name(run: JobRun, asked: _Asked) -> str:
+    """By which services can find the test: its own name, unless one of them has it."""
+    taken = {one.name for one in asked.services}
+    names = (run.job.name.partition(" ")[0], "test", "gantry-test")
+    return next(name for name in names if name not in taken and name not in RESERVED)
+
+
+def _with_lost(run: JobRun, failure: JobFailed | None, lost: list[str]) -> JobFailed | None:
+    for sentence in lost:
+        run.log.say(sentence)
+    if failure and lost:
+        failure.reason = f"{failure.reason} {' '.join(lost)}"
     return failure
 
 
@@ -113,18 +205,11 @@ def limits_of(test: Test, most: Limits) -> Limits:
     )
 
 
-def _text(test: Test, image: Image) -> str:
-    command = test.command
-    if command is None:
-        command = [*(image.config.entrypoint or ()), *(image.config.cmd or ())]
-    return command if isinstance(command, str) else shlex.join(command)
-
-
 def _failure(receipt: Receipt, cases: list[junit.Case]) -> JobFailed | None:
     if receipt.ok:
         return None
     if receipt.outcome is not Outcome.EXITED:
-        return JobFailed(f"{_WORDS[receipt.outcome]}: {receipt.detail}.")
+        return JobFailed(f"{WORDS[receipt.outcome]}: {receipt.detail}.")
     bad = [case for case in cases if case.outcome in {"failed", "error"}]
     if bad:
         count = f"{len(bad)} of {len(cases)} cases failed, the first is"
@@ -133,17 +218,6 @@ def _failure(receipt: Receipt, cases: list[junit.Case]) -> JobFailed | None:
         f"The command ended with exit code {receipt.exit_code}.",
         hint="Its last lines are in the log.",
     )
-
-
-_WORDS = {
-    Outcome.OOM: "Out of memory",
-    Outcome.TIMEOUT: "Out of time",
-    Outcome.PIDS: "Too many processes",
-    Outcome.DISK: "Out of disk",
-    Outcome.OUTPUT: "Too much output",
-    Outcome.SILENT: "Silent for too long",
-    Outcome.CANCELLED: "Cancelled",
-}
 
 
 def _read_reports(run: JobRun, test: Test, container: Container) -> list[junit.Case]:
@@ -164,7 +238,6 @@ def _read_reports(run: JobRun, test: Test, container: Container) -> list[junit.C
         replace(case, suite=mask(case.suite), name=mask(case.name), message=mask(case.message))
         for case in cases
     ]
-    run.job.cases.all().delete()
     TestCase.objects.bulk_create(
         TestCase(
             job=run.job,

@@ -1,0 +1,292 @@
+"""Services beside tests, in real sandboxes: by name, in order, waited for, told when they fail."""
+
+from __future__ import annotations
+
+import pytest
+
+from ciserver.lib.crypto import Secret
+from ciserver.pipelines.models import Pipeline
+from ciserver.projects.models import ProjectSecret
+from tests.ciserver.pipelines.workplace import Workplace, log_of
+
+pytestmark = [pytest.mark.root, pytest.mark.django_db(transaction=True)]
+
+SMALL = "memory: 64m, cpus: 0.5, pids: 32"
+# A name that glibc would look up at a name server first is found all the same by busybox.
+DOCKERFILE = """
+FROM busybox AS base
+RUN echo 'hosts: files' > /etc/nsswitch.conf
+FROM base AS web
+COPY page /www/index.html
+EXPOSE 8080
+CMD ["httpd", "-f", "-p", "8080", "-h", "/www"]
+FROM base AS checked
+HEALTHCHECK --interval=1s CMD test -e /tmp/up
+CMD ["sh", "-c", "sleep 0.3; touch /tmp/up; exec sleep 60"]
+FROM base
+"""
+FILES = {"Dockerfile": DOCKERFILE, "page": "hello from a service\n"}
+
+
+def run(workplace: Workplace, definition: str) -> Pipeline:
+    return workplace.run(FILES | {"gantry.yml": definition})
+
+
+def test_a_test_reaches_its_services_by_name_once_they_are_ready(workplace: Workplace) -> None:
+    pipeline = run(
+        workplace,
+        f"""
+services:
+  web: {{stage: web, {SMALL}}}
+tests:
+  unit:
+    command: "wget -q -O - http://web:8080/; wget -q -O - http://late:9000/"
+    {SMALL.replace(", ", chr(10) + "    ")}
+    services:
+      web:
+      late:
+        stage: base
+        entrypoint: [sh, -c]
+        command:
+          - sleep 0.5; wget -q -O /tmp/index.html http://web:8080; exec httpd -f -p 9000 -h /tmp
+        healthcheck: {{http: 9000/index.html}}
+        depends_on: [web]
+        memory: 64m
+        cpus: 0.5
+""",
+    )
+    job = pipeline.jobs.get(name="unit")
+    assert (job.state, job.reason) == ("passed", "")
+    log = log_of(job)
+    assert log.count("out hello from a service") == 2
+    assert "1 sys web: web" in log
+    steps = list(job.steps.all())
+    assert [step.text.partition(":")[0] for step in steps][:2] == ["web", "late"]
+    assert [step.state for step in steps] == ["passed"] * 3
+    assert [step.receipt["outcome"] for step in steps] == ["stopped", "stopped", "exited"]
+    assert steps[0].receipt["peak_memory"] > 0
+    assert job.options["services"]["late"]["limits"]["memory"] == 64 << 20
+
+
+@pytest.mark.parametrize(
+    ("service", "reason"),
+    [
+        (
+            "command: [sh, -c, 'echo no such table; exit 3']",
+            "The service db ended with exit code 3 before it was ready.",
+        ),
+        (
+            "command: [sh, -c, 'echo waiting; sleep 60'], healthcheck: {tcp: 5432, retries: 1}",
+            "The service db was not ready within 1 s: nothing listens on port 5432.",
+        ),
+        (
+            "command: [sleep, '60'], healthcheck: {test: 'echo not yet; false', retries: 1}",
+            "The service db was not ready within 1 s: its health check ended with exit code 1:"
+            " not yet.",
+        ),
+        (
+            "command: [httpd, -f, -p, '80'], healthcheck: {http: 80/none, retries: 1}",
+            "The service db was not ready within 1 s: GET /none on port 80 is answered with 404.",
+        ),
+        (
+            "command: [nc, -ll, -p, '80', -e, echo, x], healthcheck: {http: '80', retries: 1}",
+            "The service db was not ready within 1 s: GET / on port 80 has no answer: what"
+            " answered does not speak HTTP.",
+        ),
+        (
+            "command: [sh, -c, 'echo starting; sleep 60'], healthcheck: {log: up and, retries: 1}",
+            "The service db was not ready within 1 s: its log has not said 'up and'.",
+        ),
+        (
+            "command: [httpd, -f, -p, '127.0.0.1:80'], healthcheck: {tcp: 80, retries: 1}",
+            "The service db was not ready within 1 s: nothing listens on port 80.",
+        ),
+        (
+            "command: [sh, -c, 'x=$(yes); echo $x'], memory: 16m",
+            "The service db was ended, out of memory: memory limit of 16 MiB reached, sh was"
+            " killed before it was ready.",
+        ),
+        ("image: 'busybox:none'", "The image busybox:none is not in the store"),
+    ],
+)
+def test_a_service_that_never_gets_ready_fails_the_job_and_says_why(
+    workplace: Workplace, service: str, reason: str
+) -> None:
+    pipeline = run(
+        workplace,
+        f"tests: {{unit: {{command: 'true', {SMALL}, services: {{db: {{{service}}}}}}}}}",
+    )
+    job = pipeline.jobs.get(name="unit")
+    assert (job.state, job.reason.startswith(reason)) == ("failed", True), job.reason
+    assert job.place.startswith("gantry.yml: tests.unit.services.db")
+    if "sh, -c, 'echo" in service:
+        assert job.excerpt in {"no such table", "waiting", "starting"}
+        assert job.steps.get(position=1).state == "failed"
+
+
+def test_log_image_and_exec_checks_let_a_test_begin(workplace: Workplace) -> None:
+    pipeline = run(
+        workplace,
+        f"""
+tests:
+  unit:
+    command: "true"
+    services:
+      image: {{stage: checked, {SMALL}}}
+      log: {{command: [sh, -c, "echo it is up; sleep 60"], healthcheck: {{log: is up}}}}
+      exec: {{command: [sleep, "60"], healthcheck: {{test: [CMD, test, -d, /proc]}}, {SMALL}}}
+      once: {{command: [touch, /tmp/x], {SMALL}}}
+      none: {{command: [sleep, "60"], {SMALL}}}
+""",
+    )
+    job = pipeline.jobs.get(name="unit")
+    assert (job.state, job.reason) == ("passed", "")
+    log = log_of(job)
+    for words in (
+        "its health check passes",
+        "its log says 'is up'",
+        "its process runs",
+        "4 sys Done.",
+    ):
+        assert words in log
+
+
+def test_what_must_complete_first_is_waited_for_in_order(workplace: Workplace) -> None:
+    pipeline = run(
+        workplace,
+        f"""
+services:
+  web: {{stage: web, {SMALL}}}
+  migrate:
+    command: [sh, -c, "sleep 0.4; wget -q -O - http://web:8080 && echo migrated"]
+    depends_on: [web]
+    memory: 64m
+tests:
+  unit:
+    command: "echo tested"
+    services: [migrate]
+    depends_on: {{migrate: {{condition: service_completed_successfully}}}}
+""",
+    )
+    job = pipeline.jobs.get(name="unit")
+    assert (job.state, job.reason) == ("passed", "")
+    log = log_of(job)
+    assert log.index("out hello") < log.index("out migrated") < log.index("out tested")
+
+
+def test_secrets_of_a_service_are_its_own_and_masked_in_its_log(workplace: Workplace) -> None:
+    secret = ProjectSecret(project=workplace.project, name="PASSWORD")
+    secret.put(Secret("correct-horse"))
+    secret.save()
+    pipeline = run(
+        workplace,
+        """
+tests:
+  unit:
+    command: 'echo "mine: $PASSWORD"; ls /run/secrets || true'
+    services:
+      db:
+        command: [sh, -c, "cat /run/secrets/PASSWORD; echo; echo up $PASSWORD; exec sleep 60"]
+        secrets: [PASSWORD]
+        healthcheck: {log: "up "}
+        memory: 64m
+""",
+    )
+    job = pipeline.jobs.get(name="unit")
+    assert (job.state, job.reason) == ("passed", "")
+    assert "correct-horse" not in job.log_path.read_text()
+    assert "2 out mine: \n" in log_of(job) + "\n"
+
+
+def test_one_that_dies_while_the_test_runs_is_told_beside_its_failure(
+    workplace: Workplace,
+) -> None:
+    pipeline = run(
+        workplace,
+        f"""
+tests:
+  unit:
+    command: "sleep 1; exit 4"
+    services:
+      db: {{command: [sh, -c, "echo up; sleep 0.3; exit 9"], healthcheck: {{log: up}}, {SMALL}}}
+""",
+    )
+    job = pipeline.jobs.get(name="unit")
+    assert job.reason == (
+        "The command ended with exit code 4."
+        " The service db ended with exit code 9 while the test ran."
+    )
+
+
+def test_a_retry_begins_with_fresh_services(workplace: Workplace) -> None:
+    pipeline = run(
+        workplace,
+        """
+tests:
+  unit:
+    command: "false"
+    retries: 1
+    services:
+      db:
+        command: [sh, -c, "ls /tmp; touch /tmp/old; echo up; exec sleep 60"]
+        healthcheck: {log: up}
+""",
+    )
+    job = pipeline.jobs.get(name="unit")
+    assert [step.position for step in job.steps.all()] == [1, 2, 3, 4]
+    assert "old" not in log_of(job).replace("touch /tmp/old", "")
+
+
+def test_cancelling_ends_test_and_services_within_seconds(workplace: Workplace) -> None:
+    pipeline = workplace.queue(
+        FILES
+        | {
+            "gantry.yml": "tests: {unit: {command: 'true', services: {db: {command: [sleep, '60'],"
+            " healthcheck: {tcp: 1}}}}}"
+        }
+    )
+    import threading
+    import time
+
+    from ciserver.pipelines import services
+    from ciserver.pipelines.runner import story
+
+    def cancel() -> None:
+        from django.db import connection
+
+        while not pipeline.jobs.filter(name="unit", state="running").exists():
+            time.sleep(0.1)
+        services.cancel(pipeline=Pipeline.objects.get(pk=pipeline.pk), by="alice")
+        connection.close()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    began = time.monotonic()
+    story.run(pipeline.pk)
+    thread.join()
+    pipeline.refresh_from_db()
+    assert pipeline.state == "cancelled"
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("asked", "reached"), [("network: none", False), ("network: egress", True)]
+)
+def test_a_test_has_a_way_out_only_when_it_asks(
+    workplace: Workplace, asked: str, reached: bool
+) -> None:
+    pipeline = run(
+        workplace,
+        f"""
+tests:
+  unit:
+    command: "ip route | grep -q default"
+    {asked}
+  beside:
+    command: "ip route | grep -q default"
+    {asked}
+    services: {{db: {{command: [sleep, "60"]}}}}
+""",
+    )
+    states = {job.name: job.state for job in pipeline.jobs.filter(kind="test")}
+    assert states == dict.fromkeys(("unit", "beside"), "passed" if reached else "failed")
