@@ -8,6 +8,7 @@ from rest_framework.routers import DefaultRouter
 from ciserver.accounts.api import Me, TokenViewSet
 from ciserver.dashboard.audit import AuditViewSet
 from ciserver.dashboard.discovery import HttpSd
+from ciserver.notifications.api import Statuses
 from ciserver.pipelines.api import (
     ArtifactViewSet,
     CaseViewSet,
@@ -52,6 +53,7 @@ urlpatterns = [
     path("lint/", Lint.as_view(), name="lint"),
     path("gantry.schema.json", json_schema, name="gantry-schema"),
     path("registry/token", token, name="registry-token"),
+    path("projects/<slug:slug>/statuses/", Statuses.as_view(), name="project-statuses"),
     path("projects/<slug:slug>/repository/", Rules.as_view(), name="repository-rules"),
     path("", include(router.urls)),
 ]

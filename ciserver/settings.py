@@ -184,6 +184,7 @@ CELERY_TASK_ROUTES = {
     "ciserver.pipelines.tasks.tidy": {"queue": "chores"},
     # Git over the network, whose other end may be slow: neither builds nor deployments wait.
     "ciserver.webhooks.tasks.*": {"queue": "planning"},
+    "ciserver.notifications.tasks.*": {"queue": "planning"},
 }
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]

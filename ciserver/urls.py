@@ -15,6 +15,7 @@ urlpatterns = [
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", Docs.as_view(), name="api-docs"),
     path("", include("ciserver.repositories.urls")),
+    path("", include("ciserver.notifications.urls")),
     path("", include("ciserver.webhooks.urls")),
     path("", include("ciserver.accounts.urls")),
     path("", include("ciserver.projects.urls")),

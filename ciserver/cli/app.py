@@ -18,6 +18,7 @@ from ciserver.cli import (
     secrets,
     session,
     starts,
+    statuses,
     tokens,
 )
 
@@ -75,3 +76,4 @@ app.command("cancel", rich_help_panel=DO)(deliveries.cancel)
 app.add_typer(secrets.app, name="secrets", rich_help_panel=DO)
 app.add_typer(pulls.app, name="pulls", rich_help_panel=DO)
 app.add_typer(repository.app, name="repository", rich_help_panel=DO)
+app.add_typer(statuses.app, name="statuses", rich_help_panel=DO)

@@ -36,7 +36,7 @@ def set_secret(
     as_json: AsJson = False,
 ) -> None:
     """Make or replace a secret. Without --file it is asked for, or read from a pipe."""
-    value = _value(file)
+    value = read_value(file)
     with Client(settings.load()) as client:
         row = client.put(f"{_place(client, project, env)}{quote(name, safe='')}/", value=value)
     if as_json:
@@ -89,7 +89,7 @@ def _place(client: Client, project: str, env: str) -> str:
     )
 
 
-def _value(file: Path | None) -> str:
+def read_value(file: Path | None) -> str:
     """Never an argument: those are seen by everybody on the machine."""
     if file is None and sys.stdin.isatty():
         return str(typer.prompt("Value", hide_input=True))

@@ -20,6 +20,7 @@ from ciserver.celery import app
 from ciserver.lib import outbox
 from ciserver.pipelines import leases
 from ciserver.pipelines.starting import start_scheduled
+from ciserver.pipelines.statuses import tell_forges
 from ciserver.releases.queue import look_at_waiting
 from ciserver.releases.runner import recover_deployments
 from ciserver.webhooks.reconcile import look_around
@@ -55,6 +56,7 @@ CHORES: dict[str, Callable[[], object]] = {
     "let promotions go that need not wait any more": look_at_waiting,
     "take up pushes that were not told": ingest_spools,
     "start pipelines by the time of day": start_scheduled,
+    "tell forges how pipelines stand": tell_forges,
     "look for heads that no webhook told of": look_around,
 }
 
