@@ -176,6 +176,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=parse_size, metavar="64m", help="bytes of both streams")
     parser.add_argument("--silence", type=float, metavar="60", help="seconds without output")
     parser.add_argument("--disk", type=parse_size, metavar="1g", help="bytes it may write")
+    parser.add_argument("--io-weight", type=int, metavar="100", help="share of a busy disk, 1-1000")
+    parser.add_argument("--io-read", type=parse_size, metavar="10m", help="a second, from a disk")
+    parser.add_argument("--io-write", type=parse_size, metavar="10m", help="a second, to a disk")
     parser.add_argument("--inodes", type=int, metavar="10000", help="files it may make")
     parser.add_argument(
         "--keep", type=float, default=0, metavar="SECONDS",
@@ -254,6 +257,9 @@ def _run(arguments: argparse.Namespace) -> int:
                 silence=arguments.silence,
                 disk=arguments.disk,
                 inodes=arguments.inodes,
+                io_weight=arguments.io_weight,
+                io_read=arguments.io_read,
+                io_write=arguments.io_write,
                 shm=arguments.shm,
             ),
             mounts=mounts,

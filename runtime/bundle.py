@@ -119,6 +119,9 @@ def _validate_limits(limits: Limits) -> None:
     for name, value in (("silence", limits.silence), ("disk", limits.disk)):
         if value is not None and value <= 0:
             raise SpecError(f"A limit of {name} is more than 0.")
+    for rate in (limits.io_read, limits.io_write):
+        if rate is not None and rate < 1:
+            raise SpecError("A limit of io is at least 1 byte a second.")
     if limits.io_weight is not None and not 1 <= limits.io_weight <= 1000:
         raise SpecError("A weight of io is a number from 1 to 1000.")
     if limits.inodes is not None and limits.inodes < 1:

@@ -138,7 +138,9 @@ def _cgroup(box: Box, limits: Limits, parent: Parent) -> Iterator[cgroups.Cgroup
         cgroup.create()
         if parent.name:
             cgroups.set_budget(parent)
-        cgroup.set_limits(Limits(io_weight=limits.io_weight))
+        cgroup.set_limits(
+            Limits(io_weight=limits.io_weight, io_read=limits.io_read, io_write=limits.io_write)
+        )
         yield cgroup
     finally:
         remove_cgroup(cgroup)

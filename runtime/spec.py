@@ -39,6 +39,8 @@ class Limits:
     cpus: float | None = None
     pids: int | None = None
     io_weight: int | None = None  # share of a busy disk, 1 to 1000; others have 100
+    io_read: int | None = None  # bytes a second from each disk
+    io_write: int | None = None  # and to each; v1 counts only what passes the page cache by
     timeout: float | None = None  # wall clock
     silence: float | None = None  # without a byte of output
     output: int | None = None  # bytes of stdout and stderr together
@@ -51,7 +53,7 @@ class Limits:
 class Parent:
     """A cgroup that the sandboxes of one pipeline share, and the budget they have together.
 
-    Of ``limits`` memory, cpus, pids and io_weight count.
+    Of ``limits`` memory, cpus, pids, io_weight, io_read and io_write count.
     """
 
     name: str = ""

@@ -29,7 +29,7 @@ class Cgroup(Protocol):
         """Make it and its parents, with the controllers that are needed. Raises HostError."""
 
     def set_limits(self, limits: Limits) -> None:
-        """Bound memory with swap, cpus, pids; a weight for io where it exists. Raises HostError."""
+        """Bound memory with swap, cpus, pids, io; a weight of io where there is one. HostError."""
 
     def usage(self) -> Usage:
         """What its processes have used so far."""

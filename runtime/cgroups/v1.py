@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from runtime.cgroups.disks import whole_disks
 from runtime.cgroups.part import Part, parts_of
 from runtime.cgroups.usage import Usage, quota, read_fields, read_int, read_pids, read_text
 from runtime.errors import HostError
@@ -56,6 +57,10 @@ class Cgroup:
                 (self._at("cpu") / "cpu.cfs_quota_us").write_text(f"{quota(limits.cpus)}")
             if limits.pids is not None:
                 (self._at("pids") / "pids.max").write_text(f"{limits.pids}")
+            for name, rate in (("read", limits.io_read), ("write", limits.io_write)):
+                for disk in whole_disks() if rate is not None else ():
+                    file = self._at("blkio") / f"blkio.throttle.{name}_bps_device"
+                    file.write_text(f"{disk} {rate}")
         except OSError as error:
             raise HostError(
                 f"A limit of the cgroup {self._path} cannot be set: {error}."

@@ -12,6 +12,7 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+from runtime.cgroups.disks import whole_disks
 from runtime.cgroups.part import Part, parts_of
 from runtime.cgroups.usage import (
     CPU_PERIOD,
@@ -64,6 +65,9 @@ class Cgroup:
                     (self._dir / name).write_text(f"{value}")
             if limits.memory is not None and (self._dir / "memory.swap.max").exists():
                 (self._dir / "memory.swap.max").write_text("0")
+            for name, rate in (("rbps", limits.io_read), ("wbps", limits.io_write)):
+                for disk in whole_disks() if rate is not None else ():
+                    (self._dir / "io.max").write_text(f"{disk} {name}={rate}")
         except OSError as error:
             raise HostError(
                 f"A limit of the cgroup {self._path} cannot be set: {error}."

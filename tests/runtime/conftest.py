@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from runtime import host
 from runtime.network import later
 from runtime.sandbox import Stream, run
 from runtime.snapshots import LowerDir, RootFs, mount_rootfs
@@ -27,6 +28,21 @@ BUSYBOX = Path(shutil.which("busybox") or "/usr/bin/busybox")
 PREFIX = f"rt{os.getpid()}-"
 # A range that no other process of the tests uses: what runs in it is ours.
 IDS = IdRange(3_000_000_000 + os.getpid() % 10_000 * 65536)
+
+
+def oci_runtimes() -> list[str]:
+    """Those that can run here: crun refuses cgroups v1, also the hybrid layout."""
+    v2 = host.cgroup_version() is host.CgroupVersion.V2
+    return [name for name in ("crun", "runc") if shutil.which(name) and (v2 or name == "runc")]
+
+
+@pytest.fixture(params=oci_runtimes())
+def each_runtime(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The test runs once with each OCI runtime that this host allows."""
+    monkeypatch.setenv("GANTRY_OCI_RUNTIME", request.param)
+    host.oci_runtime.cache_clear()
+    yield request.param
+    host.oci_runtime.cache_clear()
 
 
 def _removed(path: Path) -> bool:

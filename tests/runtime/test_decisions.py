@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtime import failures, host, oci, oomlog, owner
-from runtime.cgroups import CgroupName, v1, v2
+from runtime.cgroups import CgroupName, disks, v1, v2
 from runtime.cgroups.usage import Usage
 from runtime.disk import words
 from runtime.errors import HostError, SpecError
@@ -450,12 +450,13 @@ def test_the_fake_keeps_the_promises_of_the_real_one(tmp_path: Path) -> None:
         fake.run(SandboxSpec(id="x", rootfs=tmp_path, args=(), ids=spec.ids), state=state)
 
 
-def test_v2_limits_are_written(tmp_path: Path) -> None:
+def test_v2_limits_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path / "gantry/p", {"memory.swap.max": "max\n", "cgroup.procs": ""})
     group = v2.Cgroup(tmp_path, "/gantry/p")
-    group.set_limits(Limits(memory=64 * MIB, cpus=0.5, pids=9, io_weight=50))
+    monkeypatch.setattr(v2, "whole_disks", lambda: ["8:0"])
+    group.set_limits(Limits(memory=64 * MIB, cpus=0.5, pids=9, io_weight=50, io_write=MIB))
     written = {name: (tmp_path / "gantry/p" / name).read_text() for name in (
-        "memory.max", "memory.swap.max", "cpu.max", "pids.max", "io.weight",
+        "memory.max", "memory.swap.max", "cpu.max", "pids.max", "io.weight", "io.max",
     )}  # fmt: skip
     assert written == {
         "memory.max": str(64 * MIB),
@@ -463,7 +464,16 @@ def test_v2_limits_are_written(tmp_path: Path) -> None:
         "cpu.max": "50000 100000",
         "pids.max": "9",
         "io.weight": "default 50",
+        "io.max": f"8:0 wbps={MIB}",
     }
+
+
+def test_bandwidth_is_bounded_on_whole_disks_only(tmp_path: Path) -> None:
+    for name, number in (("sda", "8:0"), ("nvme0n1", "259:0"), ("loop0", "7:0"), ("zram0", "9:0")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "dev").write_text(f"{number}\n")
+    assert disks.whole_disks(tmp_path) == ["259:0", "8:0"]
+    assert disks.whole_disks(tmp_path / "nothing") == []
 
 
 OOM = (

@@ -1,24 +1,23 @@
-"""Escapes that worked elsewhere (SECURITY.md S2, S3, S9), each followed by the sentinel's check.
-
-On a host with cgroups v2 run them once more with ``GANTRY_OCI_RUNTIME`` naming the other
-runtime; crun refuses cgroups v1 and hybrid hosts, so there runc is all that can be tried.
-"""
+"""Escapes that worked elsewhere (SECURITY.md S2, S3, S9), each followed by the sentinel's check."""
 
 from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from runtime import host
-from runtime.spec import MIB, Limits
-from tests.runtime.conftest import IDS, Sandboxes, fingerprint, mounts, processes_of
+from runtime import host, use
+from runtime.sandbox import Stream
+from runtime.spec import MIB, Limits, Outcome, Receipt
+from tests.runtime.conftest import IDS, PREFIX, Sandboxes, fingerprint, mounts, processes_of
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("each_runtime")]
 
 RACES = int(os.environ.get("SANDBOX_TEST_RACES", "60"))  # 2000 for the long form
+ENTRIES = int(os.environ.get("SANDBOX_TEST_ENTRIES", "4"))  # 100 for the long form
 CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 
 
@@ -69,6 +68,17 @@ def test_the_runtime_cannot_be_overwritten_by_what_it_starts(sandboxes: Sandboxe
     for _ in range(5):
         sandboxes.run("/self")
         sandboxes.run("/again")
+    entered, over = list[Receipt](), Event()
+
+    def enter(stream: Stream, data: bytes) -> None:
+        for _ in range(ENTRIES):
+            for program in ("/self", "/again", "/proc/self/exe"):
+                entered.append(use.execute(sandboxes.state, f"{PREFIX}open", [program]))
+        over.set()
+
+    held = sandboxes.sh("echo up; exec sleep 60", id=f"{PREFIX}open", on_output=enter, cancel=over)
+    assert held.receipt.outcome is Outcome.CANCELLED
+    assert len(entered) == 3 * ENTRIES
     script = """
     for p in /proc/[0-9]*; do (echo evil > $p/exe) 2>/dev/null && echo "wrote $p/exe"; done
     for n in $(seq 0 20); do (echo evil > /proc/1/fd/$n) 2>/dev/null; done
@@ -89,6 +99,12 @@ def test_the_runtime_cannot_be_overwritten_by_what_it_starts(sandboxes: Sandboxe
         "nc -l -p 99 & (nc -l -p 98 &)",
         "while :; do (sleep 0.01 &); done & sleep 0.3",
         "flock /tmp sleep 60 & (tail -f /dev/null &)",
+        "unshare -p -f sleep 60 & (unshare -U sleep 60 &) ; sleep 60 &",
+        "su -c 'sleep 60 & sleep 60' & (chroot / sleep 60 &)",
+        "trap 'sleep 60 & sleep 60 &' EXIT; (trap '' TERM; sleep 60) &",
+        "script='sleep 60 & exec sh -c \"$0\" x'; sh -c \"$script\" 'sleep 60' & sleep 0.1",
+        "watch -n 1 true >/dev/null 2>&1 & (timeout 60 sleep 60 &)",
+        "(while :; do sleep 60; done) </dev/tty >/dev/null 2>&1 & (nice -n 19 sleep 60 &)",
     ],
 )
 def test_nothing_of_it_is_left_whatever_it_started(program: str, sandboxes: Sandboxes) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from runtime.errors import SpecError
+from runtime import use
+from runtime.errors import RuntimeFailed, SpecError
+from runtime.sandbox import Stream
 from runtime.spec import MIB, BindMount, Limits, Network, TmpfsMount, User
-from tests.runtime.conftest import IDS, Sandboxes
+from tests.runtime.conftest import IDS, PREFIX, Sandboxes
 
 pytestmark = pytest.mark.root
 
@@ -201,10 +204,42 @@ def test_a_read_only_root_cannot_be_written(sandboxes: Sandboxes) -> None:
     assert "Read-only file system" in ran.err and ran.out == "shm\n"
 
 
-@pytest.mark.parametrize("number", range(0, 24, 4))
-def test_a_working_directory_in_proc_is_refused(number: int, sandboxes: Sandboxes) -> None:
-    with pytest.raises(SpecError, match="belongs to the kernel"):
-        sandboxes.sh("pwd", cwd=f"/proc/self/fd/{number}")
+@pytest.mark.parametrize(
+    "place", ["/proc/self/fd/{}", "/proc/1/fd/{}", "/proc/{}/cwd", "/dev/fd/{}"]
+)
+def test_a_working_directory_in_proc_is_refused(place: str, sandboxes: Sandboxes) -> None:
+    """CVE-2024-21626 for every descriptor from 0 to 64, as root and as another user."""
+    for number in range(65):
+        for user in (User(), User(uid=1000, gid=1000)):
+            with pytest.raises(SpecError, match="belongs to the kernel"):
+                sandboxes.sh("pwd", cwd=place.format(number), user=user)
+
+
+def test_exec_has_no_working_directory_in_proc_either(sandboxes: Sandboxes) -> None:
+    """Named, through a link of the image, and through one that is made meanwhile."""
+    said: list[str] = []
+    over = Event()
+
+    def enter(stream: Stream, data: bytes) -> None:
+        for place in ("/proc/self/fd/7", "/proc/1/cwd"):
+            with pytest.raises(SpecError, match="belongs to the kernel"):
+                use.execute(sandboxes.state, f"{PREFIX}cwd", ["/bin/pwd"], cwd=place)
+        for number in range(12):
+            try:
+                use.execute(
+                    sandboxes.state, f"{PREFIX}cwd", ["/bin/sh", "-c", "pwd; ls ../../root"],
+                    cwd=f"/traps/{number}", on_output=lambda stream, data: said.append(str(data)),
+                )  # fmt: skip
+            except RuntimeFailed:
+                said.append("refused")
+        over.set()
+
+    script = (
+        "mkdir /traps; for n in $(seq 0 11); do ln -s /proc/self/fd/$n /traps/$n; done;"
+        "echo up; exec sleep 60"
+    )
+    sandboxes.sh(script, id=f"{PREFIX}cwd", on_output=enter, cancel=over)
+    assert said and not any("sentinel" in word or "vmlinuz" in word for word in said)
 
 
 def test_a_working_directory_that_leads_to_proc_is_refused(sandboxes: Sandboxes) -> None:

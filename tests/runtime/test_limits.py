@@ -261,5 +261,20 @@ def test_the_bytes_of_its_network_are_counted(sandboxes: Sandboxes) -> None:
     assert (silent.sent_bytes, silent.received_bytes) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("limits", "flags"),
+    [
+        (Limits(io_write=4 * MIB, timeout=20), "if=/dev/zero of=/tmp/x oflag=direct"),
+        (Limits(io_read=4 * MIB, timeout=20), "if=/tmp/x of=/dev/null iflag=direct"),
+    ],
+)
+def test_io_is_slowed_to_its_rate(limits: Limits, flags: str, sandboxes: Sandboxes) -> None:
+    made = sandboxes.sh("dd if=/dev/zero of=/tmp/x bs=1M count=6 oflag=direct")
+    assert made.receipt.ok, made.err
+    ran = sandboxes.sh(f"dd {flags} bs=1M count=6", limits=limits)
+    assert ran.receipt.ok, ran.err
+    assert ran.receipt.wall > 1.0, "6 MiB at 4 MiB a second"
+
+
 def test_a_weight_of_io_is_a_wish_that_harms_nothing(sandboxes: Sandboxes) -> None:
     assert sandboxes.sh("true", limits=Limits(io_weight=50, timeout=20)).receipt.ok
