@@ -154,6 +154,7 @@ class Repository:
         (root / "Dockerfile").write_text(dockerfile)
         self._git("init", "-q")
         self._commit()
+        self._git("repack", "-a", "-d", "-q")  # as a push leaves it
 
     def change(self, _: Engine) -> None:
         (self.root / "src/changing").write_text(f"{time.time()}\n")

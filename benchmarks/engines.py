@@ -76,6 +76,7 @@ class Ours:
                     limits=Limits(memory=512 << 20, pids=256, timeout=60),
                     network=Network.NONE,
                     no_cache=cold,
+                    pack=bool(tag),
                 ),
                 store=self.store,
                 state=self._state,

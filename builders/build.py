@@ -43,6 +43,7 @@ class BuildRequest:
     are variables that RUN steps see; neither leaves a trace in image or cache key.
     ``parent`` is a cgroup with a budget. Of cache mounts of more than
     ``cache_mount_bytes`` in all after a step, those not used for longest are emptied.
+    With ``pack`` large layers are compressed while they are made, since they will be pushed.
     What a failed RUN left can be looked at for ``keep_failed`` seconds (``runtime.kept``).
     """
 
@@ -67,6 +68,7 @@ class BuildRequest:
     step_env: Mapping[str, str] = field(default_factory=dict)
     parent: Parent = NO_PARENT
     cache_mount_bytes: int = 10 << 30
+    pack: bool = False
     parallel: int = field(default_factory=lambda: max(4, 2 * (os.cpu_count() or 1)))
 
 
@@ -185,6 +187,7 @@ def _bench(
         scope=request.scope,
         epoch=request.epoch,
         cache_mount_bytes=request.cache_mount_bytes,
+        pack=request.pack,
         may_fetch=request.network is not Network.NONE,
         egress_allow=request.egress_allow,
         keep_failed=request.keep_failed,

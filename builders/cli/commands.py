@@ -52,6 +52,7 @@ def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
             egress_allow=tuple(options.egress_allow),
             scope="cli",
             no_cache=options.no_cache,
+            pack=options.push or bool(options.output),
             extra_ca=options.extra_ca,
         )
         images = build(

@@ -26,6 +26,7 @@ from builders.images.disk import Disk, read_json
 from builders.images.documents import Malformed
 from builders.images.extract import extract_tar
 from builders.images.layers import LayerLimits, LayerTooBig, Written, write_tree
+from builders.images.packing import FROM, Packer
 from builders.images.pins import Pins
 from builders.images.streams import (
     GzipSink,
@@ -90,17 +91,31 @@ class Layers:
             os.utime(folder / "layer.json")
         return Layer(diff_id, known["size"], known["files"], folder / "tree", known["base"])
 
-    def commit(self, tree: Path, *, base: int, epoch: int, limits: LayerLimits) -> Layer:
+    def commit(
+        self, tree: Path, *, base: int, epoch: int, limits: LayerLimits, pack: bool = False
+    ) -> Layer:
         """Move ``tree`` into the store as the layer that its content is.
 
-        Where an equal layer is there already, that one is returned and ``tree`` stays.
-        Raises StoreError, LayerTooBig, UnlayerableFile.
+        Where an equal layer is there already, that one is returned and ``tree`` stays. With
+        ``pack`` a large one is compressed at the same time. Raises StoreError, LayerTooBig,
+        UnlayerableFile.
         """
-        sink = HashingSink()
-        written = write_tree(tree, sink, base=base, epoch=epoch, limits=limits)
-        known = self.get(sink.digest)
-        if known is not None:
-            return known
+        if not pack:
+            sink = HashingSink()
+            written = write_tree(tree, sink, base=base, epoch=epoch, limits=limits)
+            return self.get(sink.digest) or self._adopt(tree, base, sink.digest, written)
+        with Packer(self._blobs, self._media_type, _SINKS[self._media_type], start=FROM) as packer:
+            sink = HashingSink(packer)
+            written = write_tree(tree, sink, base=base, epoch=epoch, limits=limits)
+            layer = self.get(sink.digest) or self._adopt(tree, base, sink.digest, written)
+            with self._disk.lock("blob", layer.diff_id):
+                # Another blob of the same layer stays, for the manifests that name it.
+                if self._known_blob(layer) is None and (packed := packer.finish()) is not None:
+                    self._disk.write_json(self._record(layer.diff_id), packed.to_json())
+        return layer
+
+    def _adopt(self, tree: Path, base: int, digest: str, written: Written) -> Layer:
+        """Move a tree, whose tar has that digest, into the store."""
         with self._disk.staging() as folder:
             staged = folder / "layer"
             staged.mkdir(mode=0o700)
@@ -109,8 +124,8 @@ class Layers:
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
-                _copy(tree, staged / "tree", base, sink.digest)
-            return self._keep(staged, sink.digest, written, base)
+                _copy(tree, staged / "tree", base, digest)
+            return self._keep(staged, digest, written, base)
 
     def load(
         self, blob: Readable, *, expect: Descriptor, diff_id: str, limits: LayerLimits

@@ -82,16 +82,25 @@ class Store:
         return self._layers.get(diff_id)
 
     def commit_upper(
-        self, upper: Path, ids: IdRange, *, epoch: int, limits: LayerLimits | None = None
+        self,
+        upper: Path,
+        ids: IdRange,
+        *,
+        epoch: int,
+        limits: LayerLimits | None = None,
+        pack: bool = False,
     ) -> Layer:
         """Turn an overlay's upper directory, owned by ``ids``, into a layer.
 
         The directory is moved into the store (copied from another file system), unless an
         equal layer is there. Times later than ``epoch`` (seconds) become it, on disk too.
-        An upper without changes gives the empty layer (``Layer.empty``).
+        An upper without changes gives the empty layer (``Layer.empty``). With ``pack`` it will be
+        pushed: a large one is compressed while it is hashed.
         Raises StoreError, LayerTooBig, UnlayerableFile.
         """
-        return self.commit_tree(upper, base=ids.base, epoch=epoch, limits=limits)
+        return self._layers.commit(
+            upper, base=ids.base, epoch=epoch, limits=limits or LayerLimits(), pack=pack
+        )
 
     def commit_tree(
         self, tree: Path, *, base: int, epoch: int, limits: LayerLimits | None = None

@@ -42,7 +42,7 @@ class Bench:
     """Shared by all steps of a stage. ``origin`` gives the layers behind a ``--from``.
 
     ``network`` opens the build's one network on its first use. ``turns`` bounds how
-    many sandboxes of the build run at once.
+    many sandboxes of the build run at once. ``pack``: its layers will be pushed.
     """
 
     store: Store
@@ -72,6 +72,7 @@ class Bench:
     may_fetch: bool = True
     egress_allow: Sequence[str] = ()
     cache_mount_bytes: int = 10 << 30
+    pack: bool = False
     keep_failed: float = 0  # seconds, see runtime.kept
 
     def expander(self, step: Instruction, state: StageState) -> Expander:
@@ -138,7 +139,9 @@ def layer_of(
         layers, ids=bench.ids, mountpoints=mountpoints or (), bare=mountpoints is None
     ) as rootfs:
         receipt = act(rootfs)
-        layer = bench.store.commit_upper(rootfs.upper, bench.ids, epoch=bench.layer_time(key))
+        layer = bench.store.commit_upper(
+            rootfs.upper, bench.ids, epoch=bench.layer_time(key), pack=bench.pack
+        )
     kept = None if layer.empty else layer
     seconds = time.monotonic() - started
     bench.cache.put(key, CacheEntry(kept.diff_id if kept else None, seconds))

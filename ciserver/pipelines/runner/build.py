@@ -49,6 +49,7 @@ def build_images(
             scope=scope_of(pipeline),
             also_read=also_read(pipeline),
             shared=shared,
+            pack=upload is not None,
             cache_mount_bytes=workshop.config.cache_mount_bytes,
             extra_ca=workshop.config.extra_ca,
             parent=run.cgroup,
