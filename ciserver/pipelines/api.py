@@ -46,7 +46,7 @@ class StepSerializer(serializers.ModelSerializer[Step]):
 class TestCaseSerializer(serializers.ModelSerializer[TestCase]):
     class Meta:
         model = TestCase
-        fields = ["suite", "name", "outcome", "seconds", "message"]
+        fields = ["suite", "name", "outcome", "seconds", "message", "superseded"]
 
 
 class LineSerializer(serializers.Serializer[Any]):
@@ -128,6 +128,7 @@ class PipelineSerializer(serializers.ModelSerializer[Pipeline]):
             "finished_at",
             "repository",
             "digest",
+            "images",
             "bytes_sent",
             "bytes_existing",
             "page",
@@ -248,6 +249,7 @@ class CaseSerializer(serializers.ModelSerializer[TestCase]):
             "outcome",
             "seconds",
             "message",
+            "superseded",
             "flaky",
         ]
 

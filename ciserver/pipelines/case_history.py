@@ -54,6 +54,20 @@ def passed_later() -> Exists:
     return Exists(later)
 
 
+def failed_before() -> Exists:
+    """Did the same test of the same job fail earlier, at the same commit of its project?"""
+    earlier = TestCase.objects.filter(
+        name=OuterRef("name"),
+        suite=OuterRef("suite"),
+        outcome__in=BAD,
+        job__name=OuterRef("job__name"),
+        job__pipeline__project=OuterRef("job__pipeline__project"),
+        job__pipeline__commit=OuterRef("job__pipeline__commit"),
+        pk__lt=OuterRef("pk"),
+    )
+    return Exists(earlier)
+
+
 def with_flaky(cases: QuerySet[TestCase]) -> QuerySet[TestCase]:
     """``cases`` with ``passed_later``: a bad one for which it holds is flaky."""
     return cases.annotate(passed_later=passed_later())

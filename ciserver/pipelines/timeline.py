@@ -11,9 +11,11 @@ from django.conf import settings
 from django.db.models import Case, Count, When
 from django.utils import timezone
 
+from ciserver.pipelines.case_history import failed_before
 from ciserver.pipelines.models import Job, JobKind, Pipeline, State, Step, TestCase
 from ciserver.pipelines.sparkline import Spark, memory
 
+STOPPED = "stopped"
 GAUGE_WIDTH = 60  # where the limit is drawn; the gauge goes on to 64
 STRIP_WIDTH = 1000
 MAX_CASES = 200
@@ -60,6 +62,8 @@ class StepView:
         receipt = self.step.receipt or {}
         outcome = receipt.get("outcome", "exited")
         code = receipt.get("exit_code", 0)
+        if outcome == STOPPED:  # a service, whose work was done
+            return ""
         if outcome != "exited":
             return str(outcome)
         return f"exit {code}" if code else ""
@@ -183,8 +187,7 @@ def _job_view(job: Job, cases: Cases, start: datetime | None, span: float) -> Jo
     anchor = f"j{job.position}"
     steps = list(job.steps.all())
     longest = max((step.seconds or 0 for step in steps), default=0) or 1
-    limits = _limits(job)
-    views = [_step_view(step, anchor, longest, limits) for step in steps]
+    views = [_step_view(step, anchor, longest, _limits_of_step(job, step)) for step in steps]
     left = width = 0.0
     if start and job.started_at:
         left = min(max((job.started_at - start).total_seconds() / span, 0), 1) * STRIP_WIDTH
@@ -199,6 +202,12 @@ def _step_view(step: Step, job: str, longest: float, limits: dict[str, Any]) -> 
     spark = memory((step.receipt or {}).get("samples", ()), limits.get("memory"))
     gauges = _gauges(step.receipt, limits)
     return StepView(step, f"{job}-s{step.position}", look, bar, gauges, spark)
+
+
+def _limits_of_step(job: Job, step: Step) -> dict[str, Any]:
+    """A service's step names it as its stage."""
+    services = job.options.get("services", {})
+    return dict(services.get(step.stage, {}).get("limits") or _limits(job))
 
 
 def _gauges(receipt: dict[str, Any] | None, limits: dict[str, Any]) -> tuple[Gauge, ...]:
@@ -228,15 +237,20 @@ def _limits(job: Job) -> dict[str, Any]:
 
 
 def _cases(jobs: Iterable[Job]) -> dict[int, Cases]:
-    """Tests by job: counts of all, rows of the first 200 with failures first."""
+    """Tests by job: counts of all, rows of the first 200 with failures first, then flaky ones.
+
+    Of a job that tried again, those of its last try.
+    """
     found: dict[int, Cases] = {}
-    all_cases = TestCase.objects.filter(job__in=list(jobs))
+    all_cases = TestCase.objects.filter(job__in=list(jobs), superseded=False)
     counts = all_cases.order_by().values_list("job_id", "outcome").annotate(n=Count("pk"))
     for job, outcome, count in counts:
         found.setdefault(job, Cases()).counts[outcome] = count
     worst_first = Case(When(outcome__in=_BAD, then=0), default=1)
+    told = all_cases.annotate(failed_before=failed_before())
     for job, cases in found.items():
-        cases.rows.extend(all_cases.filter(job=job).order_by(worst_first, "pk")[:MAX_CASES])
+        ordered = told.filter(job=job).order_by(worst_first, "-failed_before", "pk")
+        cases.rows.extend(ordered[:MAX_CASES])
     return found
 
 

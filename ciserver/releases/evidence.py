@@ -31,7 +31,7 @@ def configuration(pipeline: Pipeline) -> str:
 
 def _tests(pipeline: Pipeline) -> dict[str, Any]:
     jobs = [job for job in pipeline.latest_jobs() if job.kind == JobKind.TEST]
-    cases = TestCase.objects.filter(job__in=jobs)
+    cases = TestCase.objects.filter(job__in=jobs, superseded=False)
     counted = dict(cases.order_by().values_list("outcome").annotate(Count("pk")))
     return {
         "jobs": [{"name": job.name, "state": job.state} for job in jobs],

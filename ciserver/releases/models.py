@@ -24,6 +24,8 @@ class Release(models.Model):
     title = models.CharField(max_length=300, blank=True)
     repository = models.CharField(max_length=300)
     digest = models.CharField(max_length=80)
+    # Of several images each one's {"repository", "digest"}; the one environments run is above.
+    images = models.JSONField(default=dict, blank=True)
     evidence = models.JSONField(default=dict)
     image = models.JSONField(default=dict)  # ImageFacts, once read; the digest names them all
     configuration = models.CharField(max_length=64, blank=True)  # see evidence.configuration
@@ -48,6 +50,11 @@ class Release(models.Model):
     @property
     def reference(self) -> str:
         return f"{self.repository}@{self.digest}"
+
+    def every_image(self) -> list[tuple[str, str]]:
+        """(repository, digest) of each, the deployed one first."""
+        beside = [(one["repository"], one["digest"]) for one in self.images.values()]
+        return list(dict.fromkeys([(self.repository, self.digest), *beside]))
 
     @property
     def short_commit(self) -> str:

@@ -97,14 +97,8 @@ def _delete_marked() -> int:
     marked = Release.objects.filter(removed_at__isnull=False, image_deleted=False)
     deleted = 0
     for release in marked.order_by("pk")[:AT_A_TIME]:
-        # A digest that was built again meanwhile is needed again.
-        shared = Release.objects.filter(
-            repository=release.repository, digest=release.digest, removed_at=None
-        )
         try:
-            if not shared.exists():
-                _delete(release)
-                deleted += 1
+            deleted += sum(_delete_unshared(*image) for image in release.every_image())
         except httpx.HTTPError as error:
             log.warning("the image of %s could not be deleted: %s", release, error)
             continue
@@ -112,14 +106,29 @@ def _delete_marked() -> int:
     return deleted
 
 
-def _delete(release: Release) -> None:
+def _delete_unshared(repository: str, digest: str) -> bool:
+    """A digest that was built again meanwhile is needed again."""
+    others = Release.objects.filter(removed_at=None)
+    main = others.filter(repository=repository, digest=digest)
+    project = Location.parse(repository).name.partition("/")[0]
+    beside = (
+        others.filter(project__slug=project).exclude(images={}).values_list("images", flat=True)
+    )
+    wanted = {"repository": repository, "digest": digest}
+    if main.exists() or any(wanted in images.values() for images in beside):
+        return False
+    _delete(repository, digest)
+    return True
+
+
+def _delete(repository: str, digest: str) -> None:
     """DELETE the manifest; its blobs go when the registry's garbage is collected
     (distribution-spec, "Deleting Manifests")."""
-    location = Location.parse(release.repository)
+    location = Location.parse(repository)
     access = registry_tokens.Access(location.name, ("delete", "pull"))
     token = registry_tokens.issue(GANTRY, [access])
     response = httpx.delete(
-        f"{location.url}/manifests/{release.digest}",
+        f"{location.url}/manifests/{digest}",
         headers={"Authorization": f"Bearer {token}"},
         timeout=TIMEOUT,
     )

@@ -53,6 +53,7 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
             "title",
             "repository",
             "digest",
+            "images",
             "evidence",
             "configuration",
             "removed_at",

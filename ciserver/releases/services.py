@@ -54,6 +54,7 @@ def make_release(pipeline: Pipeline) -> Release:
         title=pipeline.title,
         repository=pipeline.repository,
         digest=pipeline.digest,
+        images=pipeline.images,
         evidence=evidence.collect(pipeline),
         configuration=evidence.configuration(pipeline),
     )
