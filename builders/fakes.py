@@ -14,6 +14,8 @@ class MemoryContext:
     Folders above them are there too. ``reads`` counts how often each path was read.
     """
 
+    identity = ""
+
     def __init__(self, files: Mapping[str, bytes | str]) -> None:
         self._files = dict(files)
         self.notices: list[str] = []

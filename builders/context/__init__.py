@@ -39,8 +39,12 @@ class Context(Protocol):
     ``digest`` is equal only for equal content. ``read`` yields each file's or
     symlink's bytes, in the order asked, in chunks that must be used up before
     the next is asked for. ``notices`` tells what a person would expect in the context
-    and will not find. Whoever opened the context closes it.
+    and will not find. Two contexts of the same ``identity`` hold the same for ever; it is
+    empty where the content may change. Whoever opened the context closes it.
     """
+
+    @property
+    def identity(self) -> str: ...
 
     @property
     def notices(self) -> Sequence[str]: ...

@@ -27,6 +27,8 @@ class FolderContext:
     cache key.
     """
 
+    identity = ""
+
     def __init__(self, path: Path) -> None:
         try:
             self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from builders.context import Entry, Kind, command
+from builders.context.recent import Recent
 from builders.errors import ContextError, ServiceError
 
 MAX_ENTRIES = 1_000_000
@@ -35,6 +36,9 @@ _KINDS = {
     "040000": (Kind.FOLDER, 0o755),
     "160000": (Kind.FOLDER, 0o755),
 }
+
+
+_LISTED: Recent[tuple[list[Entry], tuple[str, ...]]] = Recent()
 
 
 class GitContext:
@@ -60,8 +64,18 @@ class GitContext:
         """Raise ContextError when there is no such commit or folder."""
         with self._lock:
             if self._entries is None:
-                self._entries = self._list()
+                known = _LISTED.get(self.identity)
+                if known is None:
+                    self._entries = self._list()
+                    known = (self._entries, tuple(self.notices))
+                    _LISTED.keep(self.identity, known, len(self._entries))
+                self._entries, self.notices = known[0], list(known[1])
             return self._entries
+
+    @property
+    def identity(self) -> str:
+        """The commit and the folder in it."""
+        return self._tree
 
     def digest(self, entry: Entry) -> str:
         return entry.token

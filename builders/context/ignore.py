@@ -60,6 +60,11 @@ class Ignore:
         # One look tells most paths that no rule is about them.
         self._any = re.compile("|".join(f"(?:{rule.expression})" for rule in rules) or r"(?!)")
 
+    @property
+    def identity(self) -> tuple[tuple[str, bool], ...]:
+        """Equal for rules that hide the same."""
+        return tuple((rule.expression, rule.exclusion) for rule in self._rules)
+
     @classmethod
     def parse(cls, data: bytes, *, file: str = ".dockerignore") -> Ignore:
         """Raise ContextError for a line that is no pattern."""

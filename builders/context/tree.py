@@ -12,16 +12,31 @@ import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from builders.context import Context, Entry, Kind
 from builders.context.globs import STAR, one_way
 from builders.context.ignore import Ignore
+from builders.context.recent import Recent
 from builders.errors import ContextError
 
 ROOT = Entry("", Kind.FOLDER, 0o755)
 _MAX_LINKS = 40
 _WILD = re.compile(r"[*?\[]")
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The visible entries by path, the sorted paths in each folder, and digests as they are
+    asked for: of one identity they are always the same."""
+
+    nodes: dict[str, Entry] = field(default_factory=dict)
+    children: dict[str, list[str]] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+
+
+_RECENT: Recent[_Seen] = Recent()
 
 
 class ContextTree:
@@ -31,12 +46,11 @@ class ContextTree:
         self.context = context
         self._ignore = ignore
         self._lock = threading.Lock()
-        self._nodes: dict[str, Entry] | None = None
-        self._children: dict[str, list[str]] = {}
+        self._seen: _Seen | None = None
 
     def get(self, path: str) -> Entry | None:
         """The entry at a clean relative path; the last component is not followed."""
-        return ROOT if not path else self._load().get(path)
+        return ROOT if not path else self._load().nodes.get(path)
 
     def resolve(self, path: str, seen: list[Entry] | None = None) -> Entry | None:
         """Like ``get`` for any spelling of a path, following every symlink.
@@ -86,14 +100,15 @@ class ContextTree:
 
     def under(self, folder: Entry) -> Iterator[tuple[str, Entry]]:
         """(path relative to the folder, entry) of all below it, folders first, sorted."""
-        nodes = self._load()
+        seen = self._load()
+        nodes = seen.nodes
         skip = len(folder.path) + 1 if folder.path else 0
         stack = [folder.path]
         while stack:
             path = stack.pop()
             if path != folder.path:
                 yield path[skip:], nodes[path]
-            stack.extend(reversed(self._children.get(path, ())))
+            stack.extend(reversed(seen.children.get(path, ())))
 
     def link_target(self, entry: Entry) -> str:
         data = b"".join(b"".join(chunks) for _, chunks in self.context.read([entry]))
@@ -104,6 +119,14 @@ class ContextTree:
 
         ``hidden`` tells which relative paths below a folder do not count.
         """
+        if hidden is not None or not self.context.identity:
+            return self._digest(entry, hidden)
+        known = self._load().digests
+        if entry.path not in known:
+            known[entry.path] = self._digest(entry, None)
+        return known[entry.path]
+
+    def _digest(self, entry: Entry, hidden: Callable[[str], bool] | None) -> str:
         lines = [self._line("", entry)]
         if entry.kind is Kind.FOLDER:
             lines += [
@@ -115,10 +138,11 @@ class ContextTree:
 
     def nearest(self, path: str, count: int = 3) -> list[str]:
         """Names most like ``path``: first beside it, then anywhere."""
-        nodes = self._load()
+        seen = self._load()
+        nodes = seen.nodes
         clean = path.strip("/")
         folder = clean.rpartition("/")[0]
-        beside = self._children.get(folder, [])
+        beside = seen.children.get(folder, [])
         close = difflib.get_close_matches(clean, beside, n=count, cutoff=0.4)
         if not close:
             name = clean.rpartition("/")[2]
@@ -132,7 +156,7 @@ class ContextTree:
         return f"{entry.kind.value} {entry.mode} {content} {name}"
 
     def _step(self, base: str, part: str) -> list[str]:
-        self._load()
+        children = self._load().children
         folder = self.resolve(base)
         if part == "..":
             return [base.rpartition("/")[0]]
@@ -143,22 +167,30 @@ class ContextTree:
             plain = part.replace("\\", "")
             return [prefix + plain] if self.resolve(prefix + plain) else []
         matches = name_matcher(part)
-        names = [child.rpartition("/")[2] for child in self._children.get(folder.path, ())]
+        names = [child.rpartition("/")[2] for child in children.get(folder.path, ())]
         return [prefix + name for name in names if matches.match(name)]
 
-    def _load(self) -> dict[str, Entry]:
+    def _load(self) -> _Seen:
         with self._lock:
-            if self._nodes is None:
-                nodes: dict[str, Entry] = {}
-                children: dict[str, list[str]] = {}
-                for entry in self._ignore().filter(self.context.entries()):
-                    nodes[entry.path] = entry
-                    children.setdefault(entry.path.rpartition("/")[0], []).append(entry.path)
-                for names in children.values():
-                    names.sort()
-                self._children = children
-                self._nodes = nodes
-            return self._nodes
+            if self._seen is None:
+                self._seen = self._look()
+            return self._seen
+
+    def _look(self) -> _Seen:
+        entries, ignore = self.context.entries(), self._ignore()
+        key = (self.context.identity, ignore.identity)
+        known = _RECENT.get(key)
+        if known is not None:
+            return known
+        seen = _Seen()
+        for entry in ignore.filter(entries):
+            seen.nodes[entry.path] = entry
+            seen.children.setdefault(entry.path.rpartition("/")[0], []).append(entry.path)
+        for names in seen.children.values():
+            names.sort()
+        if self.context.identity:
+            _RECENT.keep(key, seen, len(seen.nodes))
+        return seen
 
 
 def read_file(context: Context, path: str, limit: int) -> bytes | None:
