@@ -180,6 +180,7 @@ CELERY_TASK_DEFAULT_QUEUE = "default"
 # the builders' PID namespace, since tidy asks whether the process that owns a thing still lives.
 CELERY_TASK_ROUTES = {
     "ciserver.releases.tasks.deploy": {"queue": "deployments"},
+    "ciserver.releases.tasks.visit_host": {"queue": "deployments"},
     "ciserver.releases.tasks.*": {"queue": "chores"},
     "ciserver.pipelines.tasks.tidy": {"queue": "chores"},
     # Git over the network, whose other end may be slow: neither builds nor deployments wait.
@@ -207,6 +208,7 @@ OUTBOX_TASKS = {
     "pipeline.queued": "ciserver.pipelines.tasks.run",
     "pipeline.passed": "ciserver.releases.tasks.release",
     "deployment.queued": "ciserver.releases.tasks.deploy",
+    "host.asked": "ciserver.releases.tasks.visit_host",
 }
 # Topics whose task takes whatever is first in line, whichever object woke it.
 OUTBOX_SHARED = {"pipeline.queued"}

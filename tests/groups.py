@@ -17,6 +17,7 @@ from xdist.scheduler import LoadScopeScheduling
 WHOLE = {"e2e", "browser"}
 # They make, count and remove what podman has: beside each other they would count wrong.
 ONE_ENGINE = {
+    "test_hosts.py",
     "test_targets.py",
     "test_deploy.py",
     "test_drift.py",

@@ -16,7 +16,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +36,7 @@ mount -t tmpfs -o mode=1777 tmpfs tmp
 mount --bind $D/containers var/lib/containers
 mkdir -p var/lib/docker && mount --bind $D/docker var/lib/docker
 mkdir -p home && mount --bind $D/home home
-rm -rf root/.ssh var/lib/gantry
+rm -rf root/.ssh root/.bashrc var/lib/gantry
 mkdir -p run/sshd run/user/1000 run/netns etc/ssh/allowed root home/deploy
 mkdir -p old && pivot_root . old && umount -l /old
 hostname $NAME
@@ -219,3 +220,13 @@ def _remove(folder: Path, name: str) -> None:
                     if one.is_dir():
                         one.rmdir()
                 place.rmdir()
+
+
+@contextmanager
+def machines(count: int) -> Iterator[list[Machine]]:
+    """Some at once; the first one has docker, too."""
+    with ExitStack() as stack, ThreadPoolExecutor(count) as pool:
+        made = [machine(docker=number == 0) for number in range(count)]
+        for one in made:
+            stack.push(one)  # each ends with the block, also if another did not start
+        yield list(pool.map(lambda one: one.__enter__(), made))

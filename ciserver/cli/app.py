@@ -7,6 +7,7 @@ import typer
 from ciserver.cli import (
     artifacts,
     deliveries,
+    hosts,
     ledger,
     lint,
     local,
@@ -73,6 +74,7 @@ app.command("start", rich_help_panel=DO)(starts.start)
 app.command("rerun", rich_help_panel=DO)(deliveries.rerun)
 app.command("redeliver", rich_help_panel=DO)(ledger.redeliver)
 app.command("cancel", rich_help_panel=DO)(deliveries.cancel)
+app.add_typer(hosts.app, name="hosts", rich_help_panel=DO)
 app.add_typer(secrets.app, name="secrets", rich_help_panel=DO)
 app.add_typer(pulls.app, name="pulls", rich_help_panel=DO)
 app.add_typer(repository.app, name="repository", rich_help_panel=DO)

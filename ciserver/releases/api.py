@@ -18,7 +18,7 @@ from ciserver.lib.problems import Refused
 from ciserver.projects.api import SecretValueSerializer
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
-from ciserver.releases import approvals, environments, policy, services
+from ciserver.releases import approvals, environments, fleet, policy, services
 from ciserver.releases import preview as previews
 from ciserver.releases.models import (
     Deployment,
@@ -35,8 +35,10 @@ from ciserver.releases.serializers import (
     EnvironmentChangeSerializer,
     EnvironmentSecretSerializer,
     EnvironmentSerializer,
+    FingerprintSerializer,
     HostSerializer,
     NewEnvironmentSerializer,
+    NewHostSerializer,
     NewStopSerializer,
     PreviewSerializer,
     PromotionPreviewSerializer,
@@ -270,17 +272,53 @@ class StopViewSet(viewsets.ReadOnlyModelViewSet[Stop]):
         return get_object_or_404(seen, slug=slug) if slug else None
 
 
+@extend_schema_view(
+    list=extend_schema(parameters=[OpenApiParameter("name", str, description="name of a host")])
+)
 class HostViewSet(viewsets.ReadOnlyModelViewSet[Host]):
-    """Hosts that run something of the projects the caller may see."""
+    """Hosts that run something of the projects the caller may see; all, for an administrator."""
 
     queryset = Host.objects.all()
     serializer_class = HostSerializer
 
     def get_queryset(self) -> QuerySet[Host]:
-        seen = Project.objects.visible_to(self.request.user)
-        if self.request.user.is_superuser:
-            return Host.objects.all()
-        return Host.objects.filter(environments__project__in=seen).distinct()
+        return _asked(self.request, fleet.visible_to(self.request.user), {"name": "name"})
+
+    @extend_schema(request=NewHostSerializer, responses={201: HostSerializer})
+    def create(self, request: Request) -> Response:
+        """Add a host that is reached by ssh. Its ``public_key`` must be allowed there."""
+        asked = NewHostSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        row = fleet.add(user=request.user, **asked.validated_data)
+        return Response(HostSerializer(row).data, status=201)
+
+    def destroy(self, request: Request, pk: str) -> Response:
+        """Forget a host that no environment uses."""
+        fleet.remove(user=request.user, host=self.get_object())
+        return Response(status=204)
+
+    @extend_schema(request=None, responses={202: HostSerializer})
+    @action(detail=True, methods=["post"])
+    def check(self, request: Request, pk: str) -> Response:
+        """Look at it: engine, disk, clock, registry, traffic. ``checked_at`` tells when it did."""
+        row = fleet.ask(user=request.user, host=self.get_object(), verb="check")
+        return Response(HostSerializer(row).data, status=202)
+
+    @extend_schema(request=None, responses={202: HostSerializer})
+    @action(detail=True, methods=["post"])
+    def prepare(self, request: Request, pk: str) -> Response:
+        """Install podman, Caddy and what they need, then check it."""
+        row = fleet.ask(user=request.user, host=self.get_object(), verb="prepare")
+        return Response(HostSerializer(row).data, status=202)
+
+    @extend_schema(request=FingerprintSerializer, responses={202: HostSerializer})
+    @action(detail=True, methods=["post"], url_path="accept-key")
+    def accept_key(self, request: Request, pk: str) -> Response:
+        """Take the key of this fingerprint for the host's from now on."""
+        asked = FingerprintSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        row = fleet.accept_key(user=request.user, host=self.get_object(), **asked.validated_data)
+        return Response(HostSerializer(row).data, status=202)
 
 
 def _asked(request: Request, rows: QuerySet[Row], fields: dict[str, str]) -> QuerySet[Row]:

@@ -21,6 +21,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "health_timeout": (1, 3600),
     "health_passes": (1, 50),
     "stable_seconds": (0, 3600),
+    "batch_size": (1, 16),
     "memory_mib": (16, 1024 * 1024),
     "cpus": (0.05, 512),
     "pids": (8, 100_000),
@@ -33,9 +34,9 @@ PEOPLE = ("promoters", "approvers")
 
 @transaction.atomic
 def change(*, environment: Environment, user: Any, **wanted: Any) -> Environment:
-    """Set what ``wanted`` names: the fields of NUMBERS, ``auto``, ``promote_role`` (a Role),
-    ``variables`` (all of them), ``health``, ``promoters`` and ``approvers`` (user names),
-    ``hosts`` (names).
+    """Set what ``wanted`` names: the fields of NUMBERS, ``auto``, ``stop_on_failure``,
+    ``promote_role`` (a Role), ``variables`` (all of them), ``health``, ``promoters`` and
+    ``approvers`` (user names), ``hosts`` (names).
 
     Approvals of what waits here are void if it changes what they were given for. Raises Refused.
     """
@@ -80,6 +81,8 @@ def _shown(row: Environment) -> dict[str, Any]:
     """All that ``change`` can change, as JSON for the audit."""
     return policy.configuration_of(row) | {
         "auto": row.auto,
+        "batch_size": row.batch_size,
+        "stop_on_failure": row.stop_on_failure,
         "promote_role": row.promote_role,
         "approvals": row.approvals,
         "approval_hours": row.approval_hours,

@@ -1,4 +1,4 @@
-"""The forms of environments."""
+"""The forms of environments and hosts."""
 
 from __future__ import annotations
 
@@ -24,6 +24,24 @@ class NewEnvironmentForm(forms.Form):
         label="Deploy by itself",
         required=False,
         help_text="Every new release in the first place, else what ran well in the one before.",
+    )
+
+
+class NewHostForm(forms.Form):
+    """Another machine. The service checks it; this only reads it."""
+
+    name = forms.CharField(label="Name", max_length=63, help_text="Such as qa1.")
+    address = forms.CharField(
+        label="Address",
+        max_length=300,
+        help_text="USER@HOST or USER@HOST:PORT, as ssh takes it. Any user that may run podman or"
+        " docker; root if none is given.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+    fingerprint = forms.CharField(
+        label="Fingerprint of its host key",
+        required=False,
+        help_text="SHA256:… If it is left out, the key that is seen first is pinned.",
     )
 
 
@@ -66,6 +84,10 @@ class EnvironmentForm(forms.Form):
     )
     health_passes = forms.IntegerField(label="Times that it must pass in a row")
     stable_seconds = forms.IntegerField(label="Seconds that it must then stay up")
+    batch_size = forms.IntegerField(label="Hosts that change at a time")
+    stop_on_failure = forms.BooleanField(
+        label="Leave the other hosts as they are when one fails", required=False
+    )
     memory_mib = forms.IntegerField(label="Memory of each container, MiB")
     cpus = forms.FloatField(label="CPUs of each container")
     pids = forms.IntegerField(label="Processes of each container")
@@ -94,7 +116,10 @@ class EnvironmentForm(forms.Form):
 
 
 def _initial(row: Environment) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in (*NUMBERS, "auto", "promote_role", "health")} | {
+    return {
+        name: getattr(row, name)
+        for name in (*NUMBERS, "auto", "promote_role", "health", "stop_on_failure")
+    } | {
         "variables": "".join(f"{name}={value}\n" for name, value in row.variables.items()),
         "hosts": " ".join(row.hosts.values_list("name", flat=True)),
         "promoters": " ".join(row.promoters.values_list("username", flat=True)),

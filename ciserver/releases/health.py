@@ -50,9 +50,11 @@ class Gate:
         deadline = time.monotonic() + self.timeout
         passed, wrong = 0, "it was never tried"
         while passed < self.check.passes:
-            self._still_up(container)
+            self.pulse()
             wrong = self._try(container, deadline - time.monotonic())
             passed = 0 if wrong else passed + 1
+            if wrong or passed >= self.check.passes:
+                self._still_up(container)
             if passed >= self.check.passes:
                 return
             if time.monotonic() > deadline:

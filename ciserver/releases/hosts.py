@@ -39,7 +39,7 @@ def place_of(host: Host) -> Place:
 
     def pin(key: str) -> None:
         """The first key that is seen is the host's, from then on."""
-        Host.objects.filter(pk=host.pk, host_key="").update(host_key=key)
+        Host.objects.filter(pk=host.pk, host_key="").update(host_key=key, accepted_key="")
 
     return Place(
         name=host.name,
@@ -48,6 +48,7 @@ def place_of(host: Host) -> Place:
         host_key=host.host_key,
         private_key=private_key,
         public_key=host.public_key,
+        expected=host.accepted_key,
         pin=pin,
     )
 

@@ -71,6 +71,8 @@ class Host(models.Model):
     sealed_key = models.TextField(blank=True)  # its private half, as ``key_place`` seals it
     host_key = models.CharField(max_length=800, blank=True)  # as it was when it was seen first
     offered_key = models.CharField(max_length=100, blank=True)  # fingerprint of a changed one
+    accepted_key = models.CharField(max_length=100, blank=True)  # the only one to be pinned next
+    asked = models.CharField(max_length=10, blank=True)  # of a worker: "check" or "prepare"
     report = models.JSONField(default=dict, blank=True)  # what the last check found
     problem = models.TextField(blank=True)  # why the last check found nothing
     checked_at = models.DateTimeField(null=True, blank=True)
@@ -80,6 +82,9 @@ class Host(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("host", args=[self.name])
 
     @property
     def key_place(self) -> str:

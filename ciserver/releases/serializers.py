@@ -19,6 +19,7 @@ from ciserver.releases.models import (
     Running,
     Stop,
 )
+from ciserver.releases.targets.connection import fingerprint
 
 
 class EnvironmentSecretSerializer(serializers.ModelSerializer[EnvironmentSecret]):
@@ -30,9 +31,39 @@ class EnvironmentSecretSerializer(serializers.ModelSerializer[EnvironmentSecret]
 
 
 class HostSerializer(serializers.ModelSerializer[Host]):
+    """``public_key`` is the line for authorized_keys there; ``host_key`` the fingerprint that is
+    pinned, ``offered_key`` another that was offered since. ``asked`` is what is under way."""
+
+    host_key = serializers.SerializerMethodField()
+
     class Meta:
         model = Host
-        fields = ["id", "name", "kind", "address"]
+        fields = [
+            "id",
+            "name",
+            "kind",
+            "address",
+            "public_key",
+            "host_key",
+            "offered_key",
+            "report",
+            "problem",
+            "asked",
+            "checked_at",
+        ]
+
+    def get_host_key(self, host: Host) -> str:
+        return fingerprint(host.host_key)
+
+
+class NewHostSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField(max_length=63)
+    address = serializers.CharField(max_length=300, help_text="[USER@]HOST[:PORT]")
+    fingerprint = serializers.CharField(required=False, default="", allow_blank=True)
+
+
+class FingerprintSerializer(serializers.Serializer[Any]):
+    fingerprint = serializers.CharField()
 
 
 class ReleaseSerializer(serializers.ModelSerializer[Release]):
@@ -106,6 +137,8 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
             "auto",
             "port",
             "address",
+            "batch_size",
+            "stop_on_failure",
             "health_timeout",
             "health",
             "health_passes",
@@ -215,6 +248,8 @@ class EnvironmentChangeSerializer(serializers.Serializer[Any]):
     )
     health_passes = serializers.IntegerField(required=False)
     stable_seconds = serializers.IntegerField(required=False)
+    batch_size = serializers.IntegerField(required=False)
+    stop_on_failure = serializers.BooleanField(required=False)
     memory_mib = serializers.IntegerField(required=False)
     cpus = serializers.FloatField(required=False)
     pids = serializers.IntegerField(required=False)

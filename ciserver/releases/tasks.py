@@ -7,7 +7,7 @@ from celery.signals import worker_ready
 from ciserver.celery import app
 from ciserver.lib import outbox
 from ciserver.pipelines.models import Pipeline
-from ciserver.releases import drift, retention, runner, services
+from ciserver.releases import drift, retention, runner, services, visits
 
 
 @app.task(name="ciserver.releases.tasks.release")
@@ -34,6 +34,12 @@ def restore_routes() -> None:
 def look() -> None:
     """Find what runs and should not, or should and does not."""
     drift.look()
+
+
+@app.task(name="ciserver.releases.tasks.visit_host")
+def visit_host(host_id: int) -> None:
+    """Check or prepare a host."""
+    visits.visit(host_id)
 
 
 @app.task(name="ciserver.releases.tasks.retire")

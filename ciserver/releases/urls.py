@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from ciserver.releases import places, secret_pages, views
+from ciserver.releases import fleet_views, places, secret_pages, views
 
 _PAGE = "projects/<slug:slug>/releases/<int:number>/"
 
@@ -18,6 +18,12 @@ urlpatterns = [
     path("projects/<slug:slug>/new-environment/", places.new, name="new-environment"),
     path("deployments/<int:pk>/approve/", places.approve, name="approve"),
     path("deployments/<int:pk>/reject/", places.reject, name="reject"),
+    path("hosts/", fleet_views.hosts, name="hosts"),
+    path("hosts/<slug:name>/", fleet_views.host, name="host"),
+    path("hosts/<slug:name>/check/", fleet_views.visit, {"verb": "check"}, name="check-host"),
+    path("hosts/<slug:name>/prepare/", fleet_views.visit, {"verb": "prepare"}, name="prepare-host"),
+    path("hosts/<slug:name>/accept-key/", fleet_views.accept_key, name="accept-host-key"),
+    path("hosts/<slug:name>/remove/", fleet_views.remove, name="remove-host"),
     path("line/stop/", places.stop, name="stop-line"),
     path("line/resume/", places.resume, name="resume-line"),
     path(_PAGE, views.release, name="release"),

@@ -32,6 +32,7 @@ class EngineTarget:
     def __init__(self, machine: Machine, engine: Engine) -> None:
         self.machine = machine
         self.engine = engine
+        self._images: dict[str, str] = {}  # ids by reference: an image that is there stays
 
     def pull(
         self,
@@ -40,20 +41,16 @@ class EngineTarget:
         credentials_of: Callable[[], Credentials | None],
     ) -> int:
         reference = f"{location.registry}/{location.name}@{image.digest}"
-        if self._there(reference):
-            return 0
-        missing = bytes_missing(image.layers, self._layers())
-        return self._fetch(image, location, credentials_of, missing=missing)
+        return 0 if self._there(reference) else self._fetch(image, location, credentials_of)
 
     def _fetch(
         self,
         image: ImageFacts,
         location: Location,
         credentials_of: Callable[[], Credentials | None],
-        *,
-        missing: int,
     ) -> int:
-        """Get what is not there, of which ``missing`` bytes are layers; how many came."""
+        """Get what is not there; how many bytes of layers came."""
+        missing = bytes_missing(image.layers, self._layers())
         reference = f"{location.registry}/{location.name}@{image.digest}"
         argv = self.engine.pull(reference, plain_http=location.plain_http)
         config = credentials.config(location.registry, credentials_of())
@@ -140,12 +137,15 @@ class EngineTarget:
         return [engine.parse_container(raw) for raw in raws]
 
     def _there(self, reference: str) -> str:
-        """The name under which the image ``reference`` is there; empty if it is not."""
-        for name in (reference, kept_as(reference)):
-            asked = self.machine.attempt(self.engine.inspect_images([name]), timeout=QUICK)
-            if asked.code == 0:
-                return name
-        return ""
+        """The id of the image ``reference``, if it is there; else empty."""
+        if reference not in self._images:
+            names = [reference, kept_as(reference)]
+            asked = self.machine.attempt(self.engine.inspect_images(names), timeout=QUICK)
+            found = json.loads(asked.out or "[]")  # those that are there, whatever the exit code
+            if not found:
+                return ""
+            self._images[reference] = str(found[0]["Id"])
+        return self._images[reference]
 
     def _layers(self) -> set[str]:
         """Diff ids of all layers of all images here, to tell what a pull moves. Podman's list

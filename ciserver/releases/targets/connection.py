@@ -6,6 +6,8 @@ key exchange. The private key is never on a disk: ssh reads it from a memfd of t
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import random
 import re
@@ -172,11 +174,26 @@ def connect(place: Place, run: Path) -> Iterator[Connection]:
         known.write_text(f"gantry {place.host_key}\n" if place.host_key else "")
         with _master(place, folder, f"/proc/{os.getpid()}/fd/{key}") as master:
             if not place.host_key:
-                place.pin(known.read_text().strip().partition(" ")[2])
+                _pin(place, known.read_text().strip().partition(" ")[2])
             yield Connection(place, folder, master)
     finally:
         os.close(key)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _pin(place: Place, key: str) -> None:
+    offered = fingerprint(key)
+    if place.expected and offered != place.expected:
+        raise HostKeyChanged(place.name, offered)
+    place.pin(key)
+
+
+def fingerprint(key: str) -> str:
+    """``SHA256:...`` of a public key's line, as ``ssh-keygen -l`` prints it; empty for none."""
+    if not key:
+        return ""
+    digest = hashlib.sha256(base64.b64decode(key.split()[1])).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
 @contextmanager

@@ -54,7 +54,13 @@ class Engine:
         return [self.program, "version", "--format", "{{.Client.Version}}"]
 
     def answers(self) -> list[str]:
-        """Fails when the engine is installed but does not work (docker without its daemon)."""
+        """Fails when the engine is installed but does not work, as docker without its daemon.
+        The quickest that asks more than the program itself."""
+        if self.program == "docker":
+            return ["docker", "version", "--format", "{{.Server.Version}}"]
+        return ["podman", "ps", "--quiet", "--last=1"]
+
+    def info(self) -> list[str]:
         return [self.program, "info", "--format", "{{json .}}"]
 
     def pull(self, reference: str, *, plain_http: bool) -> list[str]:
@@ -119,15 +125,12 @@ class Engine:
         # network, and nothing listens for them on the machine.
         return ["podman", "network", "create", mine, "--disable-dns", name]
 
-    def inspect_network(self, name: str) -> list[str]:
-        return [self.program, "network", "inspect", name]
-
     def remove_network(self, name: str) -> list[str]:
         """Refused by both engines while a container is in it."""
         return [self.program, "network", "rm", name]
 
     def list_networks(self) -> list[str]:
-        """For ``parse_bridges``."""
+        """For ``parse_networks``."""
         chosen = f"--filter=label={PREFIX}network"
         shape = "{{.Name}}" if self.program == "docker" else "json"
         return [self.program, "network", "ls", chosen, f"--format={shape}"]
@@ -150,10 +153,6 @@ class Engine:
 
     def tag(self, image: str, name: str) -> list[str]:
         return [self.program, "tag", image, name]
-
-    def untag(self, name: str) -> list[str]:
-        """``name`` is REPOSITORY@DIGEST. The image stays, if it has another name."""
-        return [self.program, "image", "rm", name]
 
     def execute(self, container: str, command: Sequence[str]) -> list[str]:
         return [self.program, "exec", container, *command]
@@ -218,11 +217,11 @@ def bridge_of(network: str) -> str:
     return f"gtd{hashlib.sha256(network.encode()).hexdigest()[:10]}"
 
 
-def parse_bridges(listed: str) -> list[str]:
-    """The devices of the answer to ``Engine.list_networks``."""
+def parse_networks(listed: str) -> dict[str, str]:
+    """Device by name, of the answer to ``Engine.list_networks``."""
     if listed.lstrip().startswith("["):
-        return [network["network_interface"] for network in json.loads(listed)]
-    return [bridge_of(name) for name in listed.split()]
+        return {one["name"]: one["network_interface"] for one in json.loads(listed)}
+    return {name: bridge_of(name) for name in listed.split()}
 
 
 def parse_container(raw: Mapping[str, Any]) -> Container:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from ciserver.releases.targets import engine, firewall
@@ -19,33 +19,38 @@ def ensure(machine: Machine, engine_there: Engine, name: str) -> None:
     (a reboot, a restart of nftables). Raises TargetError: then no container may start there.
     """
     with _alone(machine):
-        if machine.attempt(engine_there.inspect_network(name), timeout=QUICK).code != 0:
+        there = _networks(machine, engine_there)
+        if name not in there:
             machine.run(engine_there.create_network(name), timeout=QUICK)
-        _guard(machine, engine_there)
+            there = _networks(machine, engine_there)
+        _guard(machine, engine_there, there)
 
 
 def guard(machine: Machine, engine_there: Engine) -> None:
     """Put the rules back, should somebody have flushed them."""
     with _alone(machine):
-        _guard(machine, engine_there)
+        _guard(machine, engine_there, _networks(machine, engine_there))
 
 
 def remove_unused(machine: Machine, engine_there: Engine, name: str) -> None:
     """Away with the network ``name``, unless a container is in it."""
     with _alone(machine):
         if machine.attempt(engine_there.remove_network(name), timeout=QUICK).code == 0:
-            _guard(machine, engine_there)
+            _guard(machine, engine_there, _networks(machine, engine_there))
 
 
-def _guard(machine: Machine, engine_there: Engine) -> None:
+def _networks(machine: Machine, engine_there: Engine) -> dict[str, str]:
+    """Device by name."""
+    return engine.parse_networks(machine.run(engine_there.list_networks(), timeout=QUICK).out)
+
+
+def _guard(machine: Machine, engine_there: Engine, there: Mapping[str, str]) -> None:
     if "nft" not in machine.facts.programs:
         raise TargetError(
             "nft is not installed on this host, so that containers would reach the host itself and"
             " its cloud's credentials. Install the package nftables, then deploy again."
         )
-    listed = machine.run(engine_there.list_networks(), timeout=QUICK).out
-    bridges = engine.parse_bridges(listed)
-    script = firewall.script(bridges).encode()
+    script = firewall.script(there.values()).encode()
     argv = [*_inside(machine, engine_there), "nft", "--file", "-"]
     machine.run(argv, timeout=QUICK, stdin=script)
 

@@ -85,7 +85,7 @@ class Wanted:
 class Place:
     """A host as its row tells. ``private_key`` (OpenSSH) is asked for when a connection begins;
     ``host_key`` is a known_hosts entry without its names, empty until it was seen first, and
-    ``pin`` is told then."""
+    ``pin`` is told then; ``expected`` is the fingerprint that it must have, if one is known."""
 
     name: str
     kind: str
@@ -93,6 +93,7 @@ class Place:
     host_key: str = ""
     private_key: Callable[[], str] = str
     public_key: str = ""
+    expected: str = ""
     pin: Callable[[str], None] = lambda key: None
 
 

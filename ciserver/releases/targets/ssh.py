@@ -39,13 +39,11 @@ class SshTarget(EngineTarget):
         image: ImageFacts,
         location: Location,
         credentials_of: Callable[[], Credentials | None],
-        *,
-        missing: int,
     ) -> int:
         """From the registry if the host reaches it, else through this connection. A registry on
         our loopback is never the host's."""
         if not location.plain_http and self.machine.connects(location.endpoint, 5.0):
-            return super()._fetch(image, location, credentials_of, missing=missing)
+            return super()._fetch(image, location, credentials_of)
         with (
             tempfile.TemporaryDirectory(dir=self.machine.folder) as folder,
             relay.serve(image, location, credentials_of, Path(folder) / "registry") as served,
@@ -57,5 +55,4 @@ class SshTarget(EngineTarget):
             self.machine.run(argv, timeout=SLOW, stdin=config(near.registry, served.credentials))
             mine = kept_as(f"{location.registry}/{location.name}@{image.digest}")
             self.machine.run(self.engine.tag(reference, mine), timeout=SLOW)
-            self.machine.attempt(self.engine.untag(reference), timeout=SLOW)
             return served.sent

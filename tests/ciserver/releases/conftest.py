@@ -22,6 +22,7 @@ import httpx
 import pytest
 
 from tests.home import HOME
+from tests.machines import Machine, machines
 
 BUSYBOX = Path("/bin/busybox")
 SERVE = "trap 'exit 0' TERM; /bin/busybox httpd -f -p 8080 -h /www & wait"  # PID 1 ignores TERM
@@ -68,6 +69,15 @@ class Registry:
             headers=self._headers(name) | {"Content-Type": manifest["mediaType"]},
         ).raise_for_status()
         return _digest(body)
+
+    def tag(self, name: str, digest: str, tag: str) -> None:
+        """Point ``tag`` at another image."""
+        kind = "application/vnd.oci.image.manifest.v1+json"
+        url = f"http://{self.address}/v2/{name}/manifests"
+        headers = self._headers(name) | {"Accept": kind}
+        body = self.client.get(f"{url}/{digest}", headers=headers).raise_for_status().content
+        headers = self._headers(name) | {"Content-Type": kind}
+        self.client.put(f"{url}/{tag}", content=body, headers=headers).raise_for_status()
 
     def _blob(self, name: str, content: bytes, media_type: str) -> dict[str, Any]:
         digest = _digest(content)
@@ -170,6 +180,13 @@ def caddy_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with _running(command, folder / "log", env=env):
         wait_for(sock.exists)
         yield sock
+
+
+@pytest.fixture(scope="session")
+def ships() -> Iterator[list[Machine]]:
+    """Four machines with sshd and podman; the first has docker and a user who is not root."""
+    with machines(4) as made:
+        yield made
 
 
 class _running:

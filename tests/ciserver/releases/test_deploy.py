@@ -203,6 +203,7 @@ def test_a_second_release_loses_no_request_and_moves_only_what_changed(shop: Sho
     assert 0 < second.bytes_pulled < 2_000, "and did not travel again"
 
 
+FLAPS = "cd /www; if [ -e odd ]; then /bin/busybox rm odd; exit 1; fi; echo > odd"
 SICK: dict[str, tuple[dict[str, Any], str]] = {
     "dies": ({"command": "echo boom; exit 3"}, "it ended with exit code 3. Its last words: boom"),
     "never answers": (
@@ -212,6 +213,10 @@ SICK: dict[str, tuple[dict[str, Any], str]] = {
     "says it is sick": (
         {"Healthcheck": {"Test": ["CMD-SHELL", "echo sick; exit 1"]}},
         "not healthy within 2 s: the HEALTHCHECK ended with exit code 1: sick",
+    ),
+    "flaps": (
+        {"Healthcheck": {"Test": ["CMD-SHELL", FLAPS]}},
+        "the HEALTHCHECK did not pass 2 times in a row",
     ),
     "passes, then dies": (
         {"command": "/bin/busybox httpd -p 8080 -h /www; sleep 2; exit 4"},

@@ -81,8 +81,10 @@ def test_a_project_runs_as_its_own_host_ids_where_the_engine_can_do_that() -> No
 
 
 def test_the_bridges_of_either_engine_are_known() -> None:
-    assert engine.parse_bridges('[{"name": "a", "network_interface": "podman7"}]') == ["podman7"]
-    (device,) = engine.parse_bridges("gantry-x-1\n")
+    assert engine.parse_networks('[{"name": "a", "network_interface": "podman7"}]') == {
+        "a": "podman7"
+    }
+    device = engine.parse_networks("gantry-x-1\n")["gantry-x-1"]
     assert len(device) <= 15
     docker = choose("docker", facts()).create_network("gantry-x-1")
     assert f"--opt=com.docker.network.bridge.name={device}" in docker

@@ -26,7 +26,7 @@ from ciserver.releases.targets.proxy import Proxy
 from ciserver.releases.targets.spec import Check, Container, ImageFacts, Place, Wanted
 from tests.ciserver.releases.conftest import free_port, wait_for
 from tests.home import HOME
-from tests.machines import Machine, machine
+from tests.machines import Machine
 
 pytestmark = pytest.mark.root
 MINE = f"gantry-test-{os.getpid()}"
@@ -45,12 +45,11 @@ PUBLIC = (
 
 
 @pytest.fixture(scope="module")
-def host() -> Iterator[Machine]:
+def host(ships: list[Machine]) -> Machine:
     """A machine with podman, for root and for a user, and docker."""
-    with machine(docker=True) as made:
-        for user in ("root", "deploy"):
-            made.allow(PUBLIC, user)
-        yield made
+    for user in ("root", "deploy"):
+        ships[0].allow(PUBLIC, user)
+    return ships[0]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,361 @@
+"""Deployments to other machines by ssh: two of qa and two of prod, each with its own sshd."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from ciserver.releases import drift, fleet, health, runner, services, visits
+from ciserver.releases.hosts import opened
+from ciserver.releases.models import Deployment, DeploymentStep, Environment, Host, Release, Running
+from ciserver.releases.targets.connection import fingerprint
+from tests.ciserver.releases.test_deploy import Probe
+from tests.home import HOME
+from tests.machines import Machine
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(300),  # several deployments, on a machine that may be busy
+]
+STEPS = ["connect", "pull", "start", "check", "switch", "retire"]
+
+
+class Fleet:
+    """The project with qa and prod on two machines each."""
+
+    def __init__(
+        self, project: Any, passed: Any, registry: Any, ships: list[Machine], admin: Any
+    ) -> None:
+        self.project, self._passed, self.registry = project, passed, registry
+        self.ships = dict(zip(("qa-1", "qa-2", "prod-1", "prod-2"), ships, strict=True))
+        self.admin = admin
+        project.environments.update(stable_seconds=0)
+        self.qa: Environment = project.environments.get(name="qa")
+        self.prod: Environment = project.environments.get(name="prod")
+        for name, ship in self.ships.items():
+            host = fleet.add(user=admin, name=name, address=f"root@{ship.ip}")
+            ship.allow(host.public_key)
+            (self.qa if name.startswith("qa") else self.prod).hosts.add(host)
+
+    def host(self, name: str) -> Host:
+        return Host.objects.get(name=name)
+
+    def only(self, *names: str) -> None:
+        """Let qa have these hosts and no other."""
+        self.qa.hosts.set([self.host(name) for name in names])
+
+    def release(self, page: str, **image: Any) -> Release:
+        digest = self.registry.push("hello", page=page, **image)
+        pipeline = self._passed(digest, repository=f"{self.registry.address}/hello")
+        return services.make_release(pipeline)
+
+    def deploy(self, page: str, **image: Any) -> Deployment:
+        return self.run(self.release(page, **image).deployments.get())
+
+    def run(self, deployment: Deployment) -> Deployment:
+        runner.deploy(deployment.pk)
+        return Deployment.objects.get(pk=deployment.pk)
+
+    def url(self, name: str, environment: Environment | None = None) -> str:
+        return f"http://{self.ships[name].ip}:{(environment or self.qa).port}/"
+
+    def page(self, name: str, environment: Environment | None = None) -> str:
+        return httpx.get(self.url(name, environment), timeout=5, trust_env=False).text
+
+    def clear(self) -> None:
+        """Away with everything that is on the machines, however a test left them."""
+        for ship in self.ships.values():
+            ship.show()
+            ship.plug_in()
+            ship.sh("rm -f /usr/local/sbin/date; umount /var/lib/containers 2>/dev/null; true")
+            ship.sh("podman rm --force --all --time 0; podman image rm --force --all; true")
+            ship.sh("pkill -x caddy; rm -rf /var/lib/gantry-host /etc/ssh/allowed/*; true")
+
+
+@pytest.fixture
+def harbour(
+    hello: Any, passed: Any, registry: Any, ships: list[Machine], admin_user: Any, monkeypatch: Any
+) -> Iterator[Fleet]:
+    monkeypatch.setattr(health, "BETWEEN_TRIES", 0.1)
+    made = Fleet(hello, passed, registry, ships, admin_user)
+    try:
+        yield made
+    finally:
+        made.clear()
+
+
+def test_a_release_travels_to_two_hosts_and_on_to_two_others_as_the_same_digest(
+    harbour: Fleet,
+) -> None:
+    first = harbour.deploy("one")
+    assert (first.state, first.reason) == ("succeeded", "")
+    assert [harbour.page(name) for name in ("qa-1", "qa-2")] == ["one", "one"]
+    steps = list(first.steps.values_list("host__name", "name"))
+    assert steps == [(host, step) for host in ("qa-1", "qa-2") for step in STEPS]
+    # Somebody pushes something else under the tag that qa's image has: no tag is ever asked for.
+    other = harbour.registry.push("hello", page="not this")
+    harbour.registry.tag("hello", other, "main")
+    asked = services.promote(release=first.release, environment=harbour.prod, user=harbour.admin)
+    Environment.objects.filter(pk=harbour.prod.pk).update(batch_size=2)
+    promoted = harbour.run(asked)
+    assert (promoted.state, promoted.reason) == ("succeeded", "")
+    assert [harbour.page(name, harbour.prod) for name in ("prod-1", "prod-2")] == ["one", "one"]
+    rows = Running.objects.all()
+    assert {row.digest for row in rows} == {first.release.digest}
+    assert rows.count() == 4
+    for name, ship in harbour.ships.items():
+        said = ship.sh("podman inspect --format '{{.ImageDigest}}' $(podman ps -q)")
+        assert said.strip() == first.release.digest, name
+        assert harbour.host(name).host_key.startswith("ssh-ed25519 ")
+    assert drift.look() == 0
+    assert set(rows.values_list("drift", flat=True)) == {""}
+
+
+def test_what_a_second_release_sends_is_its_changed_layer_and_little_else(harbour: Fleet) -> None:
+    harbour.only("qa-1")
+    harbour.deploy("one")
+    ship = harbour.ships["qa-1"]
+    counter = Path(f"/sys/class/net/{ship.device}/statistics/tx_bytes")
+    with Probe(harbour.url("qa-1")) as probe:
+        time.sleep(0.2)
+    each = len(probe.answers)
+    before = int(counter.read_text())
+    second = harbour.deploy("two" * 20_000)
+    sent = int(counter.read_text()) - before
+    assert each
+    assert second.state == "succeeded"
+    assert second.bytes_pulled is not None
+    assert sent - second.bytes_pulled < 60_000, "headers of ssh, TCP and Ethernet included"
+
+
+@pytest.mark.timeout(600)
+def test_deploy_failure_rollback_and_killed_workers_lose_no_request(harbour: Fleet) -> None:
+    harbour.only("qa-1")
+    first = harbour.deploy("one")
+    with Probe(harbour.url("qa-1")) as probe:
+        failed = harbour.deploy("bad", command="exit 3")
+        assert failed.state == "failed"
+        assert failed.reason.endswith("v1 still serves qa.")
+        deployment = harbour.release("three").deployments.get()
+        for step in [*STEPS[:-1], "record", "retire"]:
+            Deployment.objects.filter(pk=deployment.pk).update(attempt=0)
+            assert _killed_in(deployment, step) == -9, step
+            Deployment.objects.filter(pk=deployment.pk).update(lease_until=timezone.now())
+            assert runner.recover_deployments() == [deployment.pk]
+        assert harbour.run(deployment).state == "succeeded"
+        back = services.roll_back(environment=harbour.qa, release=first.release, user=harbour.admin)
+        returned = harbour.run(back)
+        assert (returned.state, returned.bytes_pulled) == ("succeeded", 0)
+        time.sleep(0.2)
+    assert probe.failures == []
+    assert probe.answers[-1] == "200 one"
+    assert len(harbour.ships["qa-1"].sh("podman ps --all -q").split()) == 1
+    left = [one for one in (HOME / "run" / "ssh").iterdir() if one.is_dir()]
+    assert left == [], "no socket is left of the killed ones"
+
+
+def _killed_in(deployment: Deployment, step: str) -> int:
+    database = f"sqlite:///{connection.settings_dict['NAME']}"
+    env = os.environ | {"GANTRY_DATABASE_URL": database, "GANTRY_HOME": str(HOME)}
+    argv = [sys.executable, "-m", "tests.ciserver.releases.deploying", str(deployment.pk), step]
+    return subprocess.run(argv, env=env, check=False, timeout=60).returncode
+
+
+def test_batches_stop_at_the_first_that_fails_and_the_record_says_where_what_serves(
+    harbour: Fleet,
+) -> None:
+    harbour.only("qa-1", "qa-2", "prod-1", "prod-2")
+    Environment.objects.filter(pk=harbour.qa.pk).update(batch_size=2)
+    first = harbour.deploy("one")
+    assert (first.state, first.reason) == ("succeeded", "")
+    harbour.ships["qa-2"].hide("podman")
+    # By name: prod-1 and prod-2 first.
+    stopped = harbour.deploy("two")
+    assert stopped.state == "failed"
+    assert stopped.reason.startswith("qa-2: No container engine works on this host (podman is not")
+    assert stopped.reason.endswith(
+        "qa is served by v2 on prod-1 and prod-2 and qa-1, v1 on qa-2: deploy again, or roll back."
+    )
+    harbour.ships["qa-2"].show()
+    harbour.ships["prod-1"].hide("podman")
+    again = harbour.deploy("three")
+    assert again.reason.endswith(
+        "qa is served by v2 on prod-1 and qa-1, v3 on prod-2, v1 on qa-2:"
+        " deploy again, or roll back."
+    )
+    Environment.objects.filter(pk=harbour.qa.pk).update(stop_on_failure=False)
+    goes_on = harbour.deploy("four")
+    assert "v4 on prod-2 and qa-1 and qa-2" in goes_on.reason
+    assert [harbour.page(name) for name in harbour.ships] == ["four", "four", "two", "four"]
+
+
+BAD: dict[str, str] = {
+    "host down": "qa-1 cannot be reached: ",
+    "disk full": "no space left on device. Make room on the host, then deploy again",
+    "changed key": "The host key of qa-1 is not the one that was pinned, but SHA256:",
+    "engine missing": "(podman is not installed; docker is not installed). Install podman",
+    "registry gone": "127.0.0.1:1 does not answer",
+    "our key unknown": "qa-1 does not let root in with our key. Add this line there to",
+}
+
+
+def test_each_way_a_host_can_be_bad_is_told_and_the_old_version_serves_on(
+    harbour: Fleet,
+) -> None:
+    """qa-2 is the only host under test here, since qa-1's machine has docker as well."""
+    harbour.ships["qa-1"], harbour.ships["qa-2"] = harbour.ships["qa-2"], harbour.ships["qa-1"]
+    ship = harbour.ships["qa-1"]
+    Host.objects.filter(name="qa-1").update(address=f"root@{ship.ip}")
+    ship.allow(harbour.host("qa-1").public_key)
+    harbour.only("qa-1")
+    harbour.deploy("one")
+    for case, reason in BAD.items():
+        failed, took = _with_bad(harbour, ship, case)
+        assert failed.state == "failed", case
+        assert reason in failed.reason, case
+        assert failed.reason.endswith("; v1 still serves qa."), case
+        assert took < 25, case
+        last = failed.steps.last()
+        if case != "registry gone":
+            assert last is not None
+            assert (last.state, last.name) == (
+                "failed", "pull" if case == "disk full" else "connect",
+            )  # fmt: skip
+        assert harbour.page("qa-1") == "one", case
+
+
+def _with_bad(harbour: Fleet, ship: Machine, case: str) -> tuple[Deployment, float]:
+    release = harbour.release(case) if case != "registry gone" else None
+    keys = ship.sh("cat /etc/ssh/allowed/root")
+    match case:
+        case "host down":
+            ship.unplug()
+        case "disk full":
+            ship.sh("mkdir -p /tmp/images && mount -t tmpfs -o size=200k tmpfs /tmp/images")
+            ship.sh("printf '[storage]\\ndriver=\"vfs\"\\ngraphroot=\"/tmp/images\"\\n"
+                    "runroot=\"/tmp/run\"\\n' > /etc/containers/storage.conf")  # fmt: skip
+        case "changed key":
+            ship.new_host_key()
+        case "engine missing":
+            ship.hide("podman", "docker")
+        case "registry gone":
+            pipeline = harbour._passed(repository="127.0.0.1:1/hello")
+            release = services.make_release(pipeline)
+        case "our key unknown":
+            ship.sh("echo > /etc/ssh/allowed/root")
+    assert release is not None
+    started = time.monotonic()
+    failed = harbour.run(release.deployments.get())
+    took = time.monotonic() - started
+    match case:
+        case "host down":
+            drift.look()
+            assert Running.objects.get().drift.startswith("qa-1 cannot be looked at: ")
+            ship.plug_in()
+        case "disk full":
+            ship.sh("rm /etc/containers/storage.conf; umount -l /tmp/images")
+        case "changed key":
+            _accept(harbour, ship)
+        case "our key unknown":
+            ship.allow(keys.strip())
+    ship.show()
+    return failed, took
+
+
+def _accept(harbour: Fleet, ship: Machine) -> None:
+    host = harbour.host("qa-1")
+    mine = ship.sh("ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub").split()[1]
+    assert host.offered_key == mine
+    assert fingerprint(host.host_key) != mine
+    stranger = "SHA256:" + "x" * 43
+    fleet.accept_key(user=harbour.admin, host=host, fingerprint=stranger)
+    visits.visit(host.pk)
+    host = harbour.host("qa-1")
+    assert (host.host_key, host.offered_key) == ("", mine), "another than was accepted"
+    assert "is not the one that was pinned" in host.problem
+    fleet.accept_key(user=harbour.admin, host=host, fingerprint=mine)
+    visits.visit(host.pk)
+    host = harbour.host("qa-1")
+    assert (host.problem, fingerprint(host.host_key), host.accepted_key) == ("", mine, "")
+
+
+def test_a_check_tells_what_a_deployment_there_depends_on(harbour: Fleet) -> None:
+    ship = harbour.ships["qa-2"]
+    ship.sh("printf '#!/bin/sh\\necho 1000000000\\n' > /usr/local/sbin/date")
+    ship.sh("chmod 755 /usr/local/sbin/date")
+    ship.hide("caddy")
+    host = harbour.host("qa-2")
+    fleet.ask(user=harbour.admin, host=host, verb="check")
+    visits.visit(host.pk)
+    host = harbour.host("qa-2")
+    assert (host.problem, host.asked, host.checked_at is None) == ("", "", False)
+    assert host.report["engine"].startswith("podman ")
+    assert host.report["registry"] == "through the connection"
+    assert host.report["disk_free"] > 0
+    said = " ".join(host.report["warnings"])
+    assert "behind. Let it keep time" in said
+    assert "It has no caddy. Prepare the host." in said
+    harbour.only("qa-2")
+    failed = harbour.deploy("one")
+    assert "has no Caddy, which sends traffic to containers" in failed.reason
+    assert "gantry hosts prepare qa-2" in failed.reason
+    connect = DeploymentStep.objects.filter(deployment=failed).first()
+    assert connect is not None
+    assert "behind" in connect.detail
+    worker = harbour.deploy("worker", ExposedPorts={}, command="/bin/busybox sleep 600")
+    assert (worker.state, worker.reason) == ("succeeded", ""), "without a port it needs no Caddy"
+
+
+def test_a_host_without_root_serves_a_release(harbour: Fleet) -> None:
+    ship = harbour.ships["qa-1"]
+    host = harbour.host("qa-1")
+    Host.objects.filter(pk=host.pk).update(address=f"deploy@{ship.ip}")
+    ship.allow(host.public_key, "deploy")
+    harbour.only("qa-1")
+    try:
+        deployed = harbour.deploy("one")
+        assert (deployed.state, deployed.reason) == ("succeeded", "")
+        assert harbour.page("qa-1") == "one"
+        with opened(harbour.host("qa-1")) as target:
+            assert visits.look(target)["rootless"]
+    finally:
+        ship.run("podman", "rm", "-faf", "-t", "0", user="deploy", check=False)
+        ship.sh("pkill -u deploy; true")
+
+
+def test_a_password_of_the_relay_is_good_for_one_image(harbour: Fleet, settings: Any) -> None:
+    from ciserver.releases.targets import images, relay
+    from ciserver.releases.targets.images import Location
+
+    mine = harbour.release("one")
+    location = Location(harbour.registry.address, "hello")
+    image = images.read_facts(location, mine.digest, token=None)
+    other = harbour.registry.push("hello", page="two")
+    with relay.serve(image, location, lambda: None, HOME / "run" / "relay.sock") as served:
+        transport = httpx.HTTPTransport(uds=str(served.socket))
+        with httpx.Client(transport=transport, base_url="http://relay") as client:
+            path = f"/v2/hello/manifests/{mine.digest}"
+            assert client.get(path).status_code == 401
+            assert client.get(path, auth=("gantry", "guess")).status_code == 401
+            assert client.get(path, auth=served.credentials).status_code == 200
+            for elsewhere in (
+                f"/v2/hello/manifests/{other}",
+                f"/v2/secret/manifests/{mine.digest}",
+                "/v2/hello/tags/list",
+                "/v2/hello/blobs/../manifests/main",
+                "/v2/_catalog",
+            ):
+                assert client.get(elsewhere, auth=served.credentials).status_code == 404
+    assert replace(image) == image
