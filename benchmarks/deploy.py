@@ -1,0 +1,221 @@
+"""From a promotion that is asked for to the new version serving, on hosts reached by ssh.
+
+    sudo .venv/bin/python benchmarks/deploy.py [--rounds 5]
+
+Hosts are machines of their own on this one (see tests/machines.py): a real sshd, podman and Caddy
+each. The image's changed layer has 1 MB. Three figures:
+
+1. seconds from the promotion to the first answer of the new version, less the health gate's own
+   time, beside ``ssh host 'podman pull && podman run'`` by hand: a connection of its own with the
+   registry's port forwarded, since the host reaches it in no other way. Rounds take turns.
+2. bytes that left this machine for the host beyond the changed layer, on the wire.
+3. four hosts at once beside one.
+
+The worker's own code runs in this process; what a queue adds to it is not in here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(CHECKOUT))
+
+import tests.home  # a home and a database of its own
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "ciserver.settings"
+os.environ["GANTRY_DATABASE_URL"] = f"sqlite:///{tests.home.HOME}/db/bench.sqlite3"
+import django
+
+django.setup()
+
+import httpx
+from django.core.management import call_command
+
+from ciserver.accounts.models import User
+from ciserver.pipelines.models import Pipeline, State
+from ciserver.projects.models import Project
+from ciserver.releases import fleet, runner, services
+from ciserver.releases.models import Deployment, Environment, Host
+from tests.ciserver.releases import conftest
+from tests.machines import Machine, machines
+
+HOSTS = 4
+CHANGED = 1_000_000  # bytes of the layer that differs, compressed
+LAYER_ALLOWANCE = 20_000  # bytes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    area = Path(tempfile.mkdtemp(prefix="gantry-bench-"))
+    try:
+        with ExitStack() as stack:
+            address = f"127.0.0.1:{conftest.free_port()}"
+            stack.enter_context(conftest._serving(area, address, {}))
+            ships = stack.enter_context(machines(HOSTS))
+            bench = Bench(conftest.Registry(address), ships)
+            report(bench.measure(rounds))
+    finally:
+        shutil.rmtree(area, ignore_errors=True)
+        tests.home.pytest_unconfigure()
+
+
+class Bench:
+    """A project whose environment ``prod`` is on some of the machines."""
+
+    def __init__(self, registry: conftest.Registry, ships: list[Machine]) -> None:
+        call_command("migrate", verbosity=0)
+        self.registry, self.ships, self.count = registry, ships, 0
+        self.admin = User.objects.create_superuser("admin", "admin@example.org", "x")
+        self.project = Project.objects.create(slug="hello")
+        self.prod = services.create_environment(project=self.project, name="prod")
+        Environment.objects.update(stable_seconds=0)
+        self.hosts = []
+        for number, ship in enumerate(ships):
+            host = fleet.add(user=self.admin, name=f"host-{number}", address=f"root@{ship.ip}")
+            ship.allow(host.public_key)
+            self.hosts.append(host)
+        self.key = Path(tests.home.HOME / "by-hand")
+        subprocess.run(["ssh-keygen", "-qt", "ed25519", "-N", "", "-f", self.key], check=True)
+        ships[0].allow(self.key.with_suffix(".pub").read_text().strip())
+
+    def measure(self, rounds: int) -> dict[str, list[float]]:
+        figures: dict[str, list[float]] = {}
+        for number in range(rounds + 1):
+            now = self.one() | self.by_hand() | self.many() | self.wire()
+            if number:  # the first one makes networks and starts Caddy
+                for name, value in now.items():
+                    figures.setdefault(name, []).append(value)
+        return figures
+
+    def one(self) -> dict[str, float]:
+        served, gate = self.deploy(self.hosts[:1])
+        return {"one host": served - gate, "its health gate": gate}
+
+    def many(self) -> dict[str, float]:
+        served, gate = self.deploy(self.hosts)
+        return {"four hosts at once": served - gate}
+
+    def wire(self) -> dict[str, float]:
+        """Without a probe, whose own bytes would be counted."""
+        device = Path(f"/sys/class/net/{self.ships[0].device}/statistics/tx_bytes")
+        before = int(device.read_text())
+        deployment = self.promote(self.hosts[:1])
+        runner.deploy(deployment.pk)
+        deployment.refresh_from_db()
+        assert deployment.state == "succeeded", deployment.reason
+        assert deployment.bytes_pulled is not None
+        sent = int(device.read_text()) - before
+        return {"bytes beyond the layer": sent - deployment.bytes_pulled}
+
+    def deploy(self, hosts: list[Host]) -> tuple[float, float]:
+        """Seconds until the new version answers on each of ``hosts``, and those of the gate."""
+        deployment = self.promote(hosts)
+        marker = f"release {self.count}"
+        started = time.monotonic()
+        seen: dict[str, float] = {}
+        watchers = [
+            threading.Thread(target=self.watch, args=(self.ship(host), marker, seen))
+            for host in hosts
+        ]
+        for watcher in watchers:
+            watcher.start()
+        runner.deploy(deployment.pk)
+        for watcher in watchers:
+            watcher.join()
+        deployment.refresh_from_db()
+        assert deployment.state == "succeeded", deployment.reason
+        checks = deployment.steps.filter(name="check")
+        spent = [one.finished_at - one.started_at for one in checks if one.finished_at]
+        return max(seen.values()) - started, max(spent, default=timedelta()).total_seconds()
+
+    def watch(self, ship: Machine, marker: str, seen: dict[str, float]) -> None:
+        url = f"http://{ship.ip}:{self.prod.port}/mark"
+        deadline = time.monotonic() + 60
+        with httpx.Client(trust_env=False, timeout=2) as client:
+            while time.monotonic() < deadline:
+                try:
+                    if client.get(url).text == marker:
+                        seen[ship.name] = time.monotonic()
+                        return
+                except httpx.HTTPError:
+                    pass
+                time.sleep(0.01)
+        seen[ship.name] = deadline
+
+    def promote(self, hosts: list[Host]) -> Deployment:
+        self.prod.hosts.set(hosts)
+        Environment.objects.update(batch_size=len(hosts))
+        release = services.make_release(self.pipeline(self.push()))
+        return services.promote(release=release, environment=self.prod, user=self.admin)
+
+    def push(self) -> str:
+        self.count += 1
+        page = base64.b64encode(os.urandom(CHANGED)).decode()
+        command = conftest.SERVE.replace("trap", f"echo -n release {self.count} > /www/mark; trap")
+        return self.registry.push("hello", page=page, command=command)
+
+    def pipeline(self, digest: str) -> Pipeline:
+        return Pipeline.objects.create(
+            project=self.project,
+            number=self.count,
+            commit=f"{self.count:040x}",
+            ref="refs/heads/main",
+            title=f"Change {self.count}",
+            state=State.PASSED,
+            repository=f"{self.registry.address}/hello",
+            digest=digest,
+        )
+
+    def by_hand(self) -> dict[str, float]:
+        """What somebody would type, under the limits that a deployment has."""
+        image = f"127.0.0.1:5000/hello@{self.push()}"
+        limits = "--memory 512m --cpus 1 --pids-limit 512 --cap-drop ALL --ulimit nofile=8192:8192"
+        run = f"podman run --detach --name hand {limits} --ulimit nproc=4096:4096 --publish 81:8080"
+        script = f"podman pull -q --tls-verify=false {image} && {run} {image}"
+        ship = self.ships[0]
+        words = ["-i", str(self.key), "-R", f"127.0.0.1:5000:{self.registry.address}"]
+        words += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+        seen: dict[str, float] = {}
+        started = time.monotonic()
+        subprocess.run(
+            ["ssh", "-F", "none", *words, f"root@{ship.ip}", script],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        seen["end"] = time.monotonic()
+        ship.sh("podman rm --force --time 0 hand")
+        return {"by hand: ssh 'podman pull && podman run'": seen["end"] - started}
+
+    def ship(self, host: Host) -> Machine:
+        return self.ships[self.hosts.index(host)]
+
+
+def report(figures: dict[str, list[float]]) -> None:
+    middle = {name: statistics.median(values) for name, values in figures.items()}
+    for name, values in figures.items():
+        unit = "" if name.startswith("bytes") else " s"
+        print(f"{name:45} median {middle[name]:10.2f}{unit}  best {min(values):10.2f}{unit}")
+    hand = middle["by hand: ssh 'podman pull && podman run'"]
+    one, four = middle["one host"], middle["four hosts at once"]
+    print(f"one host / by hand: {one / hand:.2f} (aim: at most 1.20)")
+    print(f"four hosts / one: {four / one:.2f} (aim: at most 1.50)")
+    beyond = middle["bytes beyond the layer"]
+    print(f"bytes beyond the layer: {beyond:.0f} (aim: at most {LAYER_ALLOWANCE})")
+
+
+if __name__ == "__main__":
+    main()

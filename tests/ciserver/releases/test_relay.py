@@ -1,0 +1,38 @@
+"""The registry of one image that a host is given through its connection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ciserver.releases.targets import images, relay
+from ciserver.releases.targets.images import MANIFESTS, Location
+
+
+def test_its_password_is_good_for_one_image_and_nothing_else(registry: Any, tmp_path: Path) -> None:
+    mine, other = (registry.push("hello", page=page) for page in ("one", "two"))
+    location = Location(registry.address, "hello")
+    image = images.read_facts(location, mine, token=None)
+    with relay.serve(image, location, lambda: None, tmp_path / "relay.sock") as served:
+        transport = httpx.HTTPTransport(uds=str(served.socket))
+        headers = {"Accept": ", ".join(MANIFESTS)}
+        with httpx.Client(transport=transport, base_url="http://x", headers=headers) as client:
+            path = f"/v2/hello/manifests/{mine}"
+            assert client.get(path).status_code == 401
+            assert client.get(path, auth=("gantry", "guess")).status_code == 401
+            assert client.get(path, auth=served.credentials).status_code == 200
+            assert client.head(path, auth=served.credentials).content == b""
+            for elsewhere in (
+                f"/v2/hello/manifests/{other}",
+                f"/v2/secret/manifests/{mine}",
+                "/v2/hello/tags/list",
+                "/v2/hello/blobs/%2e%2e/manifests/main",
+                "/v2/_catalog",
+            ):
+                assert client.get(elsewhere, auth=served.credentials).status_code == 404
+            assert served.sent == 0
+            layer = image.layers[-1]
+            client.get(f"/v2/hello/blobs/{layer.digest}", auth=served.credentials)
+            assert served.sent == layer.size
