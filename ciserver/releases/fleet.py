@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 
 from ciserver.accounts.models import AuditEntry
 from ciserver.lib import outbox
-from ciserver.lib.crypto import Secret, seal
+from ciserver.lib.crypto import Secret
 from ciserver.lib.problems import Refused
 from ciserver.projects.models import SLUG, Project
 from ciserver.releases.models import UNFINISHED, Host
@@ -55,7 +55,7 @@ def add(*, user: Any, name: str, address: str, fingerprint: str = "") -> Host:
         raise Refused(f"There is a host {name!r} already.", code="host.exists")
     private, public = _pair(name)
     host = Host(name=name, kind=SSH, address=address, public_key=public, accepted_key=fingerprint)
-    host.sealed_key = seal(private, host.key_place)
+    host.put(private)
     host.save()
     AuditEntry.record(
         actor=user.get_username(), action="host.add", target=host.name, address=address

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from django.conf import settings
 
-from ciserver.lib.crypto import unseal
 from ciserver.lib.words import duration
 from ciserver.releases.models import Host
 from ciserver.releases.targets import Target, open_target
@@ -35,7 +34,7 @@ def opened(host: Host) -> Iterator[Target]:
 
 def place_of(host: Host) -> Place:
     def private_key() -> str:
-        return unseal(host.sealed_key, host.key_place).reveal()
+        return host.value().reveal()
 
     def pin(key: str) -> None:
         """The first key that is seen is the host's, from then on."""

@@ -68,7 +68,7 @@ class Host(models.Model):
     kind = models.CharField(max_length=20, default="local")
     address = models.CharField(max_length=300, blank=True)  # of ssh: [USER@]HOST[:PORT]
     public_key = models.CharField(max_length=200, blank=True)  # ours, to be allowed there
-    sealed_key = models.TextField(blank=True)  # its private half, as ``key_place`` seals it
+    sealed = models.TextField(blank=True)  # its private half
     host_key = models.CharField(max_length=800, blank=True)  # as it was when it was seen first
     offered_key = models.CharField(max_length=100, blank=True)  # fingerprint of a changed one
     accepted_key = models.CharField(max_length=100, blank=True)  # the only one to be pinned next
@@ -86,8 +86,15 @@ class Host(models.Model):
     def get_absolute_url(self) -> str:
         return reverse("host", args=[self.name])
 
+    def put(self, private_key: Secret) -> None:
+        self.sealed = seal(private_key, self._place)
+
+    def value(self) -> Secret:
+        """Our private key. Raises SealBroken."""
+        return unseal(self.sealed, self._place)
+
     @property
-    def key_place(self) -> str:
+    def _place(self) -> str:
         return f"host:{self.name}:ssh key"
 
 

@@ -10,6 +10,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.RenameField(model_name='host', old_name='sealed_key', new_name='sealed'),
         migrations.AddField(
             model_name='host',
             name='accepted_key',

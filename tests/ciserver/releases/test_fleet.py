@@ -8,7 +8,6 @@ import pytest
 from django.core.management import call_command
 
 from ciserver.accounts.models import AuditEntry
-from ciserver.lib.crypto import unseal
 from ciserver.lib.models import OutboxEntry
 from ciserver.lib.problems import Refused
 from ciserver.releases import fleet, visits
@@ -30,17 +29,17 @@ def edge(admin_user: Any) -> Host:
 def test_a_host_gets_a_key_pair_whose_private_half_is_sealed_for_it(edge: Host) -> None:
     assert edge.public_key.startswith("ssh-ed25519 ")
     assert edge.public_key.endswith(" gantry-edge")
-    assert "PRIVATE" not in edge.sealed_key
+    assert "PRIVATE" not in edge.sealed
     assert place_of(edge).private_key().startswith("-----BEGIN OPENSSH PRIVATE KEY-----")
     assert AuditEntry.objects.filter(action="host.add", target="edge").exists()
 
 
 def test_its_key_is_sealed_anew_when_keys_are_rotated(edge: Host) -> None:
-    before = unseal(edge.sealed_key, edge.key_place).reveal()
+    before = edge.value().reveal()
     call_command("rotate_keys", verbosity=0)
     after = Host.objects.get(pk=edge.pk)
-    assert after.sealed_key != edge.sealed_key
-    assert unseal(after.sealed_key, after.key_place).reveal() == before
+    assert after.sealed != edge.sealed
+    assert after.value().reveal() == before
 
 
 @pytest.mark.parametrize(
@@ -102,7 +101,7 @@ def test_the_api_does_it_all_for_an_administrator(hello: Any, admin_user: Any, b
     assert made.status_code == 201
     row = made.json()
     assert (row["kind"], row["host_key"], row["problem"]) == ("ssh", "", "")
-    assert "sealed_key" not in row
+    assert "sealed" not in row
     where = f"/api/v1/hosts/{row['id']}/"
     assert api.post(f"{where}check/").status_code == 202
     assert api.get("/api/v1/hosts/?name=edge").json()["results"][0]["asked"] == "check"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from django.apps import apps
 from django.core.management.base import BaseCommand
 from django.db import transaction
-from django.db.models import Model
 
 from ciserver.accounts.models import AuditEntry
 from ciserver.lib.crypto import add_key, seal, unseal
@@ -22,7 +20,6 @@ class Command(BaseCommand):
         key_id = add_key()
         count = sum(_reseal(model, pk) for model in _sealed() for pk in _keys(model))
         count += sum(map(_reseal_hook, Project.objects.exclude(hook_secret_sealed="")))
-        count += sum(map(_reseal_row, _other_rows()))
         AuditEntry.record(actor="rotate_keys", action="keys.rotate", target=f"key {key_id}")
         self.stdout.write(f"Key {key_id} seals from now on; {count} secrets were sealed anew.")
 
@@ -33,7 +30,7 @@ def _sealed() -> list[type[Any]]:
 
 
 def _keys(model: type[Any]) -> list[int]:
-    return list(model.objects.values_list("pk", flat=True))
+    return list(model.objects.exclude(sealed="").values_list("pk", flat=True))
 
 
 @transaction.atomic
@@ -56,19 +53,6 @@ def _reseal_hook(project: Project) -> int:
         hook_secret_old_sealed=_again(before, project.hook_secret_old_place),
     )
     return changed * (2 if before else 1)
-
-
-def _other_rows() -> Iterator[Model]:
-    """Rows of apps above this one that hold a sealed value: ``sealed_key``, for ``key_place``."""
-    for model in apps.get_models():
-        if hasattr(model, "key_place"):
-            yield from model._default_manager.exclude(sealed_key="")
-
-
-def _reseal_row(row: Model) -> int:
-    old, place = getattr(row, "sealed_key"), getattr(row, "key_place")  # noqa: B009 - any model's
-    rows = type(row)._default_manager.filter(pk=row.pk, sealed_key=old)
-    return rows.update(sealed_key=_again(old, place))
 
 
 def _again(sealed: str, place: str) -> str:
