@@ -34,6 +34,12 @@ async def follow_all(stage: Stage, url: str, started: list[int]) -> list[list[in
         return await asyncio.gather(*(follow(client, url, started) for _ in range(FOLLOWERS)))
 
 
+def memory(stage: Stage) -> int:
+    """MiB that the web process has resident."""
+    status = Path(f"/proc/{stage.web.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024  # type: ignore[index]
+
+
 def subscriptions(stage: Stage) -> int:
     words = ["redis-cli", "-s", str(stage.home / "run" / "redis.sock"), "pubsub", "numpat"]
     return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
@@ -54,7 +60,9 @@ def test_two_hundred_followers_get_every_line_once_by_one_subscription(tmp_path:
             time.sleep(0.1)
         assert started == [200] * FOLLOWERS
         assert subscriptions(stage) == 1
+        before = memory(stage)
         stage("number_lines", pipeline=pipeline["id"], first=1, last=LINES, every=20, pause=0.1)
         stage("finish", pipeline=pipeline["id"])
         thread.join(40)
+        assert memory(stage) - before < 64  # MiB: a reader holds a place, not the log
         assert found == [list(range(1, LINES + 1))] * FOLLOWERS
