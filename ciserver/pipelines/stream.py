@@ -16,17 +16,20 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 
 from asgiref.sync import sync_to_async
 from django.db import connection
 from django.template.loader import render_to_string
 
-from ciserver.pipelines import events, logview, shutdown
+from ciserver.pipelines import events, logview, shutdown, tails
 from ciserver.pipelines.logs import LINE_CAP, Line, LogReader, Position
 from ciserver.pipelines.models import Pipeline
 from ciserver.pipelines.timeline import PipelineView, view_of
 
-TICK = 0.1
+LONGEST = 1.0  # seconds without a look at the server's end
+TOGETHER = 0.02  # seconds in which lines that come gather for one frame
 KEEP_ALIVE = 15.0
 BATCH_BYTES = 16 * 1024
 RETRY_MS = 1000
@@ -60,36 +63,45 @@ class Progress:
 
 async def stream(pipeline_id: int, progress: Progress) -> AsyncIterator[str]:
     """The frames of the stream, until the pipeline has ended or the server stops."""
-    changed = asyncio.Event()
-    watcher = asyncio.create_task(_watch(pipeline_id, changed))
+    news = _News()
+    watcher = asyncio.create_task(_watch(pipeline_id, news))
     page = _Page(pipeline_id, progress)
     read = sync_to_async(_read)
     quiet_since = time.monotonic()
     yield f"retry: {RETRY_MS}\n\n"
     try:
-        while not shutdown.stopping():
-            news = changed.is_set()
-            changed.clear()
-            version = events.version(pipeline_id)
-            frames = await read(page, look_at_rows=news, version=version)
-            for frame in frames:
-                yield frame
-            if page.over:
-                return
-            now = time.monotonic()
-            if frames:
-                quiet_since = now
-            elif now - quiet_since > KEEP_ALIVE:
-                quiet_since = now
-                yield ": still here\n\n"
-            if len(frames) < 2:  # a log that is behind is read on at once
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), TICK)
-                await asyncio.sleep(TICK / 2)
+        with tails.following(pipeline_id, news.told):
+            while not shutdown.stopping():
+                look, news.rows = news.rows, False
+                news.told.clear()
+                version = events.version(pipeline_id)
+                frames = await read(page, look_at_rows=look, version=version)
+                for frame in frames:
+                    yield frame
+                if page.over:
+                    return
+                now = time.monotonic()
+                if frames:
+                    quiet_since = now
+                elif now - quiet_since > KEEP_ALIVE:
+                    quiet_since = now
+                    yield ": still here\n\n"
+                if len(frames) < 2:  # a log that is behind is read on at once
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(news.told.wait(), LONGEST)
+                    await asyncio.sleep(TOGETHER)
     finally:
         watcher.cancel()
         with suppress(asyncio.CancelledError):
             await watcher
+
+
+class _News:
+    """What a stream waits for: ``told`` is set when rows or logs changed, ``rows`` when rows did."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+        self.rows = False
 
 
 def _read(page: _Page, *, look_at_rows: bool, version: int) -> list[str]:
@@ -100,9 +112,10 @@ def _read(page: _Page, *, look_at_rows: bool, version: int) -> list[str]:
         connection.close_if_unusable_or_obsolete()
 
 
-async def _watch(pipeline_id: int, changed: asyncio.Event) -> None:
+async def _watch(pipeline_id: int, news: _News) -> None:
     async for _ in events.changes(pipeline_id):
-        changed.set()
+        news.rows = True
+        news.told.set()
 
 
 class _Page:
@@ -147,12 +160,11 @@ class _Page:
 
     def _log_frames(self, view: PipelineView) -> Iterator[str]:
         for job in view.jobs:
-            number = job.job.position
-            for lines, end in _batches(
-                LogReader(job.job.log_path), self._progress.positions.get(number)
-            ):
+            number, path = job.job.position, job.job.log_path
+            position = self._progress.positions.get(number) or Position()
+            for html, end in _news_of(path, number, position, tails.size_of(path)):
                 self._progress.positions[number] = end
-                yield _frame("log", _log_html(lines, number), self._progress)
+                yield _frame("log", html, self._progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +193,10 @@ def _shown(pipeline_id: int, version: int) -> _Shown:
     rows = Pipeline.objects.select_related("project", "release")
     pipeline = rows.filter(pk=pipeline_id).first()
     view = view_of(pipeline) if pipeline else None
+    if view:
+        tails.watch(
+            pipeline_id, [job.job.log_path for job in view.jobs if job.job.finished_at is None]
+        )
     shown = _Shown(version, now, view, list(fragments(view)) if view else [])
     if len(_shown_to_all) >= _MOST_SHOWN:
         _shown_to_all.pop(next(iter(_shown_to_all)))
@@ -188,15 +204,35 @@ def _shown(pipeline_id: int, version: int) -> _Shown:
     return shown
 
 
-def _batches(reader: LogReader, position: Position | None) -> Iterator[tuple[list[Line], Position]]:
-    """What a log has behind ``position``, in small pieces; at most 256 KiB at a time."""
+def _news_of(
+    path: Path, job: int, position: Position, size: int | None
+) -> tuple[tuple[str, Position], ...]:
+    """What a log of ``size`` bytes has behind ``position``, in frames; where each of them ends."""
+    if size == position.offset:
+        return ()
+    if size is None:  # it is not there yet, or packed: only who comes late reads that
+        return tuple(_batches(path, job, position))
+    return _shared(path, job, position, size)
+
+
+@lru_cache(maxsize=16)  # a megabyte each at the most
+def _shared(
+    path: Path, job: int, position: Position, size: int
+) -> tuple[tuple[str, Position], ...]:
+    """Drawn once for all who are at the same place: a log that has ``size`` bytes stays so."""
+    return tuple(_batches(path, job, position))
+
+
+def _batches(path: Path, job: int, position: Position) -> Iterator[tuple[str, Position]]:
+    """In small pieces; at most 256 KiB at a time."""
+    reader = LogReader(path)
     for _ in range(16):
         lines, end = reader.read(position, size=BATCH_BYTES)
         if not lines:  # the end, or one line that is longer than a batch
             lines, end = reader.read(position, size=LINE_CAP + 1024)
         if not lines:
             return
-        yield lines, end
+        yield _log_html(lines, job), end
         position = end
 
 
