@@ -26,6 +26,7 @@ from django.template.loader import render_to_string
 from ciserver.pipelines import events, logview, shutdown, tails
 from ciserver.pipelines.logs import LINE_CAP, Line, LogReader, Position
 from ciserver.pipelines.models import Pipeline
+from ciserver.pipelines.tails import Mark
 from ciserver.pipelines.timeline import PipelineView, view_of
 
 LONGEST = 1.0  # seconds without a look at the server's end
@@ -33,6 +34,7 @@ TOGETHER = 0.02  # seconds in which lines that come gather for one frame
 KEEP_ALIVE = 15.0
 BATCH_BYTES = 16 * 1024
 RETRY_MS = 1000
+Piece = tuple[str, Position]  # lines as the page shows them, and where they end
 SHARED_SECONDS = 1.0
 
 
@@ -97,7 +99,7 @@ async def stream(pipeline_id: int, progress: Progress) -> AsyncIterator[str]:
 
 
 class _News:
-    """What a stream waits for: ``told`` is set when rows or logs changed, ``rows`` when rows did."""
+    """What a stream waits for: ``told`` when logs or rows have changed, ``rows`` if these have."""
 
     def __init__(self) -> None:
         self.told = asyncio.Event()
@@ -162,7 +164,7 @@ class _Page:
         for job in view.jobs:
             number, path = job.job.position, job.job.log_path
             position = self._progress.positions.get(number) or Position()
-            for html, end in _news_of(path, number, position, tails.size_of(path)):
+            for html, end in _news_of(path, number, position):
                 self._progress.positions[number] = end
                 yield _frame("log", html, self._progress)
 
@@ -194,9 +196,8 @@ def _shown(pipeline_id: int, version: int) -> _Shown:
     pipeline = rows.filter(pk=pipeline_id).first()
     view = view_of(pipeline) if pipeline else None
     if view:
-        tails.watch(
-            pipeline_id, [job.job.log_path for job in view.jobs if job.job.finished_at is None]
-        )
+        growing = [job.job for job in view.jobs if job.job.finished_at is None]
+        tails.watch(pipeline_id, [job.log_path for job in growing])
     shown = _Shown(version, now, view, list(fragments(view)) if view else [])
     if len(_shown_to_all) >= _MOST_SHOWN:
         _shown_to_all.pop(next(iter(_shown_to_all)))
@@ -204,26 +205,21 @@ def _shown(pipeline_id: int, version: int) -> _Shown:
     return shown
 
 
-def _news_of(
-    path: Path, job: int, position: Position, size: int | None
-) -> tuple[tuple[str, Position], ...]:
-    """What a log of ``size`` bytes has behind ``position``, in frames; where each of them ends."""
-    if size == position.offset:
-        return ()
-    if size is None:  # it is not there yet, or packed: only who comes late reads that
+def _news_of(path: Path, job: int, position: Position) -> tuple[Piece, ...]:
+    """What a log has behind ``position``, in frames; where each of them ends."""
+    mark = tails.mark_of(path)
+    if mark is None:  # it is not there yet, or packed: only who comes late reads that
         return tuple(_batches(path, job, position))
-    return _shared(path, job, position, size)
+    return _shared(path, job, position, mark) if mark.size != position.offset else ()
 
 
 @lru_cache(maxsize=16)  # a megabyte each at the most
-def _shared(
-    path: Path, job: int, position: Position, size: int
-) -> tuple[tuple[str, Position], ...]:
-    """Drawn once for all who are at the same place: a log that has ``size`` bytes stays so."""
+def _shared(path: Path, job: int, position: Position, mark: Mark) -> tuple[Piece, ...]:
+    """Drawn once for all who are at the same place while the file is as ``mark`` says."""
     return tuple(_batches(path, job, position))
 
 
-def _batches(path: Path, job: int, position: Position) -> Iterator[tuple[str, Position]]:
+def _batches(path: Path, job: int, position: Position) -> Iterator[Piece]:
     """In small pieces; at most 256 KiB at a time."""
     reader = LogReader(path)
     for _ in range(16):

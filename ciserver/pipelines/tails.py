@@ -10,15 +10,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 EVERY = 0.05  # seconds
 
 
+class Mark(NamedTuple):
+    """Tells a file as it was from what it has become."""
+
+    size: int
+    inode: int
+    modified: int
+
+
 @dataclass(slots=True)
 class _Tail:
     told: set[asyncio.Event] = field(default_factory=set)
-    sizes: dict[Path, int | None] = field(default_factory=dict)
+    marks: dict[Path, Mark | None] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
 
 
@@ -32,12 +41,13 @@ def watch(pipeline_id: int, logs: Sequence[Path]) -> None:
     _logs[pipeline_id] = logs
 
 
-def size_of(path: Path) -> int | None:
-    """Bytes of a log that is a plain file; None for any other."""
+def mark_of(path: Path) -> Mark | None:
+    """How a log that is a plain file is now; None for any other."""
     try:
-        return path.stat().st_size
+        status = path.stat()
     except FileNotFoundError:
         return None
+    return Mark(status.st_size, status.st_ino, status.st_mtime_ns)
 
 
 @contextmanager
@@ -60,9 +70,9 @@ def following(pipeline_id: int, told: asyncio.Event) -> Iterator[None]:
 
 async def _look(pipeline_id: int, tail: _Tail) -> None:
     while True:
-        sizes = {path: size_of(path) for path in _logs.get(pipeline_id, ())}
-        if sizes != tail.sizes:
-            tail.sizes = sizes
+        marks = {path: mark_of(path) for path in _logs.get(pipeline_id, ())}
+        if marks != tail.marks:
+            tail.marks = marks
             for told in tail.told:
                 told.set()
         await asyncio.sleep(EVERY)
