@@ -13,8 +13,10 @@ django = get_asgi_application()
 from ciserver.lib import outbox  # noqa: E402
 from ciserver.lib.bodies import LimitBodies  # noqa: E402
 from ciserver.repositories.http import GitHttp  # noqa: E402
+from ciserver.webhooks.one_thread import OneThread, Split  # noqa: E402
 from ciserver.webhooks.services import ingest_push  # noqa: E402
 from ciserver.webhooks.views import MAX_BODY  # noqa: E402
 
 outbox.wake_in_background()
-application = GitHttp(LimitBodies(django, {"/hooks/": MAX_BODY}), ingest=ingest_push)
+pages_and_hooks = Split(django, OneThread(), "/hooks/")
+application = GitHttp(LimitBodies(pages_and_hooks, {"/hooks/": MAX_BODY}), ingest=ingest_push)

@@ -14,7 +14,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 # They start the whole service, or drive a browser.
-WHOLE = {"e2e", "browser"}
+WHOLE = {"e2e", "browser", "faults"}
 # They make, count and remove what podman has: beside each other they would count wrong.
 ONE_ENGINE = {
     "test_hosts.py",

@@ -30,7 +30,8 @@ def promise(topic: str, object_id: int) -> None:
     """
     if topic not in settings.OUTBOX_TASKS:
         raise KeyError(f"no task handles the topic {topic!r}")
-    OutboxEntry.objects.get_or_create(topic=topic, object_id=object_id)
+    entry = OutboxEntry(topic=topic, object_id=object_id)
+    OutboxEntry.objects.bulk_create([entry], ignore_conflicts=True)
     transaction.on_commit(lambda: _waker.wake(topic, object_id))
 
 

@@ -306,7 +306,8 @@ def judge_push(delivery: Delivery) -> None:
     if last and last.sha == delivery.sha and not last.in_vain:
         runner.mark_duplicate(delivery, last.pipeline)
         return
-    accepted.update(superseded=True)
+    if last:
+        accepted.update(superseded=True)
     delivery.verdict = Verdict.ACCEPTED
 
 

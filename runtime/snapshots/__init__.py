@@ -95,6 +95,7 @@ def open_view(lowers: Sequence[LowerDir], ids: IdRange) -> overlay.View:
 
 def _make_skeleton(path: Path, ids: IdRange, mountpoints: Sequence[str]) -> Path:
     path.mkdir(parents=True)
+    path.chmod(0o755)  # of an image FROM scratch it is the root; a worker's umask is stricter
     owner = (ids.base, ids.base)
     os.chown(path, *owner)
     for name in mountpoints:
@@ -105,9 +106,11 @@ def _make_skeleton(path: Path, ids: IdRange, mountpoints: Sequence[str]) -> Path
             if at.exists():
                 continue
             if position < len(parts) or name.endswith("/"):
-                at.mkdir(mode=0o755)
+                at.mkdir()
+                at.chmod(0o755)
             else:
-                at.touch(mode=0o644)
+                at.touch()
+                at.chmod(0o644)
             os.chown(at, *owner)
     return path
 

@@ -108,6 +108,15 @@ def test_an_empty_root_can_be_written(area: Path) -> None:
         assert root.path.stat().st_mode & 0o7777 == 0o755
 
 
+def test_an_empty_root_is_open_to_all_whatever_the_umask(area: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        with show([], area) as rootfs:
+            assert rootfs.path.stat().st_mode & 0o777 == 0o755
+    finally:
+        os.umask(before)
+
+
 def test_changes_are_in_the_upper_alone_and_whole(area: Path) -> None:
     low = layer(area, "low", {"d/a": "1", "d/b": "2", "e/f": "3"})
     with show([low], area) as root:

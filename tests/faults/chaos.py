@@ -1,0 +1,104 @@
+"""kill -9, now this process, now that; and how long it takes until all is well again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from tests.faults.installation import Installation
+
+PATIENCE = 90.0  # seconds for which one kill is followed
+
+
+@dataclass
+class Chaos:
+    """Kills every ``pause`` seconds or so while it is open."""
+
+    service: Installation
+    dice: random.Random
+    pause: float
+    order: list[str] = field(default_factory=list)  # what to kill first; then at random
+    kills: Counter[str] = field(default_factory=Counter)
+    noticed: list[float] = field(default_factory=list)  # seconds until a lost lease was taken away
+    again: list[float] = field(default_factory=list)  # ... and its pipeline ran again or had ended
+    survived: list[float] = field(
+        default_factory=list
+    )  # seconds that a dead worker's sandboxes had
+
+    def __post_init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="chaos")
+        self._watchers: list[threading.Thread] = []
+
+    def __enter__(self) -> Chaos:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def settle(self) -> None:
+        for watcher in self._watchers:
+            watcher.join()
+
+    def _work(self) -> None:
+        while not self._stop.wait(self.pause * self.dice.uniform(0.5, 1.5)):
+            processes = self.service.processes()
+            name = self.order[0] if self.order else self.dice.choice(list(processes))
+            if name in {"worker", "pool"} and self.order and not self._running():
+                continue  # it is to be killed at work
+            if not processes[name]:
+                continue
+            self.order = self.order[1:]
+            self._kill(name, self.dice.choice(processes[name]))
+
+    def _kill(self, name: str, pid: int) -> None:
+        works = self._running() if name in {"worker", "pool"} else []
+        hit = [row for row in works if name == "worker" or row[2].endswith(f"/{pid}")]
+        boxes = self.service.sandboxed() if name == "worker" else []
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        self.kills[name] += 1
+        for row in hit:
+            self._watch(self._follow, row[0], row[1], time.monotonic())
+        if boxes:
+            self._watch(self._bury, boxes, time.monotonic())
+
+    def _watch(self, work: object, *arguments: object) -> None:
+        thread = threading.Thread(target=work, args=arguments)  # type: ignore[arg-type]
+        thread.start()
+        self._watchers.append(thread)
+
+    def _running(self) -> list[tuple[int, int, str]]:
+        query = "SELECT id, fence, worker FROM pipelines_pipeline WHERE state = 'running'"
+        return [(row[0], row[1], row[2]) for row in self.service.rows(query)]
+
+    def _follow(self, pipeline: int, fence: int, since: float) -> None:
+        noticed = False
+        while time.monotonic() - since < PATIENCE:
+            query = "SELECT fence, state FROM pipelines_pipeline WHERE id = ?"
+            now, state = self.service.rows(query, pipeline)[0]
+            if state not in {"queued", "running"} and now == fence:
+                return  # it had ended before it was hit
+            if now != fence and not noticed:
+                noticed = True
+                self.noticed.append(time.monotonic() - since)
+            if now != fence and state != "queued":
+                self.again.append(time.monotonic() - since)
+                return
+            time.sleep(0.2)
+        self.again.append(PATIENCE)
+
+    def _bury(self, boxes: list[int], since: float) -> None:
+        while time.monotonic() - since < PATIENCE:
+            if not set(boxes) & set(self.service.sandboxed()):
+                break
+            time.sleep(0.05)
+        self.survived.append(time.monotonic() - since)

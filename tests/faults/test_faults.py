@@ -1,0 +1,34 @@
+"""The short form: a few repositories, a few kills, the same reckoning."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.run import Plan, carry_out, table
+
+pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(300)]
+
+
+def test_what_was_acknowledged_is_built_once_whatever_is_killed() -> None:
+    plan = Plan(
+        deliveries=120,
+        repositories=3,
+        branches=2,
+        steps=2,
+        per_second=20,
+        pause=1.2,
+        kill_first=("worker", "web", "redis", "scheduler", "pool"),
+        outage=2,
+        settle=120,
+    )
+
+    outcome = carry_out(plan)
+
+    print(table(outcome))
+    assert outcome.verdict.wrong == []
+    assert outcome.verdict.reasons == {}
+    assert outcome.verdict.ends["passed"] > 0
+    assert outcome.double_pushes == 0
+    assert outcome.left_behind == []
+    assert max(outcome.chaos.noticed) <= 30
+    assert max(outcome.chaos.again) <= 60
