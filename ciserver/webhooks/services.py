@@ -241,11 +241,12 @@ def _hosted(project: Project, push: HostedPush, update: Update) -> Delivery:
 
 def _record(delivery: Delivery, event: Event, *, promise: bool = True) -> tuple[Delivery, bool]:
     # The project's row is the lock under which the two unique keys are looked at.
-    Project.objects.select_for_update().get(pk=delivery.project_id)
+    Project.objects.select_for_update().values_list("pk").get(pk=delivery.project_id)
     known = Delivery.objects.filter(
         project=delivery.project, forge=delivery.forge, delivery_id=delivery.delivery_id
-    ).select_related("project", "pipeline")
-    earlier = known.first()
+    )
+    # Nearly always there is none, which is cheaper to ask than the whole of it.
+    earlier = known.select_related("project", "pipeline").first() if known.exists() else None
     if earlier and not (promise and earlier.in_vain):
         return earlier, False
     _judge(delivery, event)
@@ -302,7 +303,7 @@ def judge_push(delivery: Delivery) -> None:
         verdict=Verdict.ACCEPTED,
         superseded=False,
     )
-    last = accepted.select_related("pipeline").first()
+    last = accepted.select_related("pipeline").first() if accepted.exists() else None
     if last and last.sha == delivery.sha and not last.in_vain:
         runner.mark_duplicate(delivery, last.pipeline)
         return

@@ -71,9 +71,10 @@ class Installation:
         return [pid for pid in _pids() if _uid(pid) >= FIRST_SANDBOX_ID and place in _mounts(pid)]
 
     def manifests(self) -> Counter[tuple[str, str]]:
-        """How often each (repository, tag) was pushed."""
-        puts = PUT.findall(self.registry_log.read_bytes())
-        return Counter((name.decode(), tag.decode()) for name, tag in puts)
+        """How often each image, as (repository, tag), was pushed; the steps' cache is none."""
+        puts = [(name.decode(), tag.decode()) for name, tag in
+                PUT.findall(self.registry_log.read_bytes())]  # fmt: skip
+        return Counter(put for put in puts if not put[0].endswith("/cache"))
 
     def left_behind(self) -> list[str]:
         """What an installation that has stopped should not leave: processes, mounts, boxes."""
