@@ -15,6 +15,7 @@ from ciserver.pipelines.api import (
     JobViewSet,
     PipelineViewSet,
 )
+from ciserver.pipelines.inspection_api import InspectionViewSet
 from ciserver.pipelines.lint_api import Lint, json_schema
 from ciserver.pipelines.start_api import ScheduleViewSet
 from ciserver.projects.api import ProjectViewSet
@@ -34,6 +35,7 @@ router = DefaultRouter()
 router.register("projects", ProjectViewSet)
 router.register("pipelines", PipelineViewSet)
 router.register("jobs", JobViewSet)
+router.register("inspections", InspectionViewSet)
 router.register("artifacts", ArtifactViewSet)
 router.register("schedules", ScheduleViewSet)
 router.register("cases", CaseViewSet)

@@ -51,6 +51,7 @@ class Config:
     log_bytes: int
     log_store: str
     build_silence: float
+    keep_failed: int
     build_disk: int
     build_inodes: int
     pipeline_memory: int
@@ -114,6 +115,7 @@ class Config:
             log_bytes=_integer(env, "GANTRY_LOG_MAX_GIB", 20, low=1) << 30,
             log_store=_optional_address(env, "GANTRY_LOG_STORE", schemes=("s3",)),
             build_silence=_number(env, "GANTRY_BUILD_SILENCE", 1200.0),
+            keep_failed=_integer(env, "GANTRY_KEEP_FAILED", 0, low=0),
             build_disk=_integer(env, "GANTRY_BUILD_DISK_MIB", 10240, low=1) * 1024 * 1024,
             build_inodes=_integer(env, "GANTRY_BUILD_INODES", 1_000_000, low=100),
             pipeline_memory=_integer(env, "GANTRY_PIPELINE_MEMORY_MIB", 4096, low=16) * 1024 * 1024,

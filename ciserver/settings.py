@@ -185,6 +185,7 @@ CELERY_TASK_ROUTES = {
     "ciserver.releases.tasks.visit_host": {"queue": "deployments"},
     "ciserver.releases.tasks.*": {"queue": "chores"},
     "ciserver.pipelines.tasks.tidy": {"queue": "chores"},
+    "ciserver.pipelines.tasks.inspect": {"queue": "chores"},
     # Git over the network, whose other end may be slow: neither builds nor deployments wait.
     "ciserver.webhooks.tasks.*": {"queue": "planning"},
     "ciserver.notifications.tasks.*": {"queue": "planning"},
@@ -208,6 +209,7 @@ CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0, "inte
 OUTBOX_TASKS = {
     "delivery.accepted": "ciserver.webhooks.tasks.plan",
     "pipeline.queued": "ciserver.pipelines.tasks.run",
+    "inspection.asked": "ciserver.pipelines.tasks.inspect",
     "pipeline.passed": "ciserver.releases.tasks.release",
     "deployment.queued": "ciserver.releases.tasks.deploy",
     "host.asked": "ciserver.releases.tasks.visit_host",

@@ -8,6 +8,7 @@ from ciserver.cli import (
     artifacts,
     deliveries,
     hosts,
+    inspecting,
     ledger,
     lint,
     local,
@@ -75,6 +76,7 @@ app.command("rerun", rich_help_panel=DO)(deliveries.rerun)
 app.command("redeliver", rich_help_panel=DO)(ledger.redeliver)
 app.command("cancel", rich_help_panel=DO)(deliveries.cancel)
 app.add_typer(hosts.app, name="hosts", rich_help_panel=DO)
+app.command("inspect", rich_help_panel=DO)(inspecting.inspect)
 app.add_typer(secrets.app, name="secrets", rich_help_panel=DO)
 app.add_typer(pulls.app, name="pulls", rich_help_panel=DO)
 app.add_typer(repository.app, name="repository", rich_help_panel=DO)

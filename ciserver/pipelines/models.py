@@ -297,6 +297,26 @@ class Artifact(models.Model):
         return self.path.rpartition("/")[2]
 
 
+class Inspection(models.Model):
+    """A program that somebody runs over what a failed job left; ``output`` is its end, as text."""
+
+    job = models.ForeignKey(Job, models.CASCADE, related_name="inspections")
+    asked_by = models.CharField(max_length=150)
+    asked_at = models.DateTimeField(auto_now_add=True)
+    kept = models.CharField(max_length=64)  # the sandbox, see runtime.kept
+    command = models.JSONField()  # a list of words
+    state = models.CharField(max_length=10, choices=State.choices, default=State.QUEUED)
+    output = models.TextField(blank=True)
+    exit_code = models.PositiveSmallIntegerField(null=True)
+    reason = models.TextField(blank=True)  # why it was ended, or could not be run
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.job} #{self.pk}"
+
+
 def _seconds(start: datetime | None, end: datetime | None) -> float | None:
     if start is None:
         return None

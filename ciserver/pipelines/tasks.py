@@ -14,6 +14,11 @@ def run(pipeline_id: int) -> None:
     runner.run_next()
 
 
+@app.task(name="ciserver.pipelines.tasks.inspect")
+def inspect(inspection_id: int) -> None:
+    runner.inspect(inspection_id)
+
+
 @app.task(name="ciserver.pipelines.tasks.tidy")
 def tidy() -> None:
     """Remove what dead workers left on this machine."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
@@ -67,6 +67,12 @@ class StepView:
         if outcome != "exited":
             return str(outcome)
         return f"exit {code}" if code else ""
+
+    @property
+    def kept_until(self) -> datetime | None:
+        """Until when what it left can be looked at; None when nothing is kept any more."""
+        until = datetime.fromtimestamp((self.step.receipt or {}).get("kept_until") or 0, UTC)
+        return until if until > timezone.now() else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 ``run`` is the story; the modules beside it are its chapters.
 """
 
+from ciserver.pipelines.runner.inspecting import inspect
 from ciserver.pipelines.runner.story import run, run_next
 from ciserver.pipelines.runner.workshop import prune, tidy
 
-__all__ = ["prune", "run", "run_next", "tidy"]
+__all__ = ["inspect", "prune", "run", "run_next", "tidy"]

@@ -46,6 +46,7 @@ def build_images(
             limits=workshop.limits(),
             network=Network.EGRESS,
             egress_allow=workshop.config.egress_allow,
+            keep_failed=workshop.config.keep_failed,
             scope=scope_of(pipeline),
             also_read=also_read(pipeline),
             shared=shared,

@@ -155,6 +155,7 @@ def _try(run: JobRun, asked: _Asked, recorder: StepRecorder, attempt: int) -> Jo
             on_output=lambda stream, data: recorder.step_output(step, stream, data),
             cancel=run.cancel,
             parent=run.cgroup,
+            keep=run.workshop.config.keep_failed,
         )
         cases = _read_reports(run, test, container)
         if test.artifacts:
