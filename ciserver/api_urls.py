@@ -27,7 +27,7 @@ from ciserver.releases.api import (
     ReleaseViewSet,
     StopViewSet,
 )
-from ciserver.repositories.api import Rules
+from ciserver.repositories.api import AccessView, HostKeysView, KeyView, LoginView, Rules
 from ciserver.webhooks.api import DeliveryViewSet
 from ciserver.webhooks.pulls_api import PullRequestViewSet
 
@@ -56,6 +56,10 @@ urlpatterns = [
     path("gantry.schema.json", json_schema, name="gantry-schema"),
     path("registry/token", token, name="registry-token"),
     path("projects/<slug:slug>/statuses/", Statuses.as_view(), name="project-statuses"),
+    path("projects/<slug:slug>/repository/access/", AccessView.as_view(), name="git-access"),
+    path("projects/<slug:slug>/repository/access/key/", KeyView.as_view()),
+    path("projects/<slug:slug>/repository/access/login/", LoginView.as_view()),
+    path("projects/<slug:slug>/repository/access/host-keys/", HostKeysView.as_view()),
     path("projects/<slug:slug>/repository/", Rules.as_view(), name="repository-rules"),
     path("", include(router.urls)),
 ]

@@ -1,7 +1,8 @@
-"""``gantry repository show|set``: what is protected, and what one push may bring."""
+"""``gantry repository``: what is protected, and how Gantry gets into a private one."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from ciserver.cli.client import Client, Row
 from ciserver.cli.errors import CliError, Exit
 from ciserver.cli.options import AsJson, Project
 from ciserver.cli.output import print_json, print_table
+from ciserver.cli.secrets import read_value
 
 app = typer.Typer(help="A project's repository: protected refs and limits.", no_args_is_help=True)
 NONE = "none"
@@ -60,6 +62,55 @@ def set_rules(
         )
     with Client(settings.load()) as client:
         _print(client.patch(f"/projects/{project}/repository/", **changes), as_json=as_json)
+
+
+@app.command("key")
+def key(
+    project: Project,
+    new: Annotated[bool, typer.Option("--new", help="Make a new one in its place.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The public half of the project's deploy key, for the forge of a private repository."""
+    with Client(settings.load()) as client:
+        path = f"/projects/{project}/repository/access/"
+        row = client.post(f"{path}key/") if new else client.get(path)
+    if as_json:
+        print_json(row)
+        return
+    if not row["public_key"]:
+        output.console.print(f"{project} has no key yet. Make one: gantry repository key --new")
+        return
+    print(row["public_key"])
+    for line in row["fingerprints"]:
+        output.next_step(f"The host's pinned key: {line}")
+
+
+@app.command("login")
+def login(
+    project: Project,
+    username: Annotated[str, typer.Argument(help="'none' removes it.", show_default=False)],
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", help="Read the password from here; '-' is standard input."),
+    ] = None,
+) -> None:
+    """Name and password, or token, by which an https repository is asked."""
+    path = f"/projects/{project}/repository/access/login/"
+    with Client(settings.load()) as client:
+        if username == NONE:
+            client.delete(path)
+            output.console.print(f"{project} is asked without a login.")
+            return
+        client.put(path, username=username, password=read_value(file))
+    output.console.print(f"{project} is asked as {username}.")
+
+
+@app.command("forget-host")
+def forget_host(project: Project) -> None:
+    """Pin whatever key the host shows next."""
+    with Client(settings.load()) as client:
+        client.delete(f"/projects/{project}/repository/access/host-keys/")
+    output.console.print("The next fetch pins the key that it is shown.")
 
 
 def _print(row: Row, *, as_json: bool) -> None:

@@ -18,24 +18,38 @@ from ciserver.config import IPAddress
 from ciserver.lib.problems import Refused
 
 PORTS = {"https": 443, "http": 80}
+SSH = {"ssh": 22}
+SCP = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._-]*@[A-Za-z0-9][A-Za-z0-9._-]*):(?!/)(.+)")
+LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 # No dot at the end: curl may know such a name under another key than the one we look up.
 HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*|[0-9a-f:.]*:[0-9a-f:.]*")
 _UNFIT = re.compile(r"[\x00-\x20\x7f\\?#]")
 NAT64 = IPv6Network("64:ff9b::/96")
 
 
-def check(url: str) -> tuple[str, int]:
-    """Host and port of an address that may be stored. Asks no name server. Raises Refused."""
+def normal(url: str) -> str:
+    """``url``, or what ``git@host:team/name.git`` is as one."""
+    match = SCP.fullmatch(url)
+    return f"ssh://{match[1]}/{match[2]}" if match else url
+
+
+def check(url: str, *, ssh: bool = False) -> tuple[str, int]:
+    """Host and port of an address that may be stored. Asks no name server. Raises Refused.
+
+    With ``ssh`` it may be a repository's ``ssh://git@host/path``, too.
+    """
     scheme, found, rest = url.partition("://")
-    if not found or scheme not in PORTS:
+    if not found or scheme not in (PORTS | SSH if ssh else PORTS):
         raise _refused(
-            "Gantry fetches over https:// or http:// and nothing else.",
-            "Give the repository's https:// address.",
+            "Gantry asks over ssh:// (repositories), https:// or http:// and nothing else.",
+            "Give the https:// address.",
         )
-    if "@" in rest.partition("/")[0]:
+    login, at, _ = rest.partition("/")[0].rpartition("@")
+    if at and not (scheme in SSH and LOGIN.fullmatch(login)):
         raise _refused(
-            "A repository's address must not hold a name, a password or a token: it is shown.",
-            "Leave out all up to the '@'; push a private repository to Gantry itself instead.",
+            "An address must not hold a name, a password or a token: it is shown.",
+            "Leave out all up to the '@'; what a private repository asks for is entered on the "
+            "project's page “Repository”.",
         )
     host, port = _parts(url)
     numeric = "127.0.0.1" if f".{host}".endswith(".localhost") else host
@@ -51,14 +65,23 @@ def resolve(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def is_allowed(url: str) -> bool:
+    """Whether its host is a number in a network that whoever runs Gantry allowed by name."""
+    try:
+        address = ip_address(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
+    return any(address in network for network in settings.GANTRY.fetch_allow)
+
+
 def _parts(url: str) -> tuple[str, int]:
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
-        port = PORTS[parts.scheme] if parts.port is None else parts.port
+        port = (PORTS | SSH)[parts.scheme] if parts.port is None else parts.port
     except ValueError:
         host, port = "", 0
-    if _UNFIT.search(url) or not HOST.fullmatch(host):
+    if _UNFIT.search(url) or not HOST.fullmatch(host) or host.startswith("-"):
         raise _refused(
             "This is not the address of a repository.",
             "It looks like https://forge.example/team/name.git.",
@@ -88,7 +111,18 @@ def _may_be_asked(address: IPAddress) -> bool:
         address = inner or address
     allowed = any(address in network for network in settings.GANTRY.fetch_allow)
     public = address.is_global and not (address.is_multicast or address.is_reserved)
-    return allowed or public
+    return allowed or (public and not _is_ours(address))
+
+
+def _is_ours(address: IPAddress) -> bool:
+    """Whether it is one of this machine's: nothing else can be bound to."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(address), 0))
+        except OSError:
+            return False
+    return True
 
 
 def _refused(message: str, hint: str) -> Refused:

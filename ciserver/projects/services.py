@@ -40,7 +40,8 @@ def create(*, slug: str, owner: User, description: str = "", clone_url: str = ""
             hint="Choose another name.",
         )
     if clone_url:
-        origins.check(clone_url)
+        clone_url = origins.normal(clone_url)
+        origins.check(clone_url, ssh=True)
     project = Project.objects.create(slug=slug, description=description, clone_url=clone_url)
     Membership.objects.create(project=project, user=owner, role=Role.OWNER)
     AuditEntry.record(actor=owner.username, action="project.create", target=slug)

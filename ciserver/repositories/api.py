@@ -12,8 +12,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from ciserver.accounts.models import User
+from ciserver.lib.crypto import Secret
 from ciserver.projects.models import Project, Role
 from ciserver.repositories import services
+from ciserver.repositories.models import Access
 
 ROLES = {role.label: role for role in Role}
 
@@ -63,3 +65,70 @@ class Rules(APIView):
         user = cast(User, request.user)
         row = services.set_rules(project=project, user=user, **given.validated_data)
         return Response(RulesSerializer(row).data)
+
+
+class AccessSerializer(serializers.Serializer[Access]):
+    """How Gantry gets into a private repository. No private half, no password."""
+
+    public_key = serializers.CharField(help_text="give it to the forge as a deploy key, to read")
+    username = serializers.CharField(help_text="what an https repository is asked with")
+    fingerprints = serializers.ListField(
+        child=serializers.CharField(), help_text="of the host's keys, pinned by the first fetch"
+    )
+    host_keys_at = serializers.DateTimeField(allow_null=True)
+
+
+class LoginSerializer(serializers.Serializer[Any]):
+    username = serializers.CharField(max_length=150)
+    password = serializers.CharField(write_only=True, trim_whitespace=False)
+
+
+class AccessView(APIView):
+    """The deploy key, the login and the pinned host keys of an outside repository."""
+
+    @extend_schema(responses=AccessSerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        """The public half of the key, the login's name, the host's fingerprints."""
+        project = find(request, slug)
+        row = Access.objects.filter(project=project).first() or Access(project=project)
+        return Response(AccessSerializer(row).data)
+
+
+class KeyView(APIView):
+    @extend_schema(request=None, responses=AccessSerializer)
+    def post(self, request: Request, slug: str) -> Response:
+        """Make a new deploy key; the one before it is gone. Needs the role maintainer."""
+        user = cast(User, request.user)
+        row = services.renew_key(project=find(request, slug), user=user)
+        return Response(AccessSerializer(row).data)
+
+
+class LoginView(APIView):
+    @extend_schema(request=LoginSerializer, responses=AccessSerializer)
+    def put(self, request: Request, slug: str) -> Response:
+        """Name and password, or token, for an https repository. Needs the role maintainer."""
+        given = LoginSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        row = services.set_login(
+            project=find(request, slug),
+            user=cast(User, request.user),
+            username=given.validated_data["username"],
+            password=Secret(given.validated_data["password"]),
+        )
+        return Response(AccessSerializer(row).data)
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, slug: str) -> Response:
+        """Ask without a login from now on. Needs the role maintainer."""
+        user = cast(User, request.user)
+        services.set_login(project=find(request, slug), user=user, username="", password=None)
+        return Response(status=204)
+
+
+class HostKeysView(APIView):
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, slug: str) -> Response:
+        """Pin whatever key the host shows next. Needs the role maintainer."""
+        user = cast(User, request.user)
+        services.forget_host_keys(project=find(request, slug), user=user)
+        return Response(status=204)

@@ -20,6 +20,7 @@ from ciserver.lib.problems import Refused
 from ciserver.projects import origins
 from ciserver.projects.models import Project
 from ciserver.repositories.command import environment, run
+from ciserver.repositories.credentials import shown
 from ciserver.repositories.errors import (
     FetchFailed,
     FileTooBig,
@@ -32,7 +33,6 @@ from ciserver.repositories.names import check_path, check_ref, check_sha, is_ref
 
 FETCH_TIMEOUT = 600.0  # seconds
 LS_REMOTE_TIMEOUT = 60.0  # seconds
-# No ssh before projects have keys of their own: it would use the worker's, which is root's.
 PROTOCOLS = "https:http"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 CREDENTIALS = re.compile(r"(\w://)[^/@\s]*@")
@@ -54,6 +54,14 @@ FINAL = (
     "fsck error",
     "redirect",
 )
+# What ssh says, and what is to be done about it.
+PRIVATE = {
+    "permission denied (": "the host does not know Gantry's key. Give it the public key that the "
+    "project's page “Repository” shows.",
+    "host key verification failed": "the host shows another key than the one that was pinned. If "
+    "it was replaced on purpose, forget the pinned one on the project's page “Repository”.",
+    "repository not found": "the host has no such repository, or Gantry's key may not read it.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +123,12 @@ def fetch(project: Project, ref: str) -> str:
     Raises FetchFailed with a sentence for the delivery's page.
     """
     check_ref(ref)
-    env = _network_environment(project)
     mirror = git_dir(project)
-    with _locked(mirror.with_suffix(".lock")):
+    with _locked(mirror.with_suffix(".lock")), _failing(project, ref):
         if not mirror.exists():
             with _made_beside(mirror) as fresh:
                 run("init", "--bare", "--template=", str(fresh), owner=fresh)
-        try:
+        with _reaching(project, mirror) as env:
             run(
                 "fetch",
                 "--quiet",
@@ -136,8 +143,6 @@ def fetch(project: Project, ref: str) -> str:
                 env=env,
                 timeout=FETCH_TIMEOUT,
             )
-        except GitFailed as error:
-            raise _fetch_failed(project, ref, str(error)) from error
         return heads(mirror, ref)[ref]
 
 
@@ -146,15 +151,12 @@ def ls_remote(project: Project) -> dict[str, str]:
 
     Names that could not be built are left out.
     """
-    env = _network_environment(project)
     config = settings.GANTRY
-    try:
+    with _failing(project, "The list of branches"), _reaching(project, config.mirrors) as env:
         output = run(
             "ls-remote", "--heads", "--end-of-options", project.clone_url,
             owner=config.mirrors, env=env, timeout=LS_REMOTE_TIMEOUT,
         )  # fmt: skip
-    except GitFailed as error:
-        raise _fetch_failed(project, "The list of branches", str(error)) from error
     lines = output.decode(errors="replace").removesuffix("\n").split("\n")
     found = {ref: sha for sha, _, ref in (line.partition("\t") for line in lines)}
     return {ref: sha for ref, sha in found.items() if is_sha(sha) and is_ref(ref)}
@@ -244,8 +246,10 @@ def _time(seconds: str) -> datetime:
     return datetime.fromtimestamp(min(told, LAST_TIME), UTC)
 
 
-def _network_environment(project: Project) -> dict[str, str]:
-    """What ``git fetch`` may reach: the host of the project's address as we looked it up.
+@contextmanager
+def _reaching(project: Project, to: Path) -> Iterator[dict[str, str]]:
+    """The environment of a Git that fetches for ``project``, as whoever owns ``to``: it reaches
+    the host of the project's address as we looked it up, and shows what that asks for.
 
     Raises FetchFailed for a host that must not be asked or is not known.
     """
@@ -254,7 +258,7 @@ def _network_environment(project: Project) -> dict[str, str]:
         more |= {"GIT_SSL_CAINFO": str(settings.GANTRY.extra_ca)}
         more |= {"GIT_SSL_CAPATH": "/etc/ssl/certs"}
     try:
-        host, port = origins.check(project.clone_url)
+        host, port = origins.check(project.clone_url, ssh=True)
         addresses = origins.resolve(host, port)
     except Refused as refusal:
         raise FetchFailed(f"Nothing was fetched. {refusal}", temporary=False) from None
@@ -262,11 +266,23 @@ def _network_environment(project: Project) -> dict[str, str]:
         if not _proxied(project.clone_url, host):
             raise FetchFailed(f"{host} is not known: {error.strerror}.", temporary=True) from None
         pinned: dict[str, str] = {}  # the proxy knows names that we do not
+        addresses = [""]
     else:
         # A name server may answer otherwise when git asks; git therefore does not ask.
         known = ",".join(f"[{address}]" if ":" in address else address for address in addresses)
         pinned = {} if ":" in host else {"http.curloptResolve": f"{host}:{port}:{known}"}
-    return environment(protocols=PROTOCOLS, settings=pinned) | more
+    with shown(project, addresses[0], to=to) as access:
+        protocols = "ssh" if project.clone_url.startswith("ssh:") else PROTOCOLS
+        configured = environment(protocols=protocols, settings=pinned | dict(access.settings))
+        yield configured | more | dict(access.env)
+
+
+@contextmanager
+def _failing(project: Project, what: str) -> Iterator[None]:
+    try:
+        yield
+    except GitFailed as error:
+        raise _fetch_failed(project, what, str(error)) from error
 
 
 def _proxied(url: str, host: str) -> bool:
@@ -277,6 +293,9 @@ def _proxied(url: str, host: str) -> bool:
 
 def _fetch_failed(project: Project, ref: str, said: str) -> FetchFailed:
     lowered = said.lower()
+    for words, sentence in PRIVATE.items():
+        if words in lowered:
+            return FetchFailed(f"{ref} could not be fetched: {sentence}", temporary=False)
     temporary = not any(word in lowered for word in FINAL)
     last = CREDENTIALS.sub(r"\1", said.strip().splitlines()[-1])
     address = CREDENTIALS.sub(r"\1", project.clone_url)

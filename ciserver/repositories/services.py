@@ -7,10 +7,13 @@ from typing import Any
 from django.db import transaction
 
 from ciserver.accounts.models import AuditEntry, User
+from ciserver.lib.crypto import Secret
 from ciserver.lib.problems import Refused
+from ciserver.projects import origins
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
 from ciserver.repositories import git
+from ciserver.repositories.models import Access
 from ciserver.repositories.names import is_ref
 from ciserver.repositories.rules import MOST_MIB, MOST_REFS, wrong_pattern
 
@@ -43,6 +46,67 @@ def set_rules(*, project: Project, user: User, **rules: Any) -> Project:
     if "default_branch" in changed:
         git.set_default_branch(row)
     return row
+
+
+@transaction.atomic
+def renew_key(*, project: Project, user: User) -> Access:
+    """A new deploy key; the one before it is gone. Needs the role maintainer."""
+    access = _access(project, user)
+    access.renew_key()
+    access.save()
+    AuditEntry.record(actor=user.username, action="project.deploy-key", target=project.slug)
+    return access
+
+
+@transaction.atomic
+def set_login(*, project: Project, user: User, username: str, password: Secret | None) -> Access:
+    """What an https repository asks for; nobody reads it again. An empty name removes it.
+
+    Needs the role maintainer. Raises Refused.
+    """
+    access = _access(project, user)
+    if username:
+        _check_login(project, username, password)
+    access.username, access.password_sealed = username, ""
+    if username and password:
+        access.put_password(password)
+    access.save()
+    action = "project.git-login.set" if username else "project.git-login.remove"
+    AuditEntry.record(actor=user.username, action=action, target=project.slug)
+    return access
+
+
+@transaction.atomic
+def forget_host_keys(*, project: Project, user: User) -> Access:
+    """Pin whatever key the host shows next. Needs the role maintainer."""
+    access = _access(project, user)
+    access.host_keys, access.host_keys_at = "", None
+    access.save()
+    AuditEntry.record(actor=user.username, action="project.host-key.forget", target=project.slug)
+    return access
+
+
+def _access(project: Project, user: User) -> Access:
+    require(user, project, Role.MAINTAINER)
+    if project.hosted:
+        raise Refused(
+            "Gantry hosts this repository: there is nothing to get into.", code="git.hosted"
+        )
+    return Access.objects.get_or_create(project=project)[0]
+
+
+def _check_login(project: Project, username: str, password: Secret | None) -> None:
+    wrong = ""
+    if not project.clone_url.startswith("https:") and not origins.is_allowed(project.clone_url):
+        wrong = "A password travels over https:// alone, and this repository's address is not that."
+    elif password is None or not password.reveal():
+        wrong = "A name needs its password, or a token in its place."
+    elif ":" in username:
+        wrong = "A name cannot hold a colon (RFC 7617, 2)."
+    elif not (username.isprintable() and password.reveal().isprintable()):
+        wrong = "Name and password must be printable, in one line."
+    if wrong:
+        raise Refused(wrong, code="git.login", status=400)
 
 
 def _check(name: str, value: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from django.conf import settings
@@ -9,12 +11,15 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_POST
 
 from ciserver.accounts.models import User
+from ciserver.lib.crypto import Secret
 from ciserver.lib.problems import Refused
 from ciserver.projects.models import Project, Role
 from ciserver.repositories import services
 from ciserver.repositories.forms import RulesForm
+from ciserver.repositories.models import Access
 
 
 @login_required
@@ -37,11 +42,50 @@ def repository(request: HttpRequest, slug: str) -> HttpResponse:
     return page(request, project, form)
 
 
+@login_required
+@require_POST
+def new_key(request: HttpRequest, slug: str) -> HttpResponse:
+    """A new deploy key."""
+    return _done(request, slug, services.renew_key, "Give the new public key to the forge.")
+
+
+@login_required
+@require_POST
+def login(request: HttpRequest, slug: str) -> HttpResponse:
+    """What an https repository asks for; an empty name removes it."""
+    set_login = partial(
+        services.set_login,
+        username=request.POST.get("username", "").strip()[:150],
+        password=Secret(request.POST.get("password", "")),
+    )
+    return _done(request, slug, set_login, "The login is saved.")
+
+
+@login_required
+@require_POST
+def forget_host(request: HttpRequest, slug: str) -> HttpResponse:
+    """Pin whatever key the host shows next."""
+    return _done(
+        request, slug, services.forget_host_keys, "The next fetch pins the key that it is shown."
+    )
+
+
+def _done(request: HttpRequest, slug: str, verb: Callable[..., object], said: str) -> HttpResponse:
+    project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
+    try:
+        verb(project=project, user=cast(User, request.user))
+    except Refused as refusal:
+        return refused(request, refusal, project)
+    messages.success(request, said)
+    return redirect("repository", slug)
+
+
 def page(request: HttpRequest, project: Project, form: RulesForm, **more: object) -> HttpResponse:
     context = {
         "project": project,
         "form": form,
         "git_url": f"{settings.GANTRY.url}/git/{project.slug}.git",
+        "access": Access.objects.filter(project=project).first(),
         "may_maintain": project.allows(request.user, Role.MAINTAINER),
     }
     status = 400 if form.errors else 200

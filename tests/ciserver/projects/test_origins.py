@@ -20,8 +20,6 @@ SHOWN = [
     "http://@forge.example/x.git",
 ]
 OTHER_WAYS = [
-    "ssh://git@forge.example/x.git",
-    "git@forge.example:x.git",
     "git://forge.example/x.git",
     "file:///etc",
     "/etc",
