@@ -202,6 +202,11 @@ class Job(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["pipeline", "position"], name="job_position")
         ]
+        indexes = [
+            models.Index(
+                fields=["finished_at"], condition=models.Q(log_bytes=None), name="job_unpacked"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.pipeline}/{self.name}"

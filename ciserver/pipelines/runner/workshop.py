@@ -163,17 +163,17 @@ def _check_public(reference: Reference) -> None:
 
 
 def tidy() -> None:
-    """Remove what dead processes left behind, and logs and artifacts whose time is over."""
+    """Remove what dead processes left behind, and artifacts whose time is over; pack logs."""
     workshop = open_workshop()
     for done in [*reap(workshop.state), *workshop.store.reap()]:
         log.warning("tidied: %s", done)
     forget_expired()
     pack_logs()
-    forget_old_logs()
 
 
 def prune() -> None:
-    """Take from this machine's store what is old or too much; never what a release still needs."""
+    """Take from this machine what is old or too much: of its store (never what a release still
+    needs), of caches and of logs."""
     workshop = open_workshop()
     needed = Pipeline.objects.filter(release__isnull=False, release__removed_at=None)
     done = workshop.store.prune(
@@ -185,6 +185,7 @@ def prune() -> None:
     )
     log.info("pruned: %s", done)
     config = workshop.config
+    forget_old_logs()
     prune_caches(config.caches, most=config.cache_bytes, days=config.store_days)
 
 

@@ -32,7 +32,11 @@ def write(path: Path, lines: int) -> bytes:
     return text
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=30,
+    deadline=None,
+)
 @given(text=st.binary(max_size=3000), cuts=st.lists(st.integers(0, 3000), max_size=5))
 def test_a_pack_reads_as_the_bytes_that_were_packed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes, cuts: list[int]

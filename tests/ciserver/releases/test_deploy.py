@@ -20,6 +20,7 @@ from django.db import connection
 from django.utils import timezone
 
 from ciserver.accounts import registry_tokens
+from ciserver.lib.crypto import Secret
 from ciserver.releases import drift, health, runner, services, watch
 from ciserver.releases.models import (
     Deployment,
@@ -29,6 +30,7 @@ from ciserver.releases.models import (
     Release,
     Running,
 )
+from ciserver.releases.secrets import set_secret
 from ciserver.releases.targets import commands, images
 from ciserver.releases.targets.errors import CommandFailed
 from ciserver.releases.targets.images import Location
@@ -185,6 +187,20 @@ def test_a_release_is_deployed_and_what_runs_is_what_was_recorded(shop: Shop) ->
     environ = Path(f"/proc/{container.pid}/environ").read_bytes().split(b"\0")
     assert b"GANTRY_COMMIT=" + deployment.release.commit.encode() in environ
     assert {b"GANTRY_RELEASE=v1", b"GANTRY_ENVIRONMENT=qa", b"PORT=8080"} <= set(environ)
+
+
+def test_secrets_of_the_environment_are_in_its_containers_and_in_no_record(
+    shop: Shop, alice: Any
+) -> None:
+    value = "hunter2-hunter2"
+    set_secret(environment=shop.qa, user=alice, name="TOKEN", value=Secret(value))
+    deployment = shop.deploy("one")
+    assert deployment.state == "succeeded", deployment.reason
+    (container,) = shop.containers()
+    inspected = commands.run([target().engine.program, "inspect", container.id], timeout=30).out
+    assert f"TOKEN={value}" in inspected
+    told = f"{container.name} {container.labels} {deployment.configuration}"
+    assert "hunter2" not in told + str(list(deployment.steps.values()))
 
 
 def test_a_second_release_loses_no_request_and_moves_only_what_changed(shop: Shop) -> None:
