@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('pipelines', '0010_services_and_images'),
+        ('pipelines', '0011_inspections'),
     ]
 
     operations = [
