@@ -24,6 +24,7 @@ LOOKS = {
     State.RUNNING: ("running", "#9a6700"),
     State.QUEUED: ("queued", "#9a6700"),
 }
+BAD = LOOKS[State.FAILED][1]
 NOTHING_YET = ("no pipeline", "#57606a")
 CHARACTER, PADDING = 6.8, 12  # pixels; the text is stretched to fit, whatever the font
 
@@ -48,21 +49,41 @@ def _newest(request: HttpRequest, slug: str, key: str) -> Pipeline | None:
 
 def _etag(request: HttpRequest, slug: str, key: str) -> str:
     newest = _newest(request, slug, key)
-    return f'"{newest.pk}-{newest.state}"' if newest else '"none"'
+    what = request.GET.get("of", "")[:20]
+    return f'"{newest.pk}-{newest.state}-{what.isalpha() and what}"' if newest else '"none"'
 
 
 @require_safe
 @condition(etag_func=_etag)
 def badge(request: HttpRequest, slug: str, key: str) -> HttpResponse:
-    """``?branch=`` names another branch than the default. 404 for a wrong key."""
+    """``?branch=`` names another branch than the default, ``?of=coverage`` tells how much of the
+    code the tests ran. 404 for a wrong key."""
     newest = _newest(request, slug, key)
-    word, colour = LOOKS[State(newest.state)] if newest else NOTHING_YET
-    left, right = (_width(text) for text in ("gantry", word))
-    context = {"word": word, "colour": colour, "left": left, "right": right, "all": left + right}
+    label = "gantry"
+    if request.GET.get("of") == "coverage":
+        label = "coverage"
+        word, colour = _coverage_look(newest)
+    else:
+        word, colour = LOOKS[State(newest.state)] if newest else NOTHING_YET
+    left, right = (_width(text) for text in (label, word))
+    context = {"label": label, "word": word, "colour": colour, "left": left, "right": right}
+    context["all"] = left + right
     answer = render(request, "dashboard/badge.svg", context, content_type="image/svg+xml")
     # Image proxies of forges keep what they may: the state would stand still in a README.
     patch_cache_control(answer, no_cache=True)
     return answer
+
+
+def _coverage_look(newest: Pipeline | None) -> tuple[str, str]:
+    """Of the newest pipeline that has a figure, on the same ref."""
+    if newest is not None and newest.coverage is None:
+        rows = newest.project.pipelines.filter(ref=newest.ref, coverage_lines__isnull=False)
+        newest = rows.order_by("-number").first()
+    if newest is None or newest.coverage is None:
+        return "unknown", NOTHING_YET[1]
+    good, fair = LOOKS[State.PASSED][1], LOOKS[State.RUNNING][1]
+    colour = good if newest.coverage >= 80 else fair if newest.coverage >= 60 else BAD
+    return f"{newest.coverage:.0f}%", colour
 
 
 def _width(text: str) -> int:

@@ -18,7 +18,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from ciserver.pipelines import artifacts, case_history, services
+from ciserver.pipelines import artifacts, case_history, coverage, services
 from ciserver.pipelines.logs import Line, LogReader, Position
 from ciserver.pipelines.logsearch import position_of, search
 from ciserver.pipelines.models import Artifact, Job, Pipeline, Step, TestCase
@@ -102,6 +102,10 @@ class PipelineSerializer(serializers.ModelSerializer[Pipeline]):
         slug_field="slug", read_only=True
     )
     page = serializers.SerializerMethodField()
+    coverage = serializers.FloatField(read_only=True, allow_null=True, help_text="percent of lines")
+    coverage_change = serializers.FloatField(
+        read_only=True, allow_null=True, help_text="percentage points against coverage_base"
+    )
 
     class Meta:
         model = Pipeline
@@ -129,6 +133,9 @@ class PipelineSerializer(serializers.ModelSerializer[Pipeline]):
             "repository",
             "digest",
             "images",
+            "coverage",
+            "coverage_change",
+            "coverage_base",
             "bytes_sent",
             "bytes_existing",
             "page",
@@ -143,6 +150,15 @@ class PipelineDetailSerializer(PipelineSerializer):
 
     class Meta(PipelineSerializer.Meta):
         fields = [*PipelineSerializer.Meta.fields, "jobs"]
+
+
+class FileCoverageSerializer(serializers.Serializer[Any]):
+    path = serializers.CharField()
+    lines = serializers.IntegerField(help_text="that can run")
+    covered = serializers.IntegerField()
+    percent = serializers.FloatField()
+    missed = serializers.CharField(help_text="ranges of lines, as 1-3,7")
+    change = serializers.FloatField(allow_null=True, help_text="percentage points against the base")
 
 
 class RunAgainRequest(serializers.Serializer[None]):
@@ -175,7 +191,9 @@ class PipelineViewSet(viewsets.ReadOnlyModelViewSet[Pipeline]):
 
     def get_queryset(self) -> QuerySet[Pipeline]:
         seen = Project.objects.visible_to(self.request.user)
-        pipelines = Pipeline.objects.filter(project__in=seen).select_related("project")
+        pipelines = Pipeline.objects.filter(project__in=seen).select_related(
+            "project", "coverage_base"
+        )
         if self.action != "list":
             jobs = Job.objects.prefetch_related("steps", "cases", "artifacts")
             return pipelines.prefetch_related(Prefetch("jobs", jobs))
@@ -217,6 +235,13 @@ class PipelineViewSet(viewsets.ReadOnlyModelViewSet[Pipeline]):
             only_failed=asked.validated_data["only_failed"],
         )
         return Response(PipelineSerializer(pipeline).data, status=202)
+
+    @extend_schema(responses=FileCoverageSerializer(many=True))
+    @action(detail=True, methods=["get"], pagination_class=None, filter_backends=[])
+    def coverage(self, request: Request, pk: str) -> Response:
+        """Coverage file by file, those with most lines missed first."""
+        rows = coverage.by_file(self.get_object())
+        return Response(FileCoverageSerializer(rows, many=True).data)
 
     @extend_schema(request=None, responses={202: PipelineSerializer})
     @action(detail=True, methods=["post"])

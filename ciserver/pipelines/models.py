@@ -93,6 +93,9 @@ class Pipeline(models.Model):
     digest = models.CharField(max_length=80, blank=True)
     # Of several images each one's {"repository", "digest"}, by its name; the deployed one is above.
     images = models.JSONField(default=dict, blank=True)
+    coverage_lines = models.PositiveIntegerField(null=True)  # that can run, as its reports tell
+    coverage_covered = models.PositiveIntegerField(null=True)  # and that its tests ran
+    coverage_base = models.ForeignKey("self", models.SET_NULL, null=True, related_name="+")
     bytes_sent = models.BigIntegerField(default=0)
     bytes_existing = models.BigIntegerField(default=0)
 
@@ -148,6 +151,19 @@ class Pipeline(models.Model):
     @property
     def seconds(self) -> float | None:
         return _seconds(self.started_at, self.finished_at)
+
+    @property
+    def coverage(self) -> float | None:
+        """Percent of the lines that can run; None when no report told."""
+        if not self.coverage_lines:
+            return None
+        return 100.0 * (self.coverage_covered or 0) / self.coverage_lines
+
+    @property
+    def coverage_change(self) -> float | None:
+        """Percentage points against the base's."""
+        base = self.coverage_base.coverage if self.coverage_base else None
+        return None if base is None or self.coverage is None else self.coverage - base
 
     def latest_jobs(self) -> list[Job]:
         """Of the jobs of each name the one that was run last: what the verdict is made of."""
@@ -274,6 +290,21 @@ class TestCase(models.Model):
 
     def __str__(self) -> str:
         return f"{self.suite}.{self.name}"
+
+
+class CoverageFile(models.Model):
+    """What a job's reports tell of one file: ranges of line numbers, as ``1-3,7``."""
+
+    job = models.ForeignKey(Job, models.CASCADE, related_name="coverage_files")
+    path = models.CharField(max_length=500)
+    covered_lines = models.TextField(blank=True)
+    missed_lines = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["path"]
+
+    def __str__(self) -> str:
+        return self.path
 
 
 class Artifact(models.Model):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from ciserver.pipelines import artifacts, case_pages, log_page, start_page, views
+from ciserver.pipelines import artifacts, case_pages, coverage_page, log_page, start_page, views
 
 _PAGE = "projects/<slug:slug>/pipelines/<int:number>/"
 
@@ -17,5 +17,6 @@ urlpatterns = [
     path(f"{_PAGE}jobs/<int:job>/lines", log_page.lines, name="pipeline-lines"),
     path(f"{_PAGE}artifacts/<int:pk>", artifacts.download, name="artifact"),
     path(f"{_PAGE}run-again/", views.run_again, name="pipeline-run-again"),
+    path(f"{_PAGE}coverage/", coverage_page.coverage_page, name="pipeline-coverage"),
     path(f"{_PAGE}cancel/", views.cancel, name="pipeline-cancel"),
 ]

@@ -117,7 +117,7 @@ def _refused(request: HttpRequest, refusal: Refused, row: Pipeline) -> HttpRespo
 
 def _pipeline(request: HttpRequest, slug: str, number: int) -> Pipeline:
     project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
-    rows = Pipeline.objects.select_related("project", "release")
+    rows = Pipeline.objects.select_related("project", "release", "coverage_base")
     return get_object_or_404(rows, project=project, number=number)
 
 

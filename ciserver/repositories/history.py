@@ -67,6 +67,13 @@ def merge_base(git_dir: Path, one: str, other: str) -> str | None:
         return None
 
 
+def ancestors(git_dir: Path, commit: str, *, limit: int) -> list[str]:
+    """``commit`` and those before it, the nearest first. Raises GitFailed."""
+    words = ["rev-list", "--topo-order", f"--max-count={limit}", "--end-of-options"]
+    output = run(*words, check_sha(commit), git_dir=git_dir, timeout=TIMEOUT)
+    return output.decode().split()
+
+
 def files(git_dir: Path, commit: str) -> dict[str, str]:
     """Path -> blob id of every file of a commit. Raises GitFailed."""
     words = ["ls-tree", "-r", "-z", "--full-tree", "--end-of-options", check_sha(commit)]

@@ -24,6 +24,7 @@ from ciserver.pipelines.leases import (
     held,
 )
 from ciserver.pipelines.models import PIPELINE_MOVES, Job, JobKind, Pipeline, State, Step
+from ciserver.pipelines.runner import coverage
 from ciserver.pipelines.runner.jobs import JobFailed, working_on
 from ciserver.pipelines.runner.plan import Plan, make_plan
 from ciserver.pipelines.runner.push import Pushed, Uploads
@@ -167,6 +168,7 @@ def _passed_before(pipeline: Pipeline) -> set[str]:
 
 
 def _finish(pipeline: Pipeline, lease: Lease, end: _End) -> None:
+    told = coverage.figures(pipeline)
     with held(lease):
         move(
             pipeline,
@@ -177,6 +179,7 @@ def _finish(pipeline: Pipeline, lease: Lease, end: _End) -> None:
             place=end.place,
             finished_at=timezone.now(),
             lease_until=None,
+            **told,
             **(dataclasses.asdict(end.pushed) if end.pushed else {}),
         )
         pipeline.jobs.filter(state=State.QUEUED).update(state=State.CANCELLED)

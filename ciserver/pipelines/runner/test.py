@@ -18,6 +18,7 @@ from ciserver.pipelines.runner import caches
 from ciserver.pipelines.runner.artifacts import keep_artifacts
 from ciserver.pipelines.runner.build import Images
 from ciserver.pipelines.runner.command import command_of, text_of
+from ciserver.pipelines.runner.coverage import read_coverage
 from ciserver.pipelines.runner.images import image_of, located
 from ciserver.pipelines.runner.jobs import JobFailed, JobRun
 from ciserver.pipelines.runner.outcomes import WORDS
@@ -158,6 +159,8 @@ def _try(run: JobRun, asked: _Asked, recorder: StepRecorder, attempt: int) -> Jo
             keep=run.workshop.config.keep_failed,
         )
         cases = _read_reports(run, test, container)
+        if test.coverage:
+            read_coverage(run, test, container)
         if test.artifacts:
             keep_artifacts(run, test.artifacts, container)
         failure = _failure(receipt, cases)

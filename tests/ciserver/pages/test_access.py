@@ -14,6 +14,7 @@ from tests.ciserver.pages.seeding import make_pipeline
 PAGES = [
     "/projects/hello/",
     "/projects/hello/pipelines/5/",
+    "/projects/hello/pipelines/5/coverage/",
     "/projects/hello/pipelines/5/events",
     "/projects/hello/pipelines/5/jobs/1/log?before=5-100",
     "/projects/hello/pipelines/5/jobs/1/lines?line=1",

@@ -1,0 +1,148 @@
+"""Coverage reports: Cobertura XML, as coverage.py, gcovr and jest write it, and LCOV's tracefiles.
+
+Of both only what they share is read: which lines of which file can run, and which of them did.
+https://github.com/cobertura/web/blob/master/htdocs/xml/coverage-04.dtd
+https://manpages.debian.org/bookworm/lcov/geninfo.1.en.html#FILES
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from xml.parsers import expat
+
+MOST_FILES = 10_000
+MOST_LINES = 2_000_000  # of all files together
+HIGHEST_LINE = 10_000_000
+LONGEST_PATH = 500
+
+
+class CoverageError(Exception):
+    """A report cannot be read; says why."""
+
+
+@dataclass(slots=True)
+class FileLines:
+    """Numbers of lines, from 1, that ran and that did not."""
+
+    covered: set[int] = field(default_factory=set)
+    missed: set[int] = field(default_factory=set)
+
+    def add(self, line: int, hits: int) -> None:
+        """A line that ran once ran, whatever else is said of it."""
+        if hits > 0:
+            self.covered.add(line)
+            self.missed.discard(line)
+        elif line not in self.covered:
+            self.missed.add(line)
+
+    def merge(self, other: FileLines) -> None:
+        self.covered |= other.covered
+        self.missed = (self.missed | other.missed) - self.covered
+
+
+Files = dict[str, FileLines]
+
+
+def parse(data: bytes) -> Files:
+    """The files of one report, by path. Raises CoverageError for what is neither format."""
+    reader = _Reader()
+    if data.lstrip()[:1] == b"<":
+        _read_cobertura(data, reader)
+    else:
+        _read_lcov(data, reader)
+    if not reader.files:
+        raise CoverageError("it tells of no file: it is neither Cobertura nor LCOV")
+    return reader.files
+
+
+def merge(all_files: Iterable[Files]) -> Files:
+    """What several reports found together."""
+    merged: Files = {}
+    for files in all_files:
+        for path, lines in files.items():
+            merged.setdefault(path, FileLines()).merge(lines)
+    return merged
+
+
+def to_ranges(lines: Iterable[int]) -> str:
+    """``1-3,7``"""
+    found: list[list[int]] = []
+    for line in sorted(lines):
+        if found and line == found[-1][1] + 1:
+            found[-1][1] = line
+        else:
+            found.append([line, line])
+    return ",".join(f"{a}-{b}" if b > a else str(a) for a, b in found)
+
+
+def from_ranges(text: str) -> set[int]:
+    return set(_each(text))
+
+
+def _each(text: str) -> Iterator[int]:
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
+@dataclass(slots=True)
+class _Reader:
+    files: Files = field(default_factory=dict)
+    current: FileLines | None = None
+    lines: int = 0
+
+    def begin(self, path: str) -> None:
+        name = posixpath.normpath(path.strip().replace("\\", "/"))[-LONGEST_PATH:]
+        if len(self.files) >= MOST_FILES and name not in self.files:
+            raise CoverageError(f"more than {MOST_FILES} files")
+        self.current = self.files.setdefault(name, FileLines())
+
+    def line(self, number: str, hits: str) -> None:
+        if self.current is None:
+            return
+        self.lines += 1
+        if self.lines > MOST_LINES:
+            raise CoverageError(f"more than {MOST_LINES} lines")
+        if number.isdecimal() and len(number) < 9 and 1 <= int(number) <= HIGHEST_LINE:
+            self.current.add(int(number), 1 if hits.strip("-0") else 0)
+
+
+def _read_cobertura(data: bytes, reader: _Reader) -> None:
+    """An external document type is usual and never fetched; entities of its own are refused."""
+
+    def start(name: str, found: Mapping[str, str]) -> None:
+        if name == "class":
+            reader.begin(found.get("filename", "?"))
+        elif name == "line":
+            reader.line(found.get("number", ""), found.get("hits", "0"))
+
+    def end(name: str) -> None:
+        if name == "class":
+            reader.current = None
+
+    def doctype(name: str, system: str | None, public: str | None, internal: int) -> None:
+        if internal:
+            raise CoverageError("a document type declaration with contents is not allowed")
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.StartDoctypeDeclHandler = doctype
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
+        raise CoverageError(f"not XML: {error}") from None
+
+
+def _read_lcov(data: bytes, reader: _Reader) -> None:
+    for record in data.decode(errors="replace").splitlines():
+        kind, _, value = record.partition(":")
+        if kind == "SF":
+            reader.begin(value)
+        elif kind == "DA":
+            number, _, rest = value.partition(",")
+            reader.line(number.strip(), rest.partition(",")[0].strip())
+        elif kind == "end_of_record":
+            reader.current = None
