@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from contextlib import ExitStack
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -16,12 +18,14 @@ from builders.images.store import Image, Layer
 from builders.registry import Sent
 from builders.shared import SharedCache
 from ciserver.pipelines.logs import LogWriter
-from ciserver.pipelines.models import Pipeline
+from ciserver.pipelines.models import Pipeline, State
+from ciserver.pipelines.runner.jobs import JobFailed
 from ciserver.pipelines.runner.plan import Plan
 from ciserver.pipelines.runner.workshop import Workshop
 
 log = logging.getLogger(__name__)
 ABANDON_SECONDS = 0.5
+CANCEL_SECONDS = 0.2  # between looks at whether somebody cancels
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +127,23 @@ class Upload:
         if self._shared is not None and self._error is None:
             self._shared.save()
 
-    def finish(self, writer: LogWriter) -> Pushed:
-        """Wait for the blobs and push the manifest. Raises builders' RegistryError."""
-        self._over.wait()
+    def finish(self, writer: LogWriter, cancel: threading.Event) -> Pushed:
+        """Wait for the blobs and push the manifest. Raises builders' RegistryError.
+
+        Raises JobFailed when ``cancel`` is set meanwhile: then there is no manifest.
+        """
+        while not self._over.wait(CANCEL_SECONDS):
+            if cancel.is_set():
+                raise JobFailed("Cancelled.", state=State.CANCELLED)
         if self._error or self._image is None:
             raise self._error or RuntimeError("the upload was never given an image")
-        digest = self._workshop.registry.push_manifest(
-            self._image, self._reference, self._workshop.store
-        )
+        image = self._image
+
+        def push() -> str:
+            workshop = self._workshop
+            return workshop.registry.push_manifest(image, self._reference, workshop.store)
+
+        digest = _unless_cancelled(push, cancel)
         early = self._early
         pushed = Pushed(
             repository=f"{self._reference.registry}/{self._reference.repository}",
@@ -141,6 +154,25 @@ class Upload:
         writer.say(f"Pushed {pushed.repository}@{digest}")
         writer.say(f"{pushed.bytes_sent} bytes travelled, {pushed.bytes_existing} were there.")
         return pushed
+
+
+def _unless_cancelled(work: Callable[[], str], cancel: threading.Event) -> str:
+    """``work()`` in a thread of its own, left to itself when ``cancel`` is set: a registry that
+    hangs must not hold up whoever cancels. What it may still do names a tested image."""
+    done: Future[str] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except Exception as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="manifest", daemon=True).start()
+    while True:
+        with suppress(TimeoutError):
+            return done.result(CANCEL_SECONDS)
+        if cancel.is_set():
+            raise JobFailed("Cancelled.", state=State.CANCELLED)
 
 
 class Uploads:
@@ -182,9 +214,11 @@ class Uploads:
             self._started[name] = self._stack.enter_context(upload)
         return upload
 
-    def finish(self, writer: LogWriter, plan: Plan) -> Pushed:
+    def finish(self, writer: LogWriter, plan: Plan, cancel: threading.Event) -> Pushed:
         """Wait for all blobs, then push the manifests, the deployed image's last of all."""
-        done = {name: self._started[name].finish(writer) for name in reversed(plan.released)}
+        done = {
+            name: self._started[name].finish(writer, cancel) for name in reversed(plan.released)
+        }
         main = done[plan.deployed]
         several = {
             name: {"repository": done[name].repository, "digest": done[name].digest}

@@ -111,7 +111,7 @@ def _work(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartbeat
         if pipeline.from_fork:
             return _End(State.PASSED)
         with working_on(push, workshop, heart.cancel) as run:
-            pushed = uploads.finish(run.log, plan)
+            pushed = uploads.finish(run.log, plan, heart.cancel)
     return _End(State.PASSED, pushed=pushed)
 
 
