@@ -24,6 +24,7 @@ from builders.images.store import Image, Store
 from builders.networks import LazyNetwork
 from builders.plan import SCRATCH, Plan, host_platform, make_plan, platform_args
 from builders.stages import Bases, Resolve, Stages
+from builders.steps.agents import Agents
 from builders.steps.bench import Bench
 from builders.steps.state import StageState, timestamp
 from runtime.spec import NO_PARENT, IdRange, Limits, Network, Parent
@@ -39,8 +40,10 @@ class BuildRequest:
     ``targets`` are stage names, None the last stage. ``epoch`` (seconds) is the
     images' creation time, the commit's. ``scope`` is the cache lane that is
     written, ``also_read`` are lanes that are read too; ``shared`` has them for all
-    machines. ``extra_ca`` is a bundle of the machine's certificates and ``step_env``
-    are variables that RUN steps see; neither leaves a trace in image or cache key.
+    machines. ``ssh`` is the socket of an agent, or a private key, for each id of RUN
+    --mount=type=ssh (ADD of git takes ``default``). ``extra_ca`` is a bundle of the
+    machine's certificates and ``step_env`` are variables that RUN steps see; neither
+    leaves a trace in image or cache key.
     ``parent`` is a cgroup with a budget. Of cache mounts of more than
     ``cache_mount_bytes`` in all after a step, those not used for longest are emptied.
     With ``pack`` large layers are compressed while they are made, since they will be pushed.
@@ -55,6 +58,7 @@ class BuildRequest:
     build_args: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    ssh: Mapping[str, Path | bytes] = field(default_factory=dict, repr=False)
     epoch: int = 0
     limits: Limits = field(default_factory=Limits)
     network: Network = Network.EGRESS
@@ -89,8 +93,11 @@ def build(
     with store.in_use(), _pointing(request):
         bases = Bases(resolve)
         plan = with_triggers(plan_of(request), bases)
-        with LazyNetwork(request.network, state=state, allow=request.egress_allow) as network:
-            bench = _bench(request, plan, store, state, network, _Stop(cancel))
+        with (
+            LazyNetwork(request.network, state=state, allow=request.egress_allow) as network,
+            Agents(request.ssh) as agents,
+        ):
+            bench = _bench(request, plan, store, state, network, agents, _Stop(cancel))
             states = Stages(plan, bases, bench, listener).run()
         return {
             target: _save(states[index], request, store) for target, index in plan.targets.items()
@@ -157,6 +164,7 @@ def _bench(
     store: Store,
     state: StateDirectory,
     network: LazyNetwork,
+    agents: Agents,
     stop: threading.Event,
 ) -> Bench:
     return Bench(
@@ -179,6 +187,7 @@ def _bench(
         build_args=request.build_args,
         head_args={**platform_args(host_platform()), **plan.head_args},
         secrets=request.secrets,
+        agents=agents,
         step_env=request.step_env,
         extra_ca=request.extra_ca,
         platform=host_platform(),

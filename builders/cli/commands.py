@@ -12,7 +12,7 @@ from pathlib import Path
 from builders.bases import make_base, recipe_names
 from builders.build import BuildRequest, build
 from builders.cli.progress import PlainProgress, say
-from builders.cli.sources import open_context, pairs, secrets
+from builders.cli.sources import agents, open_context, pairs, secrets
 from builders.errors import ImageNotFound, UserError
 from builders.images.prune import PruneLimits
 from builders.images.reference import Reference
@@ -40,6 +40,7 @@ def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
             build_args=pairs(options.build_arg, "--build-arg"),
             labels=pairs(options.label, "--label"),
             secrets=secrets(options.secret),
+            ssh=agents(options.ssh),
             epoch=epoch,
             ids=IdRange(options.id_base),
             limits=Limits(

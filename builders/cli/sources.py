@@ -1,4 +1,4 @@
-"""What the command line names: contexts, key=value pairs, secrets."""
+"""What the command line names: contexts, key=value pairs, secrets, SSH agents."""
 
 from __future__ import annotations
 
@@ -56,5 +56,26 @@ def secrets(values: Sequence[str]) -> dict[str, bytes]:
         except (OSError, KeyError):
             raise UserError(
                 f"The secret {name!r} cannot be read from {path or variable}."
+            ) from None
+    return found
+
+
+def agents(values: Sequence[str]) -> dict[str, Path | bytes]:
+    """``ID`` for the agent of SSH_AUTH_SOCK, ``ID=PATH`` for an agent's socket or a private key."""
+    found: dict[str, Path | bytes] = {}
+    for value in values:
+        name, sep, path = value.partition("=")
+        path = path if sep else os.environ.get("SSH_AUTH_SOCK", "")
+        if not name or not path:
+            raise UserError(
+                f"--ssh {value!r} leads to no agent.",
+                hint="Start one (ssh-agent), or write --ssh ID=KEYFILE.",
+                code="cli.flag",
+            )
+        try:
+            found[name] = Path(path) if Path(path).is_socket() else Path(path).read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"--ssh {value!r} cannot be read: {error.strerror}.", code="cli.flag"
             ) from None
     return found

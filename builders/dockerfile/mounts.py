@@ -50,6 +50,11 @@ class RunMount:
     def secret_name(self) -> str:
         return self.id or self.target.rpartition("/")[2]
 
+    @property
+    def agent(self) -> str:
+        """The id of the SSH agent of a mount of that type."""
+        return self.id or "default"
+
 
 def parse_mount(value: str, at: Position, expand: Callable[[str], str] = str) -> RunMount:
     """Raise DockerfileError for anything that is not understood in full."""

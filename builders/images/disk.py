@@ -30,6 +30,7 @@ _FOLDERS = {
     "mounts": 0o711,
     "blobs/sha256": 0o700,
     "compressed/sha256": 0o700,
+    "git": 0o711,  # what ADD fetches there belongs to the project's ids, as git runs
     "images/sha256": 0o700,
     "layers/sha256": 0o700,
     "locks": 0o700,

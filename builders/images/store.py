@@ -7,7 +7,7 @@ layers/      trees by diff id
 names/       image names, by the hash of the name
 sources/     which repositories are known to hold a blob, for cross-repository mounts
 pins/        what pruning must keep
-tmp/ scratch/ mounts/ locks/   in use, or abandoned by a crash (``reap``)
+git/ tmp/ scratch/ mounts/ locks/   in use, or abandoned by a crash (``reap``)
 """
 
 from __future__ import annotations
@@ -320,6 +320,13 @@ class Store:
         with self._disk.staging() as folder:
             yield folder
 
+    @contextlib.contextmanager
+    def git_staging(self, owner: int) -> Iterator[Path]:
+        """As ``staging``, for git running as the host id ``owner``, who can reach this alone."""
+        with self._disk.staging("git") as folder:
+            os.chown(folder, owner, owner)
+            yield folder
+
     def in_use(self) -> contextlib.AbstractContextManager[None]:
         """Whatever this store gives or makes during the block, no pruning takes before its end."""
         return self._pins.opened()
@@ -345,9 +352,10 @@ class Store:
             removed.append(f"root file system {scratch.name}")
         for folder in self._disk.abandoned("pins"):
             remove_path(folder)
-        for folder in self._disk.abandoned("tmp"):
-            remove_path(folder)
-            removed.append(f"unfinished work {folder.name}")
+        for kind in ("tmp", "git"):
+            for folder in self._disk.abandoned(kind):
+                remove_path(folder)
+                removed.append(f"unfinished work {folder.name}")
         self.settle()
         return removed
 

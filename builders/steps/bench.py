@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from builders.cache import CacheEntry, StepCache
+from builders.cache import CacheEntry, StepCache, step_key
 from builders.context.tree import ContextTree
 from builders.dockerfile.expand import Expander
 from builders.dockerfile.instructions import Instruction
 from builders.errors import BuildCancelled
 from builders.images.layerstore import Layer
 from builders.images.store import Store
+from builders.steps.agents import Agents
 from builders.steps.state import StageState
 from runtime.network import NetworkHandle
 from runtime.sandbox import Stream
@@ -61,6 +62,7 @@ class Bench:
     build_args: Mapping[str, str] = field(default_factory=dict)
     head_args: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, bytes] = field(default_factory=dict)
+    agents: Agents = field(default_factory=lambda: Agents({}))
     step_env: Mapping[str, str] = field(default_factory=dict)
     extra_ca: Path | None = None
     platform: str = ""
@@ -131,7 +133,9 @@ def layer_of(
     ``act`` raises to fail the step: then nothing is kept. It runs a sandbox only where
     ``mountpoints`` says what will be mounted over.
     """
-    if bench.use_cache and (made := _from_cache(bench, key)) is not None:
+    # Files' times come from the base image's, which its layers do not tell.
+    kept_as = step_key(key, bench.base_time)
+    if bench.use_cache and (made := _from_cache(bench, kept_as)) is not None:
         return made
     bench.check_cancelled()
     started = time.monotonic()
@@ -144,7 +148,7 @@ def layer_of(
         )
     kept = None if layer.empty else layer
     seconds = time.monotonic() - started
-    bench.cache.put(key, CacheEntry(kept.diff_id if kept else None, seconds))
+    bench.cache.put(kept_as, CacheEntry(kept.diff_id if kept else None, seconds))
     return Made(kept, False, receipt)
 
 

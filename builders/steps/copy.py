@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from e2b_dockerfile_utils import PatternMatcher
 
@@ -53,17 +55,52 @@ def copy(step: Copy, state: StageState, bench: Bench) -> Done:
     source = ContextSource(bench.tree)
     found = find_all(step, order, source, "the build context")
     content = [(item.path, source.digest(item, order.matcher)) for item in found]
-    key = step_key("copy", state.chain, order.identity(), content)
+    site = site_of(step, order, state, bench)
 
-    def act(rootfs: RootFs) -> None:
-        place(step, order, rootfs, bench, key, source, found)
+    def write(rootfs: RootFs, key: str) -> None:
+        place(step, site.order, rootfs, site.bench, key, source, found)
 
-    return finish(state, bench, key, act)
+    return finish("copy", site, state, content, write)
 
 
-def finish(state: StageState, bench: Bench, key: str, act: object) -> Done:
-    made = layer_of(bench, state.layers, key, act)  # type: ignore[arg-type]
+class Site(NamedTuple):
+    """Where a COPY writes: upon ``layers``, with ``order`` and ``bench`` as they hold there."""
+
+    order: Order
+    layers: tuple[Layer, ...]
+    bench: Bench
+
+
+def site_of(step: Copy, order: Order, state: StageState, bench: Bench) -> Site:
+    """The stage so far; for --link nothing at all, so that the layer does not depend on it.
+
+    What a link's layer holds, its times included, is then the same upon any image. Names of
+    --chown are the one thing that is looked up in the stage.
+    """
+    if not step.link:
+        return Site(order, state.layers, bench)
+    owner = order.chown
+    if owner and not re.fullmatch(r"\d+(:\d+)?", owner):
+        with opened_layers(state.layers, bench) as root, _placed(step):
+            owner = ":".join(map(str, find_owner(root.fd, owner)))
+    return Site(replace(order, chown=owner), (), bench.for_base(None))
+
+
+def finish(
+    kind: str, site: Site, state: StageState, content: object, write: Callable[[RootFs, str], None]
+) -> Done:
+    key = step_key(kind, chain_id(site.layers), site.order.identity(), content)
+    made = layer_of(site.bench, site.layers, key, lambda rootfs: write(rootfs, key))
     return Done(state.with_layer(made.layer), made.layer, made.cached)
+
+
+@contextmanager
+def _placed(step: Copy) -> Iterator[None]:
+    try:
+        yield
+    except BuildError as error:
+        error.place = error.place or step.at.place
+        raise
 
 
 def expand_order(step: Copy, state: StageState, bench: Bench) -> Order:
@@ -125,14 +162,14 @@ def _missing(source: Source, pattern: str) -> str:
 def _copy_from_layers(step: Copy, order: Order, state: StageState, bench: Bench) -> Done:
     origin = step.source or ""
     layers = bench.origin(origin, step)
-    key = step_key("copy-from", state.chain, order.identity(), chain_id(tuple(layers)))
+    site = site_of(step, order, state, bench)
 
-    def act(rootfs: RootFs) -> None:
+    def write(rootfs: RootFs, key: str) -> None:
         with opened_layers(layers, bench) as source:
             found = find_all(step, order, source, origin)
-            place(step, order, rootfs, bench, key, source, found)
+            place(step, site.order, rootfs, site.bench, key, source, found)
 
-    return finish(state, bench, key, act)
+    return finish("copy-from", site, state, chain_id(tuple(layers)), write)
 
 
 @contextmanager
@@ -151,29 +188,30 @@ def place(
     key: str,
     source: Source,
     found: Sequence[Found],
+    *,
+    many: bool = False,
 ) -> None:
-    """Write everything found, and the heredocs, below ``rootfs``. Errors get the step's place."""
-    with open_root(rootfs.path) as root:
-        try:
-            placer = Placer(
-                root,
-                bench.ids,
-                bench.layer_time(key),
-                find_owner(root, order.chown) if order.chown else None,
-                ModeChange(order.chmod, step.at) if order.chmod else None,
-            )
-            # The last name too is followed: COPY to a link writes what the link names.
-            slash = "/" if order.dest.endswith("/") else ""
-            order = replace(order, dest=resolve_in_root(root, order.dest).rstrip("/") + slash)
-            many = len(found) + len(order.texts) > 1
-            for item in found:
-                bench.check_cancelled()
-                _place_one(placer, order, source, item, many=many)
-            for name, text in order.texts:
-                _place_text(placer, order, name, text, many=many)
-        except BuildError as error:
-            error.place = error.place or step.at.place
-            raise
+    """Write everything found, and the heredocs, below ``rootfs``. Errors get the step's place.
+
+    ``many``: the step has more sources than these, so its destination is a folder.
+    """
+    with open_root(rootfs.path) as root, _placed(step):
+        placer = Placer(
+            root,
+            bench.ids,
+            bench.layer_time(key),
+            find_owner(root, order.chown) if order.chown else None,
+            ModeChange(order.chmod, step.at) if order.chmod else None,
+        )
+        # The last name too is followed: COPY to a link writes what the link names.
+        slash = "/" if order.dest.endswith("/") else ""
+        order = replace(order, dest=resolve_in_root(root, order.dest).rstrip("/") + slash)
+        many = many or len(found) + len(order.texts) > 1
+        for item in found:
+            bench.check_cancelled()
+            _place_one(placer, order, source, item, many=many)
+        for name, text in order.texts:
+            _place_text(placer, order, name, text, many=many)
 
 
 def _place_one(placer: Placer, order: Order, source: Source, found: Found, *, many: bool) -> None:

@@ -22,6 +22,7 @@ from builders.dockerfile.instructions import Run
 from builders.dockerfile.mounts import RunMount
 from builders.errors import ContextError, UserError
 from builders.images.layerstore import Layer
+from builders.steps.agents import AgentRelay
 from builders.steps.bench import Bench, layer_of
 from builders.steps.caches import Lane
 from builders.steps.placing import Placer
@@ -95,7 +96,7 @@ class MountDesk:
             if mount.kind == "secret":
                 ready.extend(self._secret(mount))
             elif mount.kind == "ssh":
-                self._ssh(mount)
+                ready.extend(self._ssh(mount))
             elif mount.kind == "cache":
                 ready.append(self._cache(mount))
             elif mount.kind == "tmpfs":
@@ -134,28 +135,48 @@ class MountDesk:
             BindMount(source=self._memory_file(value, mount.uid, mount.gid, mode), target=target)
         ]
 
-    def _ssh(self, mount: RunMount) -> None:
-        """No agent is forwarded: as in BuildKit without ``--ssh``, only ``required`` fails."""
-        if mount.required:
-            raise UserError(
-                f"The SSH agent {mount.id or 'default'!r} was not given: Gantry forwards none.",
-                place=self._step.at.place,
-                hint="Fetch by https, with a token from RUN --mount=type=secret.",
-                code="dockerfile.ssh",
-            )
-        words = "Notice: Gantry forwards no SSH agent; this step runs without one.\n"
-        self._bench.output(Stream.STDERR, words.encode())
+    def _ssh(self, mount: RunMount) -> list[Mount]:
+        """A socket that leads to the agent. Without one only ``required`` fails, as in BuildKit."""
+        agents = self._bench.agents
+        if mount.agent not in agents:
+            if mount.required:
+                raise UserError(
+                    f"The SSH agent {mount.agent!r} was not given.",
+                    place=self._step.at.place,
+                    hint=f"Pass it with --ssh {mount.agent}, or --ssh {mount.agent}=KEYFILE.",
+                    code="dockerfile.ssh",
+                )
+            words = f"Notice: no SSH agent {mount.agent!r} was given; this step runs without one.\n"
+            self._bench.output(Stream.STDERR, words.encode())
+            return []
+        path = self._memory_folder() / "agent"
+        base = self._bench.ids.base
+        relay = AgentRelay(
+            agents.socket(mount.agent),
+            path,
+            owner=(base + mount.uid, base + mount.gid),
+            mode=0o600 if mount.mode is None else mount.mode,
+        )
+        self._stack.enter_context(relay)
+        target = self._target(mount)
+        if "SSH_AUTH_SOCK" not in self._state.env:
+            self.env.setdefault("SSH_AUTH_SOCK", target)
+        # Connecting needs a writable socket, not a writable file system.
+        return [BindMount(source=path, target=target)]
 
     def _memory_file(self, data: bytes, uid: int, gid: int, mode: int) -> Path:
-        forget_dead()
-        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_MEMORY))
-        self._stack.callback(shutil.rmtree, folder)
-        path = folder / "file"
+        path = self._memory_folder() / "file"
         path.touch(mode=0o600)
         path.write_bytes(data)
         os.chown(path, self._bench.ids.base + uid, self._bench.ids.base + gid)
         path.chmod(mode)
         return path
+
+    def _memory_folder(self) -> Path:
+        forget_dead()
+        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_MEMORY))
+        self._stack.callback(shutil.rmtree, folder)
+        return folder
 
     def _cache(self, mount: RunMount) -> Mount:
         """A folder that the builds of this lane have in common, by the mount's id."""

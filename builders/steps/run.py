@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from builders.cache import step_key
 from builders.dockerfile.instructions import Run
@@ -39,7 +41,7 @@ _TAIL_BYTES = 16 * 1024
 
 def run(step: Run, state: StageState, bench: Bench) -> Done:
     expander = bench.expander(step, state)
-    mounts = tuple(parse_mount(value, step.at, expander.word) for value in step.mounts)
+    mounts = _with_sockets([parse_mount(value, step.at, expander.word) for value in step.mounts])
     words, script = command_words(step, state)
     env = {key: value for key, value in state.env.items() if key not in PROXY_ARGS}
     key = step_key(
@@ -82,10 +84,21 @@ def command_words(step: Run, state: StageState) -> tuple[tuple[str, ...], str | 
     return (*state.shell, whole), None
 
 
+def _with_sockets(mounts: Sequence[RunMount]) -> tuple[RunMount, ...]:
+    """SSH mounts without a target get BuildKit's."""
+    numbers = itertools.count()
+    return tuple(
+        replace(mount, target=f"/run/buildkit/ssh_agent.{next(numbers)}")
+        if mount.kind == "ssh" and not mount.target
+        else mount
+        for mount in mounts
+    )
+
+
 def _stub(mount: RunMount, state: StageState, bench: Bench) -> str:
     """The place a mount covers; a folder's ends with a slash."""
     if mount.kind == "ssh":
-        return ""  # no agent is ever given
+        return MountDesk.target(mount, state.workdir) if mount.agent in bench.agents else ""
     if mount.kind == "secret":
         given = mount.secret_name in bench.secrets
         return MountDesk.secret_target(mount, state.workdir) if given else ""

@@ -141,6 +141,7 @@ class RootSource:
     """Files of a mounted root: owners, times and attributes are kept. ``base`` is its uid 0."""
 
     def __init__(self, root_fd: int, *, base: int) -> None:
+        self.fd = root_fd
         self._root = root_fd
         self._base = base
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from builders.errors import ContextError, DockerfileError
+from builders.remote.addresses import bracketed, is_public
 from runtime.spec import Network
+from tests.builders.cases import archive
 from tests.builders.conftest import IDS, Builder
 
 pytestmark = pytest.mark.root
@@ -21,10 +25,16 @@ BODY = b"packed far away\n"
 DIGEST = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
 
 
+class Server(ThreadingHTTPServer):
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, handler)
+
+
 class Web:
     """A server on loopback that counts what it is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
         self.asked: list[str] = []
         web = self
 
@@ -35,6 +45,10 @@ class Web:
                     self.send_response(302)
                     self.send_header("Location", "http://127.0.0.2:1/file")
                     self.end_headers()
+                elif self.path == "/packed.tar.xz":
+                    self.send_response(200)
+                    self.end_headers()
+                    self.wfile.write(archive(".xz"))
                 elif self.path == "/file.txt":
                     self.send_response(200)
                     self.send_header("Last-Modified", "Sat, 01 Jan 2022 00:00:00 GMT")
@@ -46,14 +60,22 @@ class Web:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.place = f"127.0.0.1:{self.server.server_port}"
+        self.server = Server((address, 0), Handler)
+        self.place = f"{bracketed(address)}:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
 @pytest.fixture
 def web() -> Iterator[Web]:
     web = Web()
+    yield web
+    web.server.shutdown()
+    web.server.server_close()
+
+
+@pytest.fixture
+def web6() -> Iterator[Web]:
+    web = Web("::1")
     yield web
     web.server.shutdown()
     web.server.server_close()
@@ -135,3 +157,62 @@ def test_a_checksum_that_cannot_be_kept_is_refused(
 ) -> None:
     with pytest.raises(DockerfileError, match="--checksum is"):
         builder.one(adding(project, line))
+
+
+def test_a_file_comes_over_ipv6_too(builder: Builder, project: Project, web6: Web) -> None:
+    context = adding(project, f"ADD http://{web6.place}/file.txt /f")
+    builder.one(context, network=Network.EGRESS, egress_allow=[web6.place])
+    assert web6.asked == ["/file.txt"]
+    with pytest.raises(ContextError, match="::1 is ::1, and a build may not reach private"):
+        builder.one(context, network=Network.EGRESS)
+
+
+def test_the_second_address_is_tried_where_the_first_does_not_answer(
+    builder: Builder, project: Project, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name with an IPv6 address on a machine whose way there is broken."""
+    port = int(web.place.partition(":")[2])
+    found = [(6, 1, 6, "", ("::1", port, 0, 0)), (2, 1, 6, "", ("127.0.0.1", port))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    context = adding(project, f"ADD http://both.test:{port}/file.txt /f2")
+    allow = [f"[::1]:{port}", f"127.0.0.1:{port}"]
+    builder.one(context, network=Network.EGRESS, egress_allow=allow)
+    assert web.asked == ["/file.txt"]
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("2606:4700::1111", True),
+        ("64:ff9b::1.1.1.1", True),
+        ("64:ff9b::10.0.0.1", False),
+        ("64:ff9b::127.0.0.1", False),
+        ("::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("fe80::1", False),
+        ("fd00::1", False),
+        ("ff02::1", False),
+        ("2002:7f00:1::", False),
+        ("2001:db8::1", False),
+        ("1.1.1.1", True),
+        ("169.254.169.254", False),
+        ("100.64.0.1", False),
+        ("224.0.0.1", False),
+    ],
+)
+def test_only_public_addresses_are_public(address: str, public: bool) -> None:
+    assert is_public(ipaddress.ip_address(address)) is public
+
+
+def test_an_archive_of_the_web_is_unpacked_only_on_request(
+    builder: Builder, project: Project, web: Web
+) -> None:
+    asked = {"network": Network.EGRESS, "egress_allow": [web.place]}
+    url = f"http://{web.place}/packed.tar.xz"
+    plain = builder.one(adding(project, f"ADD {url} /p/"), **asked)
+    opened = builder.one(adding(project, f"ADD --unpack=true {url} /p/"), **asked)
+    with builder.store.rootfs(plain.layers, ids=IDS, bare=True) as rootfs:
+        assert [path.name for path in (rootfs.path / "p").iterdir()] == ["packed.tar.xz"]
+    with builder.store.rootfs(opened.layers, ids=IDS, bare=True) as rootfs:
+        assert sorted(path.name for path in (rootfs.path / "p").iterdir()) == ["in", "run"]
+        assert (rootfs.path / "p/in/file").read_text() == "packed\n"

@@ -14,7 +14,7 @@ import pytest
 
 from builders.build import StepInfo, StepResult
 from builders.context.git import GitContext, find_commit
-from builders.errors import BuildCancelled, BuildError, DockerfileError, StepFailed, UserError
+from builders.errors import BuildCancelled, BuildError, DockerfileError, StepFailed
 from builders.images.store import Image, Store
 from runtime import kept
 from runtime.network import later
@@ -551,18 +551,6 @@ def test_a_dockerfile_may_be_a_symbolic_link_inside_the_context(
     root = project({"docker/real": "FROM busybox\nRUN echo linked > /linked\n"})
     (root / "Dockerfile").symlink_to("docker/real")
     assert builder.one(root).layers[-1].files == 1
-
-
-def test_an_ssh_mount_without_an_agent_is_absent_unless_it_is_required(
-    builder: Builder, project: Project
-) -> None:
-    text = 'FROM busybox\nRUN --mount=type=ssh test -z "$SSH_AUTH_SOCK" && echo absent\n'
-    _, recorder = builder.all(project({"Dockerfile": text}))
-    assert b"absent" in recorder.output
-    assert b"Notice: Gantry forwards no SSH agent" in recorder.output
-    text = "FROM busybox\nRUN --mount=type=ssh,id=deploy,required true\n"
-    with pytest.raises(UserError, match=r"^Dockerfile:2: The SSH agent 'deploy' was not given"):
-        builder.all(project({"Dockerfile": text}))
 
 
 def test_what_a_failed_step_left_can_be_looked_at(builder: Builder, project: Project) -> None:

@@ -284,7 +284,7 @@ def test_sources_of_a_blob_are_remembered_newest_first_and_bounded(store: Store)
 def test_no_other_user_reaches_a_layer_but_everyone_can_pass_to_a_mount(store: Store) -> None:
     a_layer(store)
     modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in store.root.iterdir()}
-    assert modes.pop("mounts") == 0o711
+    assert modes.pop("mounts") == modes.pop("git") == 0o711
     assert set(modes.values()) == {0o700}
     assert stat.S_IMODE(store.root.stat().st_mode) == 0o711
 

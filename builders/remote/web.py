@@ -1,15 +1,12 @@
 """Files from the web for ADD: fetched under the rules that a build step's own network has.
 
-The worker is root in the host's network, so an address is resolved here, judged, and connected to
-by number, at every redirect anew: a name that later means something else leads nowhere.
+Addresses are judged and connected to by number, at every redirect anew (``addresses``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import ipaddress
-import socket
 import ssl
 import time
 from collections.abc import Iterator, Sequence
@@ -21,8 +18,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 import httpx
 
 from builders.errors import ContextError
+from builders.remote.addresses import Unreachable, parse_allowed, reachable
 from runtime.network import firewall
-from runtime.network.own import is_own
 
 MAX_BYTES = 4 << 30
 _SECONDS = 600.0  # of one download
@@ -50,7 +47,7 @@ def fetch(url: str, into: Path, *, allow: Sequence[str], most: int = MAX_BYTES) 
 
     Raises ContextError: an address no build may reach, no answer, an error status, too much.
     """
-    allowed = [rule for text in allow for rule in firewall.parse_allow(text)]
+    allowed = parse_allowed(allow)
     deadline = time.monotonic() + _SECONDS
     asked = url
     with httpx.Client(verify=ssl.create_default_context(), timeout=30.0, trust_env=False) as client:
@@ -81,41 +78,35 @@ def _answer(
         raise _wrong(url, "its port is no number") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise _wrong(url, "it is no http or https address")
-    address = _judged(url, parts.hostname, port, allowed)
     try:
-        request = client.build_request(
-            "GET",
-            httpx.URL(url).copy_with(host=address),
-            headers={"Host": parts.netloc.rpartition("@")[2], "Accept-Encoding": "identity"},
-            extensions={"sni_hostname": parts.hostname, "timeout": client.timeout.as_dict()},
-        )
-        response = client.send(request, stream=True)
-    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
-        raise _wrong(url, f"{parts.hostname} cannot be reached ({error})") from error
+        addresses = reachable(parts.hostname, port, allowed)
+    except Unreachable as error:
+        raise _wrong(url, str(error), error.hint) from None
+    response = _first(client, url, addresses)
     try:
         yield response
     finally:
         response.close()
 
 
-def _judged(url: str, host: str, port: int, allowed: Sequence[firewall.Allowed]) -> str:
-    """The IPv4 address to connect to."""
-    try:
-        found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise _wrong(url, f"{host} cannot be looked up ({error})") from None
-    addresses = [ipaddress.IPv4Address(str(entry[4][0])) for entry in found]
-    for address in addresses:
-        opened = any(address in rule.network and rule.port in (None, port) for rule in allowed)
-        private = not address.is_global or address.is_multicast or is_own(address)
-        if private and not opened:
-            raise _wrong(
-                url,
-                f"{host} is {address}, "
-                "and a build may not reach private addresses, nor this machine",
-                "Whoever runs Gantry can open it with GANTRY_EGRESS_ALLOW.",
+def _first(client: httpx.Client, url: str, addresses: Sequence[str]) -> httpx.Response:
+    """The answer of the first address that a connection can be made to."""
+    parts = urlsplit(url)
+    headers = {"Host": parts.netloc.rpartition("@")[2], "Accept-Encoding": "identity"}
+    for number, address in enumerate(addresses, 1):
+        try:
+            request = client.build_request(
+                "GET",
+                httpx.URL(url).copy_with(host=address),
+                headers=headers,
+                extensions={"sni_hostname": parts.hostname, "timeout": client.timeout.as_dict()},
             )
-    return str(addresses[0])
+            return client.send(request, stream=True)
+        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
+            unconnected = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            if number == len(addresses) or not unconnected:
+                raise _wrong(url, f"{parts.hostname} cannot be reached ({error})") from error
+    raise _wrong(url, f"{parts.hostname} has no address")
 
 
 def _kept(response: httpx.Response, url: str, into: Path, most: int, deadline: float) -> Fetched:

@@ -1,0 +1,1 @@
+"""What ADD fetches: files (``web``) and commits (``git``), from where a build may."""
