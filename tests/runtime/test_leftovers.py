@@ -238,14 +238,17 @@ def test_an_id_in_use_is_refused(sandboxes: Sandboxes) -> None:
 
 
 def test_forty_run_at_once(sandboxes: Sandboxes) -> None:
+    """Within one budget of 2 cores and 4 GiB, each with half of its own share written to."""
+    budget = Parent(f"{PREFIX}forty", Limits(memory=4096 * MIB, cpus=2))
     sandboxes.sh("true")
     before = open_descriptors()
     all_up, cancel = threading.Barrier(AT_ONCE + 1, timeout=60), threading.Event()
 
     def one(number: int) -> Outcome:
         return sandboxes.sh(
-            "echo up; sleep 60",
-            limits=Limits(memory=32 * MIB, pids=16, timeout=60, cpus=0.5),
+            "dd if=/dev/zero of=/dev/shm/x bs=1M count=48 2>/dev/null; echo up; sleep 60",
+            parent=budget,
+            limits=Limits(memory=100 * MIB, pids=16, timeout=60, cpus=0.5),
             on_output=lambda stream, data: all_up.wait() and None,
             cancel=cancel,
         ).receipt.outcome

@@ -1,0 +1,129 @@
+"""Dockerfiles of an attacker (SECURITY.md B3, B4, S10): nothing outside is seen or changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from builders.errors import BuildError
+from tests.builders.conftest import Builder
+from tests.runtime.conftest import fingerprint, mounts
+
+pytestmark = pytest.mark.root
+Project = Callable[[Mapping[str, str]], Path]
+RACES = int(os.environ.get("BUILDER_TEST_RACES", "3"))  # 500 for the long form
+EVIL = "FROM busybox AS evil\nRUN ln -s / /link; ln -s ../../../../../../.. /up; mkdir /dir\n"
+
+
+@pytest.fixture(autouse=True)
+def sentinel(builder: Builder) -> Iterator[Path]:
+    """A file next to the store that no build may touch, and no mount may stay."""
+    file = builder.store.root.parent / "sentinel"
+    file.write_text("do not touch")
+    before = fingerprint(file)
+    home = str(builder.store.root.parent)
+    there = [line for line in mounts() if home in line]
+    yield file
+    assert fingerprint(file) == before
+    assert [line for line in mounts() if home in line] == there
+
+
+@pytest.mark.parametrize("source", ["/link", "/up", "/link/link", "/dir/../link"])
+@pytest.mark.parametrize("kind", ["type=bind", "type=bind,rw", "type=cache"])
+def test_a_mounts_source_behind_a_link_stays_in_its_stage(
+    kind: str, source: str, builder: Builder, project: Project
+) -> None:
+    """CVE-2024-1753 (a link to /), CVE-2024-23651 and CVE-2024-9675 (of a cache)."""
+    home = builder.store.root.parent
+    text = (
+        f"{EVIL}FROM busybox\n"
+        f"RUN --mount={kind},from=evil,source={source},target=/m "
+        f"ls /m > /seen; ls /m/boot /m{home} 2>/dev/null > /host; echo x > /m/sentinel; true\n"
+    )
+    try:
+        image = builder.one(project({"Dockerfile": text}))
+    except BuildError:
+        return
+    tree = image.layers[-1].tree
+    assert (tree / "host").read_text() == ""
+    assert "link" in (tree / "seen").read_text().split() or kind == "type=cache"
+
+
+@pytest.mark.parametrize("id", ["../../../sentinel", "/etc", "..", "a/../../b", "%2e%2e"])
+def test_a_caches_name_is_no_path(id: str, builder: Builder, project: Project) -> None:
+    """CVE-2024-9675."""
+    before = {path.name for path in builder.store.root.parent.iterdir()}
+    text = f"FROM busybox\nRUN --mount=type=cache,id={id},target=/c echo x > /c/owned; ls /c > /l\n"
+    image = builder.one(project({"Dockerfile": text}), no_cache=True)
+    assert (image.layers[-1].tree / "l").read_text() == "owned\n"
+    assert {path.name for path in builder.store.root.parent.iterdir()} == before
+
+
+def test_two_stages_that_race_for_one_cache_gain_nothing(
+    builder: Builder, project: Project
+) -> None:
+    """CVE-2024-11218 and -23651: one swaps a folder for a link while the other writes to it."""
+    mount = "--mount=type=cache,id=race,target=/c"
+    text = (
+        f"FROM busybox AS one\nRUN {mount} for i in $(seq 50); do rm -rf /c/d; ln -s / /c/d;"
+        " rm -f /c/d; mkdir -p /c/d; done 2>/dev/null; true\n"
+        f"FROM busybox AS two\nRUN {mount} for i in $(seq 50); do echo x > /c/d/sentinel;"
+        " done 2>/dev/null; true\n"
+        "FROM busybox\nCOPY --from=one /bin/true /one\nCOPY --from=two /bin/true /two\n"
+    )
+    root = project({"Dockerfile": text})
+    for _ in range(RACES):
+        builder.one(root, no_cache=True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RUN --security=insecure true",
+        "RUN --network=host true",
+        "RUN --device=/dev/kmsg true",
+        "RUN --privileged true",
+        "RUN --mount=type=bind,source=/,target=/m,bind-propagation=shared true",
+        "RUN --mount=type=bind,from=evil,target=/proc true",
+        "RUN --mount=type=tmpfs,target=/sys true",
+        "RUN --mount=type=cache,target=/dev true",
+        "RUN --mount=type=npipe,target=/m true",
+        "RUN --mount=type=volume,source=/var/run/docker.sock,target=/d true",
+    ],
+)
+def test_what_would_give_a_step_more_rights_is_refused(
+    line: str, builder: Builder, project: Project
+) -> None:
+    with pytest.raises(BuildError):
+        builder.one(project({"Dockerfile": f"{EVIL}FROM busybox\n{line}\n"}))
+
+
+def test_no_working_directory_is_a_descriptor(builder: Builder, project: Project) -> None:
+    """CVE-2024-21626, named and behind a link, as root and as another user."""
+    for number in range(65):
+        for user in ("", "USER alice\n"):
+            text = f"FROM busybox\n{user}WORKDIR /proc/self/fd/{number}\nRUN pwd\n"
+            with pytest.raises(BuildError):
+                builder.one(project({"Dockerfile": text}))
+
+
+@pytest.mark.parametrize("trap", ["/proc/self/fd/7", "/proc/1/cwd", "/proc/self/root", "/sys", "/"])
+def test_a_working_directory_behind_a_link_stays_inside(
+    trap: str, builder: Builder, project: Project
+) -> None:
+    """CVE-2026-55686 too: no folder is made outside."""
+    home = builder.store.root.parent
+    text = (
+        f"FROM busybox\nRUN ln -s {trap} /trap\nWORKDIR /trap{home}/made\n"
+        f"RUN ls /boot {home}/sentinel; ls ../../../../../.. > /seen; ls -l /proc/self/fd > /fds\n"
+    )
+    try:
+        image = builder.one(project({"Dockerfile": text}))
+    except BuildError:
+        image = None
+    assert not (home / "made").exists()
+    if image is not None:
+        assert "boot" not in (image.layers[-1].tree / "seen").read_text().split()
