@@ -16,6 +16,7 @@ from ciserver.dashboard.badge import badge_path
 from ciserver.dashboard.forms import ProjectForm
 from ciserver.dashboard.matrix import matrix_for, rows_for
 from ciserver.lib import live
+from ciserver.lib.crypto import Secret
 from ciserver.lib.problems import Refused
 from ciserver.pipelines.models import Pipeline
 from ciserver.projects import services
@@ -55,7 +56,13 @@ def hook_secret(request: HttpRequest, slug: str) -> HttpResponse:
     """A new webhook secret, shown on this answer alone."""
     row = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
     try:
-        secret = services.renew_hook_secret(project=row, user=cast(User, request.user))
+        made = request.POST.get("secret", "").strip()
+        secret = services.renew_hook_secret(
+            project=row,
+            user=cast(User, request.user),
+            keep_old="drop_old" not in request.POST,
+            value=Secret(made) if made else None,
+        )
     except Refused as refusal:
         context = {"refusal": refusal, "back": row.get_absolute_url()}
         return render(request, "refused.html", context, status=refusal.status)

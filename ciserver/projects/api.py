@@ -111,12 +111,18 @@ class ProjectViewSet(
     def hook_secret(self, request: Request, slug: str) -> Response:
         """A new webhook secret, shown this once. The old one counts for seven days more.
 
-        With ``{"drop_old": true}`` the old one ends at once, as it should when it leaked.
+        With ``{"drop_old": true}`` the old one ends at once, as it should when it leaked; with
+        ``{"secret": ...}`` it is one that the forge made, such as GitLab's signing token.
         """
         project = self.get_object()
-        keep = request.data.get("drop_old") is not True if isinstance(request.data, dict) else True
-        user = cast(User, request.user)
-        secret = services.renew_hook_secret(project=project, user=user, keep_old=keep)
+        given = request.data if isinstance(request.data, dict) else {}
+        value = given.get("secret")
+        secret = services.renew_hook_secret(
+            project=project,
+            user=cast(User, request.user),
+            keep_old=given.get("drop_old") is not True,
+            value=Secret(value) if isinstance(value, str) else None,
+        )
         return Response({"secret": secret.reveal()})
 
     @extend_schema(responses=SecretSerializer(many=True))

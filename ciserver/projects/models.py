@@ -49,6 +49,11 @@ class ProjectQuerySet(models.QuerySet["Project"]):
 class Project(models.Model):
     """One Git repository with its settings and members. An empty clone_url means hosted here."""
 
+    SEALED = {
+        "hook_secret_sealed": "hook_secret_place",
+        "hook_secret_old_sealed": "hook_secret_old_place",
+    }
+
     slug = models.CharField(max_length=63, unique=True, validators=[RegexValidator(rf"^{SLUG}\Z")])
     description = models.CharField(max_length=200, blank=True)
     clone_url = models.CharField(max_length=500, blank=True)
@@ -124,12 +129,15 @@ class Project(models.Model):
                 found.append(unseal(self.hook_secret_old_sealed, self.hook_secret_old_place))
         return found
 
-    def renew_hook_secret(self, *, keep_old: bool = True) -> Secret:
-        """A new webhook secret. The one before it counts for HOOK_SECRET_OVERLAP if kept."""
+    def renew_hook_secret(self, *, keep_old: bool = True, value: Secret | None = None) -> Secret:
+        """A new webhook secret. The one before it counts for HOOK_SECRET_OVERLAP if kept.
+
+        ``value`` is one that the forge made, as GitLab does its signing tokens.
+        """
         old = None
         with suppress(SealBroken, ValueError):
             old = self.hook_secret if keep_old else None
-        secret = Secret(random.token_urlsafe(32))
+        secret = value or Secret(random.token_urlsafe(32))
         self.hook_secret_sealed = seal(secret, self.hook_secret_place)
         self.hook_secret_old_sealed = seal(old, self.hook_secret_old_place) if old else ""
         self.hook_secret_old_until = timezone.now() + HOOK_SECRET_OVERLAP if old else None

@@ -21,6 +21,7 @@ from ciserver.projects.models import (
 )
 
 MOST_SECRET = 64 * 1024
+LEAST_HOOK_SECRET, MOST_HOOK_SECRET = 16, 500
 
 
 @transaction.atomic
@@ -49,14 +50,23 @@ def create(*, slug: str, owner: User, description: str = "", clone_url: str = ""
 
 
 @transaction.atomic
-def renew_hook_secret(*, project: Project, user: User, keep_old: bool = True) -> Secret:
+def renew_hook_secret(
+    *, project: Project, user: User, keep_old: bool = True, value: Secret | None = None
+) -> Secret:
     """A new webhook secret; the one before it counts for a week more unless it is not kept.
 
-    Needs the role maintainer.
+    ``value`` is one that the forge made. Needs the role maintainer. Raises Refused.
     """
     require(user, project, Role.MAINTAINER)
+    if value and not LEAST_HOOK_SECRET <= len(value.reveal()) <= MOST_HOOK_SECRET:
+        raise Refused(
+            f"A webhook secret has {LEAST_HOOK_SECRET} to {MOST_HOOK_SECRET} characters.",
+            code="hook-secret",
+            hint="Enter the one that the forge made, or have Gantry make one.",
+            status=400,
+        )
     AuditEntry.record(actor=user.username, action="project.hook-secret", target=project.slug)
-    return project.renew_hook_secret(keep_old=keep_old)
+    return project.renew_hook_secret(keep_old=keep_old, value=value)
 
 
 @transaction.atomic

@@ -29,6 +29,8 @@ class Release(models.Model):
     evidence = models.JSONField(default=dict)
     image = models.JSONField(default=dict)  # ImageFacts, once read; the digest names them all
     configuration = models.CharField(max_length=64, blank=True)  # see evidence.configuration
+    # Git tags put on its commit afterwards: {"name", "pipeline"}, whose image is this very one.
+    tags = models.JSONField(default=list, blank=True)
     removed_at = models.DateTimeField(null=True)  # when retention gave its image up
     image_deleted = models.BooleanField(default=False)  # and the registry did
     created_at = models.DateTimeField(auto_now_add=True)

@@ -85,6 +85,7 @@ class ReleaseSerializer(serializers.ModelSerializer[Release]):
             "repository",
             "digest",
             "images",
+            "tags",
             "evidence",
             "configuration",
             "removed_at",

@@ -13,7 +13,7 @@ from django.db.models import Max, Q
 
 from ciserver.accounts.models import AuditEntry
 from ciserver.lib.problems import Refused
-from ciserver.pipelines.models import Pipeline, State
+from ciserver.pipelines.models import Event, Pipeline, State
 from ciserver.projects.models import SLUG, Project, Role
 from ciserver.projects.services import require
 from ciserver.releases import evidence, policy, queue
@@ -45,6 +45,8 @@ def make_release(pipeline: Pipeline) -> Release:
     project = Project.objects.select_for_update().get(pk=pipeline.project_id)
     if made := Release.objects.filter(pipeline=pipeline).first():
         return made
+    if same := _same_image(pipeline):
+        return _tag(same, pipeline)
     last = project.releases.aggregate(last=Max("number"))["last"] or 0
     release = Release.objects.create(
         project=project,
@@ -70,6 +72,28 @@ def make_release(pipeline: Pipeline) -> Release:
     if first and first.auto and queue.goes_forward(release, first):
         queue.ask(release, first, DeploymentKind.AUTO, GANTRY)
     transaction.on_commit(lambda: queue.tell_of(release))
+    return release
+
+
+def _same_image(pipeline: Pipeline) -> Release | None:
+    """The release that a tag's pipeline has built once more, to the byte."""
+    if pipeline.event != Event.TAG:
+        return None
+    return Release.objects.filter(
+        project=pipeline.project_id,
+        commit=pipeline.commit,
+        digest=pipeline.digest,
+        images=pipeline.images,
+        removed_at=None,
+    ).first()
+
+
+def _tag(release: Release, pipeline: Pipeline) -> Release:
+    name = pipeline.ref.removeprefix("refs/tags/")
+    if all(tag["pipeline"] != pipeline.number for tag in release.tags):
+        release.tags = [*release.tags, {"name": name, "pipeline": pipeline.number}]
+        release.save(update_fields=["tags"])
+        AuditEntry.record(actor=GANTRY, action="release.tag", target=str(release), tag=name)
     return release
 
 

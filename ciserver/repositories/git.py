@@ -147,14 +147,17 @@ def fetch(project: Project, ref: str) -> str:
 
 
 def ls_remote(project: Project) -> dict[str, str]:
-    """Branch -> sha as the outside repository has them now. Raises FetchFailed.
+    """Branch or tag -> sha as the outside repository has them now. Raises FetchFailed.
 
     Names that could not be built are left out.
     """
     config = settings.GANTRY
-    with _failing(project, "The list of branches"), _reaching(project, config.mirrors) as env:
+    with (
+        _failing(project, "The list of refs"),
+        _reaching(project, config.mirrors) as env,
+    ):
         output = run(
-            "ls-remote", "--heads", "--end-of-options", project.clone_url,
+            "ls-remote", "--heads", "--tags", "--end-of-options", project.clone_url,
             owner=config.mirrors, env=env, timeout=LS_REMOTE_TIMEOUT,
         )  # fmt: skip
     lines = output.decode(errors="replace").removesuffix("\n").split("\n")

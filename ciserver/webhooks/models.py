@@ -122,7 +122,7 @@ class PullRequest(models.Model):
 
 
 class Poll(models.Model):
-    """What the last look at an outside repository saw. ``heads`` maps a branch to its sha.
+    """What the last look at an outside repository saw. ``heads`` maps a branch or tag to its sha.
 
     It is None before the first look; ``quiet`` counts the looks since something was new.
     """

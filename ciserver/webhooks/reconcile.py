@@ -53,7 +53,7 @@ def _send(poll: Poll) -> bool:
 
 
 def look(project_id: int) -> None:
-    """Record each branch that moved since the last look and that no delivery told of.
+    """Record each branch or tag that moved since the last look and that no delivery told of.
 
     The first look only remembers: what was there before the project is not built by itself.
     """

@@ -54,15 +54,17 @@ def receive(
     events: Sequence[Event],
     headers: Mapping[str, str],
     body: bytes,
+    digest: str = "",
 ) -> tuple[Delivery, bool]:
     """The first delivery of a verified request that is new, or the first of all; whether it is new.
 
+    ``digest`` is the SHA-256 of the whole body when ``body`` is but its start.
     There is one for each of ``events``: some forges tell of many refs at once.
     What it starts is promised in the same transaction. One that came before is new again when it
     was in vain, for that is why people have a forge redeliver. Raises Malformed for a push of
     what cannot be a ref or a commit.
     """
-    delivery_id = envelope.delivery_id or f"body:{hashlib.sha256(body).hexdigest()}"
+    delivery_id = envelope.delivery_id or f"body:{digest or hashlib.sha256(body).hexdigest()}"
     results = []
     for event in events:
         part = f":{_mark(event)}" if len(events) > 1 else ""

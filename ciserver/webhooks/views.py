@@ -8,9 +8,11 @@ wrong with a signature gets one and the same 401, which does not tell whether th
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets as random
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -24,7 +26,7 @@ from ciserver.webhooks import services
 from ciserver.webhooks.forges import FORGES, Forge
 from ciserver.webhooks.forges.events import Malformed
 from ciserver.webhooks.models import Delivery, Verdict
-from ciserver.webhooks.payloads import payload_of
+from ciserver.webhooks.payloads import parse, text_of
 
 log = logging.getLogger(__name__)
 MAX_BODY = 25 * 1024 * 1024  # what GitHub and GitLab send at most
@@ -50,36 +52,65 @@ def receive(request: HttpRequest, forge: str, slug: str) -> HttpResponse:
         return response
 
 
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """A verified request, its body cut to what is kept: whole, it may have 25 MiB."""
+
+    project: Project
+    head: bytes
+    digest: str
+    text: str
+
+
+class _Refusal(Exception):
+    def __init__(self, response: HttpResponse) -> None:
+        super().__init__(response.status_code)
+        self.response = response
+
+
 def _receive(request: HttpRequest, forge: Forge, slug: str) -> HttpResponse:
-    body = _body(request)
-    if body is None:
-        detail = f"A webhook's body may have at most {MAX_BODY} bytes."
-        return problem_response(413, code="too-large", detail=detail)
-    project = Project.objects.filter(slug=slug).first()
-    secrets = project.hook_secrets if project else []
-    # Always two, so that the time tells neither of a project nor of a rotation.
-    signed = forge.verify(request.headers, body, [*secrets, NOBODY, NOBODY][:2])
-    if project is None or not secrets or not signed:
-        return problem_response(
-            401, code="bad-signature", detail="The signature is missing or wrong.",
-            hint="Use the webhook secret that the project's settings show.",
-        )  # fmt: skip
     try:
-        delivery, new = _record(request.headers, project, forge, body)
+        signed = _verified(request, forge, slug)
+        delivery, new = _record(request.headers, forge, signed)
+    except _Refusal as refusal:
+        return refusal.response
     except Malformed as error:
         return problem_response(400, code="malformed", detail=str(error))
     return _answer(delivery, new)
 
 
-def _record(
-    headers: Mapping[str, str], project: Project, forge: Forge, body: bytes
-) -> tuple[Delivery, bool]:
+def _verified(request: HttpRequest, forge: Forge, slug: str) -> _Signed:
+    """Raises _Refusal, and Malformed for what is well signed but cannot be text."""
+    body = _body(request)
+    if body is None:
+        detail = f"A webhook's body may have at most {MAX_BODY} bytes."
+        raise _Refusal(problem_response(413, code="too-large", detail=detail))
+    project = Project.objects.filter(slug=slug).first()
+    secrets = project.hook_secrets if project else []
+    # Always two, so that the time tells neither of a project nor of a rotation.
+    signed = forge.verify(request.headers, body, [*secrets, NOBODY, NOBODY][:2])
+    if project is None or not secrets or not signed:
+        answer = problem_response(
+            401, code="bad-signature", detail="The signature is missing or wrong.",
+            hint="Use the webhook secret that the project's settings show.",
+        )  # fmt: skip
+        raise _Refusal(answer)
+    text = text_of(request.headers.get("Content-Type", ""), forge, body)
+    return _Signed(project, body[: services.KEPT_BODY], hashlib.sha256(body).hexdigest(), text)
+
+
+def _record(headers: Mapping[str, str], forge: Forge, signed: _Signed) -> tuple[Delivery, bool]:
     envelope = forge.envelope(headers)
-    payload = payload_of(headers.get("Content-Type", ""), forge, body)
-    events = forge.read(envelope.event, payload)
+    events = forge.read(envelope.event, parse(signed.text))
     kept = {name: headers[name][:500] for name in forge.HEADERS if name in headers}
     return services.receive(
-        project=project, forge=forge.NAME, envelope=envelope, events=events, headers=kept, body=body
+        project=signed.project,
+        forge=forge.NAME,
+        envelope=envelope,
+        events=events,
+        headers=kept,
+        body=signed.head,
+        digest=signed.digest,
     )
 
 

@@ -6,7 +6,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.test import Client
 
 from ciserver.accounts.models import AuditEntry
@@ -195,6 +195,31 @@ def test_the_webhook_secret_before_the_newest_is_sealed_with_a_new_key_too(
         project.refresh_from_db()
         assert project.hook_secret_old_sealed.startswith(f"{newest}:")
         assert [secret.reveal() for secret in project.hook_secrets] == secrets[::-1]
+    finally:
+        ring.write_text(kept)
+        crypto._keyring.cache_clear()
+
+
+def test_a_seal_that_does_not_open_keeps_no_other_secret_under_the_old_key(
+    alice: Any, project: Any, settings: Any
+) -> None:
+    ring = settings.GANTRY.keys / "keyring"
+    kept = ring.read_text()
+    project.renew_hook_secret()
+    for name in ("BROKEN", "GARBLED", "GOOD"):
+        services.set_secret(project=project, user=alice, name=name, value=Secret("hunter2-hunter2"))
+    ProjectSecret.objects.filter(name="BROKEN").update(sealed="1:" + "A" * 80)
+    ProjectSecret.objects.filter(name="GARBLED").update(sealed="99:!")
+    try:
+        said = StringIO()
+        with pytest.raises(CommandError, match="2 secrets did not open"):
+            call_command("rotate_keys", stdout=StringIO(), stderr=said)
+        newest = ring.read_text().splitlines()[-1].partition(":")[0]
+        project.refresh_from_db()
+        assert ProjectSecret.objects.get(name="GOOD").sealed.startswith(f"{newest}:")
+        assert project.hook_secret_sealed.startswith(f"{newest}:")
+        assert ProjectSecret.objects.get(name="BROKEN").sealed == "1:" + "A" * 80
+        assert "BROKEN" in said.getvalue() or "does not open" in said.getvalue()
     finally:
         ring.write_text(kept)
         crypto._keyring.cache_clear()

@@ -10,7 +10,7 @@ import pytest
 from ciserver.accounts.models import AuditEntry
 from ciserver.lib.models import OutboxEntry
 from ciserver.lib.problems import Refused
-from ciserver.pipelines.models import Job, JobKind, State, Step, TestCase
+from ciserver.pipelines.models import Job, JobKind, Pipeline, State, Step, TestCase
 from ciserver.projects.models import Membership, Role
 from ciserver.projects.services import create
 from ciserver.releases import services
@@ -257,3 +257,27 @@ def test_nobody_makes_a_host_by_naming_it(hello: Any, alice: Any, admin_user: An
 
 def test_an_administrator_may_use_every_host(edge: Host, admin_user: Any) -> None:
     assert services.usable_hosts(user=admin_user, names=["edge"]) == [edge]
+
+
+def test_a_tag_on_a_commit_that_was_released_is_put_on_that_release(passed: Any) -> None:
+    pipeline = passed()
+    release = services.make_release(pipeline)
+    tagged = passed(pipeline.digest, ref="refs/tags/v1.0")
+    Pipeline.objects.filter(pk=tagged.pk).update(event="tag", commit=pipeline.commit)
+    tagged.refresh_from_db()
+
+    for _ in range(2):
+        assert services.make_release(tagged) == release
+
+    release.refresh_from_db()
+    assert release.tags == [{"name": "v1.0", "pipeline": tagged.number}]
+    assert (Release.objects.count(), Deployment.objects.count()) == (1, 1)
+
+
+def test_a_tag_whose_image_is_another_is_a_release_of_its_own(passed: Any) -> None:
+    first = passed()
+    services.make_release(first)
+    tagged = passed(ref="refs/tags/v1.0")
+    Pipeline.objects.filter(pk=tagged.pk).update(event="tag", commit=first.commit)
+    tagged.refresh_from_db()
+    assert services.make_release(tagged).name == "v2"

@@ -155,3 +155,18 @@ def test_deliveries_are_kept_for_90_days_and_last_words_for_longer(secret: str) 
     Delivery.objects.update(received_at=timezone.now() - timedelta(days=91))
     assert forget_old() == 1
     assert Delivery.objects.get().verdict == "accepted"
+
+
+def test_a_secret_that_the_forge_made_is_entered(secret: str, api: Any, alice: Any) -> None:
+    made = "whsec_" + base64.b64encode(b"k" * 32).decode()
+    url = "/api/v1/projects/hello/hook-secret/"
+    assert api.post(url, {"secret": made}, format="json").json() == {"secret": made}
+    assert send("generic", made).status_code == 202
+    assert send("generic", secret).status_code == 200
+    assert api.post(url, {"secret": "short"}, format="json").status_code == 400
+    page = Client()
+    page.force_login(alice)
+    form = {"secret": "another-that-the-forge-made", "drop_old": "on"}
+    assert page.post("/projects/hello/hook-secret/", form).status_code == 200
+    assert send("generic", made).status_code == 401
+    assert send("generic", "another-that-the-forge-made").status_code == 200

@@ -81,6 +81,16 @@ def test_a_push_that_nobody_told_of_is_built_once(away: Outside) -> None:
     assert Delivery.objects.get().forge == "poll"
 
 
+def test_a_tag_that_nobody_told_of_is_built_once_at_its_commit(away: Outside) -> None:
+    git("tag", "--annotate", "-m", "One", "v1", cwd=away.work)
+    git("push", str(away.upstream), "v1", cwd=away.work)
+    for _ in range(2):
+        away.look()
+        away.plan()
+    assert [made.ref for made in Pipeline.objects.all()] == ["refs/tags/v1"]
+    assert away.built == [git("rev-parse", "v1^{commit}", cwd=away.work)]
+
+
 def test_the_webhook_that_comes_late_is_a_duplicate(away: Outside) -> None:
     sha = away.push()
     away.look()

@@ -31,10 +31,13 @@ def server(running: Server, transactional_db: None) -> Server:
 
 def test_24_mib_are_taken(server: Server, secret: str) -> None:
     body = _body(24 * MIB)
+    assert _post(server, secret, b"{}").status_code == 400  # what the first request loads is kept
+    held = _most_held(server)
 
     answer = _post(server, secret, body)
 
     assert answer.status_code == 202
+    assert _most_held(server) - held < 64 * MIB
     assert Delivery.objects.get().verdict == "accepted"
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.apps import apps
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from ciserver.accounts.models import AuditEntry
-from ciserver.lib.crypto import add_key, seal, unseal
-from ciserver.projects.models import Project
+from ciserver.lib.crypto import SealBroken, add_key, seal, unseal
 
 
 class Command(BaseCommand):
@@ -18,15 +19,44 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         key_id = add_key()
-        count = sum(_reseal(model, pk) for model in _sealed() for pk in _keys(model))
-        count += sum(map(_reseal_hook, Project.objects.exclude(hook_secret_sealed="")))
-        AuditEntry.record(actor="rotate_keys", action="keys.rotate", target=f"key {key_id}")
-        self.stdout.write(f"Key {key_id} seals from now on; {count} secrets were sealed anew.")
+        self.count, self.broken = 0, 0
+        for model in _sealed():
+            for pk in _keys(model):
+                self._try(f"{model._meta.verbose_name} {pk}", partial(_reseal, model, pk))
+        for model, column, place in _columns():
+            for pk in model.objects.exclude(**{column: ""}).values_list("pk", flat=True):
+                what = f"{model._meta.verbose_name} {pk}: {column}"
+                self._try(what, partial(_reseal_column, model, pk, column, place))
+        AuditEntry.record(
+            actor="rotate_keys", action="keys.rotate", target=f"key {key_id}", broken=self.broken
+        )
+        self.stdout.write(f"Key {key_id} seals from now on; {self.count} secrets were sealed anew.")
+        if self.broken:
+            raise CommandError(
+                f"{self.broken} secrets did not open and stay as they are. Enter them again."
+            )
+
+    def _try(self, what: str, reseal: Callable[[], int]) -> None:
+        """One that does not open must not keep the others under the old key."""
+        try:
+            self.count += reseal()
+        except (SealBroken, ValueError) as error:
+            self.broken += 1
+            self.stderr.write(f"{what}: {error}")
 
 
 def _sealed() -> list[type[Any]]:
     """Every model whose rows hold one secret: those have ``sealed``, ``put`` and ``value``."""
     return [model for model in apps.get_models() if hasattr(model, "sealed")]
+
+
+def _columns() -> list[tuple[type[Any], str, str]]:
+    """Model, column and the property that is its place, of those that name some in ``SEALED``."""
+    return [
+        (model, column, place)
+        for model in apps.get_models()
+        for column, place in getattr(model, "SEALED", {}).items()
+    ]
 
 
 def _keys(model: type[Any]) -> list[int]:
@@ -41,19 +71,9 @@ def _reseal(model: type[Any], pk: int) -> int:
     return 1
 
 
-def _reseal_hook(project: Project) -> int:
-    """Both webhook secrets, for the one before still counts while people replace it."""
-    new, before = project.hook_secret_sealed, project.hook_secret_old_sealed
+def _reseal_column(model: type[Any], pk: int, column: str, place: str) -> int:
+    row = model.objects.get(pk=pk)
+    before = getattr(row, column)
+    again = seal(unseal(before, getattr(row, place)), getattr(row, place))
     # Not one that somebody replaced meanwhile.
-    rows = Project.objects.filter(
-        pk=project.pk, hook_secret_sealed=new, hook_secret_old_sealed=before
-    )
-    changed = rows.update(
-        hook_secret_sealed=_again(new, project.hook_secret_place),
-        hook_secret_old_sealed=_again(before, project.hook_secret_old_place),
-    )
-    return changed * (2 if before else 1)
-
-
-def _again(sealed: str, place: str) -> str:
-    return seal(unseal(sealed, place), place) if sealed else ""
+    return int(model.objects.filter(pk=pk, **{column: before}).update(**{column: again}))
