@@ -20,6 +20,7 @@ from builders.images.store import Image, Store
 from builders.layouts import export_archive, export_layout, import_image
 from builders.registry import KnownRegistries, Registry
 from builders.resolve import Resolver
+from builders.shared import SharedCache
 from runtime.spec import IdRange, Limits
 from runtime.state import StateDirectory
 
@@ -31,6 +32,7 @@ def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
     if options.push and not names:
         raise UserError("--push needs a name.", hint="Give one with -t.", code="cli.flag")
     store = Store(options.store, compression=options.compression)
+    shared = _shared(options, store)
     context, epoch = open_context(options.context)
     try:
         request = BuildRequest(
@@ -53,6 +55,7 @@ def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
             egress_allow=tuple(options.egress_allow),
             scope="cli",
             no_cache=options.no_cache,
+            shared=shared,
             pack=options.push or bool(options.output),
             extra_ca=options.extra_ca,
         )
@@ -67,6 +70,30 @@ def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
     finally:
         context.close()
     _deliver(options, store, images[options.target], names)
+    if shared is not None and options.cache_to:
+        shared.save()
+
+
+def _shared(options: argparse.Namespace, store: Store) -> SharedCache | None:
+    """The cache in a registry, named as docker does (type=registry,ref=NAME) or by NAME alone."""
+    given = [_reference_of(text) for text in (options.cache_from, options.cache_to) if text]
+    if not given:
+        return None
+    if given[0] != given[-1]:
+        raise UserError("--cache-from and --cache-to name one repository.", code="cli.flag")
+    registry = _registry(options, given[0].registry)
+    return SharedCache(registry, given[0], store, scope="cli", say=say)
+
+
+def _reference_of(text: str) -> Reference:
+    fields = dict(part.partition("=")[::2] for part in text.split(","))
+    if fields.get("type", "registry") != "registry":
+        raise UserError(
+            f"A cache of {text!r} is not supported: it is in a registry.",
+            hint="Write type=registry,ref=NAME, or NAME alone.",
+            code="cli.flag",
+        )
+    return Reference.parse(fields.get("ref") or text)
 
 
 def _deliver(

@@ -49,6 +49,8 @@ def _build(command: argparse.ArgumentParser) -> None:
     add("--ssh", action="append", default=[], metavar="default|ID=SOCKET_OR_KEY")
     add("--target", default=None, metavar="STAGE")
     add("--no-cache", action="store_true")
+    add("--cache-from", default="", metavar="NAME", help="a repository with the steps of others")
+    add("--cache-to", default="", metavar="NAME", help="let others have the steps of this build")
     add("--output", default="", metavar="oci:FOLDER", help="an OCI layout, or docker:FILE")
     add("--compression", default="gzip", choices=["gzip", "zstd"], help="of new layers")
     add("--push", action="store_true", help="push every -t NAME")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from builders.cache import CacheEntry, lane_name, step_key
+from builders.cli import main
 from builders.images.reference import Reference
 from builders.images.store import Image, Store
 from builders.registry import Registry
@@ -78,6 +79,31 @@ def test_a_fresh_machine_builds_the_same_image_and_runs_nothing(
     offline, heard = second.all(context, scope="p/protected")  # it knows by itself from now on
     assert offline[None].id == image.id
     assert set(STEPS) <= set(heard.cached())
+
+
+def test_the_command_line_takes_the_cache_along(
+    machine: Callable[[str], Builder],
+    name: Reference,
+    project: Project,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    context = project({"Dockerfile": DOCKERFILE})
+    said = []
+    for worker, flags in (
+        ("one", ["--cache-to", name.name]),
+        ("two", ["--cache-from", f"type=registry,ref={name.name}"]),
+        ("three", []),
+    ):
+        words = ["--store", str(machine(worker).store.root), "build", "--network", "none", *flags]
+        assert main([*words, str(context)]) == 0
+        out = capfd.readouterr()
+        said.append((out.out, out.err.count("[cached]")))
+    assert said[0][0] == said[1][0] == said[2][0]
+    assert [cached for _, cached in said] == [0, 3, 0]
+    assert main(["build", "--cache-to", "a", "--cache-from", "b", str(context)]) == 1
+    assert "name one repository" in capfd.readouterr().err
 
 
 def test_an_unchanged_build_sends_nothing_and_writes_no_manifest(
