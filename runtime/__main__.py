@@ -69,8 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, parents=[common], help=text)
         command.set_defaults(function=function)
-        if name == "list":
-            command.add_argument("--json", action="store_true", help="for programs")
+        command.add_argument("--json", action="store_true", help="for programs")
     for name, verb, text in (
         ("pause", use.pause, "stop a sandbox where it is"),
         ("resume", use.resume, "let a paused sandbox go on"),
@@ -362,19 +361,26 @@ def _existing_state(root: Path) -> StateDirectory | None:
 
 def _reap(arguments: argparse.Namespace) -> int:
     state = _existing_state(arguments.state)
-    for sentence in reap(state) if state else []:
+    done = reap(state) if state else []
+    for sentence in [json.dumps(done, indent=2)] if arguments.json else done:
         print(sentence)
     return 0
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    missing = host.check()
-    for sentence in (*missing, *host.notes()):
+    missing, notes = host.check(), host.notes()
+    version = "v2" if host.cgroup_version() is host.CgroupVersion.V2 else "v1"
+    if arguments.json:
+        found = {"ready": not missing, "missing": missing, "notes": notes, "cgroups": version}
+        if not missing:
+            found["runtime"] = str(host.oci_runtime().path)
+        print(json.dumps(found, indent=2))
+        return 1 if missing else 0
+    for sentence in (*missing, *notes):
         print(sentence)
     if missing:
         return 1
     runtime = host.oci_runtime()
-    version = "v2" if host.cgroup_version() is host.CgroupVersion.V2 else "v1"
     print(
         f"Ready: sandboxes run by {runtime.path} with cgroups {version}, {ID_RANGE_SIZE} ids each."
     )

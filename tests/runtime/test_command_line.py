@@ -129,6 +129,14 @@ def test_a_reader_that_goes_away_ends_it_quietly(area: Path, busybox: LowerDir) 
 
 
 @pytest.mark.root
+def test_programs_are_told_in_json(area: Path) -> None:
+    assert json.loads(runtime("reap", "--json", area=area).stdout) == []
+    assert json.loads(runtime("list", "--json", area=area).stdout) == []
+    found = json.loads(runtime("check", "--json", area=area).stdout)
+    assert found["missing"] == [] if found["ready"] else found["missing"]
+    assert found["cgroups"] in ("v1", "v2")
+
+
 def test_reaping_nothing_says_nothing(area: Path) -> None:
     assert runtime("reap", area=area).stdout == ""
 
