@@ -47,6 +47,8 @@ def queue(
     ``event`` is a tag's or a push's, as ``ref`` has it, unless given. Nothing of a fork is
     protected, whatever its ref is called.
     """
+    # Before anything is written: nobody should wait for git under a lock.
+    definition = usable_definition(project, commit)
     pipeline = _create(
         project,
         commit=commit,
@@ -61,7 +63,6 @@ def queue(
         started_by=started_by,
         inputs=dict(inputs or {}),
     )
-    definition = usable_definition(project, commit)
     _join_group(pipeline, definition)
     if not from_fork and ref == f"refs/heads/{project.default_branch}":
         keep_schedules(project, definition)

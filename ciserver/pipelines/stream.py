@@ -23,6 +23,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection
 from django.template.loader import render_to_string
 
+from ciserver.lib.problems import Refused
 from ciserver.pipelines import events, logview, shutdown, tails
 from ciserver.pipelines.logs import LINE_CAP, Line, LogReader, Position
 from ciserver.pipelines.models import Pipeline
@@ -209,7 +210,9 @@ def _news_of(path: Path, job: int, position: Position) -> tuple[Piece, ...]:
     """What a log has behind ``position``, in frames; where each of them ends."""
     mark = tails.mark_of(path)
     if mark is None:  # it is not there yet, or packed: only who comes late reads that
-        return tuple(_batches(path, job, position))
+        with suppress(Refused):  # object storage that is away: the page does without its lines
+            return tuple(_batches(path, job, position))
+        return ()
     return _shared(path, job, position, mark) if mark.size != position.offset else ()
 
 

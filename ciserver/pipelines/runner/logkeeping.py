@@ -29,9 +29,12 @@ def pack_logs() -> int:
             size = logfiles.keep(job.log_path)
         except FileNotFoundError:
             size = 0
-        except (OSError, Refused) as error:
+        except OSError as error:
             log.warning("the log of %s was not packed: %s", job, error)
-            break  # the disk or the storage: the next would fare no better
+            continue
+        except Refused as error:
+            log.warning("logs wait to be packed: %s", error)
+            break  # the storage is away: the next would fare no better
         Job.objects.filter(pk=job.pk).update(log_bytes=size)
         done += 1
     return done
