@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -36,8 +37,11 @@ def charlie(db: None) -> Any:
 def project(alice: Any, bob: Any) -> Any:
     """Project ``hello``, hosted here: alice owns it, bob develops it, charlie has no part in it."""
     from ciserver.projects.models import Membership, Project, Role
+    from ciserver.repositories.git import git_dir
 
     hello = Project.objects.create(slug="hello")
+    # Rows of an earlier test may have had this number, and their repository be left.
+    shutil.rmtree(git_dir(hello), ignore_errors=True)
     Membership.objects.create(project=hello, user=alice, role=Role.OWNER)
     Membership.objects.create(project=hello, user=bob, role=Role.DEVELOPER)
     return hello

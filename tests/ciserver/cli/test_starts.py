@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def hosted(project: Any, tmp_path: Path) -> Hosted:
-    made = Hosted(project, tmp_path / "tree")
-    made.push({"gantry.yml": YAML})
-    return made
+def hosted(project: Any, tmp_path: Path) -> Iterator[Hosted]:
+    with closing(Hosted(project, tmp_path / "tree")) as made:
+        made.push({"gantry.yml": YAML})
+        yield made
 
 
 def test_start_takes_inputs_and_says_where_to_look(logged_in: Gantry, hosted: Hosted) -> None:

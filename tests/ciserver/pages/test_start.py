@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def hosted(project: Any, tmp_path: Path) -> Hosted:
-    made = Hosted(project, tmp_path / "tree")
-    made.push({"gantry.yml": YAML})
-    made.push({"gantry.yml": "inputs: {only: {required: true}}"}, "other")
-    return made
+def hosted(project: Any, tmp_path: Path) -> Iterator[Hosted]:
+    with closing(Hosted(project, tmp_path / "tree")) as made:
+        made.push({"gantry.yml": YAML})
+        made.push({"gantry.yml": "inputs: {only: {required: true}}"}, "other")
+        yield made
 
 
 def test_the_page_has_a_field_for_each_input(hosted: Hosted, bob: Any, client: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,7 @@ class Runs:
 
 
 @pytest.fixture
-def run(project: Any, area: Path, registry: str, monkeypatch: pytest.MonkeyPatch) -> Runs:  # noqa: F811
+def run(project: Any, area: Path, registry: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:  # noqa: F811
     store = Store(area / "store")
     make_busybox(store, area / "busybox")
     config = replace(settings.GANTRY, home=area, registry=registry)
@@ -65,7 +67,8 @@ def run(project: Any, area: Path, registry: str, monkeypatch: pytest.MonkeyPatch
         resolver=Resolver(store, upstream=False),
     )
     monkeypatch.setattr(story, "open_workshop", lambda: workshop)
-    return Runs(Hosted(project, area / "tree"))
+    with closing(Hosted(project, area / "tree")) as hosted:
+        yield Runs(hosted)
 
 
 def yaml(key: str, command: str = "true") -> dict[str, str]:

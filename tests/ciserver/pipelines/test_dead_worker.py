@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -40,15 +42,20 @@ COUNT = (
 FILES = {"Dockerfile": f"FROM busybox\nRUN {COUNT}\nRUN exit 3\n"}
 
 
+@pytest.fixture
+def hosted(project: Any, area: Path) -> Iterator[Hosted]:  # noqa: F811
+    with closing(Hosted(project, area / "tree")) as made:
+        yield made
+
+
 def test_what_was_written_before_the_kill_is_kept_to_the_byte(
-    project: Any,
+    hosted: Hosted,
     alice: Any,
     area: Path,  # noqa: F811
     registry: str,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make_busybox(Store(area / "store"), area / "busybox")
-    hosted = Hosted(project, area / "tree")
     pipeline = hosted.queue(hosted.push(FILES))
 
     killed_in_the_middle(pipeline, area, registry)

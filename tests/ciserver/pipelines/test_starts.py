@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -64,14 +67,19 @@ class Hosted:
         self.git("push", "--quiet", "--force", str(self.target), f"HEAD:refs/heads/{branch}")
         return self.git("rev-parse", "HEAD")
 
+    def close(self) -> None:
+        """The next test's project has the same number."""
+        shutil.rmtree(self.target)
+
     def queue(self, commit: str, branch: str = "main", **more: Any) -> Pipeline:
         ref = f"refs/heads/{branch}"
         return services.queue(project=self.project, commit=commit, ref=ref, **more)
 
 
 @pytest.fixture
-def hosted(project: Any, tmp_path: Path) -> Hosted:
-    return Hosted(project, tmp_path / "tree")
+def hosted(project: Any, tmp_path: Path) -> Iterator[Hosted]:
+    with closing(Hosted(project, tmp_path / "tree")) as made:
+        yield made
 
 
 def test_inputs_are_read_as_their_type() -> None:
