@@ -17,20 +17,22 @@ from ciserver.projects.models import Project
 def next_ones() -> list[int]:
     """The oldest queued pipeline of each project that may start one, the best first.
 
-    Before all others comes a project of which nothing runs; among equals, the one that was
-    served longest ago.
+    Before all others comes what had begun already, and was handed back or lost its worker; then
+    a project of which nothing runs; among equals, the one that was served longest ago.
     """
     oldest = dict(_free().order_by().values_list("project").annotate(Min("pk")))
+    begun = _free().filter(started_at__isnull=False).order_by()
+    resumed = dict(begun.values_list("project").annotate(Min("pk")))
     rows = Pipeline.objects.filter(project__in=oldest, state=State.RUNNING).order_by()
     running = dict(rows.values_list("project").annotate(Count("pk")))
-    turns: list[tuple[int, float, int]] = []
+    turns: list[tuple[bool, int, float, int]] = []
     for pk, most, served_at in Project.objects.filter(pk__in=oldest).values_list(
         "pk", "concurrency", "served_at"
     ):
         now = running.get(pk, 0)
         if not most or now < most:
-            turns.append((now, _stamp(served_at), oldest[pk]))
-    return [pipeline for _, _, pipeline in sorted(turns)]
+            turns.append((pk not in resumed, now, _stamp(served_at), resumed.get(pk, oldest[pk])))
+    return [pipeline for *_, pipeline in sorted(turns)]
 
 
 def has_room(project: Project) -> bool:

@@ -11,7 +11,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from tests.faults.installation import Installation
+from tests.faults.installation import Installation, cgroup_of
 
 PATIENCE = 90.0  # seconds for which one kill is followed
 
@@ -62,7 +62,7 @@ class Chaos:
     def _kill(self, name: str, pid: int) -> None:
         works = self._running() if name in {"worker", "pool"} else []
         hit = [row for row in works if name == "worker" or row[2].endswith(f"/{pid}")]
-        boxes = self.service.sandboxed() if name == "worker" else []
+        boxes = self.service.sandboxed() if name == "worker" else {}
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         self.kills[name] += 1
@@ -96,9 +96,9 @@ class Chaos:
             time.sleep(0.2)
         self.again.append(PATIENCE)
 
-    def _bury(self, boxes: list[int], since: float) -> None:
+    def _bury(self, boxes: dict[int, str], since: float) -> None:
         while time.monotonic() - since < PATIENCE:
-            if not set(boxes) & set(self.service.sandboxed()):
+            if not any(cgroup_of(pid) == group for pid, group in boxes.items()):
                 break
             time.sleep(0.05)
         self.survived.append(time.monotonic() - since)

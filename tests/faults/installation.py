@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ciserver.config import Config
 from ciserver.ops.children import registry_settings
 from tests.e2e.service import CHECKOUT, descendants, free_ports, stop_caddy, wait_for
 
-FIRST_SANDBOX_ID = 0x10000000
+CGROUP = re.compile(r"/gantry/[^/\s]+/[^/\s]+-[0-9a-f]{8}\b")
 PUT = re.compile(rb'"PUT /v2/(\S+)/manifests/(\S+) HTTP/1.1" 201')
 
 
@@ -34,6 +34,7 @@ class Installation:
     token: str
     supervisor: subprocess.Popen[bytes]
     registry_log: Path
+    seen: set[str] = field(default_factory=set)  # names of sandboxes
 
     def api(self) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.token}"}
@@ -65,10 +66,13 @@ class Installation:
                 found["planner"].append(pid)
         return found
 
-    def sandboxed(self) -> list[int]:
-        """Processes that run as a project's own ids, in mounts of this installation."""
-        place = str(self.home / "sandboxes").encode()
-        return [pid for pid in _pids() if _uid(pid) >= FIRST_SANDBOX_ID and place in _mounts(pid)]
+    def sandboxed(self) -> dict[int, str]:
+        """Processes in this installation's sandboxes: process id -> cgroup."""
+        boxes = {path.name for path in (self.home / "sandboxes" / "boxes").glob("*")}
+        self.seen |= boxes
+        return {
+            pid: group for pid in _pids() if (group := cgroup_of(pid)) and _box_of(group) in boxes
+        }
 
     def manifests(self) -> Counter[tuple[str, str]]:
         """How often each image, as (repository, tag), was pushed; the steps' cache is none."""
@@ -90,10 +94,11 @@ class Installation:
             ):
                 found.append(f"process {pid} {_command(pid)[:100]}")
         boxes = self.home / "sandboxes"
-        found += [f"sandbox {path.name}" for path in boxes.glob("*/record.json")]
-        for controller in Path("/sys/fs/cgroup").glob("*/gantry/*/*"):
-            if controller.is_dir() and (boxes / controller.name).exists():
-                found.append(f"cgroup {controller}")
+        for folder in ("boxes", "networks"):
+            found += [f"{folder}: {path.name}" for path in (boxes / folder).iterdir()]
+        for group in Path("/sys/fs/cgroup").glob("**/gantry/*/*"):
+            if group.is_dir() and _box_of(str(group)) in self.seen:
+                found.append(f"cgroup {group}")
         return found
 
 
@@ -176,10 +181,16 @@ def _mounts(pid: int) -> bytes:
     return b""
 
 
-def _uid(pid: int) -> int:
+def cgroup_of(pid: int) -> str:
+    """That of a sandbox, ``/gantry/PIPELINE/SANDBOX-XXXXXXXX``, or nothing."""
     with suppress(OSError):
-        return Path(f"/proc/{pid}").stat().st_uid
-    return 0
+        if found := CGROUP.search(Path(f"/proc/{pid}/cgroup").read_text()):
+            return found[0]
+    return ""
+
+
+def _box_of(group: str) -> str:
+    return group.rpartition("/")[2].rpartition("-")[0]
 
 
 def _parent(pid: int) -> int:

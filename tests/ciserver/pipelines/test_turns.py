@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from ciserver.lib import outbox
 from ciserver.lib.models import OutboxEntry
@@ -61,6 +63,24 @@ def test_projects_take_turns_and_each_ones_pipelines_stay_in_order(
         finish(pipeline)
 
     assert served == [mine[0], theirs[0], mine[1], theirs[1], mine[2], theirs[2]]
+
+
+def test_what_lost_its_worker_or_was_handed_back_goes_on_before_anything_new_begins(
+    project: Any, queue: Queue
+) -> None:
+    other = Project.objects.create(slug="other")
+    lost, handed_back = queue(project), queue(project)
+    assert claimed() == lost
+    lease = leases.claim(handed_back.pk)
+    assert lease is not None
+    queue(project)
+    queue(other)
+    Pipeline.objects.filter(pk=lost.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+    leases.recover()
+    handed_back.refresh_from_db()
+    leases.hand_back(handed_back, lease)
+
+    assert [claimed(), claimed()] == [lost, handed_back]
 
 
 def test_a_project_of_which_nothing_runs_comes_first(project: Any, queue: Queue) -> None:
