@@ -23,6 +23,7 @@ def next_ones() -> list[int]:
     oldest = dict(_free().order_by().values_list("project").annotate(Min("pk")))
     begun = _free().filter(started_at__isnull=False).order_by()
     resumed = dict(begun.values_list("project").annotate(Min("pk")))
+    first = {**oldest, **resumed}
     rows = Pipeline.objects.filter(project__in=oldest, state=State.RUNNING).order_by()
     running = dict(rows.values_list("project").annotate(Count("pk")))
     turns: list[tuple[bool, int, float, int]] = []
@@ -31,7 +32,7 @@ def next_ones() -> list[int]:
     ):
         now = running.get(pk, 0)
         if not most or now < most:
-            turns.append((pk not in resumed, now, _stamp(served_at), resumed.get(pk, oldest[pk])))
+            turns.append((pk not in resumed, now, _stamp(served_at), first[pk]))
     return [pipeline for *_, pipeline in sorted(turns)]
 
 
