@@ -14,9 +14,9 @@ from runtime.spec import Receipt
 class PlainProgress:
     """A BuildListener for a terminal or a file. ``quiet`` shows failures only."""
 
-    def __init__(self, *, quiet: bool = False, out: TextIO = sys.stderr) -> None:
+    def __init__(self, *, quiet: bool = False, out: TextIO | None = None) -> None:
         self._quiet = quiet
-        self._out = out
+        self._out = out if out is not None else sys.stderr
         self._lock = threading.Lock()
         self._rests: dict[int, bytes] = {}
 
