@@ -19,7 +19,7 @@ from pathlib import Path
 from builders.bases import apt, tidy
 from builders.bases.recipes import Recipe, find_recipe, recipe_names
 from builders.errors import ServiceError
-from builders.images.config import History, ImageConfig
+from builders.images.config import Healthcheck, History, ImageConfig
 from builders.images.manifest import host_architecture
 from builders.images.reference import Reference
 from builders.images.store import Image, Store
@@ -143,14 +143,25 @@ def bootstrap_command(
     ]
 
 
+def _path(recipe: Recipe) -> str:
+    """Debian keeps the programs of PostgreSQL's server where no PATH leads."""
+    server = [name for name in recipe.packages if name.startswith("postgresql-")]
+    folders = [f"/usr/lib/postgresql/{name.partition('-')[2]}/bin" for name in server]
+    return ":".join([*folders, _PATH])
+
+
 def _config(recipe: Recipe, name: Reference, epoch: int) -> ImageConfig:
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(epoch))
     return ImageConfig(
         architecture=host_architecture(),
         variant="v8" if platform.machine() == "aarch64" else "",
         created=created,
-        env=(f"PATH={_PATH}",),
-        cmd=recipe.command,
+        env=(f"PATH={_path(recipe)}",),
+        cmd=recipe.command or None,
+        entrypoint=recipe.entrypoint or None,
+        user=recipe.user,
+        exposed_ports=recipe.exposed,
+        healthcheck=Healthcheck(test=recipe.health) if recipe.health else None,
         labels={
             "org.opencontainers.image.title": name.familiar,
             "org.opencontainers.image.version": recipe.suite,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from builders.bases.apt import Release, host_release
 from builders.errors import ImageNotFound
@@ -21,6 +21,10 @@ class Recipe:
     packages: tuple[str, ...]
     command: tuple[str, ...]
     python: bool = False
+    entrypoint: tuple[str, ...] = ()
+    user: str = ""
+    exposed: tuple[str, ...] = ()
+    health: tuple[str, ...] = ()  # as HEALTHCHECK has it
 
     @property
     def keyring(self) -> str:
@@ -44,11 +48,21 @@ _NAMES: Mapping[str, str] = {
     "ubuntu:24.04": "noble",
 }
 PYTHON = "gantry/python:3"
+POSTGRES = "gantry/postgres:15"
+# For tests: whoever reaches it may do all, as POSTGRES_HOST_AUTH_METHOD=trust of Docker Hub's.
+POSTGRES_START = """set -e
+: "${PGDATA:=/var/lib/postgresql/data}"
+if [ ! -s "$PGDATA/PG_VERSION" ]; then
+    initdb --pgdata="$PGDATA" --username=postgres --auth=trust --encoding=UTF8 --no-sync >/dev/null
+    echo "host all all all trust" >>"$PGDATA/pg_hba.conf"
+fi
+exec postgres -D "$PGDATA" -c listen_addresses="*" -c unix_socket_directories=/tmp "$@"
+"""
 
 
 def recipe_names() -> list[str]:
     """Every name that ``gantry base`` can make here."""
-    return [*_NAMES, PYTHON]
+    return [*_NAMES, PYTHON, POSTGRES]
 
 
 def find_recipe(name: Reference, release: Release | None = None) -> Recipe:
@@ -62,6 +76,14 @@ def find_recipe(name: Reference, release: Release | None = None) -> Recipe:
         suite = here.codename if here.codename in SUITES else "bookworm"
         packages = ("ca-certificates", "python3-minimal", "python3")
         return _recipe(suite, packages, ("python3",), python=True)
+    if familiar == POSTGRES:
+        return replace(
+            _recipe("bookworm", ("postgresql-15",), ()),  # the suite whose version it is
+            entrypoint=("sh", "-c", POSTGRES_START, "postgres"),
+            user="postgres",
+            exposed=("5432/tcp",),
+            health=("CMD", "pg_isready", "--quiet", "--host=127.0.0.1"),
+        )
     near = difflib.get_close_matches(familiar, recipe_names(), 3, 0.3) or recipe_names()
     raise ImageNotFound(
         f"There is no recipe for a base image named {familiar}.",

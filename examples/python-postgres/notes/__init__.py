@@ -1,0 +1,1 @@
+"""Notes in PostgreSQL: as little as a project with a database can be."""
