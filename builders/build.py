@@ -22,7 +22,7 @@ from builders.errors import BuildError, DockerfileError, StepFailed, UserError
 from builders.events import BuildListener, StepInfo, StepResult
 from builders.images.store import Image, Store
 from builders.networks import LazyNetwork
-from builders.plan import SCRATCH, Plan, host_platform, make_plan, platform_args
+from builders.plan import DEFAULT_TARGET, SCRATCH, Plan, host_platform, make_plan, platform_args
 from builders.stages import Bases, Resolve, Stages
 from builders.steps.agents import Agents
 from builders.steps.bench import Bench
@@ -185,7 +185,11 @@ def _bench(
         cancel=stop,
         escape=plan.escape,
         build_args=request.build_args,
-        head_args={**platform_args(host_platform()), **plan.head_args},
+        head_args={
+            **platform_args(host_platform()),
+            "TARGETSTAGE": next(iter(plan.targets), None) or DEFAULT_TARGET,
+            **plan.head_args,
+        },
         secrets=request.secrets,
         agents=agents,
         step_env=request.step_env,

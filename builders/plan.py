@@ -84,6 +84,9 @@ def platform_args(platform: str) -> dict[str, str]:
     return {f"{side}{k}": v for side in ("BUILD", "TARGET") for k, v in values.items()}
 
 
+DEFAULT_TARGET = "default"  # what TARGETSTAGE is without --target
+
+
 def make_plan(
     dockerfile: Dockerfile,
     *,

@@ -21,6 +21,10 @@ class Expander:
         self._escape = escape
         self._at = at
 
+    def seeing(self, env: Mapping[str, str]) -> Expander:
+        """The same with another environment."""
+        return Expander(env, escape=self._escape, at=self._at)
+
     def word(self, text: str) -> str:
         if not _special(text, self._escape):
             return text

@@ -40,7 +40,8 @@ def find_account(root_fd: int, text: str) -> Account:
     uid = int(name) if entry is None else int(entry[2])
     gid = 0 if entry is None else int(entry[3])
     if group:
-        return Account(User(uid=uid, gid=find_group(root_fd, group)), _home(entry))
+        gid = find_group(root_fd, group)
+        return Account(User(uid=uid, gid=gid, groups=(gid,)), _home(entry))
     groups = () if entry is None else tuple(_memberships(root_fd, entry[0], gid))
     return Account(User(uid=uid, gid=gid, groups=groups), _home(entry))
 

@@ -156,7 +156,7 @@ def _put_files(
             with unpacked(
                 spool, compression, shown=item.path, place=step.at.place, bench=bench
             ) as root:
-                whole = replace(order, sources=(), exclude=(), parents=False)
+                whole = replace(order, exclude=(), parents=False, as_is=True)
                 put(whole, root, [Found(item.path, "/", folder=True)])
 
 

@@ -36,7 +36,9 @@ def arg(
     for name, default in step.pairs:
         value = given.get(name)
         if value is None:
-            value = inherited.get(name) if default is None else expander.word(default)
+            # Each sees those before it on the same line.
+            seen = expander.seeing(state.env)
+            value = inherited.get(name) if default is None else seen.word(default)
         environment = dict(state.env) if value is None else {**state.env, name: value}
         state = replace(state, args={**state.args, name: value}, env=environment)
     return state

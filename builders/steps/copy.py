@@ -37,6 +37,7 @@ class Order:
     chmod: str
     exclude: tuple[str, ...]
     parents: bool
+    as_is: bool = False  # what an archive holds keeps its owners and modes, as in BuildKit
 
     @property
     def matcher(self) -> PatternMatcher | None:
@@ -202,6 +203,7 @@ def place(
             bench.layer_time(key),
             find_owner(root, order.chown) if order.chown else None,
             ModeChange(order.chmod, step.at) if order.chmod else None,
+            as_is=order.as_is,
         )
         # The last name too is followed: COPY to a link writes what the link names.
         slash = "/" if order.dest.endswith("/") else ""
@@ -217,7 +219,7 @@ def place(
 def _place_one(placer: Placer, order: Order, source: Source, found: Found, *, many: bool) -> None:
     dest = order.dest
     if order.parents:
-        dest = _with_parents(dest, found)
+        dest = _with_parents(placer, dest, source, found)
     items = source.items(found, order.matcher if found.folder else None)
     if found.folder:
         placer.make_folders(dest)
@@ -227,12 +229,19 @@ def _place_one(placer: Placer, order: Order, source: Source, found: Found, *, ma
         placer.place_file(target, items)
 
 
-def _with_parents(dest: str, found: Found) -> str:
-    """``--parents``: the source's folders, from its ``/./`` on, are kept below the destination."""
-    _, pivot, rest = ("/" + found.path).rpartition("/./")
-    path = rest if pivot else found.path
-    kept = path if found.folder else posixpath.dirname(path)
-    return posixpath.join(dest, kept) + "/"
+def _with_parents(placer: Placer, dest: str, source: Source, found: Found) -> str:
+    """``--parents``: the source's folders, from its ``/./`` on, are kept below the destination.
+
+    They are made as they are in the source; the folder to copy to comes back.
+    """
+    parts = found.path.split("/") if found.folder else found.path.split("/")[:-1]
+    done = dest.rstrip("/")
+    for depth in range(found.pivot, len(parts)):
+        done = f"{done}/{parts[depth]}"
+        if not placer.is_folder(done):
+            placer.make_folders(posixpath.dirname(done) or "/")
+            placer.place_parent(done, source.folder("/".join(parts[: depth + 1])))
+    return done + "/"
 
 
 def _place_text(placer: Placer, order: Order, name: str, text: str, *, many: bool) -> None:

@@ -166,6 +166,9 @@ class WebSource:
             chunks = iter(lambda: file.read(1 << 20), b"")
             yield Item("", Kind.FILE, 0o600, mtime=self._fetched.mtime, chunks=chunks)
 
+    def folder(self, path: str) -> Item:
+        return Item("", Kind.FOLDER, 0o755)
+
     def nearest(self, pattern: str) -> list[str]:
         return []
 
@@ -193,6 +196,9 @@ class GitDir:
                 with path.open("rb") as stream:
                     chunks = iter(lambda: stream.read(1 << 20), b"")
                     yield Item(str(above / name), Kind.FILE, mode, chunks=chunks)
+
+    def folder(self, path: str) -> Item:
+        return Item("", Kind.FOLDER, 0o755)
 
     def nearest(self, pattern: str) -> list[str]:
         return []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 import shutil
+import stat
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -56,6 +57,21 @@ def mount_identity(mount: RunMount, step: Run, bench: Bench) -> object:
             source = ContextSource(bench.tree)
             known.append([source.digest(found, None) for found in source.find(mount.source)])
     return known
+
+
+def is_file(mount: RunMount, step: Run, bench: Bench) -> bool:
+    """Whether a bind mount shows a single file: its place in the root file system is one, too."""
+    if not mount.origin:
+        return any(not found.folder for found in ContextSource(bench.tree).find(mount.source))
+    if not mount.source.strip("/."):
+        return False
+    layers = bench.origin(mount.origin, step)
+    with (
+        bench.store.rootfs(layers, ids=bench.ids, bare=True) as shown,
+        open_root(shown.path) as root,
+    ):
+        status = exists_in_root(root, "/" + mount.source)
+    return status is not None and not stat.S_ISDIR(status.st_mode)
 
 
 class MountDesk:

@@ -33,6 +33,7 @@ class Placer:
     time: int
     owner: tuple[int, int] | None = None
     change: ModeChange | None = None
+    as_is: bool = False  # items keep their own; what is made on the way to them does not
 
     def is_folder(self, path: str) -> bool:
         status = exists_in_root(self.root_fd, path)
@@ -50,6 +51,18 @@ class Placer:
                 os.utime(fd, ns=self._times(None))
             finally:
                 os.close(fd)
+
+    def place_parent(self, path: str, item: Item) -> None:
+        """One folder like ``item``, empty, in a folder that is there."""
+        parent, name = open_parent_in_root(self.root_fd, path)
+        try:
+            fd = self._folder(parent, name, path, item)
+            try:
+                self._finish(fd, item, folder=True)
+            finally:
+                os.close(fd)
+        finally:
+            os.close(parent)
 
     def place_file(self, path: str, items: Iterable[Item]) -> None:
         """The one item at exactly ``path``; its folder must exist."""
@@ -141,14 +154,16 @@ class Placer:
 
     def _finish(self, fd: int, item: Item, *, folder: bool) -> None:
         os.fchown(fd, *self._owner(item))
-        mode = self.change.apply(item.mode, folder=folder) if self.change else item.mode
+        change = None if self.as_is else self.change
+        mode = change.apply(item.mode, folder=folder) if change else item.mode
         os.fchmod(fd, mode)
         for key, value in item.xattrs.items():
             os.setxattr(fd, key, value)
         os.utime(fd, ns=self._times(item))
 
     def _owner(self, item: Item) -> tuple[int, int]:
-        return self._host(*(self.owner or (item.uid, item.gid)))
+        owner = None if self.as_is else self.owner
+        return self._host(*(owner or (item.uid, item.gid)))
 
     def _host(self, uid: int, gid: int) -> tuple[int, int]:
         for number in (uid, gid):

@@ -17,7 +17,7 @@ from builders.errors import BuildCancelled, BuildError, StepFailed
 from builders.plan import PROXY_ARGS
 from builders.steps.accounts import Account, find_account
 from builders.steps.bench import Bench, Done, layer_of
-from builders.steps.mounts import MountDesk, mount_identity
+from builders.steps.mounts import MountDesk, is_file, mount_identity
 from builders.steps.state import DEFAULT_PATH, StageState
 from runtime.kept import run_and_keep
 from runtime.paths import open_root
@@ -60,7 +60,7 @@ def run(step: Run, state: StageState, bench: Bench) -> Done:
     def act(rootfs: RootFs) -> Receipt:
         return _act(step, state, bench, rootfs, words, script, mounts, key)
 
-    targets = [target for mount in mounts if (target := _stub(mount, state, bench))]
+    targets = [target for mount in mounts if (target := _stub(mount, step, state, bench))]
     if bench.extra_ca is not None:
         targets.append(CA_PATH)
     made = layer_of(bench, state.layers, key, act, mountpoints=targets)
@@ -95,14 +95,15 @@ def _with_sockets(mounts: Sequence[RunMount]) -> tuple[RunMount, ...]:
     )
 
 
-def _stub(mount: RunMount, state: StageState, bench: Bench) -> str:
+def _stub(mount: RunMount, step: Run, state: StageState, bench: Bench) -> str:
     """The place a mount covers; a folder's ends with a slash."""
     if mount.kind == "ssh":
         return MountDesk.target(mount, state.workdir) if mount.agent in bench.agents else ""
     if mount.kind == "secret":
         given = mount.secret_name in bench.secrets
         return MountDesk.secret_target(mount, state.workdir) if given else ""
-    return MountDesk.target(mount, state.workdir) + "/"
+    slash = "" if mount.kind == "bind" and is_file(mount, step, bench) else "/"
+    return MountDesk.target(mount, state.workdir) + slash
 
 
 def _act(

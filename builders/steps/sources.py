@@ -33,6 +33,7 @@ class Found:
     path: str
     real: str
     folder: bool
+    pivot: int = 0  # how many of the path's names stand before the ``/./`` of --parents
 
     @property
     def name(self) -> str:
@@ -66,6 +67,10 @@ class Source(Protocol):
 
     def items(self, found: Found, exclude: PatternMatcher | None) -> Iterator[Item]: ...
 
+    def folder(self, path: str) -> Item:
+        """The folder at a matched path, or one above it, as an item without content."""
+        ...
+
     def nearest(self, pattern: str) -> Sequence[str]: ...
 
 
@@ -81,8 +86,13 @@ class ContextSource:
         for path in paths:
             entry = self._tree.resolve(path)
             if entry is not None:
-                found.append(Found(path, entry.path, entry.kind is Kind.FOLDER))
+                folder = entry.kind is Kind.FOLDER
+                found.append(Found(path, entry.path, folder, _pivot(pattern)))
         return found
+
+    def folder(self, path: str) -> Item:
+        entry = self._tree.resolve(path)
+        return Item("", Kind.FOLDER, 0o755 if entry is None else entry.mode)
 
     def digest(self, found: Found, exclude: PatternMatcher | None) -> str:
         entry = self._entry(found)
@@ -152,8 +162,24 @@ class RootSource:
             status = exists_in_root(self._root, "/" + path)
             if status is not None:
                 real = resolve_in_root(self._root, "/" + path)
-                found.append(Found(path, real, stat.S_ISDIR(status.st_mode)))
+                found.append(Found(path, real, stat.S_ISDIR(status.st_mode), _pivot(pattern)))
         return found
+
+    def folder(self, path: str) -> Item:
+        fd = open_in_root(self._root, "/" + path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            status = os.fstat(fd)
+            return Item(
+                "",
+                Kind.FOLDER,
+                stat.S_IMODE(status.st_mode),
+                uid=status.st_uid - self._base,
+                gid=status.st_gid - self._base,
+                mtime=status.st_mtime_ns,
+                xattrs=_xattrs(fd),
+            )
+        finally:
+            os.close(fd)
 
     def items(self, found: Found, exclude: PatternMatcher | None) -> Iterator[Item]:
         if found.folder:
@@ -245,6 +271,11 @@ class RootSource:
 def _xattrs(fd: int) -> dict[str, bytes]:
     names = [n for n in os.listxattr(fd) if n == "security.capability" or n.startswith("user.")]
     return {name: os.getxattr(fd, name) for name in names}
+
+
+def _pivot(pattern: str) -> int:
+    before, pivot, _ = ("/" + pattern).rpartition("/./")
+    return len([part for part in before.split("/") if part not in {"", "."}]) if pivot else 0
 
 
 def _clean(pattern: str) -> str:

@@ -7,7 +7,8 @@
            error.txt      what the error says
 
 ``oracle`` in build.json says where the expectation came from: docker's BuildKit
-(the default, see record.py), or "hand" where that version does not know the syntax.
+(the default, see record.py), "buildkit" for a newer one (record_buildkit.py) where that does
+not know the syntax, or "hand".
 """
 
 from __future__ import annotations
