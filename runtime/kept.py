@@ -79,13 +79,16 @@ def run_and_keep(
 
     ``rootfs`` is the spec's; after a failure its upper directory has moved away, and it can
     only be read. ``allow`` is what an EGRESS network of later programs may reach; ``how`` is for
-    ``run``. The receipt's ``kept_until`` tells. 0 seconds: nothing is kept.
+    ``run``. The receipt's ``kept_until`` tells: it is 0 where ``seconds`` is, or keeping failed.
     """
     receipt = run(spec, state=state, **how)
     if seconds <= 0 or receipt.ok or receipt.outcome is Outcome.CANCELLED:
         return receipt
     until = time.time() + min(seconds, LONGEST)
-    _keep(spec, rootfs, receipt, state, until, allow)
+    try:
+        _keep(spec, rootfs, receipt, state, until, allow)
+    except OSError:  # a full disk, say: how the program ended is worth more than what it left
+        return receipt
     return replace(receipt, kept=spec.id, kept_until=until)
 
 

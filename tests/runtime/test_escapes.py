@@ -76,7 +76,13 @@ def test_the_runtime_cannot_be_overwritten_by_what_it_starts(sandboxes: Sandboxe
                 entered.append(use.execute(sandboxes.state, f"{PREFIX}open", [program]))
         over.set()
 
-    held = sandboxes.sh("echo up; exec sleep 60", id=f"{PREFIX}open", on_output=enter, cancel=over)
+    held = sandboxes.sh(
+        "echo up; exec sleep 900",
+        id=f"{PREFIX}open",
+        limits=Limits(memory=64 * MIB, pids=64),
+        on_output=enter,
+        cancel=over,
+    )
     assert held.receipt.outcome is Outcome.CANCELLED
     assert len(entered) == 3 * ENTRIES
     script = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -116,6 +117,34 @@ def test_only_what_failed_is_kept(
     assert [each.outcome for each in found] == ([outcome] if outcome else [])
     assert bool(receipt.kept) is bool(outcome)
     assert processes_of(IDS) == []
+
+
+def test_a_failure_to_keep_does_not_hide_how_it_ended(
+    sandboxes: Sandboxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(upper: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kept, "_move", full)
+    receipt = fail(sandboxes, "exit 9")
+    assert (receipt.exit_code, receipt.kept) == (9, "")
+    assert list(sandboxes.state.kept_dir.iterdir()) == []
+
+
+def test_a_layer_on_another_disk_is_copied(
+    sandboxes: Sandboxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if self == sandboxes.rootfs.upper:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return plain(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    receipt = fail(sandboxes, "echo x > /tmp/trace; rm /bin/ls; exit 1")
+    seen, text = look(sandboxes.state, receipt.kept, "cat /tmp/trace; [ -e /bin/ls ] || echo gone")
+    assert (seen.ok, text) == (True, "x\ngone\n")
 
 
 def test_without_a_wish_nothing_is_kept(sandboxes: Sandboxes) -> None:

@@ -6,17 +6,19 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings
+from django.utils import timezone
 
 from builders.images.store import Store
 from builders.registry import Registry
 from builders.resolve import Resolver
 from ciserver.lib.models import OutboxEntry
-from ciserver.pipelines import services
+from ciserver.pipelines import inspections, services
 from ciserver.pipelines.models import Pipeline
 from ciserver.pipelines.runner import story
 from ciserver.pipelines.runner.workshop import Workshop
@@ -55,7 +57,7 @@ def pipeline(project: Any, area: Path, monkeypatch: pytest.MonkeyPatch) -> Pipel
     store = Store(area / "store")
     make_busybox(store, area / "busybox")
     workshop = Workshop(
-        config=settings.GANTRY,
+        config=replace(settings.GANTRY, keep_failed=60),
         store=store,
         state=StateDirectory(area / "sandboxes"),
         registry=Registry("127.0.0.1:1"),
@@ -97,6 +99,9 @@ def test_a_failed_graph_is_told_job_by_job_and_run_again_where_it_failed(
     assert first["page"].reason == "It needs unit, which failed."
     assert first["tagged"].reason == "It is not for a branch, and this is branch main."
     assert [step.receipt["exit_code"] for step in first["unit"].steps.all()] == [3, 3]
+    assert [bool(step.receipt["kept"]) for step in first["unit"].steps.all()] == [True, True]
+    left = inspections.kept_of(first["unit"])
+    assert left is not None and left.until > timezone.now()
     assert "Trying again (1 of 1)." in first["unit"].log_path.read_text()
     assert " out de\n" in first["other (de)"].log_path.read_text()
     log = first["unit"].log_path.read_bytes()
