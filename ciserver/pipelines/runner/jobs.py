@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +58,9 @@ class JobRun:
     @property
     def cgroup(self) -> Parent:
         """All sandboxes of a pipeline share one parent and its budget."""
-        return Parent(f"pipeline-{self.job.pipeline_id}", self.workshop.budget())
+        # Numbers begin anew in each installation, of which a machine may have more than one.
+        home = hashlib.sha256(str(self.workshop.config.home).encode()).hexdigest()[:8]
+        return Parent(f"pipeline-{home}-{self.job.pipeline_id}", self.workshop.budget())
 
     @property
     def ids(self) -> IdRange:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
+from django.db import connection
 
 from ciserver.lib.crypto import Secret
+from ciserver.pipelines import services
+from ciserver.pipelines.definition import parse
 from ciserver.pipelines.models import Pipeline
+from ciserver.pipelines.runner import story
+from ciserver.pipelines.runner.plan import planned
+from ciserver.pipelines.runner.work import limits_of_job
 from ciserver.projects.models import ProjectSecret
+from runtime.spec import Limits
 from tests.ciserver.pipelines.workplace import Workplace, log_of
 
 pytestmark = [pytest.mark.root, pytest.mark.django_db(transaction=True)]
@@ -245,15 +255,8 @@ def test_cancelling_ends_test_and_services_within_seconds(workplace: Workplace) 
             " healthcheck: {tcp: 1}}}}}"
         }
     )
-    import threading
-    import time
-
-    from ciserver.pipelines import services
-    from ciserver.pipelines.runner import story
 
     def cancel() -> None:
-        from django.db import connection
-
         while not pipeline.jobs.filter(name="unit", state="running").exists():
             time.sleep(0.1)
         services.cancel(pipeline=Pipeline.objects.get(pk=pipeline.pk), by="alice")
@@ -290,3 +293,39 @@ tests:
     )
     states = {job.name: job.state for job in pipeline.jobs.filter(kind="test")}
     assert states == dict.fromkeys(("unit", "beside"), "passed" if reached else "failed")
+
+
+@pytest.mark.parametrize(
+    ("asked", "place"),
+    [
+        ("services: {db: {memory: 900g}}", "gantry.yml: tests.unit.services.db.memory"),
+        ("services: [big]", "gantry.yml: services.big.pids"),
+        ("services: {db: {stage: none}}", "gantry.yml: tests.unit.services.db.stage"),
+        ("services: {db: {secrets: [X]}}", "gantry.yml: tests.unit.services.db.secrets"),
+    ],
+)
+def test_what_a_service_may_not_have_is_refused_at_its_place(
+    workplace: Workplace, asked: str, place: str
+) -> None:
+    shared = "services: {big: {pids: 100000}}\n" if "big" in asked else ""
+    pipeline = run(workplace, f"{shared}tests: {{unit: {{command: 'true', {asked}}}}}")
+    assert (pipeline.state, pipeline.place) == ("failed", place)
+
+
+def test_services_count_in_the_pipelines_one_budget() -> None:
+    definition = parse("tests: {a: {memory: 64m, services: {b: {memory: 32m, pids: 10}}}}")
+    plan = planned(definition, definition.tests or {})
+    limits = limits_of_job(plan, "a", Limits())
+    assert (limits.memory, limits.pids, limits.cpus) == (96 << 20, 266, 2)
+
+
+def test_a_matrix_chooses_images_of_services() -> None:
+    definition = parse(
+        "services: {db: {image: 'postgres:${PG}'}}\n"
+        "tests: {a: {matrix: {PG: [15, 16]}, services: {db: , x: {image: 'x:${PG}'}}}}"
+    )
+    plan = planned(definition, definition.tests or {})
+    chosen = [
+        [one.service.image for one in plan.services[job].values()] for job in ("a (15)", "a (16)")
+    ]
+    assert chosen == [["postgres:15", "x:15"], ["postgres:16", "x:16"]]

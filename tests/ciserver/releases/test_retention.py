@@ -135,3 +135,24 @@ def test_the_registry_loses_them_and_keeps_the_others(
     assert answers == [404, 404, 200, 200, 200]
     assert Release.objects.filter(image_deleted=True).count() == 2
     assert retention.retire() == 0
+
+
+def test_every_image_of_a_release_goes_with_it_unless_another_release_has_it(
+    hello: Any, old: Any, monkeypatch: Any
+) -> None:
+    first, second = old(2)
+    beside = f"{ADDRESS}/hello/worker"
+    for release, digest in ((first, "sha256:aa"), (second, "sha256:bb")):
+        images = {
+            "web": {"repository": release.repository, "digest": release.digest},
+            "worker": {"repository": beside, "digest": digest},
+            "shared": {"repository": beside, "digest": "sha256:cc"},
+        }
+        Release.objects.filter(pk=release.pk).update(images=images)
+    Release.objects.filter(pk=first.pk).update(removed_at=timezone.now())
+    gone: list[tuple[str, str]] = []
+    monkeypatch.setattr(retention, "_delete", lambda *image: gone.append(image))
+    assert retention._delete_marked() == 2
+    assert gone == [(first.repository, first.digest), (beside, "sha256:aa")]
+    first.refresh_from_db()
+    assert first.image_deleted
