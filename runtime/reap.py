@@ -98,7 +98,7 @@ def _dead_networks(state: StateDirectory) -> list[Path]:
 
 
 def _reap_network(path: Path) -> str:
-    if path.name.isdecimal() and directory.holds_namespace(path):
+    if path.name.isdecimal() and directory.has_cable(path):
         egress.remove(f"{firewall.DEVICE_PREFIX}{path.name}")
     directory.clear(path)
     return f"removed network {path.name}"

@@ -96,11 +96,12 @@ def _mount_sysfs(at: Path) -> None:
         os.close(fd)
 
 
-def holds_namespace(path: Path) -> bool:
-    """Not after a reboot: then the device of this number may be another installation's."""
-    with suppress(OSError):
-        return (path / NETNS).stat().st_dev != path.stat().st_dev
-    return False
+def has_cable(path: Path) -> bool:
+    """Whether an egress network's inner end is there, and so its other end on the host.
+
+    Not after a reboot, or once it was cut: then a device of that number is another installation's.
+    """
+    return (path / SYSFS / "class/net/eth0").exists()
 
 
 def clear(path: Path) -> None:

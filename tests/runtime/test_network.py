@@ -17,6 +17,7 @@ import pytest
 from runtime.errors import SpecError
 from runtime.network import egress, firewall, later, neighbours, open_network, resolvers
 from runtime.network.firewall import Allowed, parse_allow
+from runtime.reap import reap
 from runtime.snapshots import LowerDir
 from runtime.spec import Network
 from runtime.state import StateDirectory
@@ -265,3 +266,19 @@ def test_two_installations_may_make_networks_at_the_same_time(tmp_path: Path) ->
     for thread in threads:
         thread.join()
     assert failed == []
+
+
+@pytest.mark.root
+def test_a_reaper_leaves_a_device_alone_that_took_a_dead_ones_number(state: StateDirectory) -> None:
+    """As after a reboot, when another installation was first."""
+    with open_network(Network.EGRESS, state=state) as network:
+        assert network is not None and network.netns is not None
+        number = network.netns.parent.name
+        other = StateDirectory(state.root / "other")
+        dead = other.networks_dir / number
+        (dead / "sysfs").mkdir(parents=True)
+        (dead / "netns").touch()
+        (dead / "owner").write_text("1.1.earlier-boot")
+        assert reap(other) == [f"removed network {number}"]
+        assert Path(f"/sys/class/net/gtw{number}").exists()
+    later.settle()
