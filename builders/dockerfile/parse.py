@@ -65,6 +65,14 @@ _EMPTY = "dockerfile.empty"
 def _decode(data: bytes, file: str) -> str:
     if len(data) > MAX_BYTES:
         raise DockerfileError("The Dockerfile is larger than 1 MiB.", place=file, code=_EMPTY)
+    if b"\0" in data:
+        line = data.partition(b"\0")[0].count(b"\n") + 1
+        raise DockerfileError(
+            "The Dockerfile holds a zero byte, which no command and no name can have.",
+            place=f"{file}:{line}",
+            hint="Save it as plain UTF-8 text.",
+            code="dockerfile.encoding",
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

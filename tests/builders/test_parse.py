@@ -58,6 +58,11 @@ def test_a_file_that_is_not_utf8_names_the_line() -> None:
         parse_dockerfile(b"FROM a\nRUN \xff\n")
 
 
+def test_a_zero_byte_is_refused_before_it_gets_into_a_command() -> None:
+    with pytest.raises(DockerfileError, match=r"^Dockerfile:2: .* zero byte"):
+        parse_dockerfile(b"FROM a\nRUN x\0y\n")
+
+
 def test_a_foreign_front_end_is_a_warning() -> None:
     parsed = parse_dockerfile(b"# syntax=evil/front:1\nFROM a\n")
     assert "evil/front:1" in parsed.warnings[0]
