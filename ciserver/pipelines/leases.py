@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from django.db import DatabaseError, connection, transaction
-from django.db.models import F
+from django.db.models import DateTimeField, ExpressionWrapper, F
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from ciserver.lib import outbox
@@ -82,7 +83,7 @@ def claim(pipeline_id: int) -> Lease | None:
             fence=F("fence") + 1,
             attempt=F("attempt") + 1,
             started_at=now,
-            lease_until=now + LEASE,
+            lease_until=_soon(),
             reason="",
         )
         Project.objects.filter(pk=project.pk).update(served_at=now)
@@ -93,6 +94,11 @@ def claim(pipeline_id: int) -> Lease | None:
         return None
     events.publish(pipeline_id)
     return Lease(pipeline_id, fence)
+
+
+def _soon() -> ExpressionWrapper:
+    """When a lease taken or renewed now ends, by the database's clock: machines' clocks differ."""
+    return ExpressionWrapper(Now() + LEASE, output_field=DateTimeField())
 
 
 class LeaseLost(Exception):
@@ -170,7 +176,7 @@ class Heartbeat:
 
     def _renew(self) -> None:
         Pipeline.objects.filter(pk=self._lease.pipeline_id, fence=self._lease.fence).update(
-            lease_until=timezone.now() + LEASE
+            lease_until=_soon()
         )
 
 
@@ -196,7 +202,7 @@ def hand_back(pipeline: Pipeline, lease: Lease) -> None:
 
 def recover() -> list[int]:
     """Put pipelines whose worker died back into the queue, or fail them after three attempts."""
-    lost = Pipeline.objects.filter(state=State.RUNNING, lease_until__lt=timezone.now())
+    lost = Pipeline.objects.filter(state=State.RUNNING, lease_until__lt=Now())
     recovered = []
     for pipeline in lost:
         try:

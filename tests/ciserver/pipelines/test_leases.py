@@ -213,3 +213,24 @@ def test_what_is_handed_back_is_queued_and_promised_and_counts_as_no_attempt(
     assert OutboxEntry.objects.filter(topic="pipeline.queued", object_id=pipeline.pk).exists()
     with pytest.raises(IllegalMove):
         leases.hand_back(pipeline, lease)
+
+
+@pytest.mark.parametrize("hours", [-24, -1, 1, 24])
+def test_leases_go_by_the_databases_clock_whatever_the_workers_says(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    wrong = timezone.now() + timedelta(hours=hours)
+    with monkeypatch.context() as patched:
+        patched.setattr(timezone, "now", lambda: wrong)
+        lease = leases.claim(pipeline.pk)
+        assert lease is not None
+        leases.Heartbeat(lease)._renew()
+        assert leases.recover() == []
+    pipeline.refresh_from_db()
+    assert pipeline.lease_until is not None
+    left = pipeline.lease_until - timezone.now()
+    assert timedelta(seconds=10) < left <= timedelta(seconds=21)
+    expire(pipeline)
+    with monkeypatch.context() as patched:
+        patched.setattr(timezone, "now", lambda: wrong)
+        assert leases.recover() == [pipeline.pk]
