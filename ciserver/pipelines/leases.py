@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from django.db import DatabaseError, connection, transaction
-from django.db.models import DateTimeField, ExpressionWrapper, F
+from django.db.models import DateTimeField, Expression, ExpressionWrapper, F
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -96,7 +96,7 @@ def claim(pipeline_id: int) -> Lease | None:
     return Lease(pipeline_id, fence)
 
 
-def _soon() -> ExpressionWrapper:
+def _soon() -> Expression:
     """When a lease taken or renewed now ends, by the database's clock: machines' clocks differ."""
     return ExpressionWrapper(Now() + LEASE, output_field=DateTimeField())
 
