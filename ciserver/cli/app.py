@@ -6,6 +6,7 @@ import typer
 
 from ciserver.cli import (
     artifacts,
+    coverage,
     deliveries,
     hosts,
     inspecting,
@@ -56,6 +57,7 @@ app.command("status", rich_help_panel=WHAT)(look.status)
 app.command("projects", rich_help_panel=WHAT)(look.projects)
 app.command("pipelines", rich_help_panel=WHAT)(look.pipelines)
 app.command("logs", rich_help_panel=WHAT)(look.logs)
+app.command("coverage", rich_help_panel=WHAT)(coverage.coverage)
 app.command("releases", rich_help_panel=WHAT)(look.releases)
 app.add_typer(artifacts.app, name="artifacts", rich_help_panel=WHAT)
 app.command("schedules", rich_help_panel=WHAT)(starts.schedules)

@@ -161,6 +161,13 @@ class FileCoverageSerializer(serializers.Serializer[Any]):
     change = serializers.FloatField(allow_null=True, help_text="percentage points against the base")
 
 
+class CoverageSerializer(serializers.Serializer[Any]):
+    coverage = serializers.FloatField(allow_null=True, help_text="percent of lines")
+    change = serializers.FloatField(allow_null=True, help_text="percentage points against the base")
+    base = serializers.IntegerField(allow_null=True, help_text="id of the pipeline compared with")
+    files = FileCoverageSerializer(many=True)
+
+
 class RunAgainRequest(serializers.Serializer[None]):
     only_failed = serializers.BooleanField(
         default=False, help_text="keep the results of the tests that passed"
@@ -236,12 +243,18 @@ class PipelineViewSet(viewsets.ReadOnlyModelViewSet[Pipeline]):
         )
         return Response(PipelineSerializer(pipeline).data, status=202)
 
-    @extend_schema(responses=FileCoverageSerializer(many=True))
+    @extend_schema(responses=CoverageSerializer)
     @action(detail=True, methods=["get"], pagination_class=None, filter_backends=[])
     def coverage(self, request: Request, pk: str) -> Response:
-        """Coverage file by file, those with most lines missed first."""
-        rows = coverage.by_file(self.get_object())
-        return Response(FileCoverageSerializer(rows, many=True).data)
+        """Coverage in all and file by file, those with most lines missed first."""
+        pipeline = self.get_object()
+        answer = {
+            "coverage": pipeline.coverage,
+            "change": pipeline.coverage_change,
+            "base": pipeline.coverage_base_id,
+            "files": coverage.by_file(pipeline),
+        }
+        return Response(CoverageSerializer(answer).data)
 
     @extend_schema(request=None, responses={202: PipelineSerializer})
     @action(detail=True, methods=["post"])

@@ -85,7 +85,7 @@ def test_a_pipeline_has_its_figure_and_the_change_against_the_commit_it_left(
     branch = workplace.run({"report": "SF:a\nDA:1,0\nDA:2,0\n"}, ref="refs/heads/topic")
     assert (branch.coverage, branch.coverage_base) == (0, first)
 
-    rows = api.get(f"/api/v1/pipelines/{second.pk}/coverage/").json()
+    rows = api.get(f"/api/v1/pipelines/{second.pk}/coverage/").json()["files"]
     assert [(row["path"], row["percent"], row["missed"], row["change"]) for row in rows] == [
         ("a", 75, "4", 25),
         ("b", 0, "1", None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -42,7 +43,9 @@ def run(workplace: Workplace, definition: str) -> Pipeline:
     return workplace.run(FILES | {"gantry.yml": definition})
 
 
-def test_a_test_reaches_its_services_by_name_once_they_are_ready(workplace: Workplace) -> None:
+def test_a_test_reaches_its_services_by_name_once_they_are_ready(
+    workplace: Workplace, client: Any, alice: Any
+) -> None:
     pipeline = run(
         workplace,
         f"""
@@ -76,6 +79,9 @@ tests:
     assert [step.receipt["outcome"] for step in steps] == ["stopped", "stopped", "exited"]
     assert steps[0].receipt["peak_memory"] > 0
     assert job.options["services"]["late"]["limits"]["memory"] == 64 << 20
+    client.force_login(alice)
+    page = client.get(f"{pipeline.get_absolute_url()}?job=unit").content.decode()
+    assert page.count("with the test") == 2
 
 
 @pytest.mark.parametrize(
