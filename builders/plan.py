@@ -154,7 +154,7 @@ def _stage(
     escape: str,
 ) -> Stage:
     expander = Expander(scope, escape=escape, at=first.at)
-    _check_platform(expander.word(first.platform or ""), first.at)
+    check_platform(expander.word(first.platform or ""), first.at)
     base = expander.word(first.image)
     if not base:
         raise DockerfileError(
@@ -185,14 +185,31 @@ def _inherited(stages: Sequence[Stage], parent: int | None) -> tuple[Instruction
     return tuple(i.parsed for i in stages[parent].instructions if isinstance(i, Onbuild))
 
 
-def _check_platform(platform: str, at: Position) -> None:
-    if platform and platform != host_platform():
+def check_platform(platform: str, at: Position | None = None) -> None:
+    """Raise DockerfileError for one that is not this machine's, in any spelling of it."""
+    if platform and normal_platform(platform) != host_platform():
         raise DockerfileError(
             f"The platform {platform} cannot be built on this machine.",
-            place=at.place,
+            place=at.place if at else "",
             hint=f"It builds {host_platform()}.",
             code="dockerfile.platform",
         )
+
+
+def normal_platform(text: str) -> str:
+    """``linux/x86_64``, ``amd64`` or ``local`` as ``linux/amd64`` (containerd's platforms)."""
+    host = host_platform()
+    if text.lower() == "local":
+        return host
+    first, *rest = text.lower().split("/")
+    if not rest:
+        first, rest = ("linux", [first]) if first != "linux" else (first, [host.split("/")[1]])
+    machine = _MACHINES.get(rest[0], rest[0])
+    variant = "/".join(rest[1:])
+    plain = {("amd64", "v1"), ("arm64", "v8"), ("arm", "v7")}
+    return "/".join(
+        [first, machine, *([variant] if variant and (machine, variant) not in plain else [])]
+    )
 
 
 def _needs(stages: Sequence[Stage], stage: Stage) -> frozenset[int]:

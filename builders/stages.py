@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from builders.dockerfile.flags import nearest
 from builders.dockerfile.instructions import Instruction, Position
 from builders.errors import BuildCancelled, BuildError, ServiceError, StoreError, UserError
 from builders.events import BuildListener, StepInfo, StepResult
@@ -176,12 +177,25 @@ class Stages:
             self._plan.targets_of(stage.index),
         )
 
+    @contextmanager
+    def _naming(self, word: str, before: int) -> Iterator[None]:
+        """An image that nobody has may be a stage that is misspelled."""
+        try:
+            yield
+        except BuildError as error:
+            names = [stage.name for stage in self._plan.stages[:before] if stage.name]
+            near = nearest(word, names)
+            if near:
+                error.hint = f"{near.removesuffix('?')}, the stage? {error.hint}".strip()
+            raise
+
     def _origin(self, stage: Stage) -> Callable[[str, Instruction], Sequence[Layer]]:
         def origin(word: str, step: Instruction) -> Sequence[Layer]:
             index = self._plan.stage_of(word, stage.index)
             if index is not None:
                 return self._wait(index).layers
-            return self._bases.get(word, step.at).layers
+            with self._naming(word, stage.index):
+                return self._bases.get(word, step.at).layers
 
         return origin
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Sequence
 
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         COMMANDS[options.command](options, cancel)
     except StepFailed as error:
+        if options.quiet and error.tail:  # else it has been seen already
+            print(textwrap.indent(error.tail, "  | "), file=sys.stderr)
         print(f"\n{_with_column(error)}", file=sys.stderr)
         _print_receipt(error)
         return 1

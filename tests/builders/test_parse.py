@@ -10,6 +10,7 @@ from builders.dockerfile.flags import duration
 from builders.dockerfile.instructions import Copy, From, Heredoc, Onbuild, Position, Run
 from builders.dockerfile.mounts import parse_mount
 from builders.errors import DockerfileError
+from builders.plan import check_platform, host_platform, normal_platform
 
 AT = Position("Dockerfile", 7, 7, "RUN x")
 
@@ -159,3 +160,29 @@ def test_a_time_that_engines_cannot_hold_is_refused(text: str) -> None:
 def test_a_mounts_numbers_stay_within_the_sandbox(flag: str) -> None:
     with pytest.raises(DockerfileError, match="is not from 0 to"):
         parse_mount(flag, AT)
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("linux/amd64", "linux/amd64"),
+        ("amd64", "linux/amd64"),
+        ("Linux/x86_64", "linux/amd64"),
+        ("linux/amd64/v1", "linux/amd64"),
+        ("linux/aarch64", "linux/arm64"),
+        ("linux/arm64/v8", "linux/arm64"),
+        ("linux/arm/v6", "linux/arm/v6"),
+        ("windows/amd64", "windows/amd64"),
+        ("local", host_platform()),
+        ("linux", host_platform()),
+    ],
+)
+def test_platforms_have_one_spelling(text: str, normal: str) -> None:
+    assert normal_platform(text) == normal
+
+
+def test_a_foreign_platform_is_refused_in_words() -> None:
+    check_platform("")
+    check_platform("local")
+    with pytest.raises(DockerfileError, match="linux/mips64 cannot be built on this machine"):
+        check_platform("linux/mips64")
