@@ -13,10 +13,12 @@ django = get_asgi_application()
 from ciserver.lib import outbox  # noqa: E402
 from ciserver.lib.bodies import LimitBodies  # noqa: E402
 from ciserver.repositories.http import GitHttp  # noqa: E402
+from ciserver.webhooks.following import follow  # noqa: E402
 from ciserver.webhooks.one_thread import OneThread, Split  # noqa: E402
 from ciserver.webhooks.services import ingest_push  # noqa: E402
 from ciserver.webhooks.views import MAX_BODY  # noqa: E402
 
 outbox.wake_in_background()
 pages_and_hooks = Split(django, OneThread(), "/hooks/")
-application = GitHttp(LimitBodies(pages_and_hooks, {"/hooks/": MAX_BODY}), ingest=ingest_push)
+limited = LimitBodies(pages_and_hooks, {"/hooks/": MAX_BODY})
+application = GitHttp(limited, ingest=ingest_push, follow=follow)

@@ -112,6 +112,7 @@ def set_default_branch(project: Project) -> None:
 HOSTED = {
     "core.logAllRefUpdates": "true",
     "gc.auto": "0",
+    "receive.advertisePushOptions": "true",
     "receive.autogc": "false",
     "receive.fsckObjects": "true",
 }

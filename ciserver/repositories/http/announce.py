@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 log = logging.getLogger(__name__)
-MAX_ANSWER = 32 * 1024  # fits a pipe: writing it never waits for the hook
+WAIT = b"wait"
+PIECE = 4096  # bytes: a pipe takes so much whole or not at all (pipe(7), PIPE_BUF)
+PAUSE = 0.05  # seconds, while the pipe is full
 ANSWER_WITHIN = 15.0  # seconds
 LATER = (
     "Git took the push, Gantry has yet to record it; the project's page shows what comes of it.\n"
@@ -32,8 +33,11 @@ class Announcement:
         while self._theirs:
             os.close(self._theirs.pop())
 
-    async def answer(self, ingest: Callable[[], Awaitable[str]]) -> None:
-        """Wait for the hook, call ``ingest``, send its text. Ends when the hook's end closes."""
+    async def answer(
+        self, ingest: Callable[[], Awaitable[str]], follow: Callable[[], AsyncIterator[str]]
+    ) -> None:
+        """Wait for the hook, call ``ingest``, send its text; and what ``follow`` gives if the
+        pusher waits. Ends when the hook's end closes."""
         reader = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
         file = os.fdopen(self._told, "rb", buffering=0)
@@ -42,8 +46,14 @@ class Announcement:
             lambda: asyncio.StreamReaderProtocol(reader), file
         )
         try:
-            if await reader.readline():
-                self._say(await _text(ingest))
+            if word := await reader.readline():
+                os.set_blocking(self._answer, False)
+                await self._say(await _text(ingest))
+                if word.strip() == WAIT:
+                    async for text in follow():
+                        await self._say(text)
+        except BrokenPipeError:
+            pass  # the hook is gone, and with it whoever would have read
         finally:
             transport.close()
             self.close()
@@ -56,9 +66,14 @@ class Announcement:
             if fd >= 0:
                 os.close(fd)
 
-    def _say(self, text: str) -> None:
-        with suppress(BrokenPipeError):
-            os.write(self._answer, text.encode()[:MAX_ANSWER])
+    async def _say(self, text: str) -> None:
+        """As fast as the hook reads: the pusher's line may be slow. Raises BrokenPipeError."""
+        rest = text.encode()
+        while rest:
+            try:
+                rest = rest[os.write(self._answer, rest[:PIECE]) :]
+            except BlockingIOError:
+                await asyncio.sleep(PAUSE)
 
 
 async def _text(ingest: Callable[[], Awaitable[str]]) -> str:

@@ -9,7 +9,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
@@ -27,17 +27,22 @@ ROUTE = re.compile(rf"/git/({SLUG})\.git/(info/refs|{UPLOAD}|{RECEIVE})")
 PROTOCOL = re.compile(r"version=[0-2]")
 HOOKS = Path(__file__).resolve().parent.parent / "hooks"
 MAX_BACKENDS = 32
+MAX_FOLLOWED = 16  # pushes that are waited for: fetches must find room beside them
 
 Ingest = Callable[[int, str], str]
+Follow = Callable[[int, str], AsyncIterator[str]]
 
 
 class GitHttp:
-    """``ingest(project_id, push_id)`` records a push and returns what its pusher should read."""
+    """``ingest(project_id, push_id)`` records a push and returns what its pusher should read;
+    ``follow(project_id, push_id)`` gives what a pusher who waits reads after that."""
 
-    def __init__(self, app: App, *, ingest: Ingest) -> None:
+    def __init__(self, app: App, *, ingest: Ingest, follow: Follow) -> None:
         self.app = app
         self.ingest = ingest
+        self.follow = follow
         self._running = 0
+        self._followed = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith("/git/"):
@@ -65,7 +70,9 @@ class GitHttp:
             push_id = _new_push_id()
             env |= _for_hooks(admitted, push_id, push)
             record = partial(self.ingest, admitted.project_id, push_id)
-            tasks.append(asyncio.create_task(push.answer(partial(in_database_thread, record))))
+            follow = partial(self._follow, admitted.project_id, push_id)
+            answer = push.answer(partial(in_database_thread, record), follow)
+            tasks.append(asyncio.create_task(answer))
         backend = Backend(env, (push.tell, push.hear) if push else ())
         self._running += 1
         try:
@@ -83,6 +90,17 @@ class GitHttp:
             await asyncio.gather(*tasks, return_exceptions=True)
             if push:
                 push.close()
+
+    async def _follow(self, project_id: int, push_id: str) -> AsyncIterator[str]:
+        if self._followed >= MAX_FOLLOWED:
+            yield "Too many pushes are waited for already; the page shows what comes of this one.\n"
+            return
+        self._followed += 1
+        try:
+            async for text in self.follow(project_id, push_id):
+                yield text
+        finally:
+            self._followed -= 1
 
 
 def _route(scope: Scope) -> tuple[str, str, str]:
