@@ -53,10 +53,10 @@ class Gate:
             self.pulse()
             wrong = self._try(container, deadline - time.monotonic())
             passed = 0 if wrong else passed + 1
-            if wrong or passed >= self.check.passes:
-                self._still_up(container)
             if passed >= self.check.passes:
                 return
+            if wrong:
+                self._still_up(container)
             if time.monotonic() > deadline:
                 wrong = (
                     wrong

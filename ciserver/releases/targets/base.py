@@ -20,6 +20,7 @@ from ciserver.releases.targets.machine import Machine
 from ciserver.releases.targets.spec import Check, Container, ImageFacts, Wanted
 
 PORT_TRIES = 5
+NAME_TAKEN = "is already in use by"
 TAKEN = ("address already in use", "port is already allocated")
 NO_PORT = "the image exposes no port to ask; let it EXPOSE one, or check it by 'exec COMMAND'"
 QUICK, SLOW = 30.0, 600.0  # seconds for a command that asks, and for one that moves layers
@@ -32,7 +33,7 @@ class EngineTarget:
     def __init__(self, machine: Machine, engine: Engine) -> None:
         self.machine = machine
         self.engine = engine
-        self._images: dict[str, str] = {}  # ids by reference: an image that is there stays
+        self._images: dict[str, str] = {}  # names by reference, of images that are there
 
     def pull(
         self,
@@ -41,30 +42,41 @@ class EngineTarget:
         credentials_of: Callable[[], Credentials | None],
     ) -> int:
         reference = f"{location.registry}/{location.name}@{image.digest}"
-        return 0 if self._there(reference) else self._fetch(image, location, credentials_of)
+        names = (reference, image.config_digest, image.digest)
+        asked = self.machine.attempt(self.engine.inspect_images(names), timeout=QUICK)
+        found = json.loads(asked.out or "[]")  # those that are there, whatever the exit code
+        if found:
+            self._images[reference] = str(found[0]["Id"])
+            return 0
+        moved, self._images[reference] = self._fetch(image, location, credentials_of)
+        return moved
 
     def _fetch(
         self,
         image: ImageFacts,
         location: Location,
         credentials_of: Callable[[], Credentials | None],
-    ) -> int:
-        """Get what is not there; how many bytes of layers came."""
+    ) -> tuple[int, str]:
+        """Get what is not there: how many bytes of layers came, and the image's name."""
         missing = bytes_missing(image.layers, self._layers())
         reference = f"{location.registry}/{location.name}@{image.digest}"
         argv = self.engine.pull(reference, plain_http=location.plain_http)
         config = credentials.config(location.registry, credentials_of())
-        self.machine.run(argv, timeout=SLOW, stdin=config)
-        return missing
+        pulled = self.machine.run(argv, timeout=SLOW, stdin=config)
+        return missing, self.engine.name_of(pulled.out, reference)
 
     def start(self, wanted: Wanted) -> Container:
         if wanted.network:
             networks.ensure(self.machine, self.engine, wanted.network)
-        found = self.find(wanted.name)
-        if found is None:
+        try:
             self._run(wanted)
-            return self._inspect([wanted.name])[0]
-        return found if found.running else self.resume(found)
+        except CommandFailed as error:
+            # Asked for only now: as a rule it is not there, and each question takes its time.
+            there = self.find(wanted.name) if NAME_TAKEN in str(error) else None
+            if there is None:
+                raise
+            return there if there.running else self.resume(there)
+        return self._inspect([wanted.name])[0]
 
     def resume(self, container: Container) -> Container:
         networks.guard(self.machine, self.engine)  # a reboot has taken the rules away
@@ -113,12 +125,14 @@ class EngineTarget:
     def _run(self, wanted: Wanted) -> None:
         """A port that is free now may be taken a moment later: then another is tried."""
         env = engine.env_file(wanted.env)
-        known = replace(wanted, reference=self._there(wanted.reference) or wanted.reference)
+        known = replace(wanted, reference=self._images.get(wanted.reference, wanted.reference))
         for tries_left in reversed(range(PORT_TRIES)):
             try:
                 argv = self.engine.run(known, host_port=self.machine.free_port())
                 self.machine.run(argv, timeout=QUICK, stdin=env)
             except CommandFailed as error:
+                if NAME_TAKEN in str(error):
+                    raise
                 # An engine that could not start a container keeps it, and its name with it.
                 self.machine.attempt(self.engine.remove(wanted.name), timeout=QUICK)
                 if not tries_left or not any(words in str(error) for words in TAKEN):
@@ -135,17 +149,6 @@ class EngineTarget:
         if not raws and len(ids) == 1:
             raise CommandFailed(self.engine.inspect(ids), answer.code, answer.err)
         return [engine.parse_container(raw) for raw in raws]
-
-    def _there(self, reference: str) -> str:
-        """The id of the image ``reference``, if it is there; else empty."""
-        if reference not in self._images:
-            names = [reference, kept_as(reference)]
-            asked = self.machine.attempt(self.engine.inspect_images(names), timeout=QUICK)
-            found = json.loads(asked.out or "[]")  # those that are there, whatever the exit code
-            if not found:
-                return ""
-            self._images[reference] = str(found[0]["Id"])
-        return self._images[reference]
 
     def _layers(self) -> set[str]:
         """Diff ids of all layers of all images here, to tell what a pull moves. Podman's list
@@ -175,24 +178,13 @@ class EngineTarget:
         )
 
 
-def kept_as(reference: str) -> str:
-    """The name of our own that an image gets which came by another way than its registry."""
-    name, _, digest = reference.partition("/")[2].partition("@")
-    return f"localhost/gantry/{name}:{digest.replace(':', '-')}"
-
-
 def find_engine(machine: Machine) -> Engine:
     """Podman if it works there, else docker. Raises NoEngine, with what each said."""
-    said = []
-    for program in ("podman", "docker"):
-        if program not in machine.facts.programs:
-            said.append(f"{program} is not installed")
-            continue
-        candidate = engine.choose(program, machine.facts)
-        answer = machine.attempt(candidate.answers(), timeout=QUICK)
-        if answer.code == 0:
-            return candidate
-        said.append(f"{program} does not work: {answer.err.strip()[-200:]}")
+    facts = machine.facts
+    if facts.engine:
+        return engine.choose(facts.engine, facts)
+    missing = [name for name in ("podman", "docker") if name not in facts.programs]
+    said = [*(f"{name} is not installed" for name in missing), *facts.complaints]
     raise NoEngine(f"No container engine works on this host ({'; '.join(said)}). Install podman.")
 
 

@@ -143,7 +143,7 @@ class Connection:
     def _words(self, argv: Sequence[str], *, piped: bool) -> list[str]:
         # sshd gives a command a socket to read from, which cannot be opened as /dev/stdin.
         feed = "cat | " if piped else ""
-        script = f"{facts.PATH}; {feed}LC_ALL=C.UTF-8 {shlex.join(argv)}"
+        script = f"{facts.PATH}; {feed}{shlex.join(argv)}"
         return [*self._ssh, "--", self.place.name, shlex.join(["sh", "-c", script])]
 
     def _control(self, verb: str, *words: str) -> Result:

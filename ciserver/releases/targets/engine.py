@@ -53,13 +53,6 @@ class Engine:
     def version(self) -> list[str]:
         return [self.program, "version", "--format", "{{.Client.Version}}"]
 
-    def answers(self) -> list[str]:
-        """Fails when the engine is installed but does not work, as docker without its daemon.
-        The quickest that asks more than the program itself."""
-        if self.program == "docker":
-            return ["docker", "version", "--format", "{{.Server.Version}}"]
-        return ["podman", "ps", "--quiet", "--last=1"]
-
     def info(self) -> list[str]:
         return [self.program, "info", "--format", "{{json .}}"]
 
@@ -74,6 +67,11 @@ class Engine:
             authfile = ["--authfile", "config.json"]
             words = ["podman", "pull", "--quiet", *authfile, *verify, reference]
         return ["sh", "-c", WITH_CREDENTIALS, "pull", *words]
+
+    def name_of(self, pulled: str, reference: str) -> str:
+        """What to run after ``pull`` of ``reference`` printed ``pulled``: podman tells the id."""
+        words = pulled.split()
+        return words[-1] if self.program == "podman" and words else reference
 
     def run(self, wanted: Wanted, *, host_port: int) -> list[str]:
         """Starts ``wanted`` in the background and prints its id. Reads ``env_file(wanted.env)``
@@ -150,9 +148,6 @@ class Engine:
 
     def inspect_images(self, images: Sequence[str]) -> list[str]:
         return [self.program, "image", "inspect", *images]
-
-    def tag(self, image: str, name: str) -> list[str]:
-        return [self.program, "tag", image, name]
 
     def execute(self, container: str, command: Sequence[str]) -> list[str]:
         return [self.program, "exec", container, *command]

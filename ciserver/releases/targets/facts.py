@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ciserver.releases.targets.errors import TargetError
 
 CAP_SYS_RESOURCE = 24
-PATH = "PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH"
+PATH = "export LC_ALL=C.UTF-8 PATH=$PATH:/usr/local/bin:/usr/sbin:/sbin"
 PROGRAMS = ("podman", "docker", "nft", "caddy", "apt-get", "systemd-run")
 SCRIPT = f"""{PATH}
 echo uid=$(id -u)
@@ -25,6 +25,11 @@ done <<END
 $(cat /proc/self/status /proc/self/limits)
 END
 for one in {" ".join(PROGRAMS)}; do command -v $one >/dev/null 2>&1 && echo has=$one; done
+for one in podman docker; do
+  command -v $one >/dev/null 2>&1 || continue
+  if said=$($one ps --quiet --last=1 2>&1 >/dev/null); then echo works=$one; break; fi
+  echo says=$one does not work: $(echo "$said" | tail -n 1)
+done
 sudo -n true >/dev/null 2>&1 && echo has=sudo
 echo clock=$(date +%s)
 echo kernel=$(uname -r)
@@ -47,6 +52,8 @@ class Facts:
     files: int | None
     processes: int | None
     programs: frozenset[str]
+    engine: str  # podman or docker, whichever works; else empty
+    complaints: tuple[str, ...]  # why not
     clock: int
     kernel: str
     machine: str
@@ -71,6 +78,8 @@ def parse(said: str) -> Facts:
             files=_limit(one, "files"),
             processes=_limit(one, "processes"),
             programs=frozenset(value for key, _, value in lines if key == "has"),
+            engine=one.get("works", ""),
+            complaints=tuple(value for key, _, value in lines if key == "says"),
             clock=int(one["clock"]),
             kernel=one["kernel"],
             machine=one["machine"],

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ciserver.releases.targets import connection, host_proxy, relay
-from ciserver.releases.targets.base import SLOW, EngineTarget, find_engine, kept_as
+from ciserver.releases.targets.base import SLOW, EngineTarget, find_engine
 from ciserver.releases.targets.connection import Connection
 from ciserver.releases.targets.credentials import Credentials, config
 from ciserver.releases.targets.images import Location
@@ -39,7 +39,7 @@ class SshTarget(EngineTarget):
         image: ImageFacts,
         location: Location,
         credentials_of: Callable[[], Credentials | None],
-    ) -> int:
+    ) -> tuple[int, str]:
         """From the registry if the host reaches it, else through this connection. A registry on
         our loopback is never the host's."""
         if not location.plain_http and self.machine.connects(location.endpoint, 5.0):
@@ -52,7 +52,6 @@ class SshTarget(EngineTarget):
             near = Location(f"127.0.0.1:{port}", location.name)
             reference = f"{near.registry}/{near.name}@{image.digest}"
             argv = self.engine.pull(reference, plain_http=True)
-            self.machine.run(argv, timeout=SLOW, stdin=config(near.registry, served.credentials))
-            mine = kept_as(f"{location.registry}/{location.name}@{image.digest}")
-            self.machine.run(self.engine.tag(reference, mine), timeout=SLOW)
-            return served.sent
+            given = config(near.registry, served.credentials)
+            pulled = self.machine.run(argv, timeout=SLOW, stdin=given)
+            return served.sent, self.engine.name_of(pulled.out, reference)

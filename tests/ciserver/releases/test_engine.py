@@ -30,7 +30,7 @@ WANTED = Wanted(
 def facts(**fields: Any) -> Facts:
     there = parse(
         "uid=0\nuser=root\nhome=/root\nunified=1\ncaps=000001ffffffffff\nprocesses=unlimited\n"
-        "files=1048576\nhas=podman\nhas=nft\nclock=1700000000\nkernel=6.1\nmachine=x86_64\n"
+        "files=1048576\nhas=podman\nhas=nft\nworks=podman\nclock=1700000000\nkernel=6.1\nmachine=x86_64\n"
     )
     return replace(there, **fields)
 

@@ -186,8 +186,8 @@ def test_a_container_is_started_checked_served_stopped_and_removed(
 
 
 def _is_started_once(target: Target, ship: Ship, image: ImageFacts) -> Container:
-    everything = target.pull(image, ship.location, lambda: None)
-    assert everything >= sum(layer.size for layer in image.layers)
+    moved = target.pull(image, ship.location, lambda: None)
+    assert moved >= image.layers[-1].size, "an earlier test may have brought the others"
     assert target.pull(image, ship.location, lambda: None) == 0
     started = target.start(ship.wanted(image))
     assert started.running
