@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ciserver.releases.targets import Target, commands, engine, images, open_target
-from ciserver.releases.targets.errors import CommandFailed
 from ciserver.releases.targets.images import Location
 from ciserver.releases.targets.local import LocalTarget
 from ciserver.releases.targets.machine import Here
@@ -211,6 +210,7 @@ def _is_probed(target: Target, container: Container) -> None:
     target.machine.run(target.engine.stop(container.id, 1), timeout=30)
     assert target.probe(container, Check(path="/")) == "nothing answers on its port"
     assert target.probe(container, Check(tcp=True)) == "nothing answers on its port"
+    assert target.exit_code(container) == 0, "it ended when it was asked to"
     stopped = target.find(container.name)
     assert stopped is not None
     assert not stopped.running
@@ -227,19 +227,3 @@ def _is_served(target: Target, container: Container, port: int, page: str) -> No
     place = getattr(target.machine, "place", None)
     host = place.address.rpartition("@")[2] if place else "127.0.0.1"
     assert httpx.get(f"http://{host}:{port}/", trust_env=False).text == page
-
-
-def test_a_variable_with_a_line_break_never_reaches_an_engine(
-    opened: Callable[[], AbstractContextManager[Target]], ship: Ship
-) -> None:
-    image = ship.image("x", command="exit 7")
-    with opened() as target:
-        target.pull(image, ship.location, lambda: None)
-        started = target.start(ship.wanted(image))
-        try:
-            wait_for(lambda: target.exit_code(started) == 7)
-        finally:
-            target.remove(started, grace=0)
-        broken = ship.wanted(image, "absent")
-        with pytest.raises(CommandFailed, match="absent"):
-            target.machine.run(target.engine.start(broken.name), timeout=20)
