@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import hashlib
 import io
+import lzma
+import random
 import zlib
 
 import pytest
@@ -51,7 +54,7 @@ def test_what_we_compress_anyone_inflates(data: bytes) -> None:
 
 
 def test_large_data_inflates_in_bounded_pieces() -> None:
-    blob = gzip.compress(bytes(64 << 20))
+    blob = gzip.compress(bytes(12 << 20))
     stream = TarStream(HashingReader(io.BytesIO(blob), limit=len(blob)), "gzip", LIMITS)
     total = 0
     while part := stream.read_some(1 << 30):
@@ -104,3 +107,38 @@ def test_hashing_passes_everything_on() -> None:
         sink.write(piece)
     assert kept.getvalue() == b"abc"
     assert (sink.size, sink.digest) == (3, "sha256:" + hashlib.sha256(b"abc").hexdigest())
+
+
+PACK = {"bzip2": bz2.compress, "xz": lzma.compress}
+
+
+@pytest.mark.parametrize("kind", PACK)
+@pytest.mark.parametrize("times", [1, 3])
+def test_what_add_alone_knows_inflates_too(kind: str, times: int) -> None:
+    data = random.Random(1).randbytes(1000) * 200
+    digest = "sha256:" + hashlib.sha256(data * times).hexdigest()
+    assert inflate(PACK[kind](data) * times, kind) == (data * times, digest)
+    assert inflate(PACK[kind](data) * times + bytes(64), kind)[1] == digest
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_what_is_cut_off_or_broken_is_refused(kind: str) -> None:
+    packed = PACK[kind](bytes(range(256)) * 1000)
+    for blob in (packed[:-20], packed[:20], b"", packed[:40] + b"x" * 40 + packed[80:]):
+        with pytest.raises(BadTar, match=f"its {kind} data"):
+            inflate(blob, kind)
+
+
+@pytest.mark.parametrize("kind", PACK)
+def test_a_bomb_of_any_kind_is_stopped_by_its_ratio(kind: str) -> None:
+    """As ADD meets it: the compressed bytes are what counts."""
+    limits = LayerLimits(ratio=300, ratio_from=1 << 20)
+    with pytest.raises(LayerTooBig, match="300 fold"):
+        inflate(PACK[kind](bytes(12 << 20)), kind, limits)
+
+
+def test_an_xz_that_wants_more_memory_than_there_is_is_refused() -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 29}]
+    packed = lzma.compress(b"x", filters=filters)
+    with pytest.raises(BadTar, match="its xz data is broken"):
+        inflate(packed, "xz")
