@@ -14,7 +14,7 @@ from tests.e2e.service import BASE, Repository, Service, descendants, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(200)]
 
-LINES = 60_000
+LINES = 45_000
 DOCKERFILE = f"FROM {BASE}\nCOPY count.py /\nRUN python3 /count.py\nCMD true\n"
 COUNT = f"""
 import time
