@@ -7,6 +7,16 @@ buildah). Ours is called in this process, as the worker is, and dockerd is a pro
 runs already, too; our command line's figure stands beside it. Engines take turns within a round, so
 that a busy moment meets all. Medians in seconds; no step has a network in any of them;
 pushes and pulls go to a registry on loopback.
+
+Where the time goes in the rows that may miss their aim, by CPU time on 2 cores with cgroup v1:
+
+* RUNs, cold: of some 70 ms a step, runc 1.1.5 itself takes 50 (it starts itself again twice), as
+  it does in BuildKit; our process 20, half of it removing the cgroups of each controller.
+* 20,000 files, one changed: of 4.5 s, the kernel makes 20,000 files in 1.5 to 2 s (an overlay
+  costs no more than ext4 itself), Git inflates 150 MB in 1.5 s, our process places and hashes in
+  1.4 s. docker writes each file twice but inflates nothing: its context is a folder.
+* 200 MB, build and push: the same, and 0.6 s to compress beside it in a thread of its own; the
+  tree is read once. The push after it takes 0.6 s, where it took 2.7 s when it compressed.
 """
 
 from __future__ import annotations
