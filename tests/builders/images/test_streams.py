@@ -54,7 +54,7 @@ def test_what_we_compress_anyone_inflates(data: bytes) -> None:
 
 
 def test_large_data_inflates_in_bounded_pieces() -> None:
-    blob = gzip.compress(bytes(12 << 20))
+    blob = gzip.compress(bytes(64 << 20))
     stream = TarStream(HashingReader(io.BytesIO(blob), limit=len(blob)), "gzip", LIMITS)
     total = 0
     while part := stream.read_some(1 << 30):
