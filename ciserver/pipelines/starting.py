@@ -41,9 +41,11 @@ def head_of(project: Project, name: str) -> Head:
     """
     name = name or project.default_branch
     refs = [name] if name.startswith("refs/") else [f"refs/heads/{name}", f"refs/tags/{name}"]
+    # A fork's commit, which the mirror has as refs/pull/7/head, is none of the project's own.
+    refs = [ref for ref in refs if ref.startswith(("refs/heads/", "refs/tags/"))]
     place = git.git_dir(project)
     try:
-        found = git.heads(place, *refs) if place.is_dir() else {}
+        found = git.heads(place, *refs) if refs and place.is_dir() else {}
         ref = next((ref for ref in refs if ref in found), "")
         if not ref:
             raise Refused(

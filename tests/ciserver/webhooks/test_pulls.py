@@ -13,7 +13,9 @@ from django.test import Client
 
 from ciserver.accounts.models import AuditEntry
 from ciserver.lib.models import OutboxEntry
+from ciserver.lib.problems import Refused
 from ciserver.pipelines.models import Pipeline
+from ciserver.pipelines.starting import head_of
 from ciserver.repositories.git import create_hosted
 from ciserver.webhooks.models import Delivery, PullRequest
 from ciserver.webhooks.tasks import plan
@@ -323,3 +325,13 @@ def test_a_maintainer_approves_on_the_page_what_the_page_shows(
     assert client.post(where, {"sha": "b" * 40}).status_code == 409
     assert client.post(where, {"sha": SHA}).status_code == 302
     assert OutboxEntry.objects.filter(topic="delivery.accepted").count() == 1
+
+
+def test_a_forks_commit_cannot_be_started_by_hand_as_the_projects_own(
+    repository: Path, project: Any, tmp_path: Path
+) -> None:
+    commit(tmp_path, {"Dockerfile": "FROM scratch\n"})
+    git("push", str(repository), "main:refs/pull/7/head", cwd=tmp_path)
+    for name in ("refs/pull/7/head", "pull/7/head"):
+        with pytest.raises(Refused, match="no branch or tag"):
+            head_of(project, name)
