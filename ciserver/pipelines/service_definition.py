@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,8 @@ HEALTHY = "service_healthy"
 COMPLETED = "service_completed_successfully"
 # What would hide a name that means something else in every container.
 RESERVED = ("localhost", "ip6-localhost", "ip6-loopback")
+# A label of a host's name, with '_' for Compose's (runtime.network.private has the same).
+_HOST = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?\Z")
 _PORT = Field(ge=1, le=65535)
 
 
@@ -123,8 +126,9 @@ def bad_services(
     if len(services) > MOST_SERVICES and shared is not None:
         faults.append(Fault(f"a test has at most {MOST_SERVICES} services.", path=path))
     for name, service in services.items():
-        if name in RESERVED or name.startswith("ip6-"):
-            faults.append(Fault(f"{name!r} means something else in a container.", path=path))
+        if not can_be_host(name):
+            message = f"{name!r} cannot be a host's name: it means something else, or ends in '-'."
+            faults.append(Fault(message, path=path))
         if service is None and name not in (shared or {}):
             faults.append(unknown("service", name, shared or {}, f"{path}.{name}"))
     known = chosen(services, shared or {})
@@ -136,6 +140,11 @@ def bad_services(
     if not faults and (names := circle({name: one.depends_on for name, one in known.items()})):
         faults.append(in_circle(names, f"{path}.{names[0]}.depends_on"))
     return faults
+
+
+def can_be_host(name: str) -> bool:
+    """Whether other containers can find a container by that name."""
+    return bool(_HOST.match(name)) and name not in RESERVED and not name.startswith("ip6-")
 
 
 def chosen(

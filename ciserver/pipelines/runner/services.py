@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 
 from builders.build import StepInfo
 from builders.containers import Container, open_container
-from builders.errors import BuildError
 from builders.images.store import Image
 from ciserver.lib.crypto import Secret
 from ciserver.pipelines.models import State
@@ -27,7 +26,6 @@ from ciserver.pipelines.runner.recorder import StepRecorder, receipt_json
 from ciserver.pipelines.runner.secrets import as_files
 from ciserver.pipelines.runner.workshop import MAX_OUTPUT
 from ciserver.pipelines.service_definition import COMPLETED, STARTED, Service
-from runtime.errors import SandboxError
 from runtime.network import PrivateNetwork
 from runtime.sandbox import Stream
 from runtime.spec import Limits, Outcome, Receipt
@@ -250,7 +248,7 @@ class _Attendant:
     def _live(self) -> None:
         try:
             self._receipt = self._live_in_container()
-        except (BuildError, SandboxError, OSError) as error:
+        except Exception as error:  # told by whoever waits for it
             self._error = error
         finally:
             self._ended.set()

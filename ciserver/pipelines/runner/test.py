@@ -27,7 +27,7 @@ from ciserver.pipelines.runner.recorder import StepRecorder, receipt_json
 from ciserver.pipelines.runner.secrets import as_files, secrets_for_all
 from ciserver.pipelines.runner.services import Beside, Company, running_services
 from ciserver.pipelines.runner.workshop import MAX_OUTPUT
-from ciserver.pipelines.service_definition import RESERVED, Service
+from ciserver.pipelines.service_definition import Service, can_be_host
 from runtime.network import NetworkHandle, open_private
 from runtime.spec import Limits, Network, Outcome, Receipt
 
@@ -184,7 +184,7 @@ def _own_name(run: JobRun, asked: _Asked) -> str:
     """By which services can find the test: its own name, unless one of them has it."""
     taken = {one.name for one in asked.services}
     names = (run.job.name.partition(" ")[0], "test", "gantry-test")
-    return next(name for name in names if name not in taken and name not in RESERVED)
+    return next(name for name in names if name not in taken and can_be_host(name))
 
 
 def _with_lost(run: JobRun, failure: JobFailed | None, lost: list[str]) -> JobFailed | None:

@@ -78,6 +78,7 @@ def test_compose_words_are_understood() -> None:
             "no service 'c'",
         ),
         ("services: {localhost: {}}", "gantry.yml:1: services", "means something else"),
+        ("services: {db-: {}}", "gantry.yml:1: services", "cannot be a host's name"),
         ("images: {a: {}}\nbuild: {}", "gantry.yml:2: build", "there is no 'build'"),
         ("images: {web-: {}}", "gantry.yml:1: images.web-", "an image's name"),
         ("images: {a: {}}\ndeploy: b", "gantry.yml:2: deploy", "there is no image 'b'"),

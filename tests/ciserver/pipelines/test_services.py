@@ -84,60 +84,67 @@ tests:
     assert page.count("with the test") == 2
 
 
-@pytest.mark.parametrize(
-    ("service", "reason"),
-    [
-        (
-            "command: [sh, -c, 'echo no such table; exit 3']",
-            "The service db ended with exit code 3 before it was ready.",
-        ),
-        (
-            "command: [sh, -c, 'echo waiting; sleep 60'], healthcheck: {tcp: 5432, retries: 1}",
-            "The service db was not ready within 1 s: nothing listens on port 5432.",
-        ),
-        (
-            "command: [sleep, '60'], healthcheck: {test: 'echo not yet; false', retries: 1}",
-            "The service db was not ready within 1 s: its health check ended with exit code 1:"
-            " not yet.",
-        ),
-        (
-            "command: [httpd, -f, -p, '80'], healthcheck: {http: 80/none, retries: 1}",
-            "The service db was not ready within 1 s: GET /none on port 80 is answered with 404.",
-        ),
-        (
-            "command: [nc, -ll, -p, '80', -e, echo, x], healthcheck: {http: '80', retries: 1}",
-            "The service db was not ready within 1 s: GET / on port 80 has no answer: what"
-            " answered does not speak HTTP.",
-        ),
-        (
-            "command: [sh, -c, 'echo starting; sleep 60'], healthcheck: {log: up and, retries: 1}",
-            "The service db was not ready within 1 s: its log has not said 'up and'.",
-        ),
-        (
-            "command: [httpd, -f, -p, '127.0.0.1:80'], healthcheck: {tcp: 80, retries: 1}",
-            "The service db was not ready within 1 s: nothing listens on port 80.",
-        ),
-        (
-            "command: [sh, -c, 'x=$(yes); echo $x'], memory: 16m",
-            "The service db was ended, out of memory: memory limit of 16 MiB reached, sh was"
-            " killed before it was ready.",
-        ),
-        ("image: 'busybox:none'", "The image busybox:none is not in the store"),
-    ],
-)
-def test_a_service_that_never_gets_ready_fails_the_job_and_says_why(
-    workplace: Workplace, service: str, reason: str
-) -> None:
-    pipeline = run(
-        workplace,
-        f"tests: {{unit: {{command: 'true', {SMALL}, services: {{db: {{{service}}}}}}}}}",
+NEVER_READY = [
+    (
+        "command: [sh, -c, 'echo no such table; exit 3']",
+        "The service db ended with exit code 3 before it was ready.",
+    ),
+    (
+        "command: [sh, -c, 'echo waiting; sleep 60'], healthcheck: {tcp: 5432, retries: 3}",
+        "The service db was not ready within 3 s: nothing listens on port 5432.",
+    ),
+    (
+        "command: [sleep, '60'], healthcheck: {test: 'echo not yet; false', retries: 3}",
+        "The service db was not ready within 3 s: its health check ended with exit code 1:"
+        " not yet.",
+    ),
+    (
+        "command: [httpd, -f, -p, '80'], healthcheck: {http: 80/none, retries: 3}",
+        "The service db was not ready within 3 s: GET /none on port 80 is answered with 404.",
+    ),
+    (
+        "command: [nc, -ll, -p, '80', -e, echo, x], healthcheck: {http: '80', retries: 3}",
+        "The service db was not ready within 3 s: GET / on port 80 has no answer: what"
+        " answered does not speak HTTP.",
+    ),
+    (
+        "command: [sh, -c, 'echo starting; sleep 60'], healthcheck: {log: up and, retries: 3}",
+        "The service db was not ready within 3 s: its log has not said 'up and'.",
+    ),
+    (
+        "command: [httpd, -f, -p, '127.0.0.1:80'], healthcheck: {tcp: 80, retries: 3}",
+        "The service db was not ready within 3 s: nothing listens on port 80.",
+    ),
+    (
+        "command: [sh, -c, 'x=$(yes); echo $x'], memory: 16m, healthcheck: {tcp: 1}",
+        "The service db was ended, out of memory: memory limit of 16 MiB reached, sh was"
+        " killed before it was ready.",
+    ),
+    (
+        "command: 'sh -c \"oops'",
+        "The service db could not be run (The command 'sh -c \"oops' cannot be split into"
+        " words: No closing quotation) before it was ready.",
+    ),
+    ("image: 'busybox:none'", "The image busybox:none is not in the store"),
+]
+
+
+def test_a_service_that_never_gets_ready_fails_the_job_and_says_why(workplace: Workplace) -> None:
+    """A job for each of the ways, side by side."""
+    few = "cpus: 0.1, pids: 16"
+    tests = "".join(
+        f"  way-{number}: {{command: 'true', memory: 64m, {few},"
+        f" services: {{db: {{{service}, {few}}}}}}}\n"
+        for number, (service, _) in enumerate(NEVER_READY)
     )
-    job = pipeline.jobs.get(name="unit")
-    assert (job.state, job.reason.startswith(reason)) == ("failed", True), job.reason
-    assert job.place.startswith("gantry.yml: tests.unit.services.db")
-    if "sh, -c, 'echo" in service:
-        assert job.excerpt in {"no such table", "waiting", "starting"}
-        assert job.steps.get(position=1).state == "failed"
+    pipeline = run(workplace, f"tests:\n{tests}")
+    for number, (service, reason) in enumerate(NEVER_READY):
+        job = pipeline.jobs.get(name=f"way-{number}")
+        assert (job.state, job.reason.startswith(reason)) == ("failed", True), job.reason
+        assert job.place.startswith(f"gantry.yml: tests.way-{number}.services.db")
+        if "sh, -c, 'echo" in service:
+            assert job.excerpt in {"no such table", "waiting", "starting"}
+            assert job.steps.get(position=1).state == "failed"
 
 
 def test_log_image_and_exec_checks_let_a_test_begin(workplace: Workplace) -> None:
