@@ -19,5 +19,5 @@ class ProjectForm(forms.Form):
         label="Repository",
         max_length=500,
         required=False,
-        help_text="Its https:// address at your forge. Leave it empty to push here.",
+        help_text="Its https:// or ssh:// address at your forge. Leave it empty to push here.",
     )
