@@ -210,7 +210,8 @@ def _is_probed(target: Target, container: Container) -> None:
     target.machine.run(target.engine.stop(container.id, 1), timeout=30)
     assert target.probe(container, Check(path="/")) == "nothing answers on its port"
     assert target.probe(container, Check(tcp=True)) == "nothing answers on its port"
-    assert target.exit_code(container) == 0, "it ended when it was asked to"
+    # Podman leaves an exit code of 0 out of its events.
+    assert target.exit_code(container) in {0, None}, "it ended when it was asked to"
     stopped = target.find(container.name)
     assert stopped is not None
     assert not stopped.running
