@@ -107,17 +107,36 @@ class _Counter:
         self.inodes += 1
 
 
-def nameless(pids: Iterable[int], devices: set[int]) -> int:
-    """Bytes of files on ``devices`` that are deleted but still held open by ``pids``."""
+def nameless(pids: Iterable[int]) -> int:
+    """Bytes of the files in the root file systems of ``pids`` that are deleted but held open.
+
+    By mount, not by device: overlayfs gives the files of a layer that is on another file system
+    than the rest a device number of their own.
+    """
     held: dict[tuple[int, int], int] = {}
     for pid in pids:
         with suppress(OSError):
+            root = _mount_of_root(pid)
             for entry in os.scandir(f"/proc/{pid}/fd"):
                 with suppress(OSError):
                     found = entry.stat()
-                    if found.st_nlink == 0 and found.st_dev in devices:
+                    if found.st_nlink == 0 and _mount_id(f"{pid}/fdinfo/{entry.name}") == root:
                         held[(found.st_dev, found.st_ino)] = found.st_blocks * BLOCK
     return sum(held.values())
+
+
+def _mount_of_root(pid: int) -> str:
+    fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY)
+    try:
+        return _mount_id(f"self/fdinfo/{fd}")
+    finally:
+        os.close(fd)
+
+
+def _mount_id(fdinfo: str) -> str:
+    """``mnt_id`` of Documentation/filesystems/proc.rst, 3.8; unique among all namespaces."""
+    lines = Path("/proc", fdinfo).read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith("mnt_id:"))
 
 
 class DiskWatch:
@@ -131,13 +150,11 @@ class DiskWatch:
         self,
         limits: Limits,
         upper: Path,
-        rootfs: Path,
         pids: Callable[[], list[int]],
         end: Callable[[str], None],
     ) -> None:
         self._limits = limits
         self._upper = upper
-        self._devices = {upper.stat().st_dev, rootfs.stat().st_dev}
         self._pids = pids
         self._end = end
         self._done = threading.Event()
@@ -179,7 +196,7 @@ class DiskWatch:
         self._last = count(self._upper, self._limits)
         sentence = self._last.over(self._limits)
         if not sentence and suspicious:
-            hidden = nameless(self._pids(), self._devices)
+            hidden = nameless(self._pids())
             sentence = Count(self._last.size + hidden, self._last.inodes).over(self._limits)
         return sentence
 

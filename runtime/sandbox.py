@@ -105,7 +105,6 @@ def _disk_watch(
     return disk.DiskWatch(
         spec.limits,
         spec.upper,
-        spec.rootfs,
         cgroup.processes,
         lambda sentence: watchdog.end(Outcome.DISK, sentence),
     )

@@ -40,6 +40,10 @@ class Cgroup(Protocol):
     def pids_refused(self) -> int:
         """How often a new process was refused because of the process limit."""
 
+    def pids_refused_above(self) -> int:
+        """How often one was refused to it or its neighbours because of the parent's limit, where
+        the kernel counts that apart. It cannot be told whose it was."""
+
     def pids_current(self) -> int:
         """How many processes and threads are in it now."""
 

@@ -47,6 +47,9 @@ class Part:
     def pids_refused(self) -> int:
         return 0
 
+    def pids_refused_above(self) -> int:
+        return 0
+
     def pids_current(self) -> int:
         return 0
 

@@ -95,6 +95,9 @@ class Cgroup:
     def pids_refused(self) -> int:
         return read_fields(self._at("pids") / "pids.events").get("max", 0)
 
+    def pids_refused_above(self) -> int:
+        return 0  # the cgroup of the process that forks counts, whichever limit it was
+
     def pids_current(self) -> int:
         return read_int(self._at("pids") / "pids.current")
 

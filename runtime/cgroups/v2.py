@@ -39,6 +39,9 @@ class Cgroup:
         self._path = path
         self._dir = root / path.lstrip("/")
         self._box = self._dir / BOX
+        # What the box counted when it was last looked at: some runtimes remove it at the end.
+        self._throttled_us = self._refused = 0
+        self._refused_before = 0
 
     @property
     def box(self) -> str:
@@ -52,6 +55,7 @@ class Cgroup:
             # Whatever our umask is: mounting cgroup2 inside walks here as a mapped user (EACCES).
             directory.chmod(0o755)
             _enable_controllers(directory)
+        self._refused_before = self._refused_in(self._dir.parent)
 
     def set_limits(self, limits: Limits) -> None:
         wanted = {
@@ -93,8 +97,16 @@ class Cgroup:
 
     def pids_refused(self) -> int:
         """Before Linux 6.11 only the forking task's own cgroup counts this, not its parents."""
-        outer = read_fields(self._dir / "pids.events").get("max", 0)
-        return max(outer, read_fields(self._box / "pids.events").get("max", 0))
+        self._refused = max(self._refused, *map(self._refused_in, (self._box, self._dir)))
+        return self._refused
+
+    def pids_refused_above(self) -> int:
+        """Since Linux 6.11 a refusal counts where the limit is: at the budget, for all in it."""
+        return self._refused_in(self._dir.parent) - self._refused_before
+
+    @staticmethod
+    def _refused_in(directory: Path) -> int:
+        return read_fields(directory / "pids.events").get("max", 0)
 
     def pids_current(self) -> int:
         return read_int(self._dir / "pids.current")
@@ -103,9 +115,10 @@ class Cgroup:
         return read_int(self._dir / "memory.current")
 
     def _throttled(self) -> float:
-        """Of the cgroup that has the quota, which a runtime may have removed with its counter."""
-        fields = read_fields(self._box / "cpu.stat") or read_fields(self._dir / "cpu.stat")
-        return fields.get("throttled_usec", 0) / 1e6
+        """Of the box, which has the quota."""
+        seen = read_fields(self._box / "cpu.stat").get("throttled_usec", 0)
+        self._throttled_us = max(self._throttled_us, seen)
+        return self._throttled_us / 1e6
 
     def processes(self) -> list[int]:
         found = read_pids(self._dir / "cgroup.procs")

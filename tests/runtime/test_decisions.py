@@ -129,13 +129,16 @@ class FakeGroup:
     """A cgroup whose counters a test sets."""
 
     def __init__(self) -> None:
-        self.oom = self.refused = self.current = self.kills = 0
+        self.oom = self.refused = self.above = self.current = self.kills = 0
 
     def oom_kills(self) -> int:
         return self.oom
 
     def pids_refused(self) -> int:
         return self.refused
+
+    def pids_refused_above(self) -> int:
+        return self.above
 
     def pids_current(self) -> int:
         return self.current
@@ -152,6 +155,14 @@ class FakeGroup:
 
 def watch(limits: Limits, group: FakeGroup) -> Watchdog:
     return Watchdog(limits, group, group, None)
+
+
+def test_a_refusal_for_the_whole_pipeline_is_told_of_those_alone_that_failed() -> None:
+    group = FakeGroup()
+    group.above = 500
+    for exit_code, outcome in ((2, Outcome.PIDS), (0, Outcome.EXITED)):
+        with Watchdog(Limits(), group, group, None, Limits(pids=20)) as dog:
+            assert dog.verdict(exit_code)[0] is outcome
 
 
 def test_a_clean_end_has_no_detail() -> None:
