@@ -218,7 +218,7 @@ def test_a_receipt_tells_how_it_went_over_time_and_how_long_it_was_held_back(
     receipt = sandboxes.sh("while :; do :; done & sleep 2.3; kill -9 $!", limits=limits).receipt
     assert receipt.throttled > 0.5
     assert len(receipt.samples) >= 2
-    (first, cpu, memory, pids), (second, more, *_) = receipt.samples
+    (first, cpu, memory, pids), (second, more, *_) = receipt.samples[:2]
     assert 0.9 < first < 1.6 < second and 0 < cpu < more and memory > 0 and pids >= 2
 
 
