@@ -51,6 +51,7 @@ def pipeline(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     return response
 
 
+@require_safe
 async def pipeline_events(request: HttpRequest, slug: str, number: int) -> HttpResponseBase:
     """Server-sent events of one pipeline page; see ``stream``."""
     user = await request.auser()

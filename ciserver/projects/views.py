@@ -8,7 +8,7 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_http_methods, require_POST
 
 from ciserver.accounts.models import User
 from ciserver.lib.crypto import Secret
@@ -19,6 +19,7 @@ from ciserver.projects.models import Project, Role
 
 
 @login_required
+@require_http_methods(["GET", "HEAD", "POST"])
 def secrets(request: HttpRequest, slug: str) -> HttpResponse:
     """Names and ages of the secrets; a maintainer sets them."""
     project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
@@ -48,6 +49,7 @@ def secrets(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 @login_required
+@require_http_methods(["GET", "HEAD", "POST"])
 def building(request: HttpRequest, slug: str) -> HttpResponse:
     """How the project's pipelines are queued; a maintainer changes it."""
     project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)

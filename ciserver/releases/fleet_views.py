@@ -31,6 +31,9 @@ def hosts(request: HttpRequest) -> HttpResponse:
         try:
             row = fleet.add(user=user, **form.cleaned_data)
         except Refused as refusal:
+            if refusal.status == 403:
+                context = {"refusal": refusal, "back": request.path}
+                return render(request, "refused.html", context, status=403)
             form.add_error(None, str(refusal))
         else:
             messages.success(request, f"{row.name} is added. Let it know our key, then check it.")

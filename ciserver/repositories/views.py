@@ -11,7 +11,7 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_http_methods, require_POST
 
 from ciserver.accounts.models import User
 from ciserver.lib.crypto import Secret
@@ -23,6 +23,7 @@ from ciserver.repositories.models import Access
 
 
 @login_required
+@require_http_methods(["GET", "HEAD", "POST"])
 def repository(request: HttpRequest, slug: str) -> HttpResponse:
     """What is protected and how much may be pushed; a maintainer changes it."""
     project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
