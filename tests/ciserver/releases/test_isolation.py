@@ -159,4 +159,4 @@ def test_a_container_reaches_the_world_but_neither_metadata_nor_host_nor_neighbo
 def test_a_network_goes_with_its_last_container(ship: Ship) -> None:
     ship.target.remove(ship.start(1), grace=0)
     engine = ship.target.engine
-    assert commands.attempt(engine.inspect_network(f"{MINE}-1"), timeout=20).code != 0
+    assert f"{MINE}-1" not in commands.attempt(engine.list_networks(), timeout=20).out

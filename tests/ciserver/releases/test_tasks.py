@@ -29,6 +29,8 @@ def test_every_promise_wakes_the_worker_of_its_queue(db: None) -> None:
         "pipeline.queued": "default",
         "pipeline.passed": "chores",
         "deployment.queued": "deployments",
+        "host.asked": "deployments",
+        "inspection.asked": "chores",
     }
 
 
