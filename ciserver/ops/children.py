@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ciserver.config import Config
 from ciserver.ops.ready import Ready, at_once, http_answers, log_says, redis_answers
+
+# The usual names, which GANTRY_LOG_STORE goes by as well.
+_STORAGE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +47,17 @@ def children_of(config: Config) -> list[Child]:
         rows.append(_redis(config))
     if registry_is_ours(config):
         rows.append(_registry(config))
+    keys = _storage_keys(config)
     workers = [
-        _worker(config, "worker", "default"),
+        _worker(config, "worker", "default", env=keys),
         # An environment has one deployment at a time, which may wait a minute for a container
         # that never gets healthy: others find a slot nevertheless. Idle ones are ended again.
         _worker(config, "deployer", "deployments", most=16),
-        _worker(config, "chores", "chores"),
+        _worker(config, "chores", "chores", env=keys),
         # What it asks may be slow to answer, or away: others' pushes are planned nevertheless.
         _worker(config, "planner", "planning", most=8),
     ]
-    return [*rows, _caddy(config), _web(config), *workers, _scheduler(config), _watcher()]
+    return [*rows, _caddy(config), _web(config, keys), *workers, _scheduler(config), _watcher()]
 
 
 def registry_is_ours(config: Config) -> bool:
@@ -139,7 +144,7 @@ def _caddy(config: Config) -> Child:
     )
 
 
-def _web(config: Config) -> Child:
+def _web(config: Config, env: Mapping[str, str]) -> Child:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.bind, config.bind)  # noqa: S104
     command = ["python", "-m", "uvicorn", "ciserver.asgi:application"]
     command += ["--host", config.bind, "--port", str(config.port), "--no-access-log"]
@@ -149,12 +154,15 @@ def _web(config: Config) -> Child:
         name="web",
         stage=1,
         command=tuple(command),
+        env=env,
         ready=lambda: http_answers("/readyz", {200}, host=host, port=config.port),
         ready_seconds=300.0,
     )
 
 
-def _worker(config: Config, name: str, queue: str, *, most: int = 2) -> Child:
+def _worker(
+    config: Config, name: str, queue: str, *, most: int = 2, env: Mapping[str, str] | None = None
+) -> Child:
     command = ["python", "-m", "celery", "-A", "ciserver.celery", "worker", "-Q", queue]
     slots = ["--concurrency", "2"] if most == 2 else ["--autoscale", f"{most},2"]
     command += ["--pool", "prefork", *slots, "--loglevel", "INFO"]
@@ -164,10 +172,17 @@ def _worker(config: Config, name: str, queue: str, *, most: int = 2) -> Child:
         stage=1,
         command=tuple(command),
         as_service_user=False,  # it makes sandboxes, or containers
+        env=env or {},
         ready=lambda: log_says(log_of(config, name), b" ready."),
         ready_seconds=300.0,
         stop_seconds=10.0,
     )
+
+
+def _storage_keys(config: Config) -> dict[str, str]:
+    """For those that read or keep logs; no other child sees them."""
+    names = _STORAGE_KEYS if config.log_store else ()
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _scheduler(config: Config) -> Child:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import pytest
 from celery import Celery
 from django.conf import settings
 
@@ -99,11 +100,14 @@ def test_what_others_need_starts_before_them(config: Config) -> None:
     assert max(stages["redis"], stages["registry"]) < min(stages["web"], stages["worker"])
 
 
-def test_every_queue_has_a_worker_here_and_in_containers(config: Config) -> None:
-    routes = settings.CELERY_TASK_ROUTES
-    queues = {"default", *(route["queue"] for route in routes.values())}
-    commands = [child.command for child in children_of(config) if "celery" in child.command]
-    assert {command[command.index("-Q") + 1] for command in commands} == queues
-    entry = (CHECKOUT / "compose" / "entry.sh").read_text()
-    taken = re.search(r"-Q (\S+)", entry)
-    assert taken and set(taken[1].split(",")) == queues
+def test_only_who_reads_and_keeps_logs_gets_the_keys_of_object_storage(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "an-id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-key")
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    keys = {"AWS_ACCESS_KEY_ID": "an-id", "AWS_SECRET_ACCESS_KEY": "a-key"}
+    elsewhere = replace(config, log_store="s3://logs/gantry?endpoint=https://s3.example.org")
+    having = {one.name for one in children_of(elsewhere) if keys.items() <= one.env.items()}
+    assert having == {"web", "worker", "chores"}
+    assert not any(keys.keys() & one.env.keys() for one in children_of(config))
