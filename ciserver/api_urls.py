@@ -9,13 +9,11 @@ from ciserver.accounts.api import Me, TokenViewSet
 from ciserver.dashboard.audit import AuditViewSet
 from ciserver.dashboard.discovery import HttpSd
 from ciserver.notifications.api import Statuses
-from ciserver.pipelines.api import (
-    ArtifactViewSet,
-    CaseViewSet,
-    JobViewSet,
-    PipelineViewSet,
-)
+from ciserver.pipelines.api import PipelineViewSet
+from ciserver.pipelines.artifact_api import ArtifactViewSet
+from ciserver.pipelines.case_api import CaseViewSet
 from ciserver.pipelines.inspection_api import InspectionViewSet
+from ciserver.pipelines.job_api import JobViewSet
 from ciserver.pipelines.lint_api import Lint, json_schema
 from ciserver.pipelines.start_api import ScheduleViewSet
 from ciserver.projects.api import ProjectViewSet

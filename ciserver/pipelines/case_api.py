@@ -1,0 +1,83 @@
+"""Single tests and their history over the API."""
+
+from __future__ import annotations
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from rest_framework import mixins, serializers, viewsets
+
+from ciserver.pipelines import case_history
+from ciserver.pipelines.models import TestCase
+from ciserver.pipelines.query import number
+from ciserver.projects.models import Project
+
+
+class TestCaseSerializer(serializers.ModelSerializer[TestCase]):
+    class Meta:
+        model = TestCase
+        fields = ["suite", "name", "outcome", "seconds", "message", "superseded"]
+
+
+class CaseSerializer(serializers.ModelSerializer[TestCase]):
+    """One run of one test. ``flaky``: it failed, and later passed at the same commit."""
+
+    project = serializers.CharField(source="job.pipeline.project.slug")
+    pipeline = serializers.IntegerField(source="job.pipeline.number")
+    commit = serializers.CharField(source="job.pipeline.commit")
+    job = serializers.CharField(source="job.name")
+    flaky = serializers.SerializerMethodField()
+
+    class Meta:
+        model = TestCase
+        fields = [
+            "project",
+            "pipeline",
+            "commit",
+            "job",
+            "suite",
+            "name",
+            "outcome",
+            "seconds",
+            "message",
+            "superseded",
+            "flaky",
+        ]
+
+    def get_flaky(self, case: TestCase) -> bool:
+        return case.outcome in case_history.BAD and bool(getattr(case, "passed_later", False))
+
+
+CASE_FILTERS = [
+    OpenApiParameter("project", str, description="slug of a project"),
+    OpenApiParameter("pipeline", int, description="number of a pipeline"),
+    OpenApiParameter("suite", str),
+    OpenApiParameter("name", str, description="with a project: the test's history"),
+    OpenApiParameter("outcome", str, description="passed, failed, error, skipped"),
+    OpenApiParameter("flaky", str, description="1: only those that are"),
+]
+
+
+@extend_schema_view(list=extend_schema(parameters=CASE_FILTERS))
+class CaseViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[TestCase]):
+    """Runs of single tests, as their reports told them, newest first."""
+
+    queryset = TestCase.objects.all()
+    serializer_class = CaseSerializer
+
+    def get_queryset(self) -> QuerySet[TestCase]:
+        seen = Project.objects.visible_to(self.request.user)
+        cases = TestCase.objects.filter(job__pipeline__project__in=seen)
+        fields = {
+            "project": "job__pipeline__project__slug",
+            "suite": "suite",
+            "name": "name",
+            "outcome": "outcome",
+        }
+        asked = self.request.query_params
+        cases = cases.filter(**{fields[key]: asked[key] for key in fields if key in asked})
+        if "pipeline" in asked:
+            cases = cases.filter(job__pipeline__number=number(self.request, "pipeline", 0))
+        cases = case_history.with_flaky(cases).select_related("job__pipeline__project")
+        if asked.get("flaky") == "1":
+            cases = cases.filter(case_history.passed_later(), outcome__in=case_history.BAD)
+        return cases
