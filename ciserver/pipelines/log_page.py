@@ -41,7 +41,7 @@ def lines(request: HttpRequest, slug: str, number: int, job: int) -> HttpRespons
         return HttpResponseBadRequest("A line is a whole number, such as ?line=120.")
     try:
         return _page(request, row, context, words, asked, int(after))
-    except Refused as refusal:  # the object storage is away
+    except Refused as refusal:  # the object storage is away, or the log is damaged
         told = {"refusal": refusal, "back": row.pipeline.get_absolute_url()}
         return render(request, "refused.html", told, status=refusal.status)
 

@@ -23,7 +23,7 @@ def open_log(path: Path) -> BinaryIO:
     """The log's bytes as they were written, wherever they are now.
 
     Raises FileNotFoundError when there are none (yet, or any more), and Refused when the object
-    storage does not answer.
+    storage does not answer or the pack is damaged; so does reading from it.
     """
     try:
         return path.open("rb")

@@ -33,7 +33,7 @@ class StoreAway(Refused):
 
 
 def open_object(store: str, key: str) -> PackedLog:
-    """Raises FileNotFoundError, StoreAway."""
+    """Raises FileNotFoundError, StoreAway, NotAPack."""
     try:
         index = _index(store, key)
     except NotFoundError:

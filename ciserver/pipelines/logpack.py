@@ -15,10 +15,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
 import zstandard
+
+from ciserver.lib.problems import Refused
 
 FRAME = 256 * 1024
 _ENTRY = struct.Struct("<QQQ")
@@ -29,8 +32,17 @@ _MOST_ENTRIES = 1_000_000
 Fetch = Callable[[int, int], bytes]  # offset and length -> those bytes of a pack
 
 
-class NotAPack(ValueError):
-    """The bytes are no pack, or not all of one."""
+class NotAPack(Refused):
+    """The bytes are no pack, or not all of one. Also raised as a log is read, frame by frame."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"This log is damaged where it is kept: {why}.",
+            code="logs.damaged",
+            hint="Run the pipeline again for a new one; whoever runs Gantry looks at the disk, or"
+            " at the object storage, that holds its logs, and may have a copy.",
+            status=410,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +83,18 @@ def pack(source: BinaryIO, target: BinaryIO) -> Index:
 def read_index(fetch: Fetch, size: int) -> Index:
     """The index of a pack of ``size`` bytes. Raises NotAPack."""
     if size < _TAIL.size:
-        raise NotAPack("too short")
+        raise NotAPack("it is too short")
     length, magic = _TAIL.unpack(fetch(size - _TAIL.size, _TAIL.size))
-    if magic != _MAGIC or not 0 < length <= min(size, _MOST_ENTRIES * _ENTRY.size):
-        raise NotAPack("no index")
+    if magic != _MAGIC or not 0 < length <= min(size - _TAIL.size, _MOST_ENTRIES * _ENTRY.size):
+        raise NotAPack("it has no index")
     body = fetch(size - _TAIL.size - length, length)
     if len(body) != length or length % _ENTRY.size:
-        raise NotAPack("half an index")
-    return Index(*map(tuple, zip(*_ENTRY.iter_unpack(body), strict=True)))
+        raise NotAPack("it has half an index")
+    index = Index(*map(tuple, zip(*_ENTRY.iter_unpack(body), strict=True)))
+    # A reader goes on from frame to frame until it is where it wants to be.
+    if any(one >= after for one, after in pairwise(index.plain)) or index.plain[0]:
+        raise NotAPack("its index is out of order")
+    return index
 
 
 class PackedLog(io.RawIOBase):
@@ -129,13 +145,14 @@ def frame_of(index: Index, number: int, fetch: Fetch) -> bytes:
     """The text of one frame. Raises NotAPack when it is not what the index says."""
     start, end = index.packed[number : number + 2]
     size = index.plain[number + 1] - index.plain[number]
+    data = fetch(start, end - start)
     try:
-        text = zstandard.ZstdDecompressor().decompress(fetch(start, end - start), size)
+        # Asked first: of a damaged head it may be anything, and that much memory would be taken.
+        if zstandard.frame_content_size(data) != size:
+            raise NotAPack(f"its frame {number} is not what the index says")
+        return zstandard.ZstdDecompressor().decompress(data)
     except zstandard.ZstdError as error:
-        raise NotAPack(str(error)) from None
-    if len(text) != size:
-        raise NotAPack(f"frame {number} has {len(text)} bytes, not {size}")
-    return text
+        raise NotAPack(f"its frame {number} cannot be read ({error})") from None
 
 
 # A pack never changes, but its name may be used again by tests: hence the size in the keys.

@@ -152,7 +152,7 @@ class LogReader:
         """The whole lines behind ``position`` (about ``size`` bytes at most), and where they end.
 
         A log that is not there yet reads as empty. Raises Refused when it is in an object storage
-        that does not answer.
+        that does not answer, or damaged.
         """
         position = position or Position()
         try:

@@ -210,7 +210,8 @@ def _news_of(path: Path, job: int, position: Position) -> tuple[Piece, ...]:
     """What a log has behind ``position``, in frames; where each of them ends."""
     mark = tails.mark_of(path)
     if mark is None:  # it is not there yet, or packed: only who comes late reads that
-        with suppress(Refused):  # object storage that is away: the page does without its lines
+        # Object storage that is away, or a damaged log: the page does without its lines.
+        with suppress(Refused):
             return tuple(_batches(path, job, position))
         return ()
     return _shared(path, job, position, mark) if mark.size != position.offset else ()

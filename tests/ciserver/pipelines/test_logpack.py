@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
+from asgiref.sync import async_to_sync
+from django.urls import reverse
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -100,6 +102,19 @@ def test_half_a_pack_is_no_log(tmp_path: Path) -> None:
             logfiles.open_log(tmp_path / "2.log")
 
 
+def test_an_index_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "1.log"
+    write(path, 30_000)
+    logfiles.keep(path)
+    packed = path.with_suffix(".log.zst")
+    data = bytearray(packed.read_bytes())
+    place = len(data) - 8 - 2 * 24 + 8  # where the text of the last frame but one ends
+    data[place : place + 8] = bytes(8)
+    packed.with_name("2.log.zst").write_bytes(data)
+    with pytest.raises(logpack.NotAPack, match="out of order"):
+        logfiles.open_log(tmp_path / "2.log")
+
+
 @pytest.fixture
 def job(project: Any) -> Job:
     made = Pipeline.objects.create(project=project, number=1, commit="a" * 40, ref="refs/heads/x")
@@ -141,6 +156,47 @@ def test_beyond_the_size_the_oldest_go_first(job: Job, settings: Any) -> None:
     assert len(list(LogReader(job.log_path))) == 1000
     older.refresh_from_db()
     assert older.log_bytes == 0
+
+
+def damage(job: Job, frame: int) -> None:
+    """Write over the head of a frame of the job's pack, as a bad disk does."""
+    with LogWriter(job.log_path) as log:
+        log.write(1, "out", b"hello, world\n" * 50_000)
+    logfiles.keep(job.log_path)
+    packed = job.log_path.with_suffix(".log.zst")
+    data = bytearray(packed.read_bytes())
+    size = len(data)
+    index = logpack.read_index(lambda offset, length: bytes(data[offset : offset + length]), size)
+    place = index.packed[frame]
+    data[place : place + 8] = b"\xff" * 8
+    packed.write_bytes(data)
+
+
+@pytest.mark.parametrize("asked", ["log/", "log/?after=0-0", "lines/", "search/?q=nothing"])
+def test_a_damaged_log_is_refused_with_what_to_do(job: Job, api: Any, asked: str) -> None:
+    damage(job, 0)
+    answer = api.get(f"/api/v1/jobs/{job.pk}/{asked}")
+    assert (answer.status_code, answer.json()["code"]) == (410, "logs.damaged")
+    assert "Run the pipeline again" in answer.json()["hint"]
+
+
+def test_a_log_that_is_damaged_further_on_says_so_where_it_ends(
+    job: Job, api: Any, client: Any, alice: Any
+) -> None:
+    damage(job, 2)
+    *whole, last = async_to_sync(_read)(api.get(f"/api/v1/jobs/{job.pk}/log/")).splitlines()
+    assert len(whole) > 10_000
+    assert set(whole) == {"hello, world"}
+    assert last.startswith("This log is damaged where it is kept: its frame 2 ")
+    client.force_login(alice)
+    page = reverse("pipeline-lines", args=["hello", 1, job.position])
+    answer = client.get(f"{page}?line=30000")
+    assert answer.status_code == 410
+    assert "Run the pipeline again" in answer.content.decode()
+
+
+async def _read(answer: Any) -> str:
+    return b"".join([chunk async for chunk in answer.streaming_content]).decode()
 
 
 @pytest.fixture
