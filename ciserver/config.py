@@ -161,6 +161,11 @@ class Config:
         return self.home / "caches"
 
     @property
+    def cache_share(self) -> int:
+        """Bytes of ``cache_bytes`` that one project may keep."""
+        return self.cache_bytes // 2
+
+    @property
     def sandboxes(self) -> Path:
         return self.home / "sandboxes"
 

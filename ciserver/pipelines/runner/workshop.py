@@ -186,7 +186,9 @@ def prune() -> None:
     log.info("pruned: %s", done)
     config = workshop.config
     forget_old_logs()
-    prune_caches(config.caches, most=config.cache_bytes, days=config.store_days)
+    prune_caches(
+        config.caches, most=config.cache_bytes, share=config.cache_share, days=config.store_days
+    )
 
 
 def _token(scopes: Sequence[Scope]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -17,8 +18,8 @@ from builders.images.store import Store
 from builders.registry import Registry
 from builders.resolve import Resolver
 from ciserver.pipelines.models import Pipeline
-from ciserver.pipelines.runner import story
-from ciserver.pipelines.runner.cachestore import prune
+from ciserver.pipelines.runner import caches, story
+from ciserver.pipelines.runner.cachestore import Entry, beyond, prune
 from ciserver.pipelines.runner.workshop import Workshop
 from runtime.state import StateDirectory
 from tests.builders.conftest import make_busybox
@@ -41,8 +42,8 @@ tests:
 class Runs:
     """Pushes commits and runs their pipelines."""
 
-    def __init__(self, hosted: Hosted) -> None:
-        self.hosted = hosted
+    def __init__(self, hosted: Hosted, workshop: Workshop) -> None:
+        self.hosted, self.workshop = hosted, workshop
 
     def __call__(self, files: dict[str, str], branch: str = "main", **facts: Any) -> str:
         """The log of the test."""
@@ -66,9 +67,10 @@ def run(project: Any, area: Path, registry: str, monkeypatch: pytest.MonkeyPatch
         registry=Registry(registry),
         resolver=Resolver(store, upstream=False),
     )
-    monkeypatch.setattr(story, "open_workshop", lambda: workshop)
     with closing(Hosted(project, area / "tree")) as hosted:
-        yield Runs(hosted)
+        made = Runs(hosted, workshop)
+        monkeypatch.setattr(story, "open_workshop", lambda: made.workshop)
+        yield made
 
 
 def yaml(key: str, command: str = "true") -> dict[str, str]:
@@ -128,6 +130,71 @@ def test_a_broken_cache_fails_nothing(run: Runs, area: Path) -> None:  # noqa: F
     assert " out better\n" in run(yaml("k", "cat deps/word"))
 
 
+def test_what_tells_of_a_cache_may_be_damaged_in_any_way(run: Runs, area: Path) -> None:  # noqa: F811
+    fill = "test ! -e /var/c/v && mkdir -p deps /var/c && echo v > /var/c/v"
+    run(yaml("k", fill))
+    (meta,) = (area / "caches").glob("*/protected/*/meta.json")
+    whole = json.loads(meta.read_text())
+    first = whole["packs"][0]
+    damages = [
+        "null",
+        "[1]",
+        "{}",
+        '{"packs": 1}',
+        "\xff",
+        json.dumps(whole | {"packs": [None, None]}),
+        json.dumps(whole | {"packs": [first]}),
+        json.dumps(whole | {"packs": [first | {"uid": 2**40}, whole["packs"][1]]}),
+        json.dumps(whole | {"packs": [*whole["packs"], first]}),
+    ]
+    for damage in damages:
+        meta.write_text(damage, encoding="latin-1")
+        with (
+            pytest.raises(ValueError, match=r"meta\.json|missing"),
+            caches._opened(meta.parent, ["/var/c", "deps"]),
+        ):
+            pytest.fail(f"{damage} was taken for a cache")
+    log = run(yaml("k", fill))
+    assert "The cache k cannot be used: a file of it is missing." in log
+    assert "Kept the cache k" in log
+
+
+def test_nothing_is_laid_over_half_a_cache_and_nothing_kept_of_it(run: Runs, area: Path) -> None:  # noqa: F811
+    run(yaml("k", "mkdir -p deps /var/c; echo main > deps/word"))
+    run(yaml("k", "echo topic > deps/word; echo v > /var/c/v"), "topic")
+    (kept,) = (area / "caches").glob("*/unprotected/*/meta.json")
+    before = kept.stat().st_mtime_ns
+    # The second of the directories is a file in this image: the first was restored by then.
+    blocked = {"Dockerfile": DOCKERFILE + "COPY gantry.yml /work/deps\n"}
+    log = run(yaml("k", "cat /var/c/v; rm deps; mkdir deps") | blocked, "topic")
+    assert " out v\n" in log
+    assert "Cache k: only a part of it could be restored" in log
+    assert ["hit" in log, "Kept the cache" in log] == [False, False]
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_what_is_more_than_a_projects_share_is_not_kept(run: Runs, area: Path) -> None:  # noqa: F811
+    run.workshop = replace(run.workshop, config=replace(run.workshop.config, cache_bytes=100_000))
+    fill = "mkdir -p deps /var/c; dd if=/dev/urandom of=/var/c/big bs=1000 count={}"
+    log = run(yaml("k", fill.format(60)))
+    assert "The cache k was not kept: it takes more than the 49 KiB that a project may" in log
+    assert list((area / "caches").glob("*/*/*")) == []
+    assert "Kept the cache k" in run(yaml("k", fill.format(10)))
+
+
+def test_caches_that_cannot_be_pruned_fail_nothing(
+    run: Runs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*words: Any, **more: Any) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(caches, "prune", broken)
+    log = run(yaml("k", "mkdir -p deps /var/c"))
+    assert "Kept the cache k" in log
+    assert "Older caches were not removed: Input/output error" in log
+
+
 def test_links_in_a_cache_lead_nowhere_else(run: Runs, area: Path) -> None:  # noqa: F811
     hostile = "mkdir -p deps /var/c; ln -s /work/../../../../ deps/up; rm -rf deps; ln -s / deps"
     run(yaml("k", hostile))
@@ -149,3 +216,24 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
     assert prune(tmp_path, most=10_000, days=30) == 1000
     assert prune(tmp_path, most=2000) == 1000
     assert sorted(it.name for it in half.parent.iterdir()) == ["new", "old"]
+
+
+def entry(name: str, size: int, used: float) -> Entry:
+    return Entry(used, size, Path("caches") / name)
+
+
+def test_no_project_drives_out_what_another_keeps() -> None:
+    quiet = [entry(f"1/protected/{age}", 10, -100 - age) for age in range(3)]
+    loud = [entry(f"2/protected/{age}", 20, -age) for age in range(4)]
+    gone = beyond([*quiet, *loud], most=90, share=70)
+    assert [str(it.folder) for it in gone] == ["caches/2/protected/3"]
+    gone = beyond([*quiet, *loud], most=60, share=60)
+    assert [it.folder.name for it in gone] == ["3", "2", "1"]
+    assert {it.folder.parts[1] for it in gone} == {"2"}
+
+
+def test_no_branch_drives_out_what_protected_refs_keep() -> None:
+    trusted = [entry("1/protected/old", 30, -9)]
+    fork = [entry(f"1/fork-7/{age}", 20, -age) for age in range(3)]
+    gone = beyond([*trusted, *fork], most=1000, share=60)
+    assert [str(it.folder) for it in gone] == ["caches/1/fork-7/2", "caches/1/fork-7/1"]
