@@ -127,18 +127,22 @@ class ComposeTests:
     notices: tuple[str, ...]
 
 
-def read_compose(data: bytes, *, file: str, main: Build) -> ComposeTests:
-    """What ``file`` asks for, beside the ``main`` image. Raises ComposeError."""
+def read_compose(
+    data: bytes, *, file: str, main: Build, images: Mapping[str, Build] | None = None
+) -> ComposeTests:
+    """What ``file`` asks for, beside the ``main`` image and the ``images`` that there are already,
+    by name. Raises ComposeError."""
     try:
         tree, parsed = load(data.decode())
     except UnicodeDecodeError:
-        raise ComposeError("This file is not UTF-8.", place=file) from None
+        hint = "Save it in that encoding."
+        raise ComposeError("This file is not UTF-8.", place=file, hint=hint) from None
     except DefinitionError as error:
         line = error.faults[0].line
         place = f"{file}:{line}" if line else file
         hint = "Write it out at each place." if "alias" in error.message else ""
         raise ComposeError(error.message.capitalize(), place=place, hint=hint) from None
-    return _Reader(file, tree, main).read(parsed)
+    return _Reader(file, tree, main, images or {}).read(parsed)
 
 
 @dataclass(slots=True)
@@ -146,6 +150,7 @@ class _Reader:
     file: str
     tree: yaml.Node | None
     main: Build
+    images: Mapping[str, Build]
     builds: dict[str, NamedBuild] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
 
@@ -244,8 +249,15 @@ class _Reader:
         target = str(asked["target"]) if asked.get("target") else None
         if _same(made, self.main) and (target or self.main.target is None):
             return {"stage": target} if target else {}
-        self.builds[name] = made.model_copy(update={"target": target})
-        return {"image": name}
+        if (known := self.images.get(name)) is None:
+            self.builds[name] = made.model_copy(update={"target": target})
+            return {"image": name}
+        if not _same(made, known) or (target is None and known.target is not None):
+            # Under one name there is one image: the released one must not become another.
+            message = f"{name!r} is the name of an image of this project, which this is not."
+            hint = "Call the service something else, or give it that image's keys of 'build'."
+            raise self._error(message, f"{path}.build", hint)
+        return {"image": name, "stage": target} if target else {"image": name}
 
     def _limits(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         limits: dict[str, Any] = {}

@@ -162,8 +162,9 @@ def _by_convention(pipeline: Pipeline, git_dir: Path, builds: dict[str, Build]) 
 
 def _with_compose(plan: Plan, data: bytes, file: str) -> Plan:
     """``plan`` and the job ``sut``, with images that only the Compose file builds."""
+    images = {name or MAIN: build for name, build in plan.builds.items()}
     try:
-        found = read_compose(data, file=file, main=plan.builds[plan.deployed])
+        found = read_compose(data, file=file, main=plan.builds[plan.deployed], images=images)
     except ComposeError as error:
         raise PlanError(error.message, place=error.place, hint=error.hint) from None
     builds = {**plan.builds, **found.builds}
@@ -296,9 +297,11 @@ def _definition(git_dir: Path, commit: str) -> Definition:
     try:
         return parse(data.decode())
     except UnicodeDecodeError:
-        raise PlanError("This file is not UTF-8.", place=FILE) from None
+        hint = "Save it in that encoding."
+        raise PlanError("This file is not UTF-8.", place=FILE, hint=hint) from None
     except DefinitionError as error:
-        raise PlanError(error.message, place=error.place) from None
+        hint = "`gantry lint` tells every mistake of the file, before it is pushed."
+        raise PlanError(error.message, place=error.place, hint=hint) from None
 
 
 def _stages(git_dir: Path, pipeline: Pipeline, build: Build) -> set[str]:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from ciserver.pipelines.compose import ComposeError, ComposeTests, read_compose
 from ciserver.pipelines.definition import Build
+from ciserver.pipelines.runner.plan import Plan, PlanError, make_plan
+from runtime.spec import Limits
+from tests.ciserver.pipelines.test_starts import Hosted
 from tests.ciserver.pipelines.workplace import Workplace, log_of
 
 
@@ -98,6 +105,47 @@ def test_what_cannot_be_is_named_with_its_line_and_what_to_do(
     assert caught.value.place == f"compose.test.yml{place}"
     assert words in caught.value.message
     assert hint in caught.value.hint
+
+
+ONE = {"Dockerfile": "FROM scratch\n"}
+TWO = {
+    "web/Dockerfile": "FROM scratch AS base\nFROM base AS tests\n",
+    "worker/Dockerfile": "FROM scratch\n",
+    "gantry.yml": "images: {worker: {context: worker}, web: {context: web}}",
+}
+
+
+def plan_of(project: Any, tree: Path, files: dict[str, str]) -> Plan:
+    with closing(Hosted(project, tree)) as hosted:
+        return make_plan(
+            hosted.queue(hosted.push(files)), hosted.target, Limits(cpus=4.0, timeout=3600.0)
+        )
+
+
+@pytest.mark.parametrize(("files", "name"), [(ONE, "main"), (TWO, "web"), (TWO, "worker")])
+def test_no_service_takes_the_place_of_an_image_that_is_released(
+    project: Any, tmp_path: Path, files: dict[str, str], name: str
+) -> None:
+    text = f"services:\n  sut: {{image: x, depends_on: [{name}]}}\n  {name}:\n    build: other"
+    with pytest.raises(PlanError) as caught:
+        plan_of(project, tmp_path / "tree", {**files, "compose.test.yml": text})
+    assert caught.value.place == f"compose.test.yml:4: services.{name}.build"
+    assert f"{name!r} is the name of an image of this project" in caught.value.message
+    assert "Call the service something else" in caught.value.hint
+
+
+def test_a_service_that_builds_an_image_of_the_project_as_it_is_built_runs_that_one(
+    project: Any, tmp_path: Path
+) -> None:
+    text = """
+services:
+  sut: {build: {context: web, target: tests}, depends_on: [web]}
+  web: {build: {context: ./web, target: base}}
+"""
+    plan = plan_of(project, tmp_path / "tree", {**TWO, "compose.test.yml": text})
+    assert plan.released == ("worker", "web")
+    assert plan.own_image(plan.services["sut"]["web"].service) == ("web", "base")
+    assert plan.own_image(plan.tests["sut"]) == ("sut", "tests")
 
 
 @pytest.mark.root
