@@ -47,7 +47,8 @@ def _running(run: JobRun, slug: str, name: str) -> Image:
         raise JobFailed(
             f"There is no project {slug!r} whose images this one may use.",
             hint="A project may use another's when all of its members are members there too,"
-            " and never for a pull request of a fork.",
+            " never for a pull request of a fork, and with a repository elsewhere only that of a"
+            " project with the same repository.",
         )
     # The app of environments is above this one: it is reached by the rows' own relations.
     environment = project.environments.filter(name=name).first()
@@ -69,6 +70,8 @@ def _may_use(run: JobRun, project: Project) -> bool:
         return True
     if run.job.pipeline.from_fork:
         return False
+    if not own.hosted and own.clone_url != project.clone_url:
+        return False  # who may push there is no member here, whatever the members are
     there = Membership.objects.filter(project=project).values("user")
     here = Membership.objects.filter(project=own, user__is_superuser=False)
     return here.exists() and not here.exclude(user__in=there).exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Event
 from typing import Any
 
 import pytest
@@ -9,7 +10,13 @@ import pytest
 from builders.images.reference import Reference
 from builders.images.store import Store
 from builders.registry import Registry
-from ciserver.pipelines.models import Job
+from ciserver.pipelines.definition import Definition
+from ciserver.pipelines.logs import LogWriter
+from ciserver.pipelines.models import Job, Pipeline
+from ciserver.pipelines.runner.images import image_of
+from ciserver.pipelines.runner.jobs import JobFailed, JobRun
+from ciserver.pipelines.runner.plan import planned
+from ciserver.pipelines.service_definition import Service
 from ciserver.projects.models import Membership, Project, Role
 from ciserver.releases import services as releases
 from ciserver.releases.models import Environment, Host, Running
@@ -129,6 +136,34 @@ def test_another_projects_image_is_for_those_who_are_all_members_there(
     assert "no project 'other' whose images this one may use" in _only_test(workplace, asked).reason
     Membership.objects.create(project=other, user=bob, role=Role.VIEWER)
     assert _only_test(workplace, asked).reason == "Nothing runs in other@qa yet."
+
+
+def test_a_repository_elsewhere_whose_pushers_are_nobodys_members_uses_its_own_alone(
+    workplace: Workplace, alice: Any, bob: Any
+) -> None:
+    other = Project.objects.create(slug="other", clone_url="https://forge.example/b.git")
+    for user in (alice, bob):
+        Membership.objects.create(project=other, user=user, role=Role.OWNER)
+    own = workplace.project
+    part = Service(image="other@qa")
+    plan = planned(Definition(), {})
+
+    def refused() -> str:
+        job = Job(pipeline=Pipeline(project=own, number=1, protected=True), name="a")
+        with (
+            LogWriter(workplace.folder / "none.log") as log,
+            pytest.raises(JobFailed) as caught,
+        ):
+            image_of(JobRun(job, workplace.workshop, log, Event()), plan, {}, part)
+        return caught.value.reason
+
+    assert refused() == "other has no environment 'qa'."
+    own.clone_url = "https://forge.example/a.git"
+    assert refused() == "There is no project 'other' whose images this one may use."
+    own.clone_url = other.clone_url  # whoever pushes to the one pushes to the other
+    assert refused() == "other has no environment 'qa'."
+    Membership.objects.filter(project=other, user=bob).delete()
+    assert refused() == "There is no project 'other' whose images this one may use."
 
 
 def _only_test(workplace: Workplace, files: dict[str, str]) -> Job:
