@@ -243,7 +243,7 @@ def _recover(pipeline: Pipeline) -> None:
         move(pipeline, State.QUEUED, table=PIPELINE_MOVES, guard=guard, fence=pipeline.fence + 1)
         outbox.promise(TOPIC, pipeline.pk)
         return
-    unfinished = pipeline.jobs.exclude(state__in=[State.PASSED, State.FAILED, State.SKIPPED])
+    unfinished = pipeline.jobs.filter(state__in=[State.QUEUED, State.RUNNING])
     Step.objects.filter(job__in=unfinished, state=State.RUNNING).update(state=State.CANCELLED)
     unfinished.update(state=State.CANCELLED, finished_at=timezone.now())
     wake_group(pipeline)

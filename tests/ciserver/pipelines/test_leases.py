@@ -16,7 +16,7 @@ from ciserver.lib.models import OutboxEntry
 from ciserver.lib.problems import Refused
 from ciserver.lib.states import IllegalMove
 from ciserver.pipelines import drain, leases, services
-from ciserver.pipelines.models import MAX_ATTEMPTS, Pipeline, State
+from ciserver.pipelines.models import MAX_ATTEMPTS, Job, Pipeline, State
 from ciserver.pipelines.runner import story
 
 
@@ -94,6 +94,22 @@ def test_a_running_pipeline_whose_worker_died_after_a_cancel_is_cancelled(
     leases.recover()
     pipeline.refresh_from_db()
     assert pipeline.state == State.CANCELLED
+
+
+def test_a_job_that_was_cancelled_before_keeps_the_time_of_its_end(pipeline: Pipeline) -> None:
+    ended = timezone.now() - timedelta(days=1)
+    Job.objects.create(
+        pipeline=pipeline, position=1, name="unit", kind="test", state="cancelled",
+        started_at=ended, finished_at=ended,
+    )  # fmt: skip
+    Job.objects.create(pipeline=pipeline, position=2, name="page", kind="test", state="running")
+    leases.claim(pipeline.pk)
+    services.cancel(pipeline=pipeline, by="alice")
+    expire(pipeline)
+    leases.recover()
+    before, now = pipeline.jobs.all()
+    assert (before.finished_at, before.state) == (ended, "cancelled")
+    assert (now.finished_at > ended, now.state) == (True, "cancelled")
 
 
 @pytest.mark.django_db(transaction=True)
