@@ -37,7 +37,10 @@ def set_rules(
         list[str] | None, typer.Option(help="A pattern such as 'v*'; 'none' for none.")
     ] = None,
     push_role: Annotated[
-        str, typer.Option(help="developer, maintainer or owner: who may push to protected ones.")
+        str,
+        typer.Option(
+            help="developer, maintainer or owner: who may push to protected ones and start them."
+        ),
     ] = "",
     max_push_mib: Annotated[int, typer.Option(min=0, help="Of one push.")] = 0,
     max_push_refs: Annotated[int, typer.Option(min=0, help="Of one push.")] = 0,

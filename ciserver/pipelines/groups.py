@@ -1,4 +1,7 @@
-"""Pipelines of one ``concurrency`` group that wait for one another."""
+"""Pipelines of one ``concurrency`` group that wait for one another.
+
+A protected one waits for protected ones alone: whoever may push some branch must not hold it up.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ def wake_group(pipeline: Pipeline) -> None:
     """Wake a worker for the next of its group, which waited for it."""
     if pipeline.group and pipeline.waits:
         waiting = Pipeline.objects.filter(project=pipeline.project_id, group=pipeline.group)
-        following = waiting.filter(state=State.QUEUED).order_by("number").first()
-        if following:
+        queued = waiting.filter(state=State.QUEUED).order_by("number")
+        # Both may begin now, if the first of all is not protected.
+        for following in filter(None, {queued.first(), queued.filter(protected=True).first()}):
             outbox.promise("pipeline.queued", following.pk)
 
 

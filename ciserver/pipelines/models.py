@@ -136,10 +136,13 @@ class Pipeline(models.Model):
 
     @property
     def ahead(self) -> Pipeline | None:
-        """What it waits for: the first of its group that has not ended, and came before it."""
+        """What it waits for: the first of its group that has not ended, and came before it; a
+        protected one for those that are protected, too."""
         if not self.waits or not self.group or self.state != State.QUEUED:
             return None
         group = Pipeline.objects.filter(project=self.project_id, group=self.group)
+        if self.protected:
+            group = group.filter(protected=True)
         earlier = models.Q(state=State.QUEUED, number__lt=self.number)
         return group.filter(models.Q(state=State.RUNNING) | earlier).order_by("number").first()
 

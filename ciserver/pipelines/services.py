@@ -25,7 +25,6 @@ from ciserver.pipelines.triggers import trigger_of
 from ciserver.projects.models import Project
 
 
-@transaction.atomic
 def queue(
     *,
     project: Project,
@@ -39,39 +38,42 @@ def queue(
     pull_request: int | None = None,
     started_by: str = "",
     inputs: Mapping[str, str] | None = None,
+    definition: Definition | None = None,
 ) -> Pipeline:
     """A new pipeline for ``commit``, numbered within its project, and the promise to run it.
 
     What its gantry.yml says of groups holds from now on, also for those that wait for a worker.
 
     ``event`` is a tag's or a push's, as ``ref`` has it, unless given. Nothing of a fork is
-    protected, whatever its ref is called.
+    protected, whatever its ref is called. ``definition`` is the commit's gantry.yml from who has
+    read it already; who calls this in a transaction has: nobody should wait for Git under a lock.
     """
-    # Before anything is written: nobody should wait for git under a lock.
-    definition = usable_definition(project, commit)
-    pipeline = _create(
-        project,
-        commit=commit,
-        ref=ref,
-        title=title,
-        author=author,
-        committed_at=committed_at,
-        event=event or (Event.TAG if ref.startswith("refs/tags/") else Event.PUSH),
-        protected=not from_fork and project.protects(ref),
-        from_fork=from_fork,
-        pull_request=pull_request,
-        started_by=started_by,
-        inputs=dict(inputs or {}),
-    )
-    _join_group(pipeline, definition)
-    if not from_fork and ref == f"refs/heads/{project.default_branch}":
-        keep_schedules(project, definition)
-    if project.cancel_superseded and pipeline.event in {Event.PUSH, Event.PULL_REQUEST}:
-        # Of the same branch or pull request; a second run of one commit is nobody's successor.
-        before = Pipeline.objects.filter(ref=ref, event=pipeline.event).exclude(commit=commit)
-        supersede(before, newer=pipeline)
-    outbox.promise("pipeline.queued", pipeline.pk)
-    transaction.on_commit(events.publish_matrix)
+    if definition is None:
+        definition = usable_definition(project, commit)
+    with transaction.atomic():
+        pipeline = _create(
+            project,
+            commit=commit,
+            ref=ref,
+            title=title,
+            author=author,
+            committed_at=committed_at,
+            event=event or (Event.TAG if ref.startswith("refs/tags/") else Event.PUSH),
+            protected=not from_fork and project.protects(ref),
+            from_fork=from_fork,
+            pull_request=pull_request,
+            started_by=started_by,
+            inputs=dict(inputs or {}),
+        )
+        _join_group(pipeline, definition)
+        if not from_fork and ref == f"refs/heads/{project.default_branch}":
+            keep_schedules(project, definition)
+        if project.cancel_superseded and pipeline.event in {Event.PUSH, Event.PULL_REQUEST}:
+            # Of the same branch or pull request; a second run of one commit is nobody's successor.
+            before = Pipeline.objects.filter(ref=ref, event=pipeline.event).exclude(commit=commit)
+            supersede(before, newer=pipeline)
+        outbox.promise("pipeline.queued", pipeline.pk)
+        transaction.on_commit(events.publish_matrix)
     return pipeline
 
 
@@ -175,7 +177,9 @@ def _join_group(pipeline: Pipeline, definition: Definition) -> None:
     pipeline.waits = not wanted.cancel
     pipeline.save(update_fields=["group", "waits"])
     if wanted.cancel and group:
-        supersede(Pipeline.objects.filter(group=pipeline.group), newer=pipeline)
+        older = Pipeline.objects.filter(group=pipeline.group)
+        # Nor may what anybody pushes end what the protected refs are about.
+        supersede(older if pipeline.protected else older.filter(protected=False), newer=pipeline)
 
 
 def _create(project: Project, **fields: Any) -> Pipeline:

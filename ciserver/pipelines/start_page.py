@@ -11,9 +11,9 @@ from django.shortcuts import get_object_or_404, redirect, render
 
 from ciserver.lib.problems import Refused
 from ciserver.pipelines.models import Event
-from ciserver.pipelines.starting import Head, head_of, start
+from ciserver.pipelines.starting import Head, head_of, role_to_start, start
 from ciserver.pipelines.starts import Input
-from ciserver.projects.models import Project, Role
+from ciserver.projects.models import Project
 
 PREFIX = "input-"
 
@@ -27,7 +27,6 @@ def page(request: HttpRequest, slug: str) -> HttpResponse:
         "project": project,
         "ref": name or project.default_branch,
         "schedules": project.schedules.select_related("pipeline"),
-        "may_start": project.allows(request.user, Role.DEVELOPER),
     }
     try:
         head = head_of(project, name)
@@ -47,7 +46,9 @@ def page(request: HttpRequest, slug: str) -> HttpResponse:
             told = {"refusal": refusal, "back": request.path}
             return render(request, "refused.html", told, status=refusal.status)
         return redirect(pipeline)
-    context |= {"form": form, "head": head}
+    role = role_to_start(project, head.ref)
+    context |= {"form": form, "head": head, "role": role}
+    context["may_start"] = project.allows(request.user, role)
     status = 400 if form.errors else 200
     return render(request, "pipelines/start.html", context, status=status)
 

@@ -33,11 +33,16 @@ class Head:
     info: git.CommitInfo
     definition: Definition
 
+    @property
+    def name(self) -> str:
+        return self.ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
+
 
 def head_of(project: Project, name: str) -> Head:
     """The branch or tag ``name`` ("main", "refs/tags/v1"; empty is the default branch).
 
-    Raises Refused: it is not there, or its gantry.yml has a mistake.
+    Asks Git: call it before a transaction, not in one. Raises Refused: it is not there, or its
+    gantry.yml has a mistake.
     """
     name = name or project.default_branch
     refs = [name] if name.startswith("refs/") else [f"refs/heads/{name}", f"refs/tags/{name}"]
@@ -57,22 +62,34 @@ def head_of(project: Project, name: str) -> Head:
         info = git.commit_info(place, git.peel(place, found[ref]))
         return Head(ref, info, definition_at(project, info.sha))
     except DefinitionError as error:
-        raise Refused(str(error), code="start.definition", hint="Mend it.", status=400) from None
+        hint = "Mend it and push; `gantry lint` tells every mistake of the file."
+        raise Refused(str(error), code="start.definition", hint=hint, status=400) from None
     except RepositoryError as error:
-        raise Refused(str(error), code="start.ref", status=400) from None
+        hint = "Name a branch or a tag of the project, such as main."
+        raise Refused(str(error), code="start.ref", hint=hint, status=400) from None
+
+
+def role_to_start(project: Project, ref: str) -> Role:
+    """Who may start ``ref`` (a full one): as who may push to it, for a pipeline of a protected ref
+    writes what all others trust, and whoever starts it chooses its inputs."""
+    return Role(project.push_role) if project.protects(ref) else Role.DEVELOPER
 
 
 def start(
     *, project: Project, user: Any, ref: str, inputs: Mapping[str, str], event: Event
 ) -> Pipeline:
-    """Queue a pipeline of what ``ref`` is at. Needs the role developer. Raises Refused."""
+    """Queue a pipeline of what ``ref`` is at. Needs ``role_to_start``. Raises Refused."""
     require(user, project, Role.DEVELOPER)
     head = head_of(project, ref)
+    require(user, project, role_to_start(project, head.ref))
     try:
         values = read_inputs(head.definition.inputs, inputs)
     except BadInput as error:
         raise Refused(
-            f"The input {error.name} cannot be used: {error}.", code="start.input", status=400
+            f"The input {error.name} cannot be used: {error}.",
+            code="start.input",
+            hint=f"See which there are: gantry start {project} --ref {head.name} --inputs",
+            status=400,
         ) from None
     with transaction.atomic():
         pipeline = _queue(project, head, values, event, user.get_username())
@@ -97,16 +114,16 @@ def start_scheduled() -> int:
 def _start_row(row: Schedule) -> int:
     now = timezone.now()
     following = next_after(row.cron, now)
+    # Any number of schedulers may look: one of them moves the row on and starts it.
+    mine = Schedule.objects.filter(pk=row.pk, next_at=row.next_at)
+    try:
+        head = head_of(row.project, "")
+        values = read_inputs(head.definition.inputs, row.inputs)
+    except (Refused, BadInput) as error:
+        mine.update(next_at=following, last_at=now, trouble=str(error)[:300])
+        return 0
     with transaction.atomic():
-        # Any number of schedulers may look: one of them moves the row on and starts it.
-        mine = Schedule.objects.filter(pk=row.pk, next_at=row.next_at)
         if not mine.update(next_at=following, last_at=now, trouble=""):
-            return 0
-        try:
-            head = head_of(row.project, "")
-            values = read_inputs(head.definition.inputs, row.inputs)
-        except (Refused, BadInput) as error:
-            Schedule.objects.filter(pk=row.pk).update(trouble=str(error)[:300])
             return 0
         pipeline = _queue(row.project, head, values, Event.SCHEDULE, row.cron)
         Schedule.objects.filter(pk=row.pk).update(pipeline=pipeline)
@@ -120,6 +137,7 @@ def _queue(
         project=project,
         commit=head.info.sha,
         ref=head.ref,
+        definition=head.definition,
         title=head.info.subject[:300],
         author=head.info.author[:200],
         committed_at=head.info.committed_at,

@@ -47,7 +47,10 @@ def _free() -> QuerySet[Pipeline]:
     """Queued, and not waiting for another of its group (see ``Pipeline.ahead``)."""
     earlier = Q(state=State.QUEUED, number__lt=OuterRef("number"))
     ahead = Pipeline.objects.filter(
-        Q(state=State.RUNNING) | earlier, project=OuterRef("project"), group=OuterRef("group")
+        Q(state=State.RUNNING) | earlier,
+        Q(protected=True) | Q(protected=OuterRef("protected")),
+        project=OuterRef("project"),
+        group=OuterRef("group"),
     )
     queued = Pipeline.objects.filter(state=State.QUEUED)
     return queued.filter(Q(waits=False) | Q(group="") | ~Exists(ahead))

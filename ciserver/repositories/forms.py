@@ -41,7 +41,9 @@ class RulesForm(forms.Form):
         label="Protected tags", help_text="Such as v*. Nobody moves or deletes these."
     )
     push_role = forms.TypedChoiceField(
-        label="Who may push to protected ones", choices=PUSHERS, coerce=int
+        label="Who may push to protected ones, and start their pipelines",
+        choices=PUSHERS,
+        coerce=int,
     )
     max_push_mib = forms.IntegerField(label="Most MiB of one push", min_value=1, max_value=MOST_MIB)
     max_push_refs = forms.IntegerField(
@@ -53,6 +55,7 @@ class RulesForm(forms.Form):
         """The project's rules, or ``data`` that was posted. Limits are of hosted ones alone."""
         form = cls(data, initial={name: getattr(project, name) for name in cls.base_fields})
         if not project.hosted:
-            for name in ("push_role", "max_push_mib", "max_push_refs"):
+            form.fields["push_role"].label = "Who may start pipelines of protected ones"
+            for name in ("max_push_mib", "max_push_refs"):
                 del form.fields[name]
         return form

@@ -10,6 +10,8 @@ from django.utils import timezone
 
 from ciserver.lib import outbox
 from ciserver.pipelines import services as pipelines
+from ciserver.pipelines.definition import Definition
+from ciserver.pipelines.definitions_at import usable_definition
 from ciserver.pipelines.models import Event, Pipeline
 from ciserver.projects.models import Project
 from ciserver.repositories.errors import (
@@ -184,6 +186,7 @@ def _last_pipeline(delivery: Delivery) -> Pipeline | None:
 def _queue(delivery: Delivery, info: CommitInfo, seen: Pipeline | None) -> bool:
     """False when the ref has another last pipeline than ``seen``, so that Git must be asked again:
     between looking and queueing the ref may have moved, and that been queued."""
+    definition = usable_definition(delivery.project, info.sha)  # Git is asked under no lock
     with transaction.atomic():
         # The project first, as whoever records deliveries does: two locks, one order.
         Project.objects.select_for_update().get(pk=delivery.project_id)
@@ -196,7 +199,7 @@ def _queue(delivery: Delivery, info: CommitInfo, seen: Pipeline | None) -> bool:
             if last and last.commit == info.sha and not is_in_vain(last):
                 mark_duplicate(locked, last)
             else:
-                locked.pipeline = _pipeline(locked, info)
+                locked.pipeline = _pipeline(locked, info, definition)
             locked.save(update_fields=["verdict", "detail", "pipeline"])
         outbox.keep(TOPIC, delivery.pk)
     return True
@@ -221,7 +224,9 @@ def _pending(delivery: Delivery) -> bool:
     return delivery.verdict == Verdict.ACCEPTED and delivery.pipeline_id is None
 
 
-def _pipeline(delivery: Delivery, info: CommitInfo) -> Pipeline:
+def _pipeline(
+    delivery: Delivery, info: CommitInfo, definition: Definition | None = None
+) -> Pipeline:
     return pipelines.queue(
         project=delivery.project,
         commit=info.sha,
@@ -233,6 +238,7 @@ def _pipeline(delivery: Delivery, info: CommitInfo) -> Pipeline:
         event=Event.PULL_REQUEST if delivery.kind == PULL else None,
         from_fork=delivery.kind == PULL,
         pull_request=_pull_request(delivery),
+        definition=definition,
     )
 
 

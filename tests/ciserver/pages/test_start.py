@@ -80,6 +80,15 @@ def test_a_viewer_looks_and_starts_nothing(hosted: Hosted, charlie: Any, client:
     assert not Pipeline.objects.exists()
 
 
+def test_a_protected_ref_says_who_may_start_it(hosted: Hosted, bob: Any, client: Any) -> None:
+    hosted.project.push_role = Role.OWNER
+    hosted.project.save()
+    client.force_login(bob)
+    assert "An owner can start it." in client.get(URL).content.decode()
+    assert client.post(URL, {"ref": "main"}).status_code == 403
+    assert 'type="submit">Start<' in client.get(f"{URL}?ref=other").content.decode()
+
+
 def test_the_api_tells_the_inputs_and_starts(hosted: Hosted, bob: Any, charlie: Any) -> None:
     api = api_as(bob)
     rows = api.get("/api/v1/pipelines/inputs/", {"project": "hello", "ref": "main"}).json()

@@ -12,16 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from ciserver.lib.models import OutboxEntry
 from ciserver.lib.problems import Refused
 from ciserver.pipelines import leases, services, starting
 from ciserver.pipelines.definition import parse
+from ciserver.pipelines.groups import wake_group
 from ciserver.pipelines.models import Event, Pipeline, Schedule, State
 from ciserver.pipelines.runner.changes import changed_paths
+from ciserver.pipelines.runner.plan import PlanError, make_plan
 from ciserver.pipelines.starts import BadInput, next_after, read_inputs
+from ciserver.pipelines.turns import next_ones
+from ciserver.projects.models import Role
 from ciserver.repositories import git
+from runtime.spec import Limits
 
 YAML = """
 inputs:
@@ -139,6 +145,62 @@ def test_what_cannot_be_started_is_refused(
     assert not Pipeline.objects.exists()
 
 
+def test_a_protected_ref_is_started_by_who_may_push_to_it(
+    hosted: Hosted, alice: Any, bob: Any
+) -> None:
+    hosted.push({"gantry.yml": YAML})
+    hosted.push({"gantry.yml": YAML}, "release/1")
+    hosted.push({"gantry.yml": YAML}, "topic")
+    hosted.project.push_role = Role.MAINTAINER
+    hosted.project.protected_branches = ["release/*"]
+    hosted.project.save()
+
+    def start(user: Any, ref: str) -> Pipeline:
+        event = Event.MANUAL
+        return starting.start(project=hosted.project, user=user, ref=ref, inputs={}, event=event)
+
+    for ref in ("main", "", "release/1"):
+        with pytest.raises(Refused, match="needs the role maintainer in hello") as caught:
+            start(bob, ref)
+        assert caught.value.status == 403
+        assert start(alice, ref).protected
+    assert not start(bob, "topic").protected
+
+
+@pytest.mark.django_db(transaction=True)
+def test_git_is_asked_while_nobody_waits_for_the_database(
+    hosted: Hosted, alice: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def run(command: str, *words: Any, **more: Any) -> bytes:
+        asked.append((command, connection.in_atomic_block))
+        return run_git(command, *words, **more)
+
+    run_git = git.run
+    monkeypatch.setattr(git, "run", run)
+    hosted.queue(hosted.push({"gantry.yml": YAML}))
+    starting.start(project=hosted.project, user=alice, ref="main", inputs={}, event=Event.MANUAL)
+    Schedule.objects.update(next_at=timezone.now())
+    assert starting.start_scheduled() == 1
+    assert "cat-file" in dict(asked)
+    assert not any(locked for _, locked in asked)
+
+
+def test_mistakes_in_the_file_that_is_started_are_told_with_what_to_do(
+    hosted: Hosted, bob: Any
+) -> None:
+    hosted.push({"gantry.yml": "tests: {a: {memry: 1}}"})
+    with pytest.raises(Refused) as caught:
+        starting.head_of(hosted.project, "main")
+    assert "gantry lint" in caught.value.hint
+    pipeline = hosted.queue(hosted.git("rev-parse", "HEAD"))
+    with pytest.raises(PlanError) as planned:
+        make_plan(pipeline, hosted.target, Limits())
+    assert planned.value.place == "gantry.yml:1: tests.a.memry"
+    assert "gantry lint" in planned.value.hint
+
+
 def test_the_times_of_the_default_branch_are_kept_and_start_it(hosted: Hosted) -> None:
     hosted.queue(hosted.push({"gantry.yml": "schedule: [{cron: '5 4 * * *'}]"}, "next"), "next")
     assert not Schedule.objects.exists()
@@ -200,6 +262,36 @@ def test_those_of_a_group_that_waits_run_one_after_another(hosted: Hosted) -> No
     services.cancel(pipeline=Pipeline.objects.get(pk=first.pk), by="alice")
     Pipeline.objects.filter(pk=first.pk).update(state=State.CANCELLED)
     assert leases.claim(second.pk)
+
+
+def test_what_anybody_may_push_cancels_nothing_of_a_protected_ref(hosted: Hosted) -> None:
+    commit = hosted.push({"gantry.yml": "concurrency: {group: one, cancel: true}"})
+    protected, topic = hosted.queue(commit), hosted.queue(commit, "topic")
+    newer = hosted.queue(commit, "other")
+    states = dict(Pipeline.objects.values_list("pk", "state"))
+    assert states == {protected.pk: "queued", topic.pk: "cancelled", newer.pk: "queued"}
+    hosted.queue(commit)
+    states = dict(Pipeline.objects.values_list("pk", "state"))
+    assert states[protected.pk] == states[newer.pk] == "cancelled"
+
+
+def test_what_anybody_may_push_holds_up_nothing_of_a_protected_ref(hosted: Hosted) -> None:
+    commit = hosted.push({"gantry.yml": "concurrency: one"})
+    topic = hosted.queue(commit, "topic")
+    assert leases.claim(topic.pk)
+    other, first, second = hosted.queue(commit, "x"), hosted.queue(commit), hosted.queue(commit)
+    assert (other.ahead, first.ahead, second.ahead) == (topic, None, first)
+    assert next_ones() == [first.pk]
+    assert leases.claim(first.pk)
+    assert next_ones() == []
+    # Both that may begin once the first has ended are woken for: the oldest, and the protected.
+    OutboxEntry.objects.all().delete()
+    services.cancel(pipeline=Pipeline.objects.get(pk=topic.pk), by="alice")
+    Pipeline.objects.filter(pk__in=[topic.pk, first.pk]).update(state=State.CANCELLED)
+    wake_group(first)
+    assert {entry.object_id for entry in OutboxEntry.objects.all()} == {other.pk, second.pk}
+    assert leases.claim(second.pk)
+    assert leases.claim(other.pk) is None
 
 
 def test_a_fork_is_in_no_group_of_the_project(hosted: Hosted) -> None:
