@@ -23,6 +23,8 @@ PORT_TRIES = 5
 NAME_TAKEN = "is already in use by"
 TAKEN = ("address already in use", "port is already allocated")
 NO_PORT = "the image exposes no port to ask; let it EXPOSE one, or check it by 'exec COMMAND'"
+AT_A_TIME = 250  # images: all of a host's would be a long answer
+KEPT = 64 * 1024  # bytes of what a container says, at most
 QUICK, SLOW = 30.0, 600.0  # seconds for a command that asks, and for one that moves layers
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -103,7 +105,8 @@ class EngineTarget:
         return "" if there else "nothing answers on its port"
 
     def last_lines(self, container: Container, lines: int) -> str:
-        said = self.machine.attempt(self.engine.logs(container.id, lines), timeout=QUICK)
+        argv = self.engine.logs(container.id, lines)
+        said = self.machine.attempt(argv, timeout=QUICK, keep=KEPT)
         return CONTROL.sub("", said.out + said.err).strip()
 
     def exit_code(self, container: Container) -> int | None:
@@ -155,24 +158,23 @@ class EngineTarget:
         fails while somebody removes an image, which is no reason not to deploy."""
         listed = self.machine.attempt(self.engine.list_images(), timeout=QUICK)
         images = list(set(listed.out.split()))
-        if not images:
-            return set()
-        answer = self.machine.attempt(self.engine.inspect_images(images), timeout=QUICK)
-        return {
-            layer
-            for image in json.loads(answer.out or "[]")
-            for layer in (image.get("RootFS") or {}).get("Layers") or ()
-        }
+        found: set[str] = set()
+        for first in range(0, len(images), AT_A_TIME):
+            some = self.engine.inspect_images(images[first : first + AT_A_TIME])
+            answer = self.machine.attempt(some, timeout=QUICK)
+            for image in json.loads(answer.out or "[]"):
+                found.update((image.get("RootFS") or {}).get("Layers") or ())
+        return found
 
     def _probe_command(self, container: Container, check: Check) -> str:
         argv = self.engine.execute(container.id, check.command)
         try:
-            result = self.machine.attempt(argv, timeout=check.timeout)
+            result = self.machine.attempt(argv, timeout=check.timeout, keep=KEPT)
         except CommandTimedOut:
             return f"the HEALTHCHECK did not end within {check.timeout:g} s"
         if result.code == 0:
             return ""
-        words = CONTROL.sub("", result.out + result.err).strip()[-300:]
+        words = CONTROL.sub("", result.out + result.err).strip()
         return f"the HEALTHCHECK ended with exit code {result.code}" + (
             f": {words}" if words else ""
         )

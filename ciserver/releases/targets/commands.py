@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+import selectors
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
-from ciserver.releases.targets.errors import CommandFailed, CommandTimedOut
+from ciserver.lib.endings import Ending
+from ciserver.releases.targets.errors import CommandFailed, CommandTimedOut, CommandTooLoud
+
+MOST = 16 * 1024 * 1024  # bytes of each stream; a host, or an image's HEALTHCHECK, may say anything
+PIECE = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +29,8 @@ class Result:
 
 
 def run(argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
-    """Run ``argv`` to its end. Raises CommandFailed if it fails, CommandTimedOut after ``timeout``.
+    """Run ``argv`` to its end. Raises CommandFailed if it fails, CommandTimedOut after ``timeout``
+    and CommandTooLoud beyond MOST.
 
     The command dies with the thread that called, so that a container cannot appear after the
     next worker has looked for what a dead one left.
@@ -33,16 +41,90 @@ def run(argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
     return result
 
 
-def attempt(argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
-    """Like ``run``, but a failure is a Result too."""
+def attempt(
+    argv: Sequence[str], *, timeout: float, stdin: bytes = b"", keep: int | None = None
+) -> Result:
+    """Like ``run``, but a failure is a Result too. With ``keep`` it may say as much as it likes,
+    and of each stream only the last whole lines are kept, within that many bytes."""
+    room = MOST if keep is None else keep
+    ends = (Ending(room), Ending(room))
     process = begin(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
-        out, err = process.communicate(stdin, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        _converse(process, stdin, ends, time.monotonic() + timeout, endless=keep is not None)
+    except BaseException as error:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        raise CommandTimedOut(argv, timeout) from None
-    return Result(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise CommandTimedOut(argv, timeout) from None
+        if isinstance(error, _TooMuch):
+            raise CommandTooLoud(argv, MOST) from None
+        raise
+    finally:
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with suppress(OSError):  # what it did not read is lost
+                    pipe.close()
+    out, err = (end.whole_lines().decode(errors="replace") for end in ends)
+    return Result(process.returncode, out, err)
+
+
+class _TooMuch(Exception):
+    """A stream had more than MOST bytes."""
+
+
+def _converse(
+    process: subprocess.Popen[bytes],
+    stdin: bytes,
+    ends: tuple[Ending, Ending],
+    deadline: float,
+    *,
+    endless: bool,
+) -> None:
+    """Write ``stdin``, read both streams into ``ends`` and wait for the end, all at once: what
+    communicate() does, but it keeps whatever comes. Raises TimeoutExpired, _TooMuch."""
+    assert process.stdin and process.stdout and process.stderr  # noqa: S101 - pipes, as begun
+    left = memoryview(stdin)
+    counts = [0, 0]
+    with selectors.DefaultSelector() as selector:
+        for number, pipe in enumerate((process.stdout, process.stderr)):
+            selector.register(pipe, selectors.EVENT_READ, (pipe, number))
+        os.set_blocking(process.stdin.fileno(), False)
+        selector.register(process.stdin, selectors.EVENT_WRITE, (process.stdin, None))
+        while selector.get_map():
+            for key, _ in selector.select(_remaining(process, deadline)):
+                pipe, number = key.data
+                if number is None:
+                    left = _write(key.fd, left)
+                    done = not left
+                else:
+                    data = os.read(key.fd, PIECE)
+                    ends[number].add(data)
+                    counts[number] += len(data)
+                    if counts[number] > MOST and not endless:
+                        raise _TooMuch
+                    done = not data
+                if done:
+                    selector.unregister(pipe)
+                    pipe.close()
+    process.wait(max(deadline - time.monotonic(), 0))
+
+
+def _remaining(process: subprocess.Popen[bytes], deadline: float) -> float:
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise subprocess.TimeoutExpired(process.args, 0)
+    return seconds
+
+
+def _write(fd: int, data: memoryview) -> memoryview:
+    """What is left of ``data``: nothing, if nobody reads it any more."""
+    try:
+        return data[os.write(fd, data) :] if data else data
+    except BlockingIOError:
+        return data
+    except BrokenPipeError:
+        return data[:0]
 
 
 def begin(

@@ -30,6 +30,7 @@ from ciserver.releases.targets.commands import Result
 from ciserver.releases.targets.errors import (
     CommandFailed,
     CommandTimedOut,
+    CommandTooLoud,
     HostAway,
     HostKeyChanged,
     KeyRefused,
@@ -76,19 +77,22 @@ class Connection:
         self._guard = threading.Lock()
         self.facts: Facts = facts.parse(self.run(["sh", "-c", facts.SCRIPT], timeout=QUICK).out)
 
-    def attempt(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
-        result = commands.attempt(
-            self._words(argv, piped=bool(stdin)), timeout=timeout, stdin=stdin
-        )
+    def attempt(
+        self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", keep: int | None = None
+    ) -> Result:
+        words = self._words(argv, piped=bool(stdin))
+        try:
+            result = commands.attempt(words, timeout=timeout, stdin=stdin, keep=keep)
+        except CommandTimedOut:
+            raise CommandTimedOut(argv, timeout) from None
+        except CommandTooLoud:
+            raise CommandTooLoud(argv, commands.MOST) from None
         if result.code == LOST and self._master.poll() is not None:
             raise HostAway(f"The connection to {self.place.name} was lost. {CHECK_IT}")
         return result
 
     def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
-        try:
-            result = self.attempt(argv, timeout=timeout, stdin=stdin)
-        except CommandTimedOut:
-            raise CommandTimedOut(argv, timeout) from None
+        result = self.attempt(argv, timeout=timeout, stdin=stdin)
         if result.code != 0:
             raise CommandFailed(argv, result.code, result.err or result.out)
         return result
@@ -102,10 +106,11 @@ class Connection:
         return httpx.AsyncHTTPTransport(uds=str(self.forwarded(address)), verify=False)
 
     def connects(self, address: str, timeout: float) -> bool:
-        """ssh ends at once, and badly, when nothing listens; who listens may leave it open."""
+        """ssh ends at once, and badly, when nothing listens; who listens may leave it open, and
+        say what it likes."""
         argv = [*self._ssh, "-W", address, self.place.name]
         try:
-            return commands.attempt(argv, timeout=min(timeout, 2.0)).code == 0
+            return commands.attempt(argv, timeout=min(timeout, 2.0), keep=commands.PIECE).code == 0
         except CommandTimedOut:
             return not address.startswith("-")
 

@@ -3,6 +3,7 @@
 TargetError
 ├── CommandFailed     the engine refused; carries its last words
 ├── CommandTimedOut   it did not answer in time
+├── CommandTooLoud    it said more than anybody reads
 ├── NoEngine          neither podman nor docker works there
 ├── HostAway          no ssh connection, or it was lost
 ├── KeyRefused        sshd does not take our key
@@ -35,6 +36,14 @@ class CommandFailed(TargetError):
 class CommandTimedOut(TargetError):
     def __init__(self, argv: Sequence[str], seconds: float) -> None:
         super().__init__(f"'{_short(argv)}' did not end within {seconds:g} s.")
+
+
+class CommandTooLoud(TargetError):
+    def __init__(self, argv: Sequence[str], most: int) -> None:
+        super().__init__(
+            f"'{_short(argv)}' wrote more than {most >> 20} MiB and was ended."
+            " See on the host what it has to say."
+        )
 
 
 class NoEngine(TargetError):

@@ -30,8 +30,12 @@ class Machine(Protocol):
     def lock(self) -> Path:
         """A file to lock while what only one worker may do there is done."""
 
-    def attempt(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
-        """Run ``argv`` to its end, whatever that is. Raises CommandTimedOut."""
+    def attempt(
+        self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", keep: int | None = None
+    ) -> Result:
+        """Run ``argv`` to its end, whatever that is. Of more output than an answer has it keeps
+        the last ``keep`` bytes, in whole lines. Raises CommandTimedOut and, without ``keep``,
+        CommandTooLoud."""
 
     def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
         """Like ``attempt``, but a failure is a CommandFailed."""
@@ -61,8 +65,10 @@ class Here:
     def facts(self) -> Facts:
         return _facts()
 
-    def attempt(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
-        return commands.attempt(argv, timeout=timeout, stdin=stdin)
+    def attempt(
+        self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", keep: int | None = None
+    ) -> Result:
+        return commands.attempt(argv, timeout=timeout, stdin=stdin, keep=keep)
 
     def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
         return commands.run(argv, timeout=timeout, stdin=stdin)
