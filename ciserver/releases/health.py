@@ -13,6 +13,7 @@ BETWEEN_TRIES = 0.5  # seconds
 STABLE_FOR = 2.0  # seconds that it must stay up after the last pass
 SHORTEST_TRY = 1.0  # seconds; less says nothing about a container
 LOG_LINES = 10
+MOST_WHY, MOST_LOG = 400, 4000  # characters of what a check said, and of the log
 
 
 class Unhealthy(Exception):
@@ -25,7 +26,8 @@ class Gate:
 
     One try takes no longer than what is left of them, whatever the image's HEALTHCHECK allows.
 
-    ``pulse`` is called between tries; what it raises ends the wait.
+    ``pulse`` is called between tries; what it raises ends the wait. ``mask`` takes secrets out of
+    what the container says, before that is cut: half a secret would not be known as one.
     """
 
     target: Target
@@ -33,6 +35,7 @@ class Gate:
     timeout: float
     pulse: Callable[[], None] = lambda: None
     stable_for: float | None = None  # seconds; STABLE_FOR if not given
+    mask: Callable[[str], str] = str
 
     def wait(self, container: Container) -> None:
         """Returns when ``container`` is healthy. Raises Unhealthy."""
@@ -85,5 +88,13 @@ class Gate:
         return "it ended by itself" if code is None else f"it ended with exit code {code}"
 
     def _with_log(self, container: Container, message: str) -> str:
-        lines = self.target.last_lines(container, LOG_LINES)
+        lines = self.mask(self.target.last_lines(container, LOG_LINES))[-MOST_LOG:]
+        message = _shortened(self.mask(message))
         return f"{message}. Its last words: {lines}" if lines else f"{message}. It logged nothing"
+
+
+def _shortened(message: str) -> str:
+    """What went wrong stands at its beginning, and why at its end."""
+    if len(message) <= MOST_WHY:
+        return message
+    return f"{message[:100]} \u2026 {message[-(MOST_WHY - 103) :]}"

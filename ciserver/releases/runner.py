@@ -14,6 +14,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -207,6 +208,7 @@ class HostDeployment:
             environment.health_timeout,
             pulse=self.lease.check,
             stable_for=environment.stable_seconds,
+            mask=partial(masked, self.deployment),
         )
         gate.wait(container)
         return f"{check.describe()} passed {check.passes} times, then it stayed up"

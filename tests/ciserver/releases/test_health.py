@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import pytest
 
+from ciserver.lib.crypto import Secret
+from ciserver.lib.masking import Masker
 from ciserver.releases import health
 from ciserver.releases.health import Gate, Unhealthy
 from ciserver.releases.targets import Target
@@ -34,6 +36,8 @@ class Hanging:
     """A target whose HEALTHCHECK hangs for as long as it may, and once passes if told so."""
 
     passes: bool = False
+    says: str = ""
+    logged: str = ""
     allowed: list[float] = field(default_factory=list)
 
     def find(self, name: str) -> Container:
@@ -43,11 +47,13 @@ class Hanging:
         self.allowed.append(check.timeout)
         if self.passes:
             return ""
+        if self.says:
+            return self.says
         time.sleep(check.timeout)
         return f"the HEALTHCHECK did not end within {check.timeout:g} s"
 
     def last_lines(self, container: Container, lines: int) -> str:
-        return ""
+        return self.logged
 
 
 def gate(target: Hanging, *, check: float, timeout: float) -> Gate:
@@ -77,6 +83,27 @@ def test_the_last_try_is_bounded_too(monkeypatch: Any) -> None:
     target = Hanging(passes=True)
     gate(target, check=100 * 3600, timeout=60).wait(CONTAINER)
     assert max(target.allowed) <= 60
+
+
+def test_secrets_are_taken_out_of_what_it_said_before_that_is_cut() -> None:
+    secret = "correct-horse-battery"
+    target = Hanging(
+        says=f"the HEALTHCHECK ended with exit code 1: {secret}{'x' * 290}",
+        logged=f"{secret}{'x' * (health.MOST_LOG - 1)}",
+    )
+    masker = Masker([Secret(secret)])
+    gate = Gate(cast(Target, target), Check(), 0, mask=masker.mask_text)
+    with pytest.raises(Unhealthy) as failure:
+        gate.wait(CONTAINER)
+    said = str(failure.value)
+    assert "the HEALTHCHECK ended with exit code 1: ***xx" in said
+    assert "Its last words: *xxx" in said
+    assert "battery" not in said
+    for length in range(0, 800, 7):
+        target.says = f"it failed: {'x' * length}{secret}{'y' * 300}"
+        with pytest.raises(Unhealthy) as failure:
+            gate.wait(CONTAINER)
+        assert not any(part in str(failure.value) for part in (secret[:4], secret[-4:]))
 
 
 def test_a_server_that_dribbles_its_answer_has_no_longer_than_the_whole_time() -> None:
