@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import core_schema
 
+from ciserver.lib.image_words import is_port
 from ciserver.pipelines.faults import Fault, circle, in_circle, unknown
 from ciserver.pipelines.values import Command, Duration, Part, Secrets, Size, Words
 
@@ -23,6 +24,13 @@ _HOST = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?\Z")
 _PORT = Field(ge=1, le=65535)
 
 
+def _at_a_port(address: str) -> str:
+    port = address.partition("/")[0]
+    if not is_port(int(port)):
+        raise ValueError(f"expected a port from 1 to 65535, not {port}")
+    return address
+
+
 class Healthcheck(Part):
     """When a service is ready: one of ``test``, ``tcp``, ``http`` and ``log``.
 
@@ -33,7 +41,9 @@ class Healthcheck(Part):
 
     test: Command | None = None
     tcp: Annotated[int, _PORT] | None = None
-    http: Annotated[str, Field(pattern=r"^[0-9]{1,5}(/[!-~]*)?$")] | None = None
+    http: (
+        Annotated[str, Field(pattern=r"^[0-9]{1,5}(/[!-~]*)?$"), AfterValidator(_at_a_port)] | None
+    ) = None
     log: Annotated[str, Field(min_length=1, max_length=500)] | None = None
     interval: Duration = 1.0
     timeout: Duration = 5.0

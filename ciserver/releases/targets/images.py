@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from ciserver.lib.image_words import seconds_of, tcp_ports
 from ciserver.releases.targets.errors import ImageUnreadable
 from ciserver.releases.targets.spec import Check, ImageFacts, Layer
 
@@ -24,7 +25,7 @@ MANIFESTS = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 LIMIT = 4 * 1024 * 1024  # bytes of a manifest or a config
-NANOSECOND = 1e-9
+TRY = 5.0  # seconds, of a HEALTHCHECK that says nothing
 TIMEOUT = 15.0  # seconds
 
 
@@ -131,10 +132,7 @@ def facts(digest: str, manifest: dict[str, Any], config: dict[str, Any]) -> Imag
 
 def first_port(exposed: dict[str, Any]) -> int | None:
     """The lowest TCP port of ``{"8080/tcp": {}, "53/udp": {}}``."""
-    ports = [
-        int(port) for port, _, kind in (key.partition("/") for key in exposed) if kind != "udp"
-    ]
-    return min(ports, default=None)
+    return min(tcp_ports(exposed), default=None)
 
 
 def check_of(healthcheck: dict[str, Any], port: int | None) -> Check:
@@ -142,7 +140,7 @@ def check_of(healthcheck: dict[str, Any], port: int | None) -> Check:
 
     Podman ignores a HEALTHCHECK in an OCI image, so it is read here and run by us.
     """
-    timeout = (healthcheck.get("Timeout") or 5 / NANOSECOND) * NANOSECOND
+    timeout = seconds_of(healthcheck.get("Timeout"), TRY)
     match healthcheck.get("Test") or []:
         case ["CMD", *argv] if argv:
             return Check(command=tuple(argv), timeout=timeout)

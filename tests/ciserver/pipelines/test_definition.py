@@ -58,6 +58,16 @@ def test_compose_words_are_understood() -> None:
             "tcp",
         ),
         (
+            "services: {d: {healthcheck: {http: '65536/x'}}}",
+            "gantry.yml:1: services.d.healthcheck.http",
+            "expected a port from 1 to 65535, not 65536",
+        ),
+        (
+            "services: {d: {healthcheck: {http: '0'}}}",
+            "gantry.yml:1: services.d.healthcheck.http",
+            "expected a port from 1 to 65535, not 0",
+        ),
+        (
             "tests: {a: {services: {db: {healthcheck: {tcp: 1, http: '80'}}}}}",
             "gantry.yml:1: tests.a.services.db.healthcheck",
             "one of tcp and http, not both",

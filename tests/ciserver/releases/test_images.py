@@ -28,6 +28,12 @@ def test_the_lowest_tcp_port_is_the_one() -> None:
     assert first_port({}) is None
 
 
+@pytest.mark.parametrize("port", ["0/tcp", "65536/tcp", "80-90/tcp", "-1", "x", "9" * 5000, "²"])
+def test_what_is_no_port_is_not_taken_for_one(port: str) -> None:
+    assert first_port({port: {}}) is None
+    assert first_port({port: {}, "65535/tcp": {}}) == 65535
+
+
 def test_a_healthcheck_comes_before_http_and_http_before_nothing() -> None:
     shell = check_of({"Test": ["CMD-SHELL", "curl -f x"], "Timeout": 3_000_000_000}, 80)
     assert shell.command == ("/bin/sh", "-c", "curl -f x")
@@ -36,6 +42,11 @@ def test_a_healthcheck_comes_before_http_and_http_before_nothing() -> None:
     for none in ({}, {"Test": ["NONE"]}, {"Test": []}):
         assert (check_of(none, 80).command, check_of(none, 80).path) == ((), "/")
     assert check_of({}, None).path == ""
+
+
+@pytest.mark.parametrize("timeout", [None, 0, -(10**9), 1, "3s", 2.5])
+def test_a_healthcheck_whose_timeout_is_none_has_the_usual_one(timeout: Any) -> None:
+    assert check_of({"Test": ["CMD", "/probe"], "Timeout": timeout}, None).timeout == 5
 
 
 def test_only_layers_that_are_not_there_are_counted_and_each_once() -> None:
