@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from ciserver.notifications.forges.requests import CONTEXT, Request, Told
+from ciserver.notifications.forges.requests import Request, Told
+from ciserver.notifications.forges.shared import commit_status
 
 NAME = "github"
 API = "https://api.github.com"
 REPOSITORY = "OWNER/NAME"
 TOKEN = "fine-grained token with “Commit statuses: write”"  # noqa: S105 - words for people
-STATES = {
-    "pending": "pending",
-    "running": "pending",
-    "success": "success",
-    "failure": "failure",
-    "cancelled": "error",
-}
 
 
 def request(api: str, repository: str, token: str, told: Told) -> Request:
-    return Request(
-        f"{api}/repos/{repository}/statuses/{told.sha}",
-        {
-            "state": STATES[told.state],
-            "target_url": told.url,
-            "description": told.description,
-            "context": CONTEXT,
-        },
-        {
-            "Authorization": f"Bearer {token}",
-            "Accept": "application/vnd.github+json",
-            "X-GitHub-Api-Version": "2022-11-28",
-        },
-    )
+    headers = {
+        "Authorization": f"Bearer {token}",
+        "Accept": "application/vnd.github+json",
+        "X-GitHub-Api-Version": "2022-11-28",
+    }
+    return commit_status(api, repository, told, headers)
