@@ -50,11 +50,12 @@ def set_target(
     parts = repository.split("/")
     if not REPOSITORY.fullmatch(repository) or {".", ".."} & set(parts):
         raise _unfit("repository", f"This is not a repository's name: {FORGES[forge].REPOSITORY}.")
-    if not token.reveal().strip() or not token.reveal().isprintable():
+    words = token.reveal()  # they become a header
+    if not words.strip() or not words.isprintable() or not words.isascii():
         raise _unfit("token", f"It needs a token: {FORGES[forge].TOKEN}.")
     row = StatusTarget.objects.filter(project=project).first() or StatusTarget(project=project)
     row.forge, row.api_url, row.repository, row.paused_until = forge, api_url, repository, None
-    row.put(Secret(token.reveal().strip()))
+    row.put(Secret(words.strip()))
     row.save()
     AuditEntry.record(
         actor=user.username, action="project.statuses.set", target=project.slug, forge=forge
@@ -119,7 +120,13 @@ def deliver(status_id: int) -> None:
     target = StatusTarget.objects.filter(project=row.project).first() if row else None
     if row is None or target is None or row.next_at is None:
         return
-    _settle(row, target, _send(row, target))
+    try:
+        outcome = _send(row, target)
+    except Exception as error:  # it counts as an attempt, or it would be tried for ever
+        log.exception("the status of %s could not be sent", row)
+        name = type(error).__name__
+        outcome = Outcome(f"Gantry could not send it ({name}): see the worker's log.")
+    _settle(row, target, outcome)
 
 
 def _send(row: CommitStatus, target: StatusTarget) -> Outcome:
@@ -146,11 +153,11 @@ def _settle(row: CommitStatus, target: StatusTarget, outcome: Outcome) -> None:
     log.info("the status of %s was not taken: %s", row, outcome.error)
     if outcome.wait:
         StatusTarget.objects.filter(pk=target.pk).update(paused_until=now + outcome.wait)
-        # The forge asked for patience: that is not an attempt that failed.
+    if outcome.wait and outcome.limited:
         same.update(next_at=now + outcome.wait, error=outcome.error)
         return
     final = outcome.final or row.attempts + 1 >= MOST_ATTEMPTS
-    pause = min(FIRST_PAUSE * 2**row.attempts, LONGEST_PAUSE)
+    pause = max(min(FIRST_PAUSE * 2**row.attempts, LONGEST_PAUSE), outcome.wait or FIRST_PAUSE)
     same.update(
         attempts=F("attempts") + 1, next_at=None if final else now + pause, error=outcome.error
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ from django.utils import timezone
 
 from ciserver.lib.crypto import Secret
 from ciserver.lib.problems import Refused
-from ciserver.notifications import services
+from ciserver.notifications import sending, services
 from ciserver.notifications.forges import FORGES
 from ciserver.notifications.models import CommitStatus, StatusTarget
 from ciserver.notifications.sending import judge
@@ -41,12 +44,15 @@ class Stub:
     def __init__(self) -> None:
         self.told: list[dict[str, Any]] = []
         self.answers: list[tuple[int, dict[str, str]]] = []  # of the next requests; 201 without
+        self.body: bytes | None = None  # of answers
+        self.asked: dict[str, str] = {}
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 length = int(self.headers["Content-Length"])
                 body = json.loads(self.rfile.read(length))
+                stub.asked = dict(self.headers)
                 status, headers = stub.answers.pop(0) if stub.answers else (0, {})
                 status = status or check(self.path, dict(self.headers), body)
                 if status < 300:
@@ -56,7 +62,9 @@ class Stub:
                     self.send_header(name, value)
                 self.end_headers()
                 if status != 204:
-                    self.wfile.write(f"{status} for {TOKEN}".encode())
+                    said = f"{status} for {TOKEN}".encode() if stub.body is None else stub.body
+                    with suppress(OSError):  # not all is read
+                        self.wfile.write(said)
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -246,6 +254,123 @@ def test_a_clear_refusal_is_shown_without_the_token_and_not_repeated(
     assert TOKEN not in page
 
 
+@pytest.mark.parametrize("status", [500, 503, 408])
+def test_a_forge_in_trouble_that_names_a_time_has_it_but_no_more_attempts(
+    status: int, stub: Stub, target: StatusTarget, project: Any
+) -> None:
+    begin(project)
+    stub.answers = [(status, {"Retry-After": "120"})] * services.MOST_ATTEMPTS
+    for tried in range(1, services.MOST_ATTEMPTS + 1):
+        tell_forges()
+        row = CommitStatus.objects.get()
+        assert row.attempts == tried
+        if row.next_at:
+            assert (row.next_at - timezone.now()).total_seconds() > 110
+        due_now()
+        StatusTarget.objects.update(paused_until=None)
+    assert row.next_at is None, "given up"
+    assert stub.told == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Retry-After": "9" * 400},
+        {"Retry-After": "Fri, 31 Dec 9999999999 23:59:59 GMT"},
+        {"Retry-After": "Mon, 01 Jan 2029 00:00:00 +" + "9" * 30},
+        {"Retry-After": "-1"},
+        {"Retry-After": "soon"},
+        {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "9" * 400},
+    ],
+)
+def test_no_time_that_a_forge_names_is_too_odd(headers: dict[str, str]) -> None:
+    outcome = judge(429, headers, "slow down")
+    assert outcome.error.endswith("slow down")
+    assert outcome.wait is None or timedelta(seconds=1) <= outcome.wait <= sending.LONGEST
+
+
+def test_of_a_long_answer_little_is_read(stub: Stub, target: StatusTarget, project: Any) -> None:
+    """And none of the token, which it repeats where it is cut."""
+    stub.body = b" " * (sending.MOST_READ - len(TOKEN) // 2) + TOKEN.encode() + b"x" * 10**8
+    stub.answers = [(404, {})]
+    begin(project)
+    began = time.monotonic()
+    tell_forges()
+    assert time.monotonic() - began < 5
+    assert stub.asked["Accept-Encoding"] == "identity"
+    error = CommitStatus.objects.get().error
+    assert error.startswith("The forge answered 404: ")
+    assert TOKEN[:5] not in error
+
+
+def test_an_answer_that_is_packed_all_the_same_is_not_unpacked(
+    stub: Stub, target: StatusTarget, project: Any
+) -> None:
+    stub.body = gzip.compress(b"0" * 10**6)
+    stub.answers = [(404, {"Content-Encoding": "gzip"})]
+    begin(project)
+    tell_forges()
+    assert "000" not in CommitStatus.objects.get().error
+
+
+def test_a_row_can_hold_any_answer(stub: Stub, target: StatusTarget, project: Any) -> None:
+    half = len(TOKEN) // 2
+    stub.body = f"no\0 way {TOKEN[:half]}\0{TOKEN[half:]}\x1b \ud800".encode(errors="surrogatepass")
+    stub.answers = [(404, {})]
+    begin(project)
+    tell_forges()
+    error = CommitStatus.objects.get().error
+    assert error.startswith("The forge answered 404: no way ***")
+    assert "\0" not in error
+
+
+def test_a_forge_that_dribbles_its_answer_has_no_longer_than_the_whole_time(
+    project: Any, alice: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "IN_ALL", 0.5)
+    stop = Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def dribble() -> None:
+            client, _ = server.accept()
+            with client, suppress(OSError):
+                client.sendall(b"HTTP/1.1 201 Created\r\nX: ")
+                while not stop.wait(0.05):
+                    client.sendall(b"x")
+
+        thread = Thread(target=dribble)
+        thread.start()
+        services.set_target(
+            project=project, user=alice, forge="github", repository="team/hello",
+            api_url=f"http://127.0.0.1:{server.getsockname()[1]}", token=Secret(TOKEN),
+        )  # fmt: skip
+        begin(project)
+        began = time.monotonic()
+        tell_forges()
+        taken = time.monotonic() - began
+        stop.set()
+        thread.join()
+    row = CommitStatus.objects.get()
+    assert (row.error, row.attempts) == ("The forge did not answer within 0.5 s.", 1)
+    assert taken < 3
+
+
+def test_an_error_that_nobody_thought_of_counts_as_an_attempt(
+    stub: Stub, target: StatusTarget, project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OverflowError("cannot convert")
+
+    monkeypatch.setattr(services, "send", broken)
+    begin(project)
+    for tried in range(1, services.MOST_ATTEMPTS + 1):
+        tell_forges()
+        row = CommitStatus.objects.get()
+        assert (row.attempts, row.next_at is None) == (tried, tried == services.MOST_ATTEMPTS)
+        due_now()
+    assert row.error == "Gantry could not send it (OverflowError): see the worker's log."
+
+
 def test_a_forge_that_is_away_does_not_hold_up_a_pipeline(
     stub: Stub, target: StatusTarget, project: Any
 ) -> None:
@@ -305,6 +430,7 @@ def test_gitlabs_word_for_being_told_already_is_no_error() -> None:
         ("repository", "team/hello?x"),
         ("token", "a\r\nX-Evil: 1"),
         ("token", " "),
+        ("token", "schl\u00fcssel"),
     ],
 )
 def test_what_cannot_be_told_is_refused_by_field(
