@@ -81,7 +81,7 @@ class LogWriter:
             # A secret that is not whole yet lies behind the cut: it will be masked with what comes.
             while len(rest) > LINE_CAP + self.masker.longest:
                 rest = self.masker.mask(rest)
-                if len(rest) <= LINE_CAP:
+                if len(rest) <= LINE_CAP + self.masker.longest:
                     break
                 cut = _cut(rest)
                 lines.append(rest[:cut])

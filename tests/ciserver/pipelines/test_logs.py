@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ciserver.lib.crypto import Secret
+from ciserver.lib.masking import Masker
 from ciserver.pipelines.logs import LINE_CAP, LogReader, LogWriter, Position
 
 
@@ -121,3 +123,20 @@ def test_empty_lines_take_room_too(tmp_path: Path) -> None:
     with LogWriter(path, cap=1000) as log:
         log.write(1, "out", b"\n" * 5000)
     assert path.stat().st_size < 1200
+
+
+@pytest.mark.parametrize("before", range(8))
+def test_a_secret_whose_end_is_still_to_come_is_not_torn_by_the_cut_of_a_long_line(
+    tmp_path: Path, before: int
+) -> None:
+    """Those before it, masked, leave the line just a little longer than a line may be."""
+    secret = b"correct-horse-battery-staple"
+    with LogWriter(tmp_path / "1.log") as log:
+        log.masker = Masker([Secret(secret.decode())])
+        start = secret * before + b" "
+        room = LINE_CAP + log.masker.longest + 1 - len(start) - 14
+        log.write(1, "out", start + b"x" * room + secret[:14])
+        log.write(1, "out", secret[14:] + b"\n")
+    said = texts(tmp_path / "1.log")
+    assert not any(part in line for line in said for part in ("corr", "horse", "battery", "aple"))
+    assert "".join(said).count("***") == before + 1
