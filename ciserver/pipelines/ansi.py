@@ -98,6 +98,11 @@ def to_html(text: str) -> str:
     return "".join(parts)
 
 
+def plain(text: str) -> str:
+    """One line of a log as text alone."""
+    return _CONTROL.sub("", _last_overwrite(text))
+
+
 def _last_overwrite(text: str) -> str:
     """What is left to see of a line that a progress bar rewrote with carriage returns."""
     if "\r" not in text:

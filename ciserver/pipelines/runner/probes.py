@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from builders.containers import Container
 from builders.images.config import Healthcheck as ImageCheck
 from builders.images.config import ImageConfig
+from ciserver.lib.endings import Ending
+from ciserver.lib.image_words import seconds_of, tcp_ports
+from ciserver.lib.masking import Masker
+from ciserver.pipelines.ansi import plain
 from ciserver.pipelines.service_definition import Healthcheck
 from runtime.errors import SandboxError
 from runtime.network import NetworkHandle, reach
@@ -19,11 +23,12 @@ from runtime.spec import Outcome
 IMAGE_INTERVAL = 30.0  # seconds
 IMAGE_TIMEOUT = 30.0
 IMAGE_RETRIES = 3
+IMAGE_MOST_RETRIES = 1000
 SLOWEST = 2.0  # seconds between two tries: a test waits for it, so it is asked more often
 UP_FOR = 0.5  # seconds; what cannot start at all has ended by then
-KEPT = 4096  # bytes of the last output
+KEPT = 64 * 1024  # bytes of the last output
+TOLD, TOLD_OF_TRY = 4096, 200  # characters of them, on a page
 TRY_OUTPUT = 64 * 1024
-NANO = 1_000_000_000
 
 Probe = Callable[[], str]
 
@@ -31,27 +36,37 @@ Probe = Callable[[], str]
 class Tail:
     """The end of a service's output, and whether ``words`` were among all of it. For threads."""
 
-    def __init__(self, words: str = "") -> None:
+    def __init__(self, masker: Masker, words: str = "") -> None:
+        self._masker = masker
         self._words = words.encode()
         self._lock = threading.Lock()
-        self._kept = b""
+        self._ending = Ending(KEPT)
+        self._last = b""  # as much as words that come in two pieces may have begun in
         self._seen = False
 
     def add(self, data: bytes) -> None:
         with self._lock:
             if self._words and not self._seen:  # also where two pieces meet
-                overlap = len(self._words) - 1
-                self._seen = self._words in (self._kept[-overlap:] if overlap else b"") + data
-            self._kept = (self._kept + data)[-KEPT:]
+                last = self._last + data
+                self._seen = self._words in last
+                self._last = last[max(len(last) - len(self._words) + 1, 0) :]
+            self._ending.add(data)
+
+    def another(self) -> Tail:
+        """An empty one, for what else may print the same secrets."""
+        return Tail(self._masker)
 
     @property
     def seen(self) -> bool:
         return self._seen
 
     def lines(self, most: int) -> str:
+        """The last lines as a row can hold them, without control characters and secrets. These
+        are taken out before anything is cut: half a secret would not be known as one."""
         with self._lock:
-            text = self._kept.decode(errors="replace")
-        return "\n".join(text.rstrip().splitlines()[-most:])
+            text = self._ending.whole_lines().decode(errors="replace")
+        lines = "\n".join(map(plain, text.split("\n"))).rstrip().split("\n")
+        return "\n".join(map(self._masker.mask_text, lines[-most:]))[-TOLD:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +126,17 @@ def readiness(check: Healthcheck | None, config: ImageConfig) -> Readiness:
     own = config.healthcheck
     if own is not None and (command := _test_command(own.test)):
         return Readiness("test", command=command, times=_times_of(own))
-    ports = [int(port.partition("/")[0]) for port in config.exposed_ports if _is_tcp(port)]
+    ports = tcp_ports(config.exposed_ports)
     return Readiness("tcp", port=min(ports), times=times) if ports else Readiness("up", times=times)
 
 
 def _times_of(own: ImageCheck) -> Times:
-    interval = own.interval / NANO or IMAGE_INTERVAL
-    retries = own.retries or IMAGE_RETRIES
+    interval = seconds_of(own.interval, IMAGE_INTERVAL)
+    retries = min(own.retries, IMAGE_MOST_RETRIES) if own.retries > 0 else IMAGE_RETRIES
     return Times(
         interval=min(interval, SLOWEST),
-        timeout=own.timeout / NANO or IMAGE_TIMEOUT,
-        longest=own.start_period / NANO + retries * interval,
+        timeout=seconds_of(own.timeout, IMAGE_TIMEOUT),
+        longest=seconds_of(own.start_period, 0) + retries * interval,
     )
 
 
@@ -139,16 +154,11 @@ def _test_command(test: Sequence[str] | str) -> tuple[str, ...] | str:
     return tuple(test)
 
 
-def _is_tcp(port: str) -> bool:
-    number, _, protocol = port.partition("/")
-    return protocol in {"", "tcp"} and number.isdecimal()
-
-
 def probe_for(asked: Readiness, container: Container, member: NetworkHandle, log: Tail) -> Probe:
     """The probe of one running service. It tells why the service is not ready, or "" when it is."""
     match asked.kind:
         case "test":
-            return lambda: _run(asked, container)
+            return lambda: _run(asked, container, log.another())
         case "tcp":
             return lambda: _connect(asked, member)
         case "http":
@@ -173,8 +183,7 @@ class _Up:
         return "" if now - self.since >= UP_FOR else "its process has just been started"
 
 
-def _run(asked: Readiness, container: Container) -> str:
-    last = Tail()
+def _run(asked: Readiness, container: Container, last: Tail) -> str:
     try:
         receipt = container.execute(
             asked.command,
@@ -188,8 +197,8 @@ def _run(asked: Readiness, container: Container) -> str:
         return ""
     if receipt.outcome is not Outcome.EXITED:
         return f"its health check was ended: {receipt.detail}"
-    words = last.lines(1)
-    said = f": {words[:200]}" if words else ""
+    words = last.lines(1)[:TOLD_OF_TRY]
+    said = f": {words}" if words else ""
     return f"its health check ended with exit code {receipt.exit_code}{said}"
 
 

@@ -32,11 +32,15 @@ from runtime.spec import Limits, Outcome, Receipt
 
 FIRST_PAUSE = 0.05  # seconds between two tries; it grows to the check's interval
 LOG_LINES = 15
+ABOVE = "Above are the last lines of its log."
+SILENT = (
+    "It logged nothing: let it log to its standard output, or run its command in its image by hand."
+)
 STOPPED = "stopped"  # the outcome of a service that ran until its test had ended
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class PreparedService:
     """One service of a test, with all that it needs. ``place`` is where ``gantry.yml`` has it."""
 
     name: str
@@ -47,7 +51,7 @@ class Beside:
     step: StepInfo
     wanted: str  # the condition that it must reach before the test begins
 
-    def at(self, position: int) -> Beside:
+    def at(self, position: int) -> PreparedService:
         """The same as the step of that number."""
         what = self.service.image or self.service.stage or "the image"
         return replace(self, step=StepInfo(position, 0, self.name, f"{self.name}: {what}", ""))
@@ -67,43 +71,46 @@ def service_limits(service: Service, most: Limits) -> Limits:
 
 @contextmanager
 def running_services(
-    run: JobRun, services: Sequence[Beside], network: PrivateNetwork, recorder: StepRecorder
-) -> Iterator[Company]:
-    """The services for the block, all of them ready when it begins. Raises JobFailed."""
-    company = Company(run, network, recorder)
-    company.attendants.update({one.name: _Attendant(one, company) for one in services})
+    run: JobRun,
+    prepared: Sequence[PreparedService],
+    network: PrivateNetwork,
+    recorder: StepRecorder,
+) -> Iterator[Services]:
+    """The ``prepared`` for the block, all ready when it begins. Raises JobFailed."""
+    services = Services(run, network, recorder)
+    services.running.update({one.name: _RunningService(one, services) for one in prepared})
     try:
-        company.bring_up()
-        yield company
+        services.bring_up()
+        yield services
     finally:
-        company.stop.set()
-        for attendant in company.attendants.values():
-            attendant.end()
+        services.stop.set()
+        for one in services.running.values():
+            one.end()
 
 
 @dataclass(slots=True)
-class Company:
+class Services:
     """All services of one try of a test."""
 
     run: JobRun
     network: PrivateNetwork
     recorder: StepRecorder
-    attendants: dict[str, _Attendant] = field(default_factory=dict)
+    running: dict[str, _RunningService] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
 
     def bring_up(self) -> None:
         """Start each once what it depends on has come so far, and wait for all."""
-        if not self.attendants:
+        if not self.running:
             return
-        with ThreadPoolExecutor(len(self.attendants), thread_name_prefix="service") as pool:
-            waits = [pool.submit(one.bring_up) for one in self.attendants.values()]
+        with ThreadPoolExecutor(len(self.running), thread_name_prefix="service") as pool:
+            waits = [pool.submit(one.bring_up) for one in self.running.values()]
             try:
                 for wait in waits:
                     wait.result()
             except BaseException:
                 self.stop.set()
                 raise
-        failed = [one.failure for one in self.attendants.values() if one.failure]
+        failed = [one.failure for one in self.running.values() if one.failure]
         if failed:
             raise min(failed, key=lambda pair: pair[0])[1]
 
@@ -113,36 +120,36 @@ class Company:
 
     def lost(self) -> list[str]:
         """Sentences about services that failed while the test ran."""
-        found = (one.lost() for one in self.attendants.values())
+        found = (one.lost() for one in self.running.values())
         return [sentence for sentence in found if sentence]
 
 
 class _Stop(threading.Event):
     """Set when the services are to end, or the job is cancelled, which is not ours to set."""
 
-    def __init__(self, company: Company) -> None:
+    def __init__(self, services: Services) -> None:
         super().__init__()
-        self._company = company
+        self._services = services
 
     def is_set(self) -> bool:
-        return self._company.over()
+        return self._services.over()
 
 
-class _Attendant:
+class _RunningService:
     """One service from its start to its end."""
 
-    def __init__(self, one: Beside, company: Company) -> None:
+    def __init__(self, one: PreparedService, services: Services) -> None:
         self.one = one
         self.failure: tuple[float, JobFailed] | None = None
-        self._company = company
-        self._run = company.run
+        self._services = services
+        self._run = services.run
         asked = readiness(one.service.healthcheck, one.image.config)
         if one.wanted == STARTED:
             asked = replace(asked, kind="up")
-        most = company.run.workshop.config.build_timeout
+        most = services.run.workshop.config.build_timeout
         times = replace(asked.times, longest=min(asked.times.longest, most))
         self._asked: Readiness = replace(asked, times=times)
-        self._log = Tail(asked.words)
+        self._log = Tail(self._run.log.masker, asked.words)
         self._thread = threading.Thread(target=self._live, name=f"service-{one.name}", daemon=True)
         self._probe: Probe | None = None
         self._container: Container | None = None
@@ -165,19 +172,19 @@ class _Attendant:
 
     def _may_start(self) -> bool:
         for name, dependency in self.one.service.depends_on.items():
-            other = self._company.attendants[name]
+            other = self._services.running[name]
             reached = other._up if dependency.condition == STARTED else other._settled
             while not reached.wait(0.1):
-                if self._company.over():
+                if self._services.over():
                     return False
             if other.failure:
                 return False
-        return not self._company.over()
+        return not self._services.over()
 
     def _await(self) -> None:
         began = time.monotonic()
         pause, wrong = FIRST_PAUSE, "it was never tried"
-        while not self._company.over():
+        while not self._services.over():
             if self._ended.is_set():
                 self._judge_end()
                 return
@@ -194,7 +201,7 @@ class _Attendant:
                 self._fail(f"was not ready within {self._asked.times.longest:g} s: {wrong}.")
                 return
             self._ended.wait(pause)
-            pause = min(pause * 1.5, self._asked.times.interval)
+            pause = max(min(pause * 1.5, self._asked.times.interval), FIRST_PAUSE)
 
     def _note_that_it_runs(self) -> None:
         if not self._up.is_set() and self._container and self._container.is_running():
@@ -222,11 +229,11 @@ class _Attendant:
         failure = JobFailed(
             f"The service {self.one.name} {words}",
             place=self.one.place,
-            hint="Above are the last lines of its log." if said else "It logged nothing.",
+            hint=ABOVE if said else SILENT,
             excerpt=said,
         )
         self.failure = (time.monotonic(), failure)
-        self._company.stop.set()
+        self._services.stop.set()
 
     def _how(self) -> str:
         if self._error is not None:
@@ -241,7 +248,7 @@ class _Attendant:
         return f"The service {self.one.name} {self._how()} while the test ran."
 
     def end(self) -> None:
-        """After ``company.stop`` is set: nothing of it is left."""
+        """After ``services.stop`` is set: nothing of it is left."""
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -257,9 +264,9 @@ class _Attendant:
     def _live_in_container(self) -> Receipt:
         one, run = self.one, self._run
         service = one.service
-        self._company.recorder.step_started(one.step)
+        self._services.recorder.step_started(one.step)
         with ExitStack() as stack:
-            member = stack.enter_context(self._company.network.member(one.name))
+            member = stack.enter_context(self._services.network.member(one.name))
             mounts = stack.enter_context(as_files(one.secrets, run.ids))
             container = stack.enter_context(
                 open_container(
@@ -282,13 +289,13 @@ class _Attendant:
                 hostname=one.name,
                 limits=service_limits(service, run.workshop.limits()),
                 on_output=self._take,
-                cancel=_Stop(self._company),
+                cancel=_Stop(self._services),
                 parent=run.cgroup,
             )
 
     def _take(self, stream: Stream, data: bytes) -> None:
         self._log.add(data)
-        self._company.recorder.step_output(self.one.step, stream, data)
+        self._services.recorder.step_output(self.one.step, stream, data)
 
     def _record_end(self) -> None:
         """One that was ended with its test has done its work."""
@@ -300,7 +307,7 @@ class _Attendant:
         good = stopped or (receipt is not None and receipt.ok and not self.failure)
         if self._error is not None:
             self._run.log.say(f"It {self._how()}.", self.one.step.index)
-        self._company.recorder.end(
+        self._services.recorder.end(
             self.one.step,
             State.PASSED if good else State.FAILED,
             seconds=receipt.wall if receipt else None,

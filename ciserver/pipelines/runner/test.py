@@ -25,7 +25,7 @@ from ciserver.pipelines.runner.outcomes import WORDS
 from ciserver.pipelines.runner.plan import Plan
 from ciserver.pipelines.runner.recorder import StepRecorder, receipt_json
 from ciserver.pipelines.runner.secrets import as_files, secrets_for_all
-from ciserver.pipelines.runner.services import Beside, Company, running_services
+from ciserver.pipelines.runner.services import PreparedService, Services, running_services
 from ciserver.pipelines.runner.workshop import MAX_OUTPUT
 from ciserver.pipelines.service_definition import Service, can_be_host
 from runtime.network import NetworkHandle, open_private
@@ -44,7 +44,7 @@ class _Asked:
     image: Image
     command: str | list[str] | None
     secrets: Mapping[str, Secret]
-    services: tuple[Beside, ...] = ()
+    services: tuple[PreparedService, ...] = ()
 
     def step(self, attempt: int) -> StepInfo:
         """Each try is a step behind those of its services, with a receipt of its own."""
@@ -53,7 +53,7 @@ class _Asked:
         text = text_of(self.image, self.command)
         return StepInfo(each * attempt, total, self.test.stage or "", text, "")
 
-    def services_of(self, attempt: int) -> list[Beside]:
+    def services_of(self, attempt: int) -> list[PreparedService]:
         first = (len(self.services) + 1) * (attempt - 1) + 1
         return [one.at(position) for position, one in enumerate(self.services, first)]
 
@@ -93,7 +93,7 @@ def _asked(run: JobRun, plan: Plan, images: Images) -> _Asked:
     named = {place: test.secrets, **{one.place: one.service.secrets for one in planned.values()}}
     secrets = secrets_for_all(run, named)
     services = tuple(
-        Beside(
+        PreparedService(
             name=name,
             service=one.service,
             image=_image(run, plan, images, one.service, one.place),
@@ -119,7 +119,7 @@ def _try(run: JobRun, asked: _Asked, recorder: StepRecorder, attempt: int) -> Jo
     """One try in fresh containers; why it failed. Raises JobFailed when a service did."""
     test, step = asked.test, asked.step(attempt)
     with ExitStack() as stack:
-        company: Company | None = None
+        services: Services | None = None
         network: Network | NetworkHandle = Network.EGRESS if _egress(test) else Network.NONE
         if asked.services:
             private = stack.enter_context(
@@ -130,7 +130,7 @@ def _try(run: JobRun, asked: _Asked, recorder: StepRecorder, attempt: int) -> Jo
                 )
             )
             beside = asked.services_of(attempt)
-            company = stack.enter_context(running_services(run, beside, private, recorder))
+            services = stack.enter_context(running_services(run, beside, private, recorder))
             network = stack.enter_context(private.member(_own_name(run, asked)))
         mounts = stack.enter_context(as_files(asked.secrets, run.ids))
         container = stack.enter_context(
@@ -172,7 +172,7 @@ def _try(run: JobRun, asked: _Asked, recorder: StepRecorder, attempt: int) -> Jo
             seconds=receipt.wall,
             receipt=receipt_json(receipt),
         )
-        lost = company.lost() if company and not run.cancel.is_set() else []
+        lost = services.lost() if services and not run.cancel.is_set() else []
     return _with_lost(run, failure, lost)
 
 

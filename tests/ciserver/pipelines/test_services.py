@@ -142,6 +142,8 @@ def test_a_service_that_never_gets_ready_fails_the_job_and_says_why(workplace: W
         job = pipeline.jobs.get(name=f"way-{number}")
         assert (job.state, job.reason.startswith(reason)) == ("failed", True), job.reason
         assert job.place.startswith(f"gantry.yml: tests.way-{number}.services.db")
+        if not job.excerpt and "never" not in reason and "image" not in reason:
+            assert job.hint.startswith("It logged nothing: let it log to its standard output")
         if "sh, -c, 'echo" in service:
             assert job.excerpt in {"no such table", "waiting", "starting"}
             assert job.steps.get(position=1).state == "failed"
