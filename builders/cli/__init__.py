@@ -22,7 +22,6 @@ __all__ = ["main"]
 def main(arguments: Sequence[str]) -> int:
     """Run one command; never raises for what went wrong, but says it and returns the code."""
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     cancel = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: cancel.set())
