@@ -3,6 +3,10 @@
 git runs as the project's own user, without configuration, hooks, submodules, redirects or
 credentials of this machine, with the addresses that were judged (``addresses``), and with caps
 on time and size. A checkout's files are read from the objects, as of any other context.
+
+ssh runs only for a user whom /etc/passwd knows, and a project's is not there. So that no two
+projects share one (they could look into each other's processes), git and ssh get a mount
+namespace with a passwd of that user alone.
 """
 
 from __future__ import annotations
@@ -15,11 +19,13 @@ import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from builders.context.command import ENVIRONMENT, SETTINGS
 from builders.errors import ContextError
+from builders.memory import memory_folder
 from builders.remote.addresses import Unreachable, bracketed, parse_allowed, reachable
 from builders.remote.places import GitPlace
 
@@ -28,6 +34,29 @@ _ASK_SECONDS = 60.0
 _FETCH_SECONDS = 600.0
 _LINE = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})\t(\S+)")
 _SYSTEM_HOSTS = "/etc/ssh/ssh_known_hosts"
+# As ``ciserver.lib.ssh``, which this package does not know; a test holds the two together.
+SSH_OPTIONS: Mapping[str, str] = {
+    "BatchMode": "yes",
+    "CanonicalizeHostname": "no",
+    "CheckHostIP": "no",
+    "ForwardAgent": "no",
+    "GlobalKnownHostsFile": _SYSTEM_HOSTS,
+    "HashKnownHosts": "no",
+    "IdentityFile": "none",  # the agent's keys are all
+    "PermitLocalCommand": "no",
+    "PreferredAuthentications": "publickey",
+    "ProxyCommand": "none",
+    "ServerAliveCountMax": "3",
+    "ServerAliveInterval": "30",
+    "UpdateHostKeys": "no",
+}
+# nscd would answer before the file is read. Words: the passwd, the user's id, the command.
+_AS_NAMED_USER = """
+mount --bind "$1" /etc/passwd || exit
+! test -d /run/nscd || mount -t tmpfs none /run/nscd || exit
+id=$2; shift 2
+exec setpriv --reuid "$id" --regid "$id" --clear-groups -- "$@"
+"""
 _KEPT_FOR_NOTHING = ("zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone")
 _SETTINGS: Mapping[str, str] = {
     **SETTINGS,
@@ -148,19 +177,31 @@ class Repository:
         settings = [word for key, value in _SETTINGS.items() for word in ("-c", f"{key}={value}")]
         if self._place.scheme != "ssh" and args[0] != "init":
             settings += ["-c", f"http.curloptResolve={self._resolved()}"]
-        limits = ("prlimit", f"--fsize={MOST_BYTES}", "--core=0")
-        process = subprocess.Popen(
-            [*limits, "git", *settings, *args],
+        words = ["prlimit", f"--fsize={MOST_BYTES}", "--core=0", "git", *settings, *args]
+        with ExitStack() as stack:
+            user: int | None = None
+            if os.geteuid() == 0 and self._place.scheme == "ssh":
+                words = _named(words, self._access.owner, stack.enter_context(memory_folder()))
+            elif os.geteuid() == 0:
+                user = self._access.owner
+            return self._ended(self._started(words, user), seconds)
+
+    def _started(self, words: Sequence[str], user: int | None) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            words,
             env=self._environment(),
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            user=self._access.owner if os.geteuid() == 0 else None,
-            group=self._access.owner if os.geteuid() == 0 else None,
-            extra_groups=[] if os.geteuid() == 0 else None,
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
             start_new_session=True,
         )
+
+    def _ended(self, process: subprocess.Popen[bytes], seconds: float) -> str:
+        """What it printed. Raises ContextError where it ended badly or took too long."""
         late = threading.Event()
 
         def end() -> None:
@@ -201,15 +242,10 @@ class Repository:
     def _ssh(self) -> list[str]:
         known = [str(self._access.known_hosts)] if self._access.known_hosts else []
         options = {
-            "BatchMode": "yes",
-            "CanonicalizeHostname": "no",
+            **SSH_OPTIONS,
             "ConnectTimeout": "30",
-            "ForwardAgent": "no",
-            "GlobalKnownHostsFile": _SYSTEM_HOSTS,
             "HostKeyAlias": self._place.host,
             "Hostname": self._judged()[0],
-            "PermitLocalCommand": "no",
-            "ProxyCommand": "none",
             "StrictHostKeyChecking": "yes",
             "UserKnownHostsFile": shlex.quote(known[0]) if known else "/dev/null",
         }
@@ -234,6 +270,15 @@ class Repository:
     def _wrong(self, why: str, hint: str = "") -> ContextError:
         url = self._place.url[:200]
         return ContextError(f"ADD cannot fetch {url}: {why}.", hint=hint, code="context.remote")
+
+
+def _named(words: Sequence[str], user: int, folder: Path) -> list[str]:
+    """The command line of ``words`` as the user id ``user``, which has a name for them alone."""
+    passwd = folder / "passwd"
+    passwd.write_text(f"project:x:{user}:{user}::/nonexistent:/usr/sbin/nologin\n")
+    passwd.chmod(0o644)
+    own = ["unshare", "--mount", "--propagation", "private"]
+    return [*own, "sh", "-c", _AS_NAMED_USER, "sh", str(passwd), str(user), *words]
 
 
 def _names(ref: str) -> list[str]:
@@ -279,7 +324,10 @@ _CLUES = {
         "it redirects to another address",
         "Write the address that it redirects to.",
     ),
-    "signal 25": (f"it is larger than {MOST_BYTES >> 20} MiB", ""),
+    "signal 25": (
+        f"it is larger than {MOST_BYTES >> 20} MiB",
+        "Name one branch or tag (#NAME), of which no history is fetched, or ADD a file by its URL.",
+    ),
 }
 
 

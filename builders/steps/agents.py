@@ -8,20 +8,18 @@ step cannot add, remove or lock keys (draft-miller-ssh-agent, section 5).
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import struct
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from builders.errors import ServiceError, UserError
+from builders.memory import memory_folder
 
 DEFAULT = "default"
 _MOST = 256 * 1024  # bytes of one message, as in OpenSSH
@@ -29,7 +27,6 @@ _FAILURE = b"\0\0\0\1\5"
 _REQUEST_IDENTITIES, _SIGN_REQUEST = 11, 13
 _CONNECTIONS = 16
 _SECONDS = 20.0
-_FOLDER = Path("/dev/shm")  # noqa: S108 - a tmpfs, and the folders in it are ours alone
 
 
 class AgentRelay:
@@ -58,12 +55,7 @@ class AgentRelay:
         threading.Thread(target=self._accept, daemon=True, name="ssh-agent").start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             self._closed = True
             ends = [self._listener, *self._open]
@@ -145,12 +137,7 @@ class Agents:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def __contains__(self, name: object) -> bool:
@@ -171,28 +158,31 @@ class Agents:
 
 @contextmanager
 def _agent_for(name: str, key: bytes) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=f"gantry-build-{os.getpid()}-", dir=_FOLDER))
-    path = folder / "agent"
-    env = {"PATH": os.defpath, "HOME": "/nonexistent", "SSH_AUTH_SOCK": str(path)}
-    # It ends with us, however we end: then its standard input does.
-    script = 'ssh-agent -D -a "$0" >/dev/null & read -r _; kill $!'
-    agent = subprocess.Popen(["sh", "-c", script, path], env=env, stdin=subprocess.PIPE)
-    try:
-        _wait_for(path)
-        added = subprocess.run(
-            ["ssh-add", "-q", "-"],
-            input=key.rstrip() + b"\n",
-            env={**env, "SSH_ASKPASS": "/bin/false", "SSH_ASKPASS_REQUIRE": "force"},
-            capture_output=True,
-            timeout=_SECONDS,
-            check=False,
-        )
-        if added.returncode != 0:
-            raise _no_agent(name)
-        yield path
-    finally:
-        agent.communicate()
-        shutil.rmtree(folder, ignore_errors=True)
+    with memory_folder() as folder:
+        path = folder / "agent"
+        env = {"PATH": os.defpath, "HOME": "/nonexistent", "SSH_AUTH_SOCK": str(path)}
+        # It ends with us, however we end: then its standard input does.
+        script = 'ssh-agent -D -a "$0" >/dev/null & read -r _; kill $!'
+        agent = subprocess.Popen(["sh", "-c", script, path], env=env, stdin=subprocess.PIPE)
+        try:
+            _wait_for(path)
+            _add(key, env, name)
+            yield path
+        finally:
+            agent.communicate()
+
+
+def _add(key: bytes, env: Mapping[str, str], name: str) -> None:
+    added = subprocess.run(
+        ["ssh-add", "-q", "-"],
+        input=key.rstrip() + b"\n",
+        env={**env, "SSH_ASKPASS": "/bin/false", "SSH_ASKPASS_REQUIRE": "force"},
+        capture_output=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+    if added.returncode != 0:
+        raise _no_agent(name)
 
 
 def _wait_for(path: Path) -> None:

@@ -6,7 +6,6 @@ Each is fetched once, only where the step is not cached, and gone at the end of 
 from __future__ import annotations
 
 import os
-import pwd
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -90,8 +89,8 @@ class Remotes:
     def _repository(self, place: GitPlace) -> Repository:
         if place not in self._repositories:
             self._check_network(place.url)
-            owner = self._owner(place)
-            folder = self._stack.enter_context(self._bench.store.git_staging(owner))
+            staging = self._bench.store.git_staging(self._bench.ids.base)
+            folder = self._stack.enter_context(staging)
             self._repositories[place] = Repository(place, folder, self._access(place, folder))
         return self._repositories[place]
 
@@ -101,18 +100,14 @@ class Remotes:
         agent = known = None
         if place.scheme == "ssh":
             agent = self._agent(place, folder)
-            known = self._known_hosts(folder, self._owner(place))
+            known = self._known_hosts(folder)
         return Access(
-            owner=self._owner(place),
+            owner=bench.ids.base,
             allow=bench.egress_allow,
             token=secrets.get(f"{TOKEN}.{place.host}", secrets.get(TOKEN)),
             agent=agent,
             known_hosts=known,
         )
-
-    def _owner(self, place: GitPlace) -> int:
-        """The project's own root; ssh will run only for somebody whom /etc/passwd knows."""
-        return pwd.getpwnam("nobody").pw_uid if place.scheme == "ssh" else self._bench.ids.base
 
     def _agent(self, place: GitPlace, folder: Path) -> Path:
         agents = self._bench.agents
@@ -124,23 +119,25 @@ class Remotes:
             )
         socket = folder / "agent"
         self._stack.enter_context(
-            AgentRelay(agents.socket(DEFAULT), socket, owner=(self._owner(place),) * 2)
+            AgentRelay(agents.socket(DEFAULT), socket, owner=(self._bench.ids.base,) * 2)
         )
         return socket
 
-    def _known_hosts(self, folder: Path, owner: int) -> Path | None:
+    def _known_hosts(self, folder: Path) -> Path | None:
         given = self._bench.secrets.get(KNOWN_HOSTS)
         if given is None:
             return None
         path = folder / "known_hosts"
         path.write_bytes(given)
-        os.chown(path, owner, owner)
+        os.chown(path, self._bench.ids.base, self._bench.ids.base)
         return path
 
     def _check_network(self, url: str) -> None:
         if not self._bench.may_fetch:
             raise ContextError(
-                f"ADD cannot fetch {url}: this build has no network.", code="context.remote"
+                f"ADD cannot fetch {url}: this build has no network.",
+                hint="Build without --network none, or COPY the file from the context.",
+                code="context.remote",
             )
 
     def _otherwise(self, url: str, found: str, checksum: str) -> ContextError:

@@ -1,6 +1,6 @@
 """What ``RUN --mount`` shows to one step: made ready before it, taken away after it.
 
-Secrets lie in memory only (/dev/shm) while the step runs. Sources inside stages
+Secrets lie in memory only (``builders.memory``) while the step runs. Sources inside stages
 or the context are resolved inside their root, on a mount of their own that no step
 can change meanwhile (CVE-2024-1753, CVE-2024-23651).
 """
@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import os
 import posixpath
-import shutil
 import stat
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from builders.cache import step_key
@@ -23,6 +20,7 @@ from builders.dockerfile.instructions import Run
 from builders.dockerfile.mounts import RunMount
 from builders.errors import ContextError, UserError
 from builders.images.layerstore import Layer
+from builders.memory import memory_folder
 from builders.steps.agents import AgentRelay
 from builders.steps.bench import Bench, layer_of
 from builders.steps.caches import Lane
@@ -35,16 +33,6 @@ from runtime.snapshots import RootFs
 from runtime.spec import BindMount, Mount, TmpfsMount
 
 _TMPFS_SIZE = 256 * 1024 * 1024
-_PREFIX = "gantry-build-"
-_MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, and the folders in it are 0700
-
-
-def forget_dead() -> None:
-    """Remove the secrets of builds whose process was killed."""
-    for folder in _MEMORY.glob(f"{_PREFIX}*"):
-        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def mount_identity(mount: RunMount, step: Run, bench: Bench) -> object:
@@ -87,12 +75,7 @@ class MountDesk:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     @staticmethod
@@ -165,7 +148,7 @@ class MountDesk:
             words = f"Notice: no SSH agent {mount.agent!r} was given; this step runs without one.\n"
             self._bench.output(Stream.STDERR, words.encode())
             return []
-        path = self._memory_folder() / "agent"
+        path = self._stack.enter_context(memory_folder()) / "agent"
         base = self._bench.ids.base
         relay = AgentRelay(
             agents.socket(mount.agent),
@@ -181,18 +164,12 @@ class MountDesk:
         return [BindMount(source=path, target=target)]
 
     def _memory_file(self, data: bytes, uid: int, gid: int, mode: int) -> Path:
-        path = self._memory_folder() / "file"
+        path = self._stack.enter_context(memory_folder()) / "file"
         path.touch(mode=0o600)
         path.write_bytes(data)
         os.chown(path, self._bench.ids.base + uid, self._bench.ids.base + gid)
         path.chmod(mode)
         return path
-
-    def _memory_folder(self) -> Path:
-        forget_dead()
-        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_MEMORY))
-        self._stack.callback(shutil.rmtree, folder)
-        return folder
 
     def _cache(self, mount: RunMount) -> Mount:
         """A folder that the builds of this lane have in common, by the mount's id."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,13 +16,14 @@ from urllib.parse import quote, urlsplit
 
 from django.utils import timezone
 
+from ciserver.lib import ssh
 from ciserver.lib.crypto import SealBroken, Secret
+from ciserver.lib.ownfolders import MEMORY, own_folder
 from ciserver.projects.models import Project
 from ciserver.repositories.errors import FetchFailed
 from ciserver.repositories.models import Access
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, and the folders in it are 0700
-_PREFIX = "gantry-git-"
+PREFIX = "gantry-git-"
 CONNECT_SECONDS = 20
 
 
@@ -48,9 +47,7 @@ def shown(project: Project, address: str, *, to: Path) -> Iterator[Shown]:
     if parts.scheme != "ssh" and not (access and access.username):
         yield Shown()
         return
-    _forget_dead()
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_MEMORY))
-    try:
+    with own_folder(MEMORY, PREFIX) as folder:
         if parts.scheme == "ssh":
             key = _opened(access, "key")
             known = access.host_keys if access else ""
@@ -59,8 +56,6 @@ def shown(project: Project, address: str, *, to: Path) -> Iterator[Shown]:
                 _pin(access, (folder / "known_hosts").read_text())
         else:
             yield _by_password(folder, to, access, project.clone_url)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _by_key(folder: Path, to: Path, key: Secret, known: str, host: str, address: str) -> Shown:
@@ -68,28 +63,15 @@ def _by_key(folder: Path, to: Path, key: Secret, known: str, host: str, address:
     _write(folder / "known_hosts", known, to)
     _give(folder, to)
     options = {
-        "IdentityFile": str(folder / "key"),
-        "IdentitiesOnly": "yes",
-        "IdentityAgent": "none",
-        "BatchMode": "yes",
+        "IdentityFile": folder / "key",
         "StrictHostKeyChecking": "yes" if known else "accept-new",
-        "UserKnownHostsFile": str(folder / "known_hosts"),
-        "GlobalKnownHostsFile": "/dev/null",
-        "HashKnownHosts": "no",
-        "UpdateHostKeys": "no",
-        "CheckHostIP": "no",
+        "UserKnownHostsFile": folder / "known_hosts",
         "HostKeyAlias": host,
-        "ConnectTimeout": str(CONNECT_SECONDS),
-        "ServerAliveInterval": "30",
-        "ForwardAgent": "no",
-        "ProxyCommand": "none",
-        "PermitLocalCommand": "no",
-        "PreferredAuthentications": "publickey",
+        "ConnectTimeout": CONNECT_SECONDS,
         **({"HostName": address} if address else {}),
     }
-    words = ["ssh", "-F", "/dev/null"]
-    words += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    return Shown(env={"GIT_SSH_COMMAND": shlex.join(words), "GIT_SSH_VARIANT": "ssh"})
+    words = shlex.join(ssh.command(options))
+    return Shown(env={"GIT_SSH_COMMAND": words, "GIT_SSH_VARIANT": "ssh"})
 
 
 def _by_password(folder: Path, to: Path, access: Access | None, url: str) -> Shown:
@@ -133,11 +115,3 @@ def _give(path: Path, to: Path) -> None:
     status = to.stat()
     if os.geteuid() == 0:
         os.chown(path, status.st_uid, status.st_gid)
-
-
-def _forget_dead() -> None:
-    """Remove the files of workers that were killed."""
-    for folder in _MEMORY.glob(f"{_PREFIX}*"):
-        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(folder, ignore_errors=True)

@@ -16,7 +16,8 @@ from builders.build import StepInfo, StepResult
 from builders.context.git import GitContext, find_commit
 from builders.errors import BuildCancelled, BuildError, DockerfileError, StepFailed
 from builders.images.store import Image, Store
-from runtime import kept
+from builders.memory import KINDS, memory_folder
+from runtime import kept, owner
 from runtime.network import later
 from runtime.sandbox import Stream
 from runtime.spec import Limits, Network, Outcome
@@ -38,7 +39,7 @@ def traces(builder: Builder) -> dict[str, object]:
             str(path) for path in Path("/sys/fs/cgroup").glob(f"*/gantry/{PARENT.name}*")
         ),
         "memory": sorted(
-            path.name for path in Path("/dev/shm").glob(f"gantry-build-{os.getpid()}-*")
+            path.name for path in Path("/dev/shm").glob(f"gantry-build-{os.getpid()}.*")
         ),
         "processes": processes_of_builds(),
         **{
@@ -433,14 +434,18 @@ def test_a_secret_is_seen_by_its_step_and_nowhere_else(builder: Builder, project
 def test_secrets_of_a_killed_build_are_removed_by_the_next(
     builder: Builder, project: Project
 ) -> None:
-    with subprocess.Popen(["true"]) as dead:
-        pass
-    left = Path(f"/dev/shm/gantry-build-{dead.pid}-x")
-    left.mkdir(mode=0o700)
-    (left / "file").write_text("secret")
+    _, started, boot = owner.token().split(".")
+    # The second has this process's number: it was given out again.
+    numbers = [f"{2**22 + 1}.{started}.{boot}", f"{os.getpid()}.{int(started) - 1}.{boot}"]
+    left = [Path(f"/dev/shm/gantry-{kind}-{n}-x") for kind in KINDS for n in numbers]
+    for folder in left:
+        folder.mkdir(mode=0o700)
+        (folder / "file").write_text("secret")
     text = "FROM busybox\nRUN --mount=type=secret,id=t true\n"
-    builder.all(project({"Dockerfile": text}), secrets={"t": b"x"}, no_cache=True)
-    assert not left.exists()
+    with memory_folder("secrets") as used:
+        builder.all(project({"Dockerfile": text}), secrets={"t": b"x"}, no_cache=True)
+        assert used.exists()
+    assert not any(folder.exists() for folder in [*left, used])
 
 
 def assert_nowhere(image: Image, secret: bytes) -> None:

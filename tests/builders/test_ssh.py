@@ -143,6 +143,17 @@ def test_the_command_line_takes_sockets_and_keys(
         assert agents(["default"]) == {"default": opened.socket("default")}
 
 
+# Also tells whose the client's end of the connection is (proc(5), /proc/net/tcp).
+_SERVED = """#!/bin/sh
+set -- $SSH_CONNECTION
+port=$(printf %04X "$2")
+while read -r _ here _ _ _ _ _ user _; do
+    test "$here" != "0100007F:$port" || echo "$user" >> {clients}
+done < /proc/net/tcp
+exec git-shell -c "$SSH_ORIGINAL_COMMAND"
+"""
+
+
 class Sshd:
     """A real sshd that lets one key in as root, for ``git-upload-pack`` alone."""
 
@@ -154,7 +165,11 @@ class Sshd:
             self.port = probe.getsockname()[1]
         allowed = folder / "allowed"
         public = key.with_suffix(".pub").read_text()
-        allowed.write_text(f'restrict,command="git-shell -c \\"$SSH_ORIGINAL_COMMAND\\"" {public}')
+        self.clients = folder / "clients"
+        served = folder / "serve.sh"
+        served.write_text(_SERVED.format(clients=self.clients))
+        served.chmod(0o755)
+        allowed.write_text(f'restrict,command="{served}" {public}')
         config = folder / "sshd_config"
         config.write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {host_key}\nPidFile none\n"
@@ -201,5 +216,7 @@ def test_a_repository_is_added_over_ssh_with_the_agents_key_and_a_known_host(
     image = builder.one(context, secrets={"GIT_KNOWN_HOSTS": sshd.known}, **asked)
     with builder.store.rootfs(image.layers, ids=IDS, bare=True) as rootfs:
         assert (rootfs.path / "app/README").read_text() == "hello\n"
+    # ssh runs as the project's own user, whom this machine's passwd does not know.
+    assert set(sshd.clients.read_text().split()) == {str(IDS.base)}
     assert not any((builder.store.root / "git").iterdir())
-    assert not list(Path("/dev/shm").glob(f"gantry-build-{os.getpid()}-*"))
+    assert not list(Path("/dev/shm").glob(f"gantry-build-{os.getpid()}.*"))

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
+from builders.memory import forget_dead, memory_folder
 from ciserver.lib.crypto import Secret
 from ciserver.lib.masking import Masker
 from ciserver.pipelines.runner.jobs import JobFailed, JobRun
 from runtime.spec import BindMount, IdRange
 
 FOLDER = "/run/secrets"
-_PREFIX = "gantry-secrets-"
-_MEMORY = Path("/dev/shm")  # noqa: S108 - a tmpfs, and the folders in it are 0700
 
 
 def secrets_for(run: JobRun, names: Sequence[str], place: str) -> dict[str, Secret]:
@@ -57,8 +53,7 @@ def as_files(secrets: Mapping[str, Secret], ids: IdRange) -> Iterator[list[BindM
     if not secrets:
         yield []
         return
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_MEMORY))
-    try:
+    with memory_folder("secrets") as folder:
         mounts = []
         for name, secret in secrets.items():
             path = folder / name
@@ -68,13 +63,3 @@ def as_files(secrets: Mapping[str, Secret], ids: IdRange) -> Iterator[list[BindM
             path.chmod(0o444)  # whichever user of the container the test runs as
             mounts.append(BindMount(source=path, target=f"{FOLDER}/{name}"))
         yield mounts
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def forget_dead() -> None:
-    """Remove the files of workers that were killed."""
-    for folder in _MEMORY.glob(f"{_PREFIX}*"):
-        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(folder, ignore_errors=True)

@@ -12,7 +12,6 @@ import os
 import random
 import re
 import shlex
-import shutil
 import subprocess
 import threading
 import time
@@ -21,10 +20,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-from uuid import uuid4
 
 import httpx
 
+from ciserver.lib import ssh
+from ciserver.lib.ownfolders import own_folder
 from ciserver.releases.targets import commands, facts
 from ciserver.releases.targets.commands import Result
 from ciserver.releases.targets.errors import (
@@ -170,20 +170,27 @@ def connect(place: Place, run: Path) -> Iterator[Connection]:
 
     Raises HostAway, KeyRefused, HostKeyChanged, TargetError.
     """
-    folder = _own_folder(run / "ssh")
-    key = os.memfd_create("key")
-    try:
-        os.fchmod(key, 0o600)
-        os.write(key, place.private_key().encode())
+    parent = run / "ssh"
+    parent.mkdir(mode=0o700, exist_ok=True)
+    with own_folder(parent, "") as folder, _readable(place.private_key()) as key:
         known = folder / "known_hosts"
         known.write_text(f"gantry {place.host_key}\n" if place.host_key else "")
-        with _master(place, folder, f"/proc/{os.getpid()}/fd/{key}") as master:
+        with _master(place, folder, key) as master:
             if not place.host_key:
                 _pin(place, known.read_text().strip().partition(" ")[2])
             yield Connection(place, folder, master)
+
+
+@contextmanager
+def _readable(key: str) -> Iterator[str]:
+    """A path to read ``key`` at, which is in the memory of this process alone."""
+    memory = os.memfd_create("key")
+    try:
+        os.fchmod(memory, 0o600)
+        os.write(memory, key.encode())
+        yield f"/proc/{os.getpid()}/fd/{memory}"
     finally:
-        os.close(key)
-        shutil.rmtree(folder, ignore_errors=True)
+        os.close(memory)
 
 
 def _pin(place: Place, key: str) -> None:
@@ -230,27 +237,18 @@ def master_words(place: Place, folder: Path, key: str) -> list[str]:
     address = Address.parse(place.address)
     options = {
         "IdentityFile": key,
-        "IdentitiesOnly": "yes",
-        "BatchMode": "yes",
-        "PreferredAuthentications": "publickey",
         "ConnectTimeout": CONNECT,
         "ServerAliveInterval": ALIVE,
-        "ServerAliveCountMax": 3,
         "StrictHostKeyChecking": "yes" if place.host_key else "accept-new",
         "HostKeyAlias": "gantry",
         "HostKeyAlgorithms": algorithms(place.host_key),
         "UserKnownHostsFile": folder / "known_hosts",
-        "GlobalKnownHostsFile": "/dev/null",
-        "UpdateHostKeys": "no",
-        "HashKnownHosts": "no",
-        "CheckHostIP": "no",
         "Compression": "no",  # layers are compressed
         "StreamLocalBindUnlink": "yes",
     }
-    words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     control = ["-M", "-N", "-S", str(folder / "master")]
     where = ["-p", str(address.port), "-l", address.user]
-    return ["ssh", "-F", "none", *control, *words, *where, "--", address.host]
+    return [*ssh.command(options), *control, *where, "--", address.host]
 
 
 def algorithms(host_key: str) -> str:
@@ -274,14 +272,3 @@ def diagnosis(place: Place, said: str) -> TargetError:
         )
     words = said.strip().splitlines()[-1:] or ["it closed the connection"]
     return HostAway(f"{place.name} cannot be reached: {words[0].strip()}. {CHECK_IT}")
-
-
-def _own_folder(parent: Path) -> Path:
-    """A folder for the sockets; those of processes that were killed are removed."""
-    parent.mkdir(mode=0o700, exist_ok=True)
-    for old in parent.glob("*-*"):
-        if old.is_dir() and not Path(f"/proc/{old.name.partition('-')[0]}").exists():
-            shutil.rmtree(old, ignore_errors=True)
-    folder = parent / f"{os.getpid()}-{uuid4().hex[:6]}"
-    folder.mkdir(mode=0o700)
-    return folder
