@@ -107,6 +107,8 @@ class SharedCache:
         """Merged with what others wrote meanwhile; of two at once the later one wins."""
         target = self._lanes[0]
         there = self._load(target)
+        if self._broken:
+            return Sent()  # what cannot be read must not be written over
         with self._lock:
             noted = dict(self._noted)
         if all(_is_known(step, there.steps.get(key)) for key, step in noted.items()):

@@ -190,6 +190,31 @@ def test_without_the_registry_a_build_is_slower_but_goes_on(
     assert words.startswith("The shared cache cannot be used: Registry 127.0.0.1:1 cannot be used")
 
 
+def test_a_lane_that_cannot_be_read_again_is_not_written_over(
+    machine: Callable[[str], Builder],
+    registry: Registry,
+    name: Reference,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, heard = machine("a").store, []
+    kept, new = step_key("run", "kept"), step_key("run", "new")
+
+    def cache() -> SharedCache:
+        return SharedCache(registry, name, store, scope="p", say=heard.append)
+
+    before = cache()
+    before.note(kept, CacheEntry(None))
+    before.save()
+    late = cache()
+    assert late.find(kept) is not None
+    late.note(new, CacheEntry(None))
+    with Registry("127.0.0.1:1", patience=0.1) as dead, monkeypatch.context() as patch:
+        patch.setattr(registry, "pull_document", dead.pull_document)
+        late.save()
+    assert "The shared cache cannot be used" in heard[0]
+    assert cache().find(kept) is not None
+
+
 def test_what_is_no_cache_of_ours_is_not_believed(
     machine: Callable[[str], Builder], registry: Registry, name: Reference
 ) -> None:
