@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
+from ciserver.accounts.registry_tokens import PULL_USER, Access, issue, pull_password
 from ciserver.releases.targets import images, relay
 from ciserver.releases.targets.images import MANIFESTS, Location
 
@@ -36,3 +39,25 @@ def test_its_password_is_good_for_one_image_and_nothing_else(registry: Any, tmp_
             layer = image.layers[-1]
             client.get(f"/v2/hello/blobs/{layer.digest}", auth=served.credentials)
             assert served.sent == layer.size
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_pull_goes_on_when_its_token_is_over(guarded_registry: Any, tmp_path: Path) -> None:
+    mine = guarded_registry.push("hello", page="one")
+    location = Location(guarded_registry.address, "hello")
+    may_pull = [Access("hello", ("pull",))]
+    image = images.read_facts(location, mine, token=issue("worker", may_pull))
+    asked = []
+
+    def credentials() -> tuple[str, str]:
+        asked.append(time.monotonic())
+        return PULL_USER, pull_password("hello")
+
+    with relay.serve(image, location, credentials, tmp_path / "relay.sock") as served:
+        transport = httpx.HTTPTransport(uds=str(served.socket))
+        with httpx.Client(transport=transport, base_url="http://x") as client:
+            for layer in image.layers:
+                served._token = issue("worker", may_pull, lifetime=-3600)
+                got = client.get(f"/v2/hello/blobs/{layer.digest}", auth=served.credentials)
+                assert (got.status_code, len(got.content)) == (200, layer.size)
+    assert len(asked) == 1 + len(image.layers)
