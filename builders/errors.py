@@ -5,6 +5,7 @@
     │   ├── DockerfileError      syntax, unknown instruction or flag, bad value
     │   ├── ContextError         missing COPY source, unreadable path, bad .dockerignore
     │   ├── ImageNotFound        FROM names an image nobody has
+    │   │   └── RegistryClosed       FROM leads to where a build may not ask
     │   └── StepFailed           a RUN ended badly: carries its receipt and last lines
     ├── BuildCancelled       somebody asked for it; nothing is wrong
     └── ServiceError         whoever runs Gantry: exit code 2
@@ -56,6 +57,10 @@ class ContextError(UserError):
 
 class ImageNotFound(UserError):
     code = "image.not-found"
+
+
+class RegistryClosed(ImageNotFound):
+    code = "registry.closed"
 
 
 class StepFailed(UserError):

@@ -6,11 +6,12 @@ import difflib
 from collections.abc import Callable, Mapping
 
 from builders.bases.recipes import recipe_names
-from builders.errors import ImageNotFound, RegistryError
+from builders.errors import ImageNotFound, RegistryClosed, RegistryError
 from builders.images.layers import LayerLimits
 from builders.images.reference import Reference
 from builders.images.store import Image, Store
 from builders.registry import KnownRegistries, Registry
+from builders.remote.pinned import Lookup
 
 _PATIENCE = 20.0
 _MOST_NEAR = 3
@@ -44,9 +45,10 @@ class Resolver:
         self._upstream = upstream
         self._progress = progress
 
-    def __call__(self, reference: Reference) -> Image:
-        """The image. Raises ImageNotFound where nobody has it, RegistryError where nobody who
-        could have it can be asked, LayerTooBig."""
+    def __call__(self, reference: Reference, *, lookup: Lookup | None = None) -> Image:
+        """The image. ``lookup`` gives the addresses at which its own registry may be asked; the
+        mirrors may be anywhere. Raises ImageNotFound where nobody has it, RegistryClosed as
+        ``lookup`` says, RegistryError where nobody who could have it can be asked, LayerTooBig."""
         known = self._store.find_image(reference)
         if known is not None:
             return known
@@ -54,7 +56,9 @@ class Resolver:
         silent: RegistryError | None = None
         for host in hosts:
             try:
-                return self._pull(host, reference)
+                return self._pull(host, reference, lookup if host == reference.registry else None)
+            except RegistryClosed:
+                raise
             except ImageNotFound:
                 continue
             except RegistryError as error:
@@ -76,7 +80,7 @@ class Resolver:
         hosts += self._known.mirrors.get(reference.registry, ())
         return list(dict.fromkeys([*hosts, *([reference.registry] if self._upstream else [])]))
 
-    def _pull(self, host: str, reference: Reference) -> Image:
+    def _pull(self, host: str, reference: Reference, lookup: Lookup | None) -> Image:
         known = self._registries.get(host)
         if known is not None:
             return known.pull(reference, self._store, limits=self._limits, progress=self._progress)
@@ -85,6 +89,7 @@ class Resolver:
             credentials=self._known.credentials.get(host),
             plain_http=self._known.speaks_plain(host),
             patience=_PATIENCE,
+            lookup=lookup,
         )
         with client:
             return client.pull(reference, self._store, limits=self._limits, progress=self._progress)

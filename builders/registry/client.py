@@ -14,6 +14,7 @@ from builders.registry.auth import Credentials, TokenProvider
 from builders.registry.pulling import Progress, pull, pull_document, pull_layers
 from builders.registry.pushing import Sent, UploadLog, push_blob, push_blobs, push_manifest
 from builders.registry.transport import Transport
+from builders.remote.pinned import Lookup
 
 __all__ = ["PushResult", "Registry", "Sent"]
 
@@ -37,6 +38,7 @@ class Registry:
     ``credentials`` answer basic and token challenges; ``token`` makes bearer tokens without
     asking anyone. Plain HTTP is used for this machine itself and where ``plain_http`` says
     so. Nothing is tried for longer than ``patience`` seconds after its last sign of life.
+    With ``lookup`` only the addresses that it gives are connected to (``builders.remote.pinned``).
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Registry:
         plain_http: bool | None = None,
         patience: float = 60.0,
         timeout: float = 30.0,
+        lookup: Lookup | None = None,
     ) -> None:
         self.host = host
         self._transport = Transport(
@@ -57,6 +60,7 @@ class Registry:
             plain_http=plain_http,
             patience=patience,
             timeout=timeout,
+            lookup=lookup,
         )
 
     def __enter__(self) -> Registry:

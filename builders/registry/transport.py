@@ -19,6 +19,7 @@ import httpx
 
 from builders.errors import RegistryError
 from builders.registry.auth import Authenticator, Credentials, Scope, TokenProvider
+from builders.remote.pinned import Lookup, PinnedTransport
 
 Body = bytes | Callable[[], Iterable[bytes]]
 
@@ -32,7 +33,11 @@ _LONGEST_WORDS = 2000
 
 
 class Transport:
-    """One registry's HTTP side. Safe for threads. ``patience`` bounds all tries, in seconds."""
+    """One registry's HTTP side. Safe for threads. ``patience`` bounds all tries, in seconds.
+
+    With ``lookup`` nothing is asked but the addresses that it gives: neither the registry nor its
+    token service, nor where it redirects.
+    """
 
     def __init__(
         self,
@@ -43,6 +48,7 @@ class Transport:
         plain_http: bool | None = None,
         patience: float = 60.0,
         timeout: float = 30.0,
+        lookup: Lookup | None = None,
     ) -> None:
         self.host = host
         address = _HOSTS.get(host, host)
@@ -50,8 +56,11 @@ class Transport:
         plain = loopback if plain_http is None else plain_http
         self._origin = f"{'http' if plain else 'https'}://{address}"
         self._patience = patience
+        verify = ssl.create_default_context()  # the system's certificates, not certifi's
+        pinned = PinnedTransport(lookup, verify=verify, proxies=not loopback) if lookup else None
         self._client = httpx.Client(
-            verify=ssl.create_default_context(),  # the system's certificates, not certifi's
+            verify=verify,
+            transport=pinned,
             timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
             trust_env=not loopback,  # a proxy has no business with this machine's own registry
             follow_redirects=False,

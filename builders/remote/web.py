@@ -1,6 +1,6 @@
 """Files from the web for ADD: fetched under the rules that a build step's own network has.
 
-Addresses are judged and connected to by number, at every redirect anew (``addresses``).
+Addresses are judged (``addresses``) and connected to by number (``pinned``), each redirect anew.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import httpx
 
 from builders.errors import ContextError
 from builders.remote.addresses import Unreachable, parse_allowed, reachable
-from runtime.network import firewall
+from builders.remote.pinned import PinnedTransport
 
 MAX_BYTES = 4 << 30
 _SECONDS = 600.0  # of one download
@@ -50,9 +50,12 @@ def fetch(url: str, into: Path, *, allow: Sequence[str], most: int = MAX_BYTES) 
     allowed = parse_allowed(allow)
     deadline = time.monotonic() + _SECONDS
     asked = url
-    with httpx.Client(verify=ssl.create_default_context(), timeout=30.0, trust_env=False) as client:
+    transport = PinnedTransport(
+        lambda host, port: reachable(host, port, allowed), verify=ssl.create_default_context()
+    )
+    with httpx.Client(transport=transport, timeout=30.0, trust_env=False) as client:
         for _ in range(_MOST_REDIRECTS + 1):
-            with _answer(client, url, allowed) as response:
+            with _answer(client, url) as response:
                 location = response.headers.get("Location", "")
                 if response.status_code not in _REDIRECTS or not location:
                     return _kept(response, asked, into, most, deadline)
@@ -68,45 +71,25 @@ def _next(url: str, location: str) -> str:
 
 
 @contextlib.contextmanager
-def _answer(
-    client: httpx.Client, url: str, allowed: Sequence[firewall.Allowed]
-) -> Iterator[httpx.Response]:
+def _answer(client: httpx.Client, url: str) -> Iterator[httpx.Response]:
     parts = urlsplit(url)
     try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        _ = parts.port
     except ValueError:
         raise _wrong(url, "its port is no number") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise _wrong(url, "it is no http or https address")
     try:
-        addresses = reachable(parts.hostname, port, allowed)
+        request = client.build_request("GET", url, headers={"Accept-Encoding": "identity"})
+        response = client.send(request, stream=True)
     except Unreachable as error:
         raise _wrong(url, str(error), error.hint) from None
-    response = _first(client, url, addresses)
+    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
+        raise _wrong(url, f"{parts.hostname} cannot be reached ({error})") from error
     try:
         yield response
     finally:
         response.close()
-
-
-def _first(client: httpx.Client, url: str, addresses: Sequence[str]) -> httpx.Response:
-    """The answer of the first address that a connection can be made to."""
-    parts = urlsplit(url)
-    headers = {"Host": parts.netloc.rpartition("@")[2], "Accept-Encoding": "identity"}
-    for number, address in enumerate(addresses, 1):
-        try:
-            request = client.build_request(
-                "GET",
-                httpx.URL(url).copy_with(host=address),
-                headers=headers,
-                extensions={"sni_hostname": parts.hostname, "timeout": client.timeout.as_dict()},
-            )
-            return client.send(request, stream=True)
-        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
-            unconnected = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-            if number == len(addresses) or not unconnected:
-                raise _wrong(url, f"{parts.hostname} cannot be reached ({error})") from error
-    raise _wrong(url, f"{parts.hostname} has no address")
 
 
 def _kept(response: httpx.Response, url: str, into: Path, most: int, deadline: float) -> Fetched:

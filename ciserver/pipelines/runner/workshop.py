@@ -10,7 +10,7 @@ from functools import cache
 
 from django.conf import settings
 
-from builders.errors import ImageNotFound
+from builders.errors import ImageNotFound, RegistryClosed
 from builders.images.prune import PruneLimits
 from builders.images.reference import Reference
 from builders.images.store import Image, Store
@@ -61,9 +61,7 @@ class Workshop:
             host = reference.registry
             told = (self.config.registry_mirrors, self.known.mirrors, self.known.credentials)
             known = ours or any(host in hosts for hosts in told)
-            if not (known or self.config.offline or self.store.find_image(reference)):
-                _check_public(reference)
-            return self.resolver(reference)
+            return self.resolver(reference, lookup=None if known else _public)
 
         return resolve
 
@@ -151,15 +149,16 @@ def _known_registries(config: Config) -> KnownRegistries:
     return known
 
 
-def _check_public(reference: Reference) -> None:
-    """The worker is root in the host's network: FROM must not lead it to what only it can reach."""
-    host, _, port = reference.registry.partition(":")
+def _public(host: str, port: int) -> list[str]:
+    """The worker is root in the host's network: FROM must not lead it to what only it can reach.
+
+    That holds for the registry that FROM names, for the token service that this one names, and
+    for where it redirects. Raises RegistryClosed, and OSError for no such name.
+    """
     try:
-        origins.resolve(host, int(port or 443))
+        return origins.resolve(host, port)
     except Refused as error:
-        raise ImageNotFound(f"FROM cannot ask there: {error.message}", hint=error.hint) from error
-    except OSError:
-        pass  # no such name: the registry's client says so, and for how long it tried
+        raise RegistryClosed(f"FROM cannot ask there: {error.message}", hint=error.hint) from error
 
 
 def tidy() -> None:
