@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from builders.build import StepInfo
 from builders.containers import Container, open_container
@@ -234,14 +234,9 @@ def _read_reports(run: JobRun, test: Test, container: Container) -> list[junit.C
         run.log.say(f"No JUnit report at {test.junit}.")
     for path in paths:
         try:
-            cases += junit.parse(container.read_file(path, MAX_REPORT))
+            cases += junit.parse(container.read_file(path, MAX_REPORT), run.log.masker.mask_text)
         except (junit.ReportError, OSError) as error:
             run.log.say(f"The report {path} cannot be read: {error}.")
-    mask = run.log.masker.mask_text
-    cases = [
-        replace(case, suite=mask(case.suite), name=mask(case.name), message=mask(case.message))
-        for case in cases
-    ]
     TestCase.objects.bulk_create(
         TestCase(
             job=run.job,

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ciserver.pipelines.junit import ReportError, parse
+from ciserver.lib.crypto import Secret
+from ciserver.lib.masking import Masker
+from ciserver.pipelines.junit import MESSAGE_CAP, ReportError, parse
 
 PYTEST = b"""<?xml version="1.0"?><testsuites><testsuite name="pytest">
 <testcase classname="tests.test_a" name="test_good" time="0.01"/>
@@ -48,3 +50,18 @@ def test_a_document_type_is_refused_because_entities_can_grow_without_bound() ->
 def test_any_bytes_are_cases_or_an_error(data: bytes) -> None:
     with contextlib.suppress(ReportError):
         parse(data)
+
+
+def test_secrets_are_taken_out_before_the_words_are_cut() -> None:
+    secret = "correct-horse-battery"
+
+    def over(most: int) -> str:
+        return f"{'x' * (most - 8)}{secret}"
+
+    report = (
+        f'<testsuite><testcase classname="{over(300)}" name="{over(500)}">'
+        f'<failure message="{over(MESSAGE_CAP)}"/></testcase></testsuite>'
+    )
+    (case,) = parse(report.encode(), Masker([Secret(secret)]).mask_text)
+    for words, most in ((case.suite, 300), (case.name, 500), (case.message, MESSAGE_CAP)):
+        assert words == f"{'x' * (most - 8)}***"
