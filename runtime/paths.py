@@ -2,7 +2,7 @@
 
 Everything works on a directory fd of that root with openat2(2): ``..`` and absolute
 symbolic links mean the root's own, magic links (/proc/self/fd/N) are never followed, and
-nothing is looked up twice by name. These are the defences of SECURITY.md B2-B5.
+nothing is looked up twice by name. These are the defences against links that lead outside.
 """
 
 from __future__ import annotations

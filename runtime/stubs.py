@@ -3,7 +3,7 @@
 Where a mount's target is missing, runc and crun make it, and what they make would end in
 the image's layer. What was missing before is removed afterwards, when every process is
 dead: by names below a directory fd taken beforehand, through no symbolic link, and only
-if it is still empty (SECURITY.md B5, CVE-2024-23652).
+if it is still empty (CVE-2024-23652).
 """
 
 from __future__ import annotations

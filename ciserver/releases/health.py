@@ -51,20 +51,20 @@ class Gate:
 
     def _until_healthy(self, container: Container) -> None:
         deadline = time.monotonic() + self.timeout
-        passed, wrong = 0, "it was never tried"
+        passed, ever = 0, False
         while passed < self.check.passes:
             self.pulse()
             wrong = self._try(container, deadline - time.monotonic())
             passed = 0 if wrong else passed + 1
+            ever = ever or not wrong
             if passed >= self.check.passes:
                 return
             if wrong:
                 self._still_up(container)
             if time.monotonic() > deadline:
-                wrong = (
-                    wrong
-                    or f"{self.check.describe()} did not pass {self.check.passes} times in a row"
-                )
+                if ever:
+                    row = f"did not pass {self.check.passes} times in a row"
+                    wrong = f"{self.check.describe()} {row}" + (f": {wrong}" if wrong else "")
                 message = f"not healthy within {self.timeout:g} s: {wrong}"
                 raise Unhealthy(self._with_log(container, message))
             time.sleep(BETWEEN_TRIES)

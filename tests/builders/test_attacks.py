@@ -1,4 +1,4 @@
-"""Dockerfiles of an attacker (SECURITY.md B3, B4, S10): nothing outside is seen or changed."""
+"""Dockerfiles of an attacker: nothing outside is seen or changed."""
 
 from __future__ import annotations
 

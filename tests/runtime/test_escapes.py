@@ -1,4 +1,4 @@
-"""Escapes that worked elsewhere (SECURITY.md S2, S3, S9), each followed by the sentinel's check."""
+"""Escapes that worked elsewhere, each followed by the sentinel's check."""
 
 from __future__ import annotations
 

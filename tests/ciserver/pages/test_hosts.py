@@ -23,7 +23,7 @@ def test_an_administrator_adds_a_host_and_is_shown_the_line_to_paste(
     assert host.public_key in text
     assert "not seen yet: the first is pinned" in text
     assert "Never checked." in text
-    assert client.post("/hosts/", NEW).status_code == 403
+    assert client.post("/hosts/", NEW).status_code == 400
     assert client.post("/hosts/edge/check/")["Location"] == "/hosts/edge/"
     assert "A worker is on its way to it (check)" in page(client, "/hosts/edge/")
     assert "edge" in page(client, "/hosts/")

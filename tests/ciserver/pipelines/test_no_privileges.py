@@ -1,4 +1,4 @@
-"""No project can ask for the host: there is no such word in gantry.yml (SECURITY.md S10)."""
+"""No project can ask for the host: there is no such word in gantry.yml."""
 
 from __future__ import annotations
 
