@@ -49,6 +49,15 @@ def _words(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
+GROUPS = {
+    "Where and how": ("hosts", "batch_size", "stop_on_failure", "variables"),
+    "What comes here": ("auto", "promote_role", "promoters", "soak_minutes"),
+    "Approvals": ("approvals", "approvers", "approval_hours"),
+    "Healthy is": ("health", "health_timeout", "health_passes", "stable_seconds"),
+    "Each container may have": ("memory_mib", "cpus", "pids"),
+}
+
+
 class EnvironmentForm(forms.Form):
     """All that a maintainer may change. The service checks it; this only reads it."""
 
@@ -105,6 +114,11 @@ class EnvironmentForm(forms.Form):
                 raise forms.ValidationError(f"“{line[:40]}” is not NAME=value.")
             found[name.strip()] = value
         return found
+
+    @property
+    def groups(self) -> list[tuple[str, list[forms.BoundField]]]:
+        """What belongs together, with its heading."""
+        return [(title, [self[name] for name in names]) for title, names in GROUPS.items()]
 
     @property
     def wanted(self) -> dict[str, Any]:

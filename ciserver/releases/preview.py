@@ -72,6 +72,7 @@ class Preview:
     """``None`` where something could not be read; see ``unknown`` for why."""
 
     current: Release | None
+    again: bool  # it is what runs there
     back: bool  # the commits below are those that it takes away
     releases: list[Release]
     commits: list[Commit] | None
@@ -93,6 +94,7 @@ def of(release: Release, environment: Environment, kind: str = DeploymentKind.PR
     new_layers, travels = _layers(release, current, environment, unknown)
     return Preview(
         current=current,
+        again=current == release,
         back=back,
         releases=between(release, current),
         commits=commits,

@@ -235,3 +235,10 @@ def test_a_host_that_came_later_and_has_nothing_is_drift(
     prod.hosts.add(Host.objects.create(name="second"))
     assert 'title="second has nothing yet">drift' in page(sign_in(alice), "/")
     assert "nothing yet" in page(sign_in(alice), PROD)
+
+
+def test_the_form_shows_each_of_its_fields_once() -> None:
+    from ciserver.releases.forms import GROUPS, EnvironmentForm
+
+    shown = [name for names in GROUPS.values() for name in names]
+    assert sorted(shown) == sorted(EnvironmentForm.base_fields)
