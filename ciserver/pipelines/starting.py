@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from shlex import quote
 from typing import Any
 
 from django.db import transaction
@@ -88,7 +89,7 @@ def start(
         raise Refused(
             f"The input {error.name} cannot be used: {error}.",
             code="start.input",
-            hint=f"See which there are: gantry start {project} --ref {head.name} --inputs",
+            hint=f"See which there are: gantry start {project} --ref {quote(head.name)} --inputs",
             status=400,
         ) from None
     with transaction.atomic():

@@ -12,20 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
 
-from builders.images.store import Store
-from builders.registry import Registry
-from builders.resolve import Resolver
 from ciserver.pipelines.models import Pipeline
 from ciserver.pipelines.runner import caches, story
 from ciserver.pipelines.runner.cachestore import Entry, beyond, prune
 from ciserver.pipelines.runner.workshop import Workshop
-from runtime.state import StateDirectory
 from tests.builders.conftest import make_busybox
 from tests.builders.registry.conftest import registry  # noqa: F401 - a fixture
 from tests.ciserver.pipelines.test_starts import Hosted
 from tests.ciserver.pipelines.test_story import area  # noqa: F401 - a fixture
+from tests.ciserver.pipelines.working import workshop_in
 
 pytestmark = [pytest.mark.root, pytest.mark.django_db(transaction=True)]
 
@@ -57,16 +53,8 @@ class Runs:
 
 @pytest.fixture
 def run(project: Any, area: Path, registry: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:  # noqa: F811
-    store = Store(area / "store")
-    make_busybox(store, area / "busybox")
-    config = replace(settings.GANTRY, home=area, registry=registry)
-    workshop = Workshop(
-        config=config,
-        store=store,
-        state=StateDirectory(area / "sandboxes"),
-        registry=Registry(registry),
-        resolver=Resolver(store, upstream=False),
-    )
+    workshop = workshop_in(area, registry)
+    make_busybox(workshop.store, area / "busybox")
     with closing(Hosted(project, area / "tree")) as hosted:
         made = Runs(hosted, workshop)
         monkeypatch.setattr(story, "open_workshop", lambda: made.workshop)

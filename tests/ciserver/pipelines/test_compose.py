@@ -88,7 +88,6 @@ volumes: {data: {}}
             "cannot be mounted",
             "COPY",
         ),
-        ("services: {sut: {image: x, env_file: .env}}", ":1: services.sut.env_file", "", "Write"),
         ("services: {sut: {image: 'x:$TAG'}}", ":1: services.sut.image", "TAG has no", "${TAG:-"),
         ("services: {sut: {image: x, depends_on: [db]}}", ":1: services.sut", "service 'db'", ""),
         ("services: {sut: {build: ../x}}", ":1: services.sut.build", "not in this", "folder"),

@@ -142,6 +142,7 @@ def test_what_cannot_be_started_is_refused(
     with pytest.raises(Refused) as caught:
         starting.start(project=hosted.project, user=bob, ref=ref, inputs=inputs, event=Event.MANUAL)
     assert words in str(caught.value)
+    assert caught.value.hint
     assert not Pipeline.objects.exists()
 
 
