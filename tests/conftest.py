@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +47,18 @@ def project(alice: Any, bob: Any) -> Any:
     Membership.objects.create(project=hello, user=alice, role=Role.OWNER)
     Membership.objects.create(project=hello, user=bob, role=Role.DEVELOPER)
     return hello
+
+
+@pytest.fixture
+def ring(settings: Any) -> Iterator[Path]:
+    """The key ring, which is as it was afterwards."""
+    from ciserver.lib import crypto
+
+    path: Path = settings.GANTRY.keys / "keyring"
+    before = path.read_text()
+    yield path
+    path.write_text(before)
+    crypto._keyring.cache_clear()
 
 
 @pytest.fixture

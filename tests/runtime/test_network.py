@@ -22,6 +22,7 @@ from runtime.snapshots import LowerDir
 from runtime.spec import Network
 from runtime.state import StateDirectory
 from tests.runtime.conftest import Sandboxes, mounts
+from tests.together import together
 
 PUBLIC = "45.45.45.45"
 PRIVATE = "10.45.45.45"
@@ -248,24 +249,13 @@ def test_a_firewall_that_accepts_is_left_alone() -> None:
 
 def test_two_installations_may_make_networks_at_the_same_time(tmp_path: Path) -> None:
     states = [StateDirectory(tmp_path / name) for name in ("one", "two")]
-    together = threading.Barrier(len(states))
-    failed: list[BaseException] = []
 
     def make_some(state: StateDirectory) -> None:
-        try:
-            together.wait()
-            for _ in range(8):
-                with open_network(Network.EGRESS, state=state):
-                    pass
-        except BaseException as error:
-            failed.append(error)
+        for _ in range(8):
+            with open_network(Network.EGRESS, state=state):
+                pass
 
-    threads = [threading.Thread(target=make_some, args=(state,)) for state in states]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
+    together(make_some, states)
 
 
 @pytest.mark.root

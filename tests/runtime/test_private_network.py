@@ -17,6 +17,7 @@ from runtime.spec import Network
 from runtime.state import StateDirectory
 from tests.runtime.conftest import Sandboxes, mounts
 from tests.runtime.test_network import PRIVATE, PUBLIC, TRY, internet, sh
+from tests.runtime.test_reach import running
 
 pytestmark = pytest.mark.root
 __all__ = ["internet"]
@@ -28,24 +29,8 @@ FILES_FIRST = "echo 'hosts: files dns' > /etc/nsswitch.conf;"
 @contextmanager
 def serving(sandboxes: Sandboxes, member: NetworkHandle) -> Iterator[None]:
     """A server on port 8000 of ``member`` that says hello, until the block's end."""
-    up, over = threading.Event(), threading.Event()
-    server = threading.Thread(
-        target=sandboxes.sh,
-        args=("echo; exec nc -ll -p 8000 -e echo hello",),
-        kwargs={
-            "network": Network.PRIVATE,
-            "netns": member.netns,
-            "on_output": lambda stream, data: up.set(),
-            "cancel": over,
-        },
-    )
-    server.start()
-    try:
-        assert up.wait(10)
+    with running(sandboxes, member, "exec nc -ll -p 8000 -e echo hello"):
         yield
-    finally:
-        over.set()
-        server.join()
 
 
 def ask(sandboxes: Sandboxes, member: NetworkHandle, *targets: str) -> str:

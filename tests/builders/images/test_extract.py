@@ -18,7 +18,7 @@ from builders.images.layers import LayerLimits
 from builders.images.removal import remove_path
 from builders.images.streams import HashingReader, TarStream
 from builders.images.tarformat import Member
-from tests.builders.images.trees import describe, digest_of, tar_of, whiteout
+from tests.builders.images.trees import describe, digest_of, tar, tar_of, whiteout
 
 pytestmark = pytest.mark.root
 BASE = 1_000_000
@@ -30,15 +30,6 @@ def unpack(data: bytes, tree: Path, *, base: int = 0) -> TarStream:
     source = TarStream(HashingReader(io.BytesIO(data), limit=len(data)), "none", limits)
     extract_tar(source, tree, base=base, limits=limits)
     return source
-
-
-def tar(*members: Member, content: bytes = b"") -> bytes:
-    parts = []
-    for member in members:
-        data = content if member.type == tarformat.REGULAR else b""
-        member.size = len(data)
-        parts += [tarformat.encode(member), data, bytes(tarformat.padding(len(data)))]
-    return b"".join(parts) + tarformat.END
 
 
 def build(tree: Path) -> None:

@@ -21,6 +21,8 @@ from builders.images.removal import remove_path
 from builders.images.streams import HashingReader, TarStream
 from builders.images.tarformat import BadTar, Member
 from runtime import syscalls
+from tests.builders.images import trees
+from tests.builders.images.trees import nest
 
 pytestmark = pytest.mark.root
 
@@ -54,12 +56,7 @@ def state(jail: Path) -> object:
 
 
 def tar(*members: Member) -> bytes:
-    parts = []
-    for member in members:
-        data = PAYLOAD if member.type == tarformat.REGULAR else b""
-        member.size = len(data)
-        parts += [tarformat.encode(member), data, bytes(tarformat.padding(len(data)))]
-    return b"".join(parts) + tarformat.END
+    return trees.tar(*members, content=PAYLOAD)
 
 
 def unpack(data: bytes, jail: Path, limits: LayerLimits | None = None) -> None:
@@ -238,13 +235,7 @@ def test_a_file_that_ends_in_the_middle_is_refused(jail: Path) -> None:
 
 def test_what_is_nested_without_bottom_can_be_removed_again(tmp_path: Path) -> None:
     (tmp_path / "top").mkdir()
-    fd = os.open(tmp_path / "top", os.O_RDONLY)
-    for _ in range(3000):
-        os.mkdir("d", dir_fd=fd)
-        deeper = os.open("d", os.O_RDONLY, dir_fd=fd)
-        os.close(fd)
-        fd = deeper
-    os.close(fd)
+    nest(tmp_path / "top", 3000)
     remove_path(tmp_path / "top")
     assert not (tmp_path / "top").exists()
 

@@ -15,7 +15,7 @@ import pytest
 from builders.errors import StoreError
 from builders.images.layers import LayerLimits, LayerTooBig, UnlayerableFile
 from builders.images.layerstore import EMPTY_DIFF_ID
-from tests.builders.images.trees import EPOCH, describe, digest_of, tar_of, whiteout, written
+from tests.builders.images.trees import EPOCH, describe, digest_of, nest, tar_of, whiteout, written
 
 pytestmark = pytest.mark.root
 BASE = 1_000_000
@@ -174,13 +174,7 @@ def test_a_file_whose_name_would_mean_a_removal_is_refused(tmp_path: Path) -> No
 
 
 def test_a_tree_without_bottom_is_refused(tmp_path: Path) -> None:
-    fd = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(500):
-        os.mkdir("d", dir_fd=fd)
-        deeper = os.open("d", os.O_RDONLY, dir_fd=fd)
-        os.close(fd)
-        fd = deeper
-    os.close(fd)
+    nest(tmp_path, 500)
     with pytest.raises(UnlayerableFile, match="nested more than 400"):
         tar_of(tmp_path)
 

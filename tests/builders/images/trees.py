@@ -7,8 +7,10 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from builders.images import tarformat
 from builders.images.layers import LayerLimits, Written, write_tree
 from builders.images.streams import HashingSink
+from builders.images.tarformat import Member
 
 EPOCH = 1_700_000_000
 
@@ -76,3 +78,24 @@ def _xattrs(path: Path) -> tuple[tuple[str, bytes], ...]:
     names = [] if path.is_symlink() else sorted(os.listxattr(path))
     kept = [n for n in names if not n.startswith("trusted.overlay.") or n.endswith(".opaque")]
     return tuple((name, os.getxattr(path, name)) for name in kept)
+
+
+def tar(*members: Member, content: bytes = b"") -> bytes:
+    """An archive of ``members``; regular files hold ``content``."""
+    parts = []
+    for member in members:
+        data = content if member.type == tarformat.REGULAR else b""
+        member.size = len(data)
+        parts += [tarformat.encode(member), data, bytes(tarformat.padding(len(data)))]
+    return b"".join(parts) + tarformat.END
+
+
+def nest(tree: Path, deep: int) -> None:
+    """``deep`` folders within one another, deeper than a path can name."""
+    fd = os.open(tree, os.O_RDONLY)
+    for _ in range(deep):
+        os.mkdir("d", dir_fd=fd)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = deeper
+    os.close(fd)

@@ -15,6 +15,7 @@ from builders.registry import Registry
 from tests.builders.images.test_store import a_layer
 from tests.builders.images.trees import describe
 from tests.builders.registry.conftest import RegistryProcess, free_port
+from tests.together import together
 
 pytestmark = pytest.mark.root
 
@@ -145,22 +146,12 @@ def test_an_unreachable_registry_is_named_with_how_long_it_was_tried(other: Stor
 def test_many_threads_push_and_pull_at_once(
     registry: str, client: Registry, image: Image, store: Store, tmp_path: Path
 ) -> None:
-    errors: list[Exception] = []
-
     def go(number: int) -> None:
-        try:
-            name = Reference.parse(f"{registry}/many/app{number}:v1")
-            client.push(image, name, store)
-            client.pull(name, Store(tmp_path / "shared"))
-        except Exception as error:
-            errors.append(error)
+        name = Reference.parse(f"{registry}/many/app{number}:v1")
+        client.push(image, name, store)
+        client.pull(name, Store(tmp_path / "shared"))
 
-    threads = [threading.Thread(target=go, args=(n,)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    together(go, range(6))
 
 
 def test_a_registry_that_starts_late_is_waited_for(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from builders.registry import Credentials, Registry, Scope
 from builders.registry.auth import Challenge
 from tests.builders.registry.conftest import RegistryProcess
 from tests.builders.registry.liar import Answer, Liar, Seen, running
+from tests.together import together
 
 pytestmark = pytest.mark.root
 
@@ -177,21 +177,12 @@ def test_an_expired_token_is_replaced(
 def test_threads_that_are_challenged_at_once_all_get_through(
     guarded: str, image: Image, store: Store, tmp_path: Path
 ) -> None:
-    errors: list[Exception] = []
     with Registry(guarded, credentials=Credentials("alice", "s3cret"), patience=5) as client:
 
         def push(number: int) -> None:
-            try:
-                client.push(image, Reference.parse(f"{guarded}/crowd/app{number}:v1"), store)
-            except Exception as error:
-                errors.append(error)
+            client.push(image, Reference.parse(f"{guarded}/crowd/app{number}:v1"), store)
 
-        threads = [threading.Thread(target=push, args=(n,)) for n in range(5)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert errors == []
+        together(push, range(5))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +21,8 @@ from typing import Any
 import httpx
 
 from ciserver.lib.keys import ensure_keys
+from tests.webserver import redis as redis_at
+from tests.webserver import running
 
 ROOT = Path(__file__).resolve().parents[3]
 PASSWORD = "alice-password-1"
@@ -63,11 +64,11 @@ def open_stage(home: Path, *, redis: bool = True) -> Iterator[Stage]:
         env = {key: value for key, value in os.environ.items() if not key.startswith("GANTRY_")}
         env |= {"GANTRY_HOME": str(home), "GANTRY_PORT": str(port), "PYTHONPATH": str(ROOT)}
         if redis:
-            stack.enter_context(_running(_redis(home), env, home / "redis.log"))
+            stack.enter_context(redis_at(home))
         for command in (["migrate", "-v0"], ["collectstatic", "--noinput", "-v0"]):
             subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, env=env, check=True)
         log = home / "web.log"
-        web = stack.enter_context(_running(_uvicorn(port), env, log))
+        web = stack.enter_context(running(_uvicorn(port), env, log))
         hand = stack.enter_context(
             subprocess.Popen(
                 [sys.executable, "-m", "tests.ciserver.pages.scenes"],
@@ -84,31 +85,9 @@ def open_stage(home: Path, *, redis: bool = True) -> Iterator[Stage]:
         yield stage
 
 
-def _redis(home: Path) -> list[str]:
-    place = ["--port", "0", "--unixsocket", str(home / "run" / "redis.sock")]
-    return ["redis-server", *place, "--save", "", "--dir", str(home)]
-
-
 def _uvicorn(port: int) -> list[str]:
     command = [sys.executable, "-m", "uvicorn", "ciserver.asgi:application"]
     return [*command, "--port", str(port), "--timeout-graceful-shutdown", "20"]
-
-
-@contextmanager
-def _running(
-    command: list[str], env: dict[str, str], log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=file, stderr=file)
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _wait_for(stage: Stage) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from ciserver.lib.crypto import Secret
 from ciserver.lib.masking import Masker
 from ciserver.pipelines.logs import LINE_CAP, LogReader, LogWriter, Position
+from tests.together import together
 
 
 def texts(path: Path, step: int = 1, stream: str = "out") -> list[str]:
@@ -84,11 +84,7 @@ def test_past_the_jobs_cap_the_rest_is_counted_exactly(tmp_path: Path) -> None:
 def test_steps_may_write_from_several_threads(tmp_path: Path) -> None:
     path = tmp_path / "1.log"
     with LogWriter(path) as log:
-        threads = [threading.Thread(target=write_many, args=(log, step)) for step in range(1, 5)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together(lambda step: write_many(log, step), range(1, 5))
     assert [line.text for line in LogReader(path)] == ["abc"] * 800
 
 

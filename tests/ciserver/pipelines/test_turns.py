@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 
 from ciserver.lib import outbox
@@ -17,6 +15,7 @@ from ciserver.pipelines import leases, services
 from ciserver.pipelines.models import Event, Pipeline, State
 from ciserver.pipelines.runner import story
 from ciserver.projects.models import Project
+from tests.together import together
 
 Queue = Callable[..., Pipeline]
 
@@ -115,17 +114,8 @@ def test_workers_that_claim_at_once_keep_the_limit_and_each_take_another(
     Project.objects.update(concurrency=3)
     for _ in range(8):
         queue(project)
-    taken: list[Pipeline | None] = []
 
-    def worker() -> None:
-        taken.append(claimed())
-        connection.close()
-
-    threads = [threading.Thread(target=worker) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    taken = together(lambda _: claimed(), range(8))
 
     got = [pipeline.pk for pipeline in taken if pipeline]
     assert len(got) == len(set(got)) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,50 +102,38 @@ def test_a_sealed_value_opens_under_no_other_name(api: Any, project: Any) -> Non
         row.value()
 
 
-def test_a_rotation_seals_everything_with_a_new_key(
-    alice: Any, project: Any, settings: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ring = settings.GANTRY.keys / "keyring"
+def test_a_rotation_seals_everything_with_a_new_key(alice: Any, project: Any, ring: Path) -> None:
     before = ring.read_text()
     project.renew_hook_secret()
     hook = project.hook_secret.reveal()
     services.set_secret(project=project, user=alice, name="TOKEN", value=Secret("hunter2-hunter2"))
-    try:
-        out = StringIO()
-        call_command("rotate_keys", stdout=out)
-        assert "2 secrets were sealed anew" in out.getvalue()
-        newest = ring.read_text().splitlines()[-1].partition(":")[0]
-        row = ProjectSecret.objects.get()
-        project.refresh_from_db()
-        assert row.sealed.startswith(f"{newest}:")
-        assert project.hook_secret_sealed.startswith(f"{newest}:")
-        assert row.value().reveal() == "hunter2-hunter2"
-        assert project.hook_secret.reveal() == hook
-        assert ring.read_text().startswith(before)
-        assert ring.stat().st_mode & 0o077 == 0
-    finally:
-        ring.write_text(before)
-        crypto._keyring.cache_clear()
+    out = StringIO()
+    call_command("rotate_keys", stdout=out)
+    assert "2 secrets were sealed anew" in out.getvalue()
+    newest = ring.read_text().splitlines()[-1].partition(":")[0]
+    row = ProjectSecret.objects.get()
+    project.refresh_from_db()
+    assert row.sealed.startswith(f"{newest}:")
+    assert project.hook_secret_sealed.startswith(f"{newest}:")
+    assert row.value().reveal() == "hunter2-hunter2"
+    assert project.hook_secret.reveal() == hook
+    assert ring.read_text().startswith(before)
+    assert ring.stat().st_mode & 0o077 == 0
 
 
 def test_a_process_that_runs_finds_a_key_that_another_added(
-    alice: Any, project: Any, settings: Any
+    alice: Any, project: Any, ring: Path
 ) -> None:
-    ring = settings.GANTRY.keys / "keyring"
     before = ring.read_text()
-    try:
-        old = dict(crypto._keyring(ring))
-        crypto.add_key()
-        sealed = crypto.seal(Secret("value"), "place")
-        crypto._keyring.cache_clear()
-        ring_now = ring.read_text()
-        ring.write_text(before)
-        assert crypto._keyring(ring) == old  # what a process knew that started before
-        ring.write_text(ring_now)
-        assert crypto.unseal(sealed, "place").reveal() == "value"
-    finally:
-        ring.write_text(before)
-        crypto._keyring.cache_clear()
+    old = dict(crypto._keyring(ring))
+    crypto.add_key()
+    sealed = crypto.seal(Secret("value"), "place")
+    crypto._keyring.cache_clear()
+    ring_now = ring.read_text()
+    ring.write_text(before)
+    assert crypto._keyring(ring) == old  # what a process knew that started before
+    ring.write_text(ring_now)
+    assert crypto.unseal(sealed, "place").reveal() == "value"
 
 
 def page(user: Any) -> Client:
@@ -184,42 +173,30 @@ def test_the_page_is_read_only_for_developers_and_closed_to_strangers(
 
 
 def test_the_webhook_secret_before_the_newest_is_sealed_with_a_new_key_too(
-    project: Any, settings: Any
+    project: Any, ring: Path
 ) -> None:
-    ring = settings.GANTRY.keys / "keyring"
-    kept = ring.read_text()
     secrets = [project.renew_hook_secret().reveal() for _ in range(2)]
-    try:
-        call_command("rotate_keys", stdout=StringIO())
-        newest = ring.read_text().splitlines()[-1].partition(":")[0]
-        project.refresh_from_db()
-        assert project.hook_secret_old_sealed.startswith(f"{newest}:")
-        assert [secret.reveal() for secret in project.hook_secrets] == secrets[::-1]
-    finally:
-        ring.write_text(kept)
-        crypto._keyring.cache_clear()
+    call_command("rotate_keys", stdout=StringIO())
+    newest = ring.read_text().splitlines()[-1].partition(":")[0]
+    project.refresh_from_db()
+    assert project.hook_secret_old_sealed.startswith(f"{newest}:")
+    assert [secret.reveal() for secret in project.hook_secrets] == secrets[::-1]
 
 
 def test_a_seal_that_does_not_open_keeps_no_other_secret_under_the_old_key(
-    alice: Any, project: Any, settings: Any
+    alice: Any, project: Any, ring: Path
 ) -> None:
-    ring = settings.GANTRY.keys / "keyring"
-    kept = ring.read_text()
     project.renew_hook_secret()
     for name in ("BROKEN", "GARBLED", "GOOD"):
         services.set_secret(project=project, user=alice, name=name, value=Secret("hunter2-hunter2"))
     ProjectSecret.objects.filter(name="BROKEN").update(sealed="1:" + "A" * 80)
     ProjectSecret.objects.filter(name="GARBLED").update(sealed="99:!")
-    try:
-        said = StringIO()
-        with pytest.raises(CommandError, match="2 secrets did not open"):
-            call_command("rotate_keys", stdout=StringIO(), stderr=said)
-        newest = ring.read_text().splitlines()[-1].partition(":")[0]
-        project.refresh_from_db()
-        assert ProjectSecret.objects.get(name="GOOD").sealed.startswith(f"{newest}:")
-        assert project.hook_secret_sealed.startswith(f"{newest}:")
-        assert ProjectSecret.objects.get(name="BROKEN").sealed == "1:" + "A" * 80
-        assert "BROKEN" in said.getvalue() or "does not open" in said.getvalue()
-    finally:
-        ring.write_text(kept)
-        crypto._keyring.cache_clear()
+    said = StringIO()
+    with pytest.raises(CommandError, match="2 secrets did not open"):
+        call_command("rotate_keys", stdout=StringIO(), stderr=said)
+    newest = ring.read_text().splitlines()[-1].partition(":")[0]
+    project.refresh_from_db()
+    assert ProjectSecret.objects.get(name="GOOD").sealed.startswith(f"{newest}:")
+    assert project.hook_secret_sealed.startswith(f"{newest}:")
+    assert ProjectSecret.objects.get(name="BROKEN").sealed == "1:" + "A" * 80
+    assert "BROKEN" in said.getvalue() or "does not open" in said.getvalue()

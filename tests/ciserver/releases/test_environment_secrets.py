@@ -128,7 +128,7 @@ def test_containers_get_those_that_the_deployment_began_with(qa: Any, alice: Any
         secrets_of(deployment, qa)
 
 
-def test_a_new_key_seals_it_anew_and_changes_nothing_else(qa: Any, alice: Any) -> None:
+def test_a_new_key_seals_it_anew_and_changes_nothing_else(qa: Any, alice: Any, ring: Any) -> None:
     row = put(qa, alice)
     call_command("rotate_keys", stdout=StringIO())
     again = EnvironmentSecret.objects.get()

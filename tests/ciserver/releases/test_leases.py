@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 
 from ciserver.lib.models import OutboxEntry
@@ -15,6 +13,7 @@ from ciserver.releases import leases, services
 from ciserver.releases.leases import Lease, LeaseLost
 from ciserver.releases.models import Deployment, DeploymentState, DeploymentStep, Environment, Host
 from ciserver.releases.steps import Recorder
+from tests.together import together
 
 pytestmark = pytest.mark.django_db
 
@@ -198,16 +197,9 @@ def test_thirty_promotions_at_once_leave_one_line_of_deployments(
         succeeded(release, qa)
 
     def promote(number: int) -> None:
-        try:
-            services.promote(release=releases[number % 5], environment=prod, user=alice)
-        finally:
-            connection.close()
+        services.promote(release=releases[number % 5], environment=prod, user=alice)
 
-    threads = [threading.Thread(target=promote, args=(number,)) for number in range(30)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(promote, range(30))
     newest = prod.deployments.first()
     states = list(prod.deployments.values_list("state", flat=True))
     assert states == ["queued"] + ["superseded"] * (len(states) - 1)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 
 from ciserver.accounts.models import AuditEntry
@@ -19,6 +17,7 @@ from ciserver.projects.models import Membership, Role
 from ciserver.releases import approvals, environments, leases, policy, queue, services
 from ciserver.releases.models import Deployment, DeploymentState, Environment, Host, Running
 from tests.conftest import _user, api_as
+from tests.together import together
 
 pytestmark = pytest.mark.django_db
 
@@ -417,20 +416,13 @@ def test_approvals_and_promotions_at_once_queue_the_newest_approved_and_only_it(
         succeeded(one, qa)
 
     def act(number: int) -> None:
-        try:
-            if number % 5 == 0:
-                services.promote(release=made[number % 3], environment=prod, user=alice)
-            for row in Deployment.objects.filter(environment=prod, state="waiting"):
-                with suppress(Refused, IllegalMove):
-                    approvals.approve(deployment=row, user=(bob, dora)[number % 2])
-        finally:
-            connection.close()
+        if number % 5 == 0:
+            services.promote(release=made[number % 3], environment=prod, user=alice)
+        for row in Deployment.objects.filter(environment=prod, state="waiting"):
+            with suppress(Refused, IllegalMove):
+                approvals.approve(deployment=row, user=(bob, dora)[number % 2])
 
-    threads = [threading.Thread(target=act, args=(number,)) for number in range(30)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(act, range(30))
     for user in (bob, dora):
         for row in prod.deployments.filter(state="waiting"):
             approvals.approve(deployment=row, user=user)

@@ -20,6 +20,7 @@ from ciserver.projects.models import Project
 from ciserver.repositories.errors import BadName, FetchFailed
 from ciserver.repositories.git import PROXIES, commit_info, fetch, git_dir, heads
 from tests.ciserver.repositories.serving import Server, commit, git
+from tests.together import together
 
 pytestmark = pytest.mark.usefixtures("loopback_is_outside", "db")
 
@@ -78,16 +79,9 @@ def test_two_fetches_at_once_wait_for_each_other(
 ) -> None:
     sha = commit(tmp_path, {"a": "1"})
     git("push", str(upstream), "main", "main:other", cwd=tmp_path)
-    got: list[str] = []
     refs = ["refs/heads/main", "refs/heads/other"] * 2
 
-    threads = [threading.Thread(target=lambda r=ref: got.append(fetch(outside, r))) for ref in refs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert got == [sha] * 4
+    assert together(lambda ref: fetch(outside, ref), refs) == [sha] * 4
 
 
 def test_a_ref_that_is_gone_will_not_come_by_waiting(

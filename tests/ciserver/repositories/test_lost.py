@@ -22,6 +22,7 @@ from ciserver.webhooks.models import Delivery
 from ciserver.webhooks.runner import PATIENCE
 from ciserver.webhooks.services import ingest_push, ingest_spools
 from tests.ciserver.repositories.serving import commit, git, serve
+from tests.together import together
 
 
 def test_a_push_whose_web_process_is_killed_before_it_is_recorded_is_taken_up_once(
@@ -59,16 +60,11 @@ def test_two_sweeps_at_once_record_a_push_once(
     _spool(project, "0" * 40, sha, "refs/heads/main")
     push_id = _spooled(project)[0].name
 
-    def sweep() -> None:
+    def sweep(_: int) -> None:
         ingest_spools()
         ingest_push(project.pk, push_id)
-        connection.close()
 
-    sweeps = [threading.Thread(target=sweep) for _ in range(4)]
-    for thread in sweeps:
-        thread.start()
-    for thread in sweeps:
-        thread.join()
+    together(sweep, range(4))
 
     assert Delivery.objects.count() == 1
     assert Pipeline.objects.count() == 1

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 
 from ciserver.lib.models import OutboxEntry
@@ -21,6 +19,7 @@ from ciserver.webhooks.models import Delivery
 from ciserver.webhooks.tasks import plan
 from tests.ciserver.repositories.serving import commit, git
 from tests.ciserver.webhooks.conftest import SHA, Post, push
+from tests.together import together
 
 
 @pytest.fixture
@@ -63,15 +62,7 @@ def test_tasks_that_run_at_once_queue_one_pipeline(post: Post, head: str) -> Non
     post(push(after=head))
     delivery = Delivery.objects.get()
 
-    def task() -> None:
-        plan(delivery.pk)
-        connection.close()
-
-    threads = [threading.Thread(target=task) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(plan, [delivery.pk] * 4)
 
     assert Pipeline.objects.count() == 1
 

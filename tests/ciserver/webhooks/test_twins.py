@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ciserver.webhooks.models import Delivery
 from ciserver.webhooks.tasks import plan
 from tests.ciserver.repositories.serving import commit, git
 from tests.ciserver.webhooks.conftest import Post, push
+from tests.together import together
 
 MAIN = "refs/heads/main"
 
@@ -131,14 +131,13 @@ def test_a_delivery_that_failed_may_be_sent_again(branch: Branch) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_the_same_push_told_many_times_at_once_is_built_once(branch: Branch) -> None:
     branch.moves_to(0)
-    verdicts = []
 
-    def forge(number: int) -> None:
-        verdicts.append(branch.tell(0, f"d-{number}"))
+    def forge(number: int) -> str:
+        verdict = branch.tell(0, f"d-{number}")
         branch.plan()
-        connection.close()
+        return verdict
 
-    _at_once(forge, 6)
+    verdicts = together(forge, range(6))
     branch.plan()
 
     assert sorted(verdicts) == ["accepted"] + ["duplicate"] * 5
@@ -152,9 +151,8 @@ def test_pushes_there_and_back_told_at_once_leave_the_head_built_once(branch: Br
     def forge(number: int) -> None:
         branch.tell(number % 2, f"d-{number}")
         branch.plan()
-        connection.close()
 
-    _at_once(forge, 6)
+    together(forge, range(6))
     branch.plan()
 
     assert branch.built == [0]
@@ -190,11 +188,3 @@ def test_what_was_accepted_before_superseding_was_known_is_superseded_but_for_th
 
     marks = Delivery.objects.order_by("id").values_list("superseded", flat=True)
     assert list(marks) == [True, True, False, False]
-
-
-def _at_once(what: Any, times: int) -> None:
-    threads = [threading.Thread(target=what, args=(number,)) for number in range(times)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
