@@ -13,10 +13,12 @@ from threading import Event
 from typing import Any
 
 from runtime import bundle, cgroups, host, oci, owner, security, watcher
+from runtime.cgroups.part import Part
 from runtime.entering import entrance
 from runtime.errors import HostError, RuntimeFailed, SpecError
-from runtime.following import follow
+from runtime.following import Followed, follow
 from runtime.output import Stream
+from runtime.process import Command
 from runtime.spec import Limits, Receipt, User
 from runtime.state import Box, StateDirectory
 
@@ -91,7 +93,11 @@ def _freeze(box: Box, frozen: bool) -> None:
             return
         if time.monotonic() > deadline:
             cgroup.freeze(False)
-            raise HostError(f"The sandbox {box.record.id} could not be paused or resumed.")
+            verb = "paused" if frozen else "resumed"
+            raise HostError(
+                f"The sandbox {box.record.id} could not be {verb} within {FREEZE_WAIT:g} s.",
+                hint="A process of it may be waiting for a disk: try again.",
+            )
         time.sleep(0.005)
 
 
@@ -119,42 +125,62 @@ def execute(
     """
     box = find(state, id)
     config = _open_config(box, with_secrets)
-    cgroup = cgroups.open_cgroup(box.record.cgroup_name)
-    if cgroup.frozen():
+    if cgroups.open_cgroup(box.record.cgroup_name).frozen():
         raise SpecError(f"The sandbox {id} is paused.", hint="Resume it first.")
+    watcher.ensure(state.root)
+    with _entered(box, config, other_process(config["process"], args, env, cwd, user)) as way:
+        done = follow(
+            way.command,
+            cgroup=way.part,
+            limits=Limits(timeout=timeout, output=output),
+            log=way.log,
+            on_output=on_output,
+            cancel=cancel,
+        )
+    return _receipt(id, args[0], done)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What starts a program in a sandbox, the cgroup it will be in, and the OCI runtime's log."""
+
+    command: Command
+    part: Part
+    log: Path
+
+
+@contextmanager
+def _entered(box: Box, config: dict[str, Any], process: dict[str, Any]) -> Iterator[_Way]:
+    """Ready to run ``process`` (as in config.json) there; nothing is left of it at the end.
+    Raises SpecError for a sandbox that has just ended."""
     name = f"{cgroups.PART}{owner.token()}-{secrets.token_hex(4)}"
+    runtime, id = host.oci_runtime(), box.record.id
     with ExitStack() as stack:
-        watcher.ensure(state.root)
         file = stack.enter_context(_scrap(box.path / f"{name}.json"))
         log = stack.enter_context(_scrap(box.path / f"{name}.log"))
-        _write_process(box, file, other_process(config["process"], args, env, cwd, user))
-        runtime = host.oci_runtime()
+        _write_process(box, file, process)
         try:
             way = stack.enter_context(
                 entrance(runtime, id, box.oci_root, config, box.path / f"{name}-state")
             )
         except (FileNotFoundError, ValueError):
             raise just_ended(id) from None
-        part = cgroup.part(name)
+        part = cgroups.open_cgroup(box.record.cgroup_name).part(name)
         stack.callback(part.remove)  # with what the program left running in the background
         part.create()
-        done = follow(
-            way.command(
-                oci.exec_command(
-                    runtime, id=id, root=way.root, log=log, process=file, part=part.argument
-                )
-            ),
-            cgroup=part,
-            limits=Limits(timeout=timeout, output=output),
-            log=log,
-            on_output=on_output,
-            cancel=cancel,
+        command = oci.exec_command(
+            runtime, id=id, root=way.root, log=log, process=file, part=part.argument
         )
+        yield _Way(way.command(command), part, log)
+
+
+def _receipt(id: str, program: str, done: Followed) -> Receipt:
+    """Raises RuntimeFailed if ``program`` did not run, for no reason of its own."""
     code, detail = done.exit_code, done.detail
     if done.failure is not None:
         if done.failure.exit_code is None:
             raise RuntimeFailed(f"Nothing could be run in the sandbox {id}: {done.failure.words}")
-        code, detail = done.failure.exit_code, f"{args[0]}: {done.failure.words}"
+        code, detail = done.failure.exit_code, f"{program}: {done.failure.words}"
     return Receipt(
         outcome=done.outcome,
         exit_code=code,
