@@ -88,7 +88,8 @@ class Series:
         if len(self.samples) > SAMPLES_MAXIMUM:
             self.samples = self.samples[1::2]
             self._every *= 2
-        self._next = at + self._every
+        while self._next <= at:  # by the clock, not from this sample on, which came a little late
+            self._next += self._every
 
 
 class Watchdog:

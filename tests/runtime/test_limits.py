@@ -217,7 +217,8 @@ def test_a_receipt_tells_how_it_went_over_time_and_how_long_it_was_held_back(
     limits = Limits(cpus=0.2, memory=64 * MIB, timeout=20)
     receipt = sandboxes.sh("while :; do :; done & sleep 2.3; kill -9 $!", limits=limits).receipt
     assert receipt.throttled > 0.5
-    assert len(receipt.samples) >= 2
+    seconds = int(receipt.wall), int(receipt.wall - 0.3)  # one that is due at the end is not taken
+    assert len(receipt.samples) in seconds, "one a second"
     (first, cpu, memory, pids), (second, more, *_) = receipt.samples[:2]
     assert 0.9 < first < 1.6 < second and 0 < cpu < more and memory > 0 and pids >= 2
 
