@@ -65,43 +65,19 @@ class Config:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Config:
-        home = Path(env.get("GANTRY_HOME", "/var/lib/gantry"))
-        if not home.is_absolute():
-            raise ConfigError(f"GANTRY_HOME must be an absolute path, not {str(home)!r}.")
-        bind = _bind(env)
-        port = _integer(env, "GANTRY_PORT", 8000, low=1, high=65535)
-        url = env.get("GANTRY_URL", f"http://{_reachable(bind)}:{port}").rstrip("/")
-        if _scheme(url) not in {"http", "https"} or not urlsplit(url).hostname:
-            raise ConfigError(f"GANTRY_URL must be an http(s) address, not {url!r}.")
-        registry = _registry(env)
-        mirrors = _pairs(env, "GANTRY_REGISTRY_MIRRORS")
-        if registry in mirrors.values():
-            # A mirror is asked with the worker's own rights, whichever project asks.
-            raise ConfigError(
-                f"GANTRY_REGISTRY_MIRRORS must not name Gantry's own registry, {registry}."
-            )
-        first = _integer(env, "GANTRY_DEPLOY_PORT", 8100, low=1, high=65000)
+        """Raises ConfigError."""
+        home = _home(env)
         return cls(
             home=home,
-            url=url,
-            bind=bind,
-            port=port,
-            registry=registry,
-            database_url=_address(
-                env,
-                "GANTRY_DATABASE_URL",
-                f"sqlite:///{home}/db/gantry.sqlite3",
-                schemes=("postgres", "postgresql", "sqlite"),
-            ),
-            redis_url=_address(
-                env,
-                "GANTRY_REDIS_URL",
-                f"unix://{home}/run/redis.sock",
-                schemes=("redis", "rediss", "unix"),
-            ),
+            url=_url(env),
+            bind=_bind(env),
+            port=_port(env),
+            registry=_registry(env),
+            database_url=_database(env, home),
+            redis_url=_redis(env, home),
             debug=env.get("GANTRY_DEBUG", "") == "1",
             extra_ca=_optional_file(env, "GANTRY_EXTRA_CA"),
-            registry_mirrors=mirrors,
+            registry_mirrors=_mirrors(env),
             registries=_optional_path(env, "GANTRY_REGISTRIES"),
             offline=env.get("GANTRY_OFFLINE", "") == "1",
             shared_cache=env.get("GANTRY_SHARED_CACHE", "1") != "0",
@@ -121,7 +97,7 @@ class Config:
             pipeline_memory=_integer(env, "GANTRY_PIPELINE_MEMORY_MIB", 4096, low=16) * 1024 * 1024,
             pipeline_cpus=_number(env, "GANTRY_PIPELINE_CPUS", float(os.cpu_count() or 1)),
             pipeline_pids=_integer(env, "GANTRY_PIPELINE_PIDS", 4096, low=8),
-            deploy_ports=range(first, first + 500),
+            deploy_ports=_deploy_ports(env),
             store_days=_integer(env, "GANTRY_STORE_DAYS", 30, low=1),
             store_bytes=_integer(env, "GANTRY_STORE_MAX_GIB", 50, low=1) << 30,
             cache_bytes=_integer(env, "GANTRY_CACHE_MAX_GIB", 10, low=1) << 30,
@@ -170,8 +146,31 @@ class Config:
         return self.home / "sandboxes"
 
 
+def _home(env: Mapping[str, str]) -> Path:
+    home = Path(env.get("GANTRY_HOME", "/var/lib/gantry"))
+    if not home.is_absolute():
+        raise ConfigError(f"GANTRY_HOME must be an absolute path, not {str(home)!r}.")
+    return home
+
+
+def _url(env: Mapping[str, str]) -> str:
+    url = env.get("GANTRY_URL", f"http://{_reachable(_bind(env))}:{_port(env)}").rstrip("/")
+    if _scheme(url) not in {"http", "https"} or not urlsplit(url).hostname:
+        raise ConfigError(f"GANTRY_URL must be an http(s) address, not {url!r}.")
+    return url
+
+
 def _reachable(bind: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(bind, bind)  # noqa: S104
+
+
+def _port(env: Mapping[str, str]) -> int:
+    return _integer(env, "GANTRY_PORT", 8000, low=1, high=65535)
+
+
+def _deploy_ports(env: Mapping[str, str]) -> range:
+    first = _integer(env, "GANTRY_DEPLOY_PORT", 8100, low=1, high=65000)
+    return range(first, first + 500)
 
 
 def _bind(env: Mapping[str, str]) -> str:
@@ -190,6 +189,28 @@ def _registry(env: Mapping[str, str]) -> str:
     if not _HOST_AND_PORT.fullmatch(raw):
         raise ConfigError(f"GANTRY_REGISTRY must be HOST or HOST:PORT, not {raw!r}.")
     return raw
+
+
+def _mirrors(env: Mapping[str, str]) -> dict[str, str]:
+    mirrors = _pairs(env, "GANTRY_REGISTRY_MIRRORS")
+    registry = _registry(env)
+    if registry in mirrors.values():
+        # A mirror is asked with the worker's own rights, whichever project asks.
+        raise ConfigError(
+            f"GANTRY_REGISTRY_MIRRORS must not name Gantry's own registry, {registry}."
+        )
+    return mirrors
+
+
+def _database(env: Mapping[str, str], home: Path) -> str:
+    own = f"sqlite:///{home}/db/gantry.sqlite3"
+    schemes = ("postgres", "postgresql", "sqlite")
+    return _address(env, "GANTRY_DATABASE_URL", own, schemes=schemes)
+
+
+def _redis(env: Mapping[str, str], home: Path) -> str:
+    own = f"unix://{home}/run/redis.sock"
+    return _address(env, "GANTRY_REDIS_URL", own, schemes=("redis", "rediss", "unix"))
 
 
 def _address(env: Mapping[str, str], name: str, default: str, *, schemes: tuple[str, ...]) -> str:
