@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import os
 import secrets
 import shutil
 import threading
@@ -25,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from runtime import bundle, owner
 from runtime.errors import SpecError
@@ -192,19 +193,34 @@ def is_kept(state: StateDirectory, id: str) -> bool:
 def _held(state: StateDirectory, id: str) -> Iterator[Path]:
     """The directory of one, for us alone. Raises SpecError where it is not there or in use."""
     if not bundle.ID_FORM.fullmatch(id) or not is_kept(state, id):
-        raise SpecError(
-            f"No failed sandbox called {id} is kept.",
-            hint="Its time may be over: run the job again.",
-        )
+        raise _unknown(id)
     path = state.kept_dir / id
-    with (path / LOCK).open("w") as lock:
+    try:
+        lock = (path / LOCK).open("r+")
+    except FileNotFoundError:  # dropped since we looked
+        raise _unknown(id) from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SpecError(
                 f"Somebody is running a program in the kept sandbox {id}.", hint="Try again later."
             ) from None
+        if not _is_at(path / LOCK, lock):  # dropped between its opening and our lock
+            raise _unknown(id)
         yield path
+
+
+def _unknown(id: str) -> SpecError:
+    return SpecError(
+        f"No failed sandbox called {id} is kept.", hint="Its time may be over: run the job again."
+    )
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    return False
 
 
 def execute(

@@ -188,6 +188,29 @@ def test_one_looks_at_a_time_and_a_reaper_waits(sandboxes: Sandboxes) -> None:
     assert len(refused) == 2 and all("running a program" in words for words in refused)
 
 
+@pytest.mark.parametrize("when", ["before it is opened", "before it is locked"])
+def test_one_that_goes_while_somebody_comes_is_no_longer_kept(
+    when: str, sandboxes: Sandboxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipt = fail(sandboxes, "exit 1")
+    place = (kept, "is_kept") if when == "before it is opened" else (kept.fcntl, "flock")
+    real = getattr(*place)
+
+    def late(*args: object) -> object:
+        monkeypatch.undo()
+        if place[0] is kept:
+            found = real(*args)
+            kept.drop(sandboxes.state, receipt.kept)
+            return found
+        kept.drop(sandboxes.state, receipt.kept)
+        return real(*args)
+
+    monkeypatch.setattr(*place, late)
+    with pytest.raises(SpecError, match=r"No failed sandbox called .* is kept"):
+        look(sandboxes.state, receipt.kept, "true")
+    assert list(sandboxes.state.kept_dir.iterdir()) == []
+
+
 def test_it_is_reached_over_the_same_kind_of_network(sandboxes: Sandboxes) -> None:
     receipt = fail(sandboxes, "exit 1", network=Network.EGRESS)
     assert "eth0" in look(sandboxes.state, receipt.kept, "ip addr")[1]
