@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from runtime import use
-from runtime.errors import SandboxError, SpecError
+from runtime.errors import HostError, SandboxError, SpecError
 from runtime.output import Stream
 from runtime.reap import reap
 from runtime.spec import MIB, Limits, Outcome, Receipt, User
@@ -163,6 +163,33 @@ def test_a_paused_sandbox_stands_still_until_it_is_resumed(sandboxes: Sandboxes)
         assert wait_until(lambda: len(said) > count)
         use.pause(sandboxes.state, ID)  # and a paused one can be cancelled
     assert use.listed(sandboxes.state) == []
+
+
+class Stubborn:
+    """A cgroup that never changes."""
+
+    def __init__(self, frozen: bool) -> None:
+        self._frozen = frozen
+
+    def frozen(self) -> bool:
+        return self._frozen
+
+    def freeze(self, frozen: bool) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("verb", "words"), [(use.pause, "paused"), (use.resume, "resumed")])
+def test_what_cannot_be_paused_or_resumed_is_said_with_the_next_step(
+    verb: Any, words: str, sandboxes: Sandboxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(sandboxes):
+        monkeypatch.setattr(use, "FREEZE_WAIT", 0)
+        monkeypatch.setattr(
+            use.cgroups, "open_cgroup", lambda name: Stubborn(frozen=verb is use.resume)
+        )
+        with pytest.raises(HostError, match=f"could not be {words} within 0 s. .*try again"):
+            verb(sandboxes.state, ID)
+        monkeypatch.undo()
 
 
 def test_what_does_not_run_cannot_be_used(sandboxes: Sandboxes) -> None:
