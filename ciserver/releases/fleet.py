@@ -72,7 +72,10 @@ def ask(*, user: Any, host: Host, verb: str) -> Host:
             raise Refused(
                 f"{host} is this machine, which ./gantry prepares.", code="host.local", status=400
             )
-    Host.objects.filter(pk=host.pk).update(asked=verb)
+    row = Host.objects.filter(pk=host.pk)
+    if verb == "check":
+        row = row.exclude(asked="prepare")  # which ends with a check, too
+    row.update(asked=verb)
     outbox.promise(TOPIC, host.pk)
     if verb != "check":
         AuditEntry.record(actor=user.get_username(), action=f"host.{verb}", target=host.name)
@@ -116,7 +119,11 @@ def remove(*, user: Any, host: Host) -> None:
         )
     going = host.deploymentstep_set.filter(deployment__state__in=UNFINISHED)
     if going.exists():
-        raise Refused(f"A deployment to {host} is under way.", code="host.used")
+        raise Refused(
+            f"A deployment to {host} is under way.",
+            code="host.used",
+            hint="Wait until it ends, then remove the host.",
+        )
     name = host.name
     host.deploymentstep_set.all().delete()
     host.delete()

@@ -32,7 +32,8 @@ class EnvironmentSecretSerializer(serializers.ModelSerializer[EnvironmentSecret]
 
 class HostSerializer(serializers.ModelSerializer[Host]):
     """``public_key`` is the line for authorized_keys there; ``host_key`` the fingerprint that is
-    pinned, ``offered_key`` another that was offered since. ``asked`` is what is under way."""
+    pinned, ``offered_key`` another that was offered since. ``asked`` is what a worker
+    is on its way to do ("check", "prepare"), or is doing ("checking", "preparing")."""
 
     host_key = serializers.SerializerMethodField()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
@@ -20,6 +23,8 @@ from ciserver.releases.targets.errors import HostKeyChanged, TargetError
 from ciserver.releases.targets.host_proxy import NoProxy
 from ciserver.releases.targets.images import Location
 
+CHECKING, PREPARING = "checking", "preparing"
+UNDER_WAY = {"check": CHECKING, "prepare": PREPARING}
 INSTALL_SECONDS = 900.0
 LITTLE = 1 << 30  # bytes free that make a warning
 PACKAGES = "podman netavark iptables nftables uidmap slirp4netns caddy"
@@ -37,13 +42,40 @@ true
 
 
 def visit(host_id: int) -> None:
-    """Do what ``host`` was asked for, and write down what was found."""
-    host = Host.objects.filter(pk=host_id).first()
-    if host is not None:
-        problem = _prepare(host) if host.asked == "prepare" else ""
-        check(host, problem=problem)
-    with transaction.atomic():
+    """Do what a host was asked for, and then what it was asked for meanwhile.
+
+    One worker at a time: the sweeper wakes another while this one is still at it. What a killed
+    one had begun is begun anew, since the promise is kept only when nothing is asked any more.
+    """
+    with _alone(host_id) as alone:
+        while alone and (host := _claim(host_id)):
+            check(host, problem=_prepare(host) if host.asked == PREPARING else "")
+            Host.objects.filter(pk=host.pk, asked=host.asked).update(asked="")
+
+
+@transaction.atomic
+def _claim(host_id: int) -> Host | None:
+    """The host, marked as visited, so that what is asked from now on is seen to be new; or None
+    and the promise is kept."""
+    host = Host.objects.select_for_update().filter(pk=host_id).first()
+    if host is None or not host.asked:
         outbox.keep(TOPIC, host_id)
+        return None
+    host.asked = UNDER_WAY.get(host.asked, host.asked)
+    host.save(update_fields=["asked"])
+    return host
+
+
+@contextmanager
+def _alone(host_id: int) -> Iterator[bool]:
+    """Whether no other worker visits that host; for the block, none does."""
+    with (settings.GANTRY.run / f"visit-{host_id}.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def check(host: Host, *, problem: str = "") -> None:
@@ -54,7 +86,7 @@ def check(host: Host, *, problem: str = "") -> None:
             report = look(target)
     except TargetError as error:
         problem = problem or str(error)
-    found = {"problem": problem, "checked_at": timezone.now(), "asked": ""}
+    found = {"problem": problem, "checked_at": timezone.now()}
     Host.objects.filter(pk=host.pk).update(**found, **({"report": report} if report else {}))
 
 

@@ -10,9 +10,9 @@ from django.core.management import call_command
 from ciserver.accounts.models import AuditEntry
 from ciserver.lib.models import OutboxEntry
 from ciserver.lib.problems import Refused
-from ciserver.releases import fleet, visits
+from ciserver.releases import fleet, services, visits
 from ciserver.releases.hosts import place_of
-from ciserver.releases.models import Host
+from ciserver.releases.models import Deployment, DeploymentStep, Host
 from ciserver.releases.targets.connection import Address, algorithms, diagnosis
 from ciserver.releases.targets.errors import HostAway, HostKeyChanged, KeyRefused
 from tests.conftest import api_as
@@ -93,6 +93,67 @@ def test_a_check_of_a_host_that_is_away_says_so_and_ends(edge: Host, admin_user:
     assert "Connection refused" in edge.problem
     assert (edge.asked, edge.checked_at is None, edge.host_key) == ("", False, "")
     assert not OutboxEntry.objects.filter(topic=fleet.TOPIC).exists()
+
+
+@pytest.mark.parametrize("meanwhile", ["prepare", "check"])
+def test_what_is_asked_for_during_a_visit_is_done_after_it(
+    edge: Host, admin_user: Any, monkeypatch: Any, meanwhile: str
+) -> None:
+    done: list[str] = []
+
+    def look(host: Host, **_: Any) -> None:
+        done.append("check")
+        if done == ["check"]:
+            assert Host.objects.get(pk=edge.pk).asked == "checking"
+            fleet.ask(user=admin_user, host=edge, verb=meanwhile)
+            visits.visit(edge.pk)  # whom the sweeper wakes meanwhile leaves it to the first
+
+    monkeypatch.setattr(visits, "check", look)
+    monkeypatch.setattr(visits, "_prepare", lambda host: done.append("prepare") or "")
+    fleet.ask(user=admin_user, host=edge, verb="check")
+    visits.visit(edge.pk)
+    assert done == ["check", *(["prepare"] if meanwhile == "prepare" else []), "check"]
+    assert Host.objects.get(pk=edge.pk).asked == ""
+    assert not OutboxEntry.objects.filter(topic=fleet.TOPIC).exists()
+
+
+def test_a_check_does_not_take_the_place_of_a_prepare_that_waits(
+    edge: Host, admin_user: Any
+) -> None:
+    assert fleet.ask(user=admin_user, host=edge, verb="prepare").asked == "prepare"
+    assert fleet.ask(user=admin_user, host=edge, verb="check").asked == "prepare"
+
+
+def test_a_killed_worker_prepares_again(edge: Host, admin_user: Any, monkeypatch: Any) -> None:
+    fleet.ask(user=admin_user, host=edge, verb="prepare")
+    monkeypatch.setattr(visits, "check", lambda host, **_: None)
+    tries: list[str] = []
+
+    def prepare(host: Host) -> str:
+        tries.append(host.asked)
+        if len(tries) == 1:
+            raise SystemExit
+        return ""
+
+    monkeypatch.setattr(visits, "_prepare", prepare)
+    with pytest.raises(SystemExit):
+        visits.visit(edge.pk)
+    assert OutboxEntry.objects.filter(topic=fleet.TOPIC).exists(), "so that it is found again"
+    visits.visit(edge.pk)
+    assert tries == ["preparing", "preparing"]
+
+
+def test_a_host_that_is_being_deployed_to_is_not_removed(
+    edge: Host, hello: Any, passed: Any, admin_user: Any
+) -> None:
+    services.make_release(passed())
+    deployment = Deployment.objects.get()
+    DeploymentStep.objects.create(deployment=deployment, host=edge, name="pull", position=1)
+    with pytest.raises(Refused) as refusal:
+        fleet.remove(user=admin_user, host=edge)
+    assert str(refusal.value) == (
+        "A deployment to edge is under way. Wait until it ends, then remove the host."
+    )
 
 
 def test_the_api_does_it_all_for_an_administrator(hello: Any, admin_user: Any, bob: Any) -> None:
