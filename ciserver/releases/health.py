@@ -44,10 +44,11 @@ class Gate:
             STABLE_FOR if self.stable_for is None else self.stable_for
         )
         while time.monotonic() < quiet_until:
-            self._still_up(container)
             time.sleep(BETWEEN_TRIES)
+            self._still_up(container)
         if wrong := self._try(container, self.timeout):
             raise Unhealthy(self._with_log(container, f"it was healthy, then {wrong}"))
+        self._still_up(container)  # the one that passed, and not again since a restart
 
     def _until_healthy(self, container: Container) -> None:
         deadline = time.monotonic() + self.timeout
@@ -76,11 +77,14 @@ class Gate:
     def _still_up(self, container: Container) -> None:
         self.pulse()
         now = self.target.find(container.name)
-        if now is None:
+        if now is None or now.id != container.id:
             raise Unhealthy("somebody removed the container")
         if now.oom_killed:
             raise Unhealthy(self._with_log(now, "it ran out of memory"))
-        if not now.running or now.restarts > container.restarts:
+        if not now.running or (now.restarts, now.started) != (
+            container.restarts,
+            container.started,
+        ):
             raise Unhealthy(self._with_log(now, self._how_it_ended(now)))
 
     def _how_it_ended(self, container: Container) -> str:

@@ -157,6 +157,7 @@ class Container:
     restarts: int
     address: str
     pid: int = 0
+    started: str = ""  # when, in the engine's words: another after each start
 
     def runs(self, image: ImageFacts) -> bool:
         """Docker's and Podman's id of an image is its config's digest (manifest's in containerd).

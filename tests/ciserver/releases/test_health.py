@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
@@ -54,6 +54,48 @@ class Hanging:
 
     def last_lines(self, container: Container, lines: int) -> str:
         return self.logged
+
+
+@dataclass
+class Restarted(Hanging):
+    """A target whose container passes, and is another, or another time up, after so many tries."""
+
+    after: int = 1
+    then: Container = CONTAINER
+
+    def find(self, name: str) -> Container:
+        return self.then if len(self.allowed) > self.after else CONTAINER
+
+    def exit_code(self, container: Container) -> int:
+        return 3
+
+
+@pytest.mark.parametrize("after", [1, 2], ids=["between two passes", "before the last try"])
+@pytest.mark.parametrize(
+    ("then", "words"),
+    [
+        (replace(CONTAINER, restarts=1), "it ended with exit code 3"),
+        (replace(CONTAINER, started="later"), "it ended with exit code 3"),
+        (replace(CONTAINER, oom_killed=True), "it ran out of memory"),
+        (replace(CONTAINER, id="c2"), "somebody removed the container"),
+    ],
+)
+def test_a_container_that_is_not_the_one_that_passed_is_not_healthy_without_a_quiet_while_too(
+    after: int, then: Container, words: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(health, "BETWEEN_TRIES", 0)
+    target = Restarted(passes=True, after=after, then=then)
+    strict = Gate(cast(Target, target), Check(path="/"), 60, stable_for=0)
+    with pytest.raises(Unhealthy, match=words):
+        strict.wait(CONTAINER)
+
+
+def test_without_a_quiet_while_the_engine_is_asked_once(monkeypatch: Any) -> None:
+    monkeypatch.setattr(health, "BETWEEN_TRIES", 0)
+    target, asked = Hanging(passes=True), []
+    monkeypatch.setattr(target, "find", lambda name: asked.append(name) or CONTAINER)
+    Gate(cast(Target, target), Check(path="/"), 60, stable_for=0).wait(CONTAINER)
+    assert asked == ["one"]
 
 
 def gate(target: Hanging, *, check: float, timeout: float) -> Gate:
