@@ -1,7 +1,7 @@
 """Drift: what runs on a host is not what was put there. Found by looking, written down, not mended.
 
-``runner.restore_routes`` mends what can be mended without asking; a person deploys again or rolls
-back for the rest. A look asks each host for all of its containers at once.
+``restoring`` mends what can be mended without asking; a person deploys again or rolls back for
+the rest. A look asks each host for all of its containers at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from django.utils import timezone
 
 from ciserver.pipelines import events
-from ciserver.releases import preview, rolling, runner
+from ciserver.releases import naming, preview, rolling
 from ciserver.releases.hosts import opened
 from ciserver.releases.models import Deployment, DeploymentState, Environment, Host, Running
 from ciserver.releases.targets.errors import TargetError
@@ -38,7 +38,7 @@ def look_at(host: Host) -> int:
     rows = rows.exclude(environment__in=busy.values("environment"))
     try:
         with opened(host) as target:
-            there = target.containers({"installation": runner.installation()})
+            there = target.containers({"installation": naming.installation()})
             routes = target.proxy.routes()
     except TargetError as error:
         found = {row.pk: f"{host} cannot be looked at: {error}" for row in rows}
@@ -58,7 +58,7 @@ def drift_of(
     environment = row.environment
     mine = [one for one in there if _is_of(one, environment)]
     serving = next((one for one in mine if one.id == row.container_id), None)
-    route = routes.get(runner.server_name(environment), "")
+    route = routes.get(naming.server_name(environment), "")
     found = []
     if not environment.hosts.filter(pk=row.host_id).exists():
         found.append(
@@ -78,7 +78,7 @@ def drift_of(
 
 
 def _is_of(container: Container, environment: Environment) -> bool:
-    wanted = runner.labels_of(environment)
+    wanted = naming.labels_of(environment)
     return all(container.labels.get(key) == value for key, value in wanted.items())
 
 

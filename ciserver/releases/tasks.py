@@ -7,7 +7,7 @@ from celery.signals import worker_ready
 from ciserver.celery import app
 from ciserver.lib import outbox
 from ciserver.pipelines.models import Pipeline
-from ciserver.releases import drift, retention, runner, services, visits
+from ciserver.releases import drift, restoring, retention, runner, services, visits
 
 
 @app.task(name="ciserver.releases.tasks.release")
@@ -27,7 +27,7 @@ def deploy(deployment_id: int) -> None:
 @app.task(name="ciserver.releases.tasks.restore_routes")
 def restore_routes() -> None:
     """Make hosts serve what their rows say."""
-    runner.restore_routes()
+    restoring.restore_routes()
 
 
 @app.task(name="ciserver.releases.tasks.look")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from django.db import close_old_connections
 
-from ciserver.releases import runner
+from ciserver.releases import naming, restoring
 from ciserver.releases.targets.engine import Engine
 from ciserver.releases.targets.errors import NoEngine
 from ciserver.releases.targets.local import own_engine
@@ -37,7 +37,7 @@ def follow() -> None:
         for _ in deaths(engine):
             time.sleep(PAUSE)
             close_old_connections()
-            runner.restore_routes()
+            restoring.restore_routes()
         log.warning("%s stopped telling what happens", engine.program)
         time.sleep(PAUSE)
 
@@ -45,7 +45,7 @@ def follow() -> None:
 def deaths(engine: Engine) -> Iterator[str]:
     """The engine's account of each container of ours that ends from now on, until it stops
     telling; the first is empty, when it listens."""
-    argv = engine.follow_deaths(runner.installation())
+    argv = engine.follow_deaths(naming.installation())
     process = subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", "--", *argv],
         stdin=subprocess.DEVNULL,

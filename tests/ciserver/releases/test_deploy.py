@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from ciserver.accounts import registry_tokens
 from ciserver.lib.crypto import Secret
-from ciserver.releases import drift, health, runner, services, watch
+from ciserver.releases import drift, health, naming, restoring, runner, services, watch
 from ciserver.releases.models import (
     Deployment,
     DeploymentState,
@@ -101,7 +101,7 @@ class Shop:
         return httpx.get(self.url, timeout=5).text
 
     def containers(self) -> list[Any]:
-        return target().containers({"installation": runner.installation()})
+        return target().containers({"installation": naming.installation()})
 
 
 def target() -> LocalTarget:
@@ -154,7 +154,7 @@ def _clear(opened: Shop) -> None:
     here = target()
     for container in opened.containers():
         here.remove(container, grace=0)
-    here.proxy.forget(runner.server_name(opened.qa))
+    here.proxy.forget(naming.server_name(opened.qa))
     _remove_images(opened.registry.address)
 
 
@@ -288,7 +288,7 @@ def test_workers_killed_in_every_step_leave_nothing_half_done(shop: Shop) -> Non
         for step in STEPS:
             Deployment.objects.filter(pk=deployment.pk).update(attempt=0)
             assert _run_until_killed(deployment, step) == -9, step
-            runner.restore_routes()  # while the lease is alive it keeps its hands off
+            restoring.restore_routes()  # while the lease is alive it keeps its hands off
             Deployment.objects.filter(pk=deployment.pk).update(lease_until=timezone.now())
             assert runner.recover_deployments() == [deployment.pk]
             shown = Running.objects.get().release.title
@@ -318,7 +318,7 @@ def test_traffic_and_record_agree_again_after_a_worker_died_between_them(shop: S
     assert (shop.page(), Running.objects.get().release.name) == ("two", "v1")
     Deployment.objects.filter(pk=deployment.pk).update(lease_until=timezone.now(), attempt=3)
     runner.recover_deployments()
-    runner.restore_routes()
+    restoring.restore_routes()
     assert (shop.page(), Running.objects.get().release.name) == ("one", "v1")
     assert len(shop.containers()) == 1
 
@@ -330,7 +330,7 @@ def test_what_three_dead_workers_left_is_tidied_away(shop: Shop) -> None:
     assert len(shop.containers()) == 2
     Deployment.objects.filter(pk=deployment.pk).update(lease_until=timezone.now(), attempt=3)
     runner.recover_deployments()
-    runner.restore_routes()
+    restoring.restore_routes()
     assert len(shop.containers()) == 1
     assert shop.page() == "one"
 
@@ -338,10 +338,10 @@ def test_what_three_dead_workers_left_is_tidied_away(shop: Shop) -> None:
 def test_routes_and_containers_come_back_after_a_restart(shop: Shop) -> None:
     shop.deploy("one")
     here = target()
-    here.proxy.forget(runner.server_name(shop.qa))
+    here.proxy.forget(naming.server_name(shop.qa))
     (container,) = shop.containers()
     commands.run(here.engine.stop(container.id, 0), timeout=30)
-    runner.restore_routes()
+    restoring.restore_routes()
     assert shop.page() == "one"
     assert Running.objects.get().healthy
 
@@ -352,10 +352,10 @@ def test_what_somebody_changed_on_the_host_is_found_and_told(shop: Shop) -> None
     assert (Running.objects.get().drift, Running.objects.get().seen_at is None) == ("", False)
     here = target()
     (container,) = shop.containers()
-    here.proxy.forget(runner.server_name(shop.qa))
+    here.proxy.forget(naming.server_name(shop.qa))
     assert drift.look() == 1
     assert f"its traffic goes to nowhere, not to {container.address}" == Running.objects.get().drift
-    runner.restore_routes()
+    restoring.restore_routes()
     assert (drift.look(), Running.objects.get().drift) == (1, "")
     here.remove(container, grace=0)
     drift.look()
@@ -378,7 +378,7 @@ def test_a_container_that_crashes_later_is_started_again(shop: Shop) -> None:
         os.kill(container.pid, 9)
         assert container.id[:12] in next(died)
         died.close()
-        runner.restore_routes()
+        restoring.restore_routes()
         assert shop.page() == "one"
         assert Running.objects.get().healthy
 

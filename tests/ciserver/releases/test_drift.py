@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from ciserver.releases import drift, runner, services
+from ciserver.releases import drift, naming, services
 from ciserver.releases.models import Environment, Host, Running
 from ciserver.releases.targets.spec import Check, Container, ImageFacts
 
@@ -30,7 +30,7 @@ def row(hello: Any, passed: Any) -> Running:
 
 def container(environment: Environment, **fields: Any) -> Container:
     there = Container(
-        id="c1", name="web", image_id="sha256:config", labels=runner.labels_of(environment),
+        id="c1", name="web", image_id="sha256:config", labels=naming.labels_of(environment),
         running=True, oom_killed=False, restarts=0, address=ADDRESS,
     )  # fmt: skip
     return replace(there, **fields)
@@ -42,7 +42,7 @@ def facts(config: str) -> ImageFacts:
 
 def test_each_difference_has_its_sentence(row: Running) -> None:
     qa = row.environment
-    routes = {runner.server_name(qa): ADDRESS}
+    routes = {naming.server_name(qa): ADDRESS}
     right = container(qa)
     assert drift.drift_of(row, [right], routes, facts=facts("sha256:config")) == ""
     assert drift.drift_of(row, [], routes) == "its container is gone"
