@@ -36,9 +36,15 @@ class Target(Protocol):
         """The proxy that answers on this machine's ports."""
 
     def pull(
-        self, image: ImageFacts, location: Location, credentials: Callable[[], Credentials | None]
+        self,
+        image: ImageFacts,
+        location: Location,
+        credentials: Callable[[], Credentials | None],
+        *,
+        network: str = "",
     ) -> int:
-        """Have ``image``; the bytes of the layers that were not there before."""
+        """Have ``image``; the bytes of the layers that were not there before. Meanwhile
+        ``network``, which a container is about to be started in, is made ready too."""
 
     def start(self, wanted: Wanted) -> Container:
         """Start a container, or return the one of that name, started again if it had stopped."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -14,7 +17,7 @@ import httpx
 from ciserver.releases.targets import credentials, engine, networks
 from ciserver.releases.targets.credentials import Credentials
 from ciserver.releases.targets.engine import Engine
-from ciserver.releases.targets.errors import CommandFailed, CommandTimedOut, NoEngine
+from ciserver.releases.targets.errors import CommandFailed, CommandTimedOut, NoEngine, TargetError
 from ciserver.releases.targets.images import Location, bytes_missing
 from ciserver.releases.targets.machine import Machine
 from ciserver.releases.targets.spec import Check, Container, ImageFacts, Wanted
@@ -25,6 +28,7 @@ TAKEN = ("address already in use", "port is already allocated")
 NO_PORT = "the image exposes no port to ask; let it EXPOSE one, or check it by 'exec COMMAND'"
 AT_A_TIME = 250  # images: all of a host's would be a long answer
 KEPT = 64 * 1024  # bytes of what a container says, at most
+STALE = 60.0  # seconds after which a network is looked at again before something starts in it
 QUICK, SLOW = 30.0, 600.0  # seconds for a command that asks, and for one that moves layers
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -36,8 +40,29 @@ class EngineTarget:
         self.machine = machine
         self.engine = engine
         self._images: dict[str, str] = {}  # names by reference, of images that are there
+        self._ready: dict[str, float] = {}  # when (monotonic) a network was seen to be guarded
 
     def pull(
+        self,
+        image: ImageFacts,
+        location: Location,
+        credentials_of: Callable[[], Credentials | None],
+        *,
+        network: str = "",
+    ) -> int:
+        with ThreadPoolExecutor(1, "ready") as beside:
+            beside.submit(self._get_ready, network)
+            return self._pull(image, location, credentials_of)
+
+    def _get_ready(self, network: str) -> None:
+        """What is needed after a pull, while layers travel. What fails here is asked for again by
+        who needs it, and told then."""
+        if network:
+            with suppress(TargetError):
+                networks.ensure(self.machine, self.engine, network)
+                self._ready[network] = time.monotonic()
+
+    def _pull(
         self,
         image: ImageFacts,
         location: Location,
@@ -68,17 +93,17 @@ class EngineTarget:
         return missing, self.engine.name_of(pulled.out, reference)
 
     def start(self, wanted: Wanted) -> Container:
-        if wanted.network:
+        ready = self._ready.get(wanted.network, -STALE)
+        if wanted.network and time.monotonic() - ready >= STALE:
             networks.ensure(self.machine, self.engine, wanted.network)
         try:
-            self._run(wanted)
+            return self._run(wanted)
         except CommandFailed as error:
             # Asked for only now: as a rule it is not there, and each question takes its time.
             there = self.find(wanted.name) if NAME_TAKEN in str(error) else None
             if there is None:
                 raise
             return there if there.running else self.resume(there)
-        return self._inspect([wanted.name])[0]
 
     def resume(self, container: Container) -> Container:
         networks.guard(self.machine, self.engine)  # a reboot has taken the rules away
@@ -125,14 +150,16 @@ class EngineTarget:
     def guard(self) -> None:
         networks.guard(self.machine, self.engine)
 
-    def _run(self, wanted: Wanted) -> None:
+    def _run(self, wanted: Wanted) -> Container:
         """A port that is free now may be taken a moment later: then another is tried."""
         env = engine.env_file(wanted.env)
         known = replace(wanted, reference=self._images.get(wanted.reference, wanted.reference))
-        for tries_left in reversed(range(PORT_TRIES)):
+        tries_left = PORT_TRIES
+        while True:
+            tries_left -= 1
+            argv = self.engine.run_and_inspect(known, host_port=self.machine.free_port())
             try:
-                argv = self.engine.run(known, host_port=self.machine.free_port())
-                self.machine.run(argv, timeout=QUICK, stdin=env)
+                said = self.machine.run(argv, timeout=QUICK, stdin=env).out
             except CommandFailed as error:
                 if NAME_TAKEN in str(error):
                     raise
@@ -141,7 +168,7 @@ class EngineTarget:
                 if not tries_left or not any(words in str(error) for words in TAKEN):
                     raise
             else:
-                return
+                return engine.parse_container(json.loads(said)[0])
 
     def _inspect(self, ids: list[str]) -> list[Container]:
         if not ids:

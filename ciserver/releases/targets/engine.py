@@ -40,6 +40,8 @@ trap 'rm -rf "$folder"' EXIT
 trap 'exit 1' HUP INT TERM
 cd "$folder" && cat > config.json && "$@"
 """
+# $0 is the container's name; "$@" is the engine's command line.
+AND_INSPECT = '"$@" >/dev/null && exec "$1" container inspect "$0"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +101,17 @@ class Engine:
             *self._ids(wanted.id_base),
             *([f"--network={wanted.network}"] if wanted.network else []),
             # Started again after a crash, by docker itself or by us (see releases.watch); after a
-            # reboot by docker, and for podman by the worker (see runner.restore_routes).
+            # reboot by docker, and for podman by the worker (see restoring.restore_routes).
             f"--restart={'no' if self._ids(wanted.id_base) else 'unless-stopped'}",
             "--log-opt=max-size=10m",
             *([f"--publish=127.0.0.1:{host_port}:{wanted.port}"] if wanted.port else []),
             *self.run_options,
             wanted.reference,
         ]
+
+    def run_and_inspect(self, wanted: Wanted, *, host_port: int) -> list[str]:
+        """``run``, which then prints what ``inspect`` does of it: one round trip, not two."""
+        return ["sh", "-c", AND_INSPECT, wanted.name, *self.run(wanted, host_port=host_port)]
 
     def _ids(self, base: int | None) -> list[str]:
         """A project's containers run as its own host ids, never as host root. Docker maps all
@@ -233,6 +239,7 @@ def parse_container(raw: Mapping[str, Any]) -> Container:
         restarts=int(raw.get("RestartCount") or 0),
         address=_address(raw),
         pid=int(state.get("Pid") or 0),
+        started=str(state.get("StartedAt") or ""),
     )
 
 

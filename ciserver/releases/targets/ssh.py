@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from ciserver.releases.targets import connection, host_proxy, relay
 from ciserver.releases.targets.base import SLOW, EngineTarget, find_engine
 from ciserver.releases.targets.connection import Connection
 from ciserver.releases.targets.credentials import Credentials, config
+from ciserver.releases.targets.errors import TargetError
 from ciserver.releases.targets.images import Location
 from ciserver.releases.targets.proxy import Proxy
 from ciserver.releases.targets.spec import ImageFacts, Place
@@ -33,6 +34,11 @@ class SshTarget(EngineTarget):
     def proxy(self) -> Proxy:
         """Caddy on the host, started if it was not; without Caddy one that takes no route."""
         return host_proxy.open_proxy(self.machine)
+
+    def _get_ready(self, network: str) -> None:
+        super()._get_ready(network)
+        with suppress(TargetError):
+            _ = self.proxy
 
     def _fetch(
         self,

@@ -10,7 +10,7 @@ import pytest
 
 from ciserver.releases.targets import commands, credentials, engine, firewall
 from ciserver.releases.targets.engine import choose, parse_container, parse_exit_code
-from ciserver.releases.targets.errors import TargetError
+from ciserver.releases.targets.errors import CommandFailed, TargetError
 from ciserver.releases.targets.facts import Facts, parse
 from ciserver.releases.targets.spec import Check, ImageFacts, Wanted
 
@@ -153,6 +153,27 @@ def test_credentials_are_never_on_a_command_line_and_gone_after_it(tmp_path: Pat
         mode, folder, content = said.splitlines()
         assert (mode, content) == ("600", config.decode())
         assert not Path(folder).exists()
+
+
+def test_one_command_starts_a_container_and_tells_of_it(tmp_path: Path) -> None:
+    script = tmp_path / "podman"
+    script.write_text(f"""#!/bin/sh
+[ "$1" = run ] && {{ cat > {tmp_path}/env; echo id; exit $(cat {tmp_path}/code); }}
+echo "$@"
+""")
+    script.chmod(0o755)
+    argv = podman().run_and_inspect(WANTED, host_port=34567)
+    argv[4] = str(script)
+    (tmp_path / "code").write_text("0")
+    said = commands.run(argv, timeout=20, stdin=engine.env_file(WANTED.env)).out
+    assert said == "container inspect gantry-x-hello-qa-1\n"
+    assert "hunter2" in (tmp_path / "env").read_text()
+    (tmp_path / "code").write_text("125")
+    failed = commands.attempt(argv, timeout=20)
+    assert (failed.code, failed.out) == (125, "")
+    assert str(CommandFailed(["sh", "-c", "x", "name", "podman", "run"], 1, "")).startswith(
+        "'podman run' failed"
+    )
 
 
 def test_only_a_registry_on_this_machine_may_speak_plain_http() -> None:
