@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -96,6 +98,26 @@ def test_without_a_quiet_while_the_engine_is_asked_once(monkeypatch: Any) -> Non
     monkeypatch.setattr(target, "find", lambda name: asked.append(name) or CONTAINER)
     Gate(cast(Target, target), Check(path="/"), 60, stable_for=0).wait(CONTAINER)
     assert asked == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        (["", "sick"], "GET / did not pass 2 times in a row: sick"),
+        (["sick", ""], "GET / did not pass 2 times in a row"),
+        (["sick", "sick"], "not healthy within 0.1 s: sick"),
+    ],
+)
+def test_what_passes_now_and_then_is_told_from_what_never_does(
+    answers: list[str], words: str, monkeypatch: Any
+) -> None:
+    target, said = Hanging(), iter(answers * 9)
+    monkeypatch.setattr(target, "probe", lambda container, check: next(said))
+    clock = SimpleNamespace(monotonic=itertools.count(0, 0.03).__next__, sleep=lambda seconds: None)
+    monkeypatch.setattr(health, "time", clock)
+    with pytest.raises(Unhealthy) as error:
+        Gate(cast(Target, target), Check(path="/"), 0.1).wait(CONTAINER)
+    assert words in str(error.value)
 
 
 def gate(target: Hanging, *, check: float, timeout: float) -> Gate:
