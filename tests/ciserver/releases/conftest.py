@@ -13,7 +13,8 @@ import tarfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.ciserver.releases.deploying import Doomed
 from tests.home import HOME
 from tests.machines import Machine, machines
 
@@ -183,10 +185,25 @@ def caddy_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def ships() -> Iterator[list[Machine]]:
-    """Four machines with sshd and podman; the first has docker and a user who is not root."""
-    with machines(4) as made:
+def doomed(django_db_setup: None) -> Iterator[Doomed]:
+    """Workers that die when they are told to."""
+    from django.db import connection
+
+    with Doomed(str(connection.settings_dict["NAME"]), str(HOME)) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def launch() -> Iterator[Future[list[Machine]]]:
+    """``ships`` on their way: for tests that have something else to do first."""
+    with ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        yield pool.submit(stack.enter_context, machines(4))
+
+
+@pytest.fixture(scope="session")
+def ships(launch: Future[list[Machine]]) -> list[Machine]:
+    """Four machines with sshd and podman; the first has docker and a user who is not root."""
+    return launch.result()
 
 
 class _running:

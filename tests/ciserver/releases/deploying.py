@@ -1,22 +1,67 @@
-"""Run as ``python -m tests.ciserver.releases.deploying ID STEP``: a worker that dies in STEP.
+"""Workers that die in a step of a deployment, each forked from one process that is ready to work.
 
-It is killed the moment that step has been written down and before it is done, as kill -9 would.
-STEP may also be "record": traffic is switched and not recorded yet.
+Run as ``python -m tests.ciserver.releases.deploying`` it reads lines of an id and a step, and
+answers each with how the worker of that deployment ended. It is killed the moment that step has
+been written down and before it is done, as kill -9 would. The step may also be "record": traffic
+is switched and not recorded yet.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from typing import Any
 
 import django
 
 
-def main(deployment_id: int, deadly: str) -> None:
+class Doomed:
+    """The process that forks them, for the block."""
+
+    def __init__(self, database: str, home: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            env=os.environ | {"GANTRY_DATABASE_URL": f"sqlite:///{database}", "GANTRY_HOME": home},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+
+    def __enter__(self) -> Doomed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=60)
+
+    def deploy(self, deployment_id: int, step: str) -> int:
+        """Have a worker do it until ``step``; the worker's exit code."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{deployment_id} {step}\n")
+        return int(self._process.stdout.readline())
+
+
+def main() -> None:
     django.setup()
-    from ciserver.releases import health, runner
+    from ciserver.releases import runner
+
+    for line in sys.stdin:
+        deployment_id, step = line.split()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                _be_killed_in(step)
+                runner.deploy(int(deployment_id))
+            finally:
+                os._exit(0)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+def _be_killed_in(deadly: str) -> None:
+    from ciserver.releases import health
     from ciserver.releases.models import DeploymentStep, Running
 
     create = DeploymentStep.objects.create
@@ -31,8 +76,7 @@ def main(deployment_id: int, deadly: str) -> None:
         Running.objects.update_or_create = lambda **_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore
     DeploymentStep.objects.create = create_and_die  # type: ignore[method-assign]
     health.STABLE_FOR, health.BETWEEN_TRIES = 0.5, 0.1
-    runner.deploy(deployment_id)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main()

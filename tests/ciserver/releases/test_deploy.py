@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -37,6 +35,7 @@ from ciserver.releases.targets.images import Location
 from ciserver.releases.targets.local import LocalTarget
 from ciserver.releases.targets.proxy import Proxy
 from ciserver.releases.targets.spec import Check, ImageFacts
+from tests.ciserver.releases.deploying import Doomed
 from tests.home import HOME
 
 pytestmark = [pytest.mark.root, pytest.mark.django_db(transaction=True)]
@@ -281,13 +280,13 @@ def test_going_back_to_an_earlier_release_moves_no_bytes(shop: Shop, alice: Any)
 
 
 @pytest.mark.timeout(300)  # several deployments, on a machine that may be busy
-def test_workers_killed_in_every_step_leave_nothing_half_done(shop: Shop) -> None:
+def test_workers_killed_in_every_step_leave_nothing_half_done(shop: Shop, doomed: Doomed) -> None:
     shop.deploy("one")
     deployment = shop.release("two").deployments.get()
     with Probe(shop.url) as probe:
         for step in STEPS:
             Deployment.objects.filter(pk=deployment.pk).update(attempt=0)
-            assert _run_until_killed(deployment, step) == -9, step
+            assert doomed.deploy(deployment.pk, step) == -9, step
             restoring.restore_routes()  # while the lease is alive it keeps its hands off
             Deployment.objects.filter(pk=deployment.pk).update(lease_until=timezone.now())
             assert runner.recover_deployments() == [deployment.pk]
@@ -304,17 +303,12 @@ def test_workers_killed_in_every_step_leave_nothing_half_done(shop: Shop) -> Non
     assert list(deployment.steps.filter(state="failed").values_list("name", flat=True)) == STEPS
 
 
-def _run_until_killed(deployment: Deployment, step: str) -> int:
-    database = f"sqlite:///{connection.settings_dict['NAME']}"
-    env = os.environ | {"GANTRY_DATABASE_URL": database, "GANTRY_HOME": str(HOME)}
-    argv = [sys.executable, "-m", "tests.ciserver.releases.deploying", str(deployment.pk), step]
-    return subprocess.run(argv, env=env, check=False, timeout=60).returncode
-
-
-def test_traffic_and_record_agree_again_after_a_worker_died_between_them(shop: Shop) -> None:
+def test_traffic_and_record_agree_again_after_a_worker_died_between_them(
+    shop: Shop, doomed: Doomed
+) -> None:
     shop.deploy("one")
     deployment = shop.release("two").deployments.get()
-    assert _run_until_killed(deployment, "record") == -9
+    assert doomed.deploy(deployment.pk, "record") == -9
     assert (shop.page(), Running.objects.get().release.name) == ("two", "v1")
     Deployment.objects.filter(pk=deployment.pk).update(lease_until=timezone.now(), attempt=3)
     runner.recover_deployments()
@@ -323,10 +317,10 @@ def test_traffic_and_record_agree_again_after_a_worker_died_between_them(shop: S
     assert len(shop.containers()) == 1
 
 
-def test_what_three_dead_workers_left_is_tidied_away(shop: Shop) -> None:
+def test_what_three_dead_workers_left_is_tidied_away(shop: Shop, doomed: Doomed) -> None:
     shop.deploy("one")
     deployment = shop.release("two").deployments.get()
-    assert _run_until_killed(deployment, "check") == -9
+    assert doomed.deploy(deployment.pk, "check") == -9
     assert len(shop.containers()) == 2
     Deployment.objects.filter(pk=deployment.pk).update(lease_until=timezone.now(), attempt=3)
     runner.recover_deployments()

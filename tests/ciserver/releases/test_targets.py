@@ -52,8 +52,9 @@ def host(ships: list[Machine]) -> Machine:
 
 
 @pytest.fixture(scope="module")
-def local_docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A docker daemon of this machine, beside its own if it has one; the socket's address."""
+def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A docker daemon of this machine, beside its own if it has one, that is about to start; the
+    socket's address."""
     folder = tmp_path_factory.mktemp("docker")
     address = f"unix://{folder}/docker.sock"
     places = [f"--{name}={folder}/{name}" for name in ("data-root", "exec-root")]
@@ -67,8 +68,6 @@ def local_docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             stderr=log,
         )
     try:
-        asked = ["docker", "-H", address, "version"]
-        wait_for(lambda: commands.attempt(asked, timeout=30).code == 0, 60)
         yield address
     finally:
         daemon.terminate()
@@ -79,13 +78,22 @@ def local_docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                     place.rmdir()
 
 
+@pytest.fixture(scope="module")
+def local_docker(dockerd: str) -> str:
+    """The same, once it answers."""
+    asked = ["docker", "-H", dockerd, "version"]
+    wait_for(lambda: commands.attempt(asked, timeout=30).code == 0, 60)
+    return dockerd
+
+
 KINDS = ["local podman", "local docker", "ssh podman", "ssh rootless podman", "ssh docker"]
 
 
 @pytest.fixture(params=KINDS)
 def opened(
-    request: Any, caddy_socket: Path, monkeypatch: Any
+    request: Any, caddy_socket: Path, monkeypatch: Any, dockerd: str, launch: Any
 ) -> Iterator[Callable[[], AbstractContextManager[Target]]]:
+    """``dockerd`` and ``launch`` go on starting while this machine's podman is tested."""
     kind = request.param
     if kind == "local podman":
         yield lambda: open_target(Place(name="here", kind="local"), run=HOME / "run")
@@ -156,6 +164,7 @@ def test_a_container_is_started_checked_served_stopped_and_removed(
     first, second = ship.image("one"), ship.image("two")
     port = free_port()
     with opened() as target:
+        _is_streamed(target)
         try:
             one = _is_started_once(target, ship, first)
             _is_probed(target, one)
@@ -184,8 +193,28 @@ def test_a_container_is_started_checked_served_stopped_and_removed(
             )
 
 
+def _is_streamed(target: Target) -> None:
+    """Both ways, without a terminal that would change bytes; the caller ends it."""
+    stream, pipe = target.machine.stream, subprocess.PIPE
+    given = bytes(range(256)) * 1000
+    copied = stream(["cat"], stdin=pipe, stdout=pipe)
+    assert copied.communicate(given, timeout=30) == (given, b"")
+    assert copied.returncode == 0
+    failed = stream(["sh", "-c", "echo 'no $x' >&2; exit 3"], stdin=subprocess.DEVNULL, stdout=pipe)
+    assert failed.communicate(timeout=30) == (b"", b"no $x\n")
+    assert failed.returncode == 3
+    followed = stream(["sh", "-c", "echo up; sleep 5"], stdin=subprocess.DEVNULL, stdout=pipe)
+    assert followed.stdout is not None
+    assert followed.stdout.readline() == b"up\n", "as it is said, not at the end"
+    followed.kill()
+    followed.communicate(timeout=30)
+
+
 def _is_started_once(target: Target, ship: Ship, image: ImageFacts) -> Container:
-    moved = target.pull(image, ship.location, lambda: None)
+    network = ship.wanted(image).network
+    moved = target.pull(image, ship.location, lambda: None, network=network)
+    listed = target.machine.run(target.engine.list_networks(), timeout=20).out
+    assert network in listed, "made while the layers travelled"
     assert moved >= image.layers[-1].size, "an earlier test may have brought the others"
     assert target.pull(image, ship.location, lambda: None) == 0
     started = target.start(ship.wanted(image))
