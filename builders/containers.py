@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from builders.context.tree import has_wildcard, name_matcher
 from builders.errors import UserError
@@ -96,30 +97,15 @@ class Container:
         ``keep`` seconds (``runtime.kept``), and no more command can run here. Raises UserError
         when there is nothing to run or no such user, SandboxError when there can be no sandbox.
         """
-        config = self._image.config
-        account = find_account(self._root, config.user if user is None else user)
-        cwd = self._workdir(workdir or config.working_dir or "/")
-        spec = SandboxSpec(
-            id=f"run-{secrets.token_hex(8)}",
-            rootfs=self._rootfs.path,
-            args=self._words(command),
-            ids=self._ids,
-            env={
-                "PATH": DEFAULT_PATH,
-                "HOME": account.home,
-                **config.environment,
-                **(env or {}),
-                **(secret_env or {}),
-            },
-            cwd=cwd,
-            user=account.user,
+        spec = self._spec(
+            command,
+            {**(env or {}), **(secret_env or {})},
+            workdir,
+            user,
             hostname=hostname,
             limits=limits or Limits(),
             mounts=tuple(secret_mounts),
             secrets=(*(secret_env or {}), *(mount.target for mount in secret_mounts)),
-            network=self._network,
-            netns=self._handle.netns if self._handle else None,
-            upper=self._rootfs.upper,
         )
         self._running = spec
         try:
@@ -134,6 +120,31 @@ class Container:
             )
         finally:
             self._running = None
+
+    def _spec(
+        self,
+        command: Sequence[str] | str | None,
+        env: Mapping[str, str],
+        workdir: str | None,
+        user: str | None,
+        **more: Any,
+    ) -> SandboxSpec:
+        """The sandbox of ``run``; ``more`` are the fields that nothing is to be found out for."""
+        config = self._image.config
+        account = find_account(self._root, config.user if user is None else user)
+        return SandboxSpec(
+            id=f"run-{secrets.token_hex(8)}",
+            rootfs=self._rootfs.path,
+            args=self._words(command),
+            ids=self._ids,
+            env={"PATH": DEFAULT_PATH, "HOME": account.home, **config.environment, **env},
+            cwd=self._workdir(workdir or config.working_dir or "/"),
+            user=account.user,
+            network=self._network,
+            netns=self._handle.netns if self._handle else None,
+            upper=self._rootfs.upper,
+            **more,
+        )
 
     def execute(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
@@ -15,7 +15,7 @@ from builders.remote.places import GitPlace, NoPlace, parse_place
 from builders.remote.web import name_of
 from builders.steps.archives import compression_of, unpacked
 from builders.steps.bench import Bench, Done
-from builders.steps.copy import Order, expand_order, find_all, finish, place, site_of
+from builders.steps.copy import Order, Site, expand_order, find_all, finish, place, site_of
 from builders.steps.fetched import WHOLE, Remotes, WebSource
 from builders.steps.sources import ContextSource, Found, Source
 from builders.steps.state import StageState
@@ -54,42 +54,89 @@ def add(step: Add, state: StageState, bench: Bench) -> Done:
     }
     with Remotes(step, bench) as remotes:
         commits = {each: remotes.commit(each, checksum) for each in kinds.places}
-
-        def identity(each: str | GitPlace) -> object:
-            if isinstance(each, GitPlace):  # a commit is the same wherever it comes from
-                return commits[each], each.subdir, step.keep_git_dir and each.url
-            if each in kinds.urls:
-                # A checksum is as good as the content: under it nothing is fetched again.
-                return each, checksum or remotes.file(each).digest
-            return [(item.path, source.digest(item, order.matcher)) for item in found[each]]
-
-        content = (step.unpack, [identity(each) for each in kinds.every])
         site = site._replace(order=replace(site.order, sources=()))
         many = sum(map(len, found.values())) + len(order.texts) > 1
-
-        def write(rootfs: RootFs, key: str) -> None:
-            def put(part: Order, origin: Source, what: Sequence[Found]) -> None:
-                place(step, part, rootfs, site.bench, key, origin, what, many=many)
-
-            plain = replace(site.order, texts=())
-            for each in kinds.every:
-                if isinstance(each, GitPlace):
-                    for part in remotes.tree(each, commits[each], keep_git_dir=step.keep_git_dir):
-                        put(plain, part, [WHOLE])
-                elif each in kinds.urls:
-                    web = WebSource(remotes.file(each, checksum))
-                    name = Found(name_of(each), "/", folder=False)
-                    _put_files(step, plain, web, [name], put, bench, unpack=bool(step.unpack))
-                else:
-                    unpack = step.unpack is not False
-                    _put_files(step, plain, source, found[each], put, bench, unpack=unpack)
-            if order.texts:
-                put(site.order, source, [])
-
-        return finish("add", site, state, content, write)
+        adding = _Adding(step, site, bench, kinds, remotes, checksum, source, found, commits, many)
+        content = (step.unpack, [adding.identity(each) for each in kinds.every])
+        return finish("add", site, state, content, adding.write)
 
 
-Put = Callable[[Order, Source, Sequence[Found]], None]
+@dataclass(frozen=True)
+class _Adding:
+    """One ADD whose sources are known: what they are, and how they get to their place."""
+
+    step: Add
+    site: Site
+    bench: Bench
+    kinds: Kinds
+    remotes: Remotes
+    checksum: str
+    context: ContextSource
+    found: Mapping[str, Sequence[Found]]
+    commits: Mapping[GitPlace, str]
+    many: bool
+
+    def identity(self, each: str | GitPlace) -> object:
+        """What of a source shapes the layer."""
+        if isinstance(each, GitPlace):  # a commit is the same wherever it comes from
+            return self.commits[each], each.subdir, self.step.keep_git_dir and each.url
+        if each in self.kinds.urls:
+            # A checksum is as good as the content: under it nothing is fetched again.
+            return each, self.checksum or self.remotes.file(each).digest
+        matcher = self.site.order.matcher
+        return [(item.path, self.context.digest(item, matcher)) for item in self.found[each]]
+
+    def write(self, rootfs: RootFs, key: str) -> None:
+        order = self.site.order
+        plain = replace(order, texts=())
+        for each in self.kinds.every:
+            if isinstance(each, GitPlace):
+                commit, kept = self.commits[each], self.step.keep_git_dir
+                for part in self.remotes.tree(each, commit, keep_git_dir=kept):
+                    self._put(rootfs, key, plain, part, [WHOLE])
+            elif each in self.kinds.urls:
+                web = WebSource(self.remotes.file(each, self.checksum))
+                name = Found(name_of(each), "/", folder=False)
+                self._put_files(rootfs, key, plain, web, [name], unpack=bool(self.step.unpack))
+            else:
+                unpack = self.step.unpack is not False
+                found = self.found[each]
+                self._put_files(rootfs, key, plain, self.context, found, unpack=unpack)
+        if order.texts:
+            self._put(rootfs, key, order, self.context, [])
+
+    def _put_files(
+        self,
+        rootfs: RootFs,
+        key: str,
+        order: Order,
+        source: Source,
+        found: Sequence[Found],
+        *,
+        unpack: bool,
+    ) -> None:
+        """Place what is found; archives among it as what they hold, where ``unpack`` says so."""
+        for item in found:
+            if item.folder or not unpack:
+                self._put(rootfs, key, order, source, [item])
+                continue
+            with _spooled(source, item) as spool:
+                compression = compression_of(spool)
+                if compression is None:
+                    self._put(rootfs, key, order, source, [item])
+                    continue
+                place = self.step.at.place
+                with unpacked(
+                    spool, compression, shown=item.path, place=place, bench=self.bench
+                ) as root:
+                    whole = replace(order, exclude=(), parents=False, as_is=True)
+                    self._put(rootfs, key, whole, root, [Found(item.path, "/", folder=True)])
+
+    def _put(
+        self, rootfs: RootFs, key: str, order: Order, source: Source, found: Sequence[Found]
+    ) -> None:
+        bench = self.site.bench
+        place(self.step, order, rootfs, bench, key, source, found, many=self.many)
 
 
 def _kinds(step: Add, order: Order) -> Kinds:
@@ -131,33 +178,6 @@ def _checksum(step: Add, text: str, order: Order, kinds: Kinds) -> str:
     if message:
         raise DockerfileError(message, place=step.at.place, code="dockerfile.value")
     return text
-
-
-def _put_files(
-    step: Add,
-    order: Order,
-    source: Source,
-    found: Sequence[Found],
-    put: Put,
-    bench: Bench,
-    *,
-    unpack: bool,
-) -> None:
-    """Place what is found; archives among it as what they hold, where ``unpack`` says so."""
-    for item in found:
-        if item.folder or not unpack:
-            put(order, source, [item])
-            continue
-        with _spooled(source, item) as spool:
-            compression = compression_of(spool)
-            if compression is None:
-                put(order, source, [item])
-                continue
-            with unpacked(
-                spool, compression, shown=item.path, place=step.at.place, bench=bench
-            ) as root:
-                whole = replace(order, exclude=(), parents=False, as_is=True)
-                put(whole, root, [Found(item.path, "/", folder=True)])
 
 
 @contextmanager

@@ -7,8 +7,7 @@ import re
 import secrets
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from builders.cache import step_key
 from builders.dockerfile.instructions import Run
@@ -23,7 +22,7 @@ from runtime.kept import run_and_keep
 from runtime.paths import open_root
 from runtime.sandbox import Stream
 from runtime.snapshots import RootFs
-from runtime.spec import BindMount, Network, Outcome, Receipt, SandboxSpec
+from runtime.spec import BindMount, Mount, Network, Outcome, Receipt, SandboxSpec
 
 CA_PATH = "/run/gantry/ca-certificates.crt"
 CA_VARIABLES = (
@@ -57,13 +56,11 @@ def run(step: Run, state: StageState, bench: Bench) -> Done:
         [mount_identity(mount, step, bench) for mount in mounts],
     )
 
-    def act(rootfs: RootFs) -> Receipt:
-        return _act(step, state, bench, rootfs, words, script, mounts, key)
-
+    order = _Order(step, state, bench, words, script, mounts, key)
     targets = [target for mount in mounts if (target := _stub(mount, step, state, bench))]
     if bench.extra_ca is not None:
         targets.append(CA_PATH)
-    made = layer_of(bench, state.layers, key, act, mountpoints=targets)
+    made = layer_of(bench, state.layers, key, order.act, mountpoints=targets)
     return Done(state.with_layer(made.layer), made.layer, made.cached, made.receipt)
 
 
@@ -106,61 +103,74 @@ def _stub(mount: RunMount, step: Run, state: StageState, bench: Bench) -> str:
     return MountDesk.target(mount, state.workdir) + slash
 
 
-def _act(
-    step: Run,
-    state: StageState,
-    bench: Bench,
-    rootfs: RootFs,
-    words: tuple[str, ...],
-    script: str | None,
-    mounts: tuple[RunMount, ...],
-    key: str,
-) -> Receipt:
-    tail = Tail(bench)
-    with ExitStack() as stack:
-        root = stack.enter_context(open_root(rootfs.path))
-        account = _account(root, state, step)
-        desk = stack.enter_context(MountDesk(bench, step, state))
-        wanted = desk.prepare(mounts)
-        if script is not None:
-            wanted.append(desk.script(words[0], script))
-        if bench.extra_ca is not None:
-            wanted.append(BindMount(source=bench.extra_ca, target=CA_PATH))
-        kind, network = (Network.NONE, None) if step.network == "none" else bench.network()
-        spec = SandboxSpec(
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """One RUN, ready to be carried out on a root file system."""
+
+    step: Run
+    state: StageState
+    bench: Bench
+    words: tuple[str, ...]
+    script: str | None
+    mounts: tuple[RunMount, ...]
+    key: str
+
+    def act(self, rootfs: RootFs) -> Receipt:
+        """Raises StepFailed, BuildCancelled."""
+        tail = Tail(self.bench)
+        with MountDesk(self.bench, self.step, self.state) as desk:
+            spec = self._spec(rootfs, desk)
+            with self.bench.turns:
+                self.bench.check_cancelled()
+                receipt = run_and_keep(
+                    spec,
+                    rootfs,
+                    self.bench.keep_failed,
+                    state=self.bench.state,
+                    allow=self.bench.egress_allow,
+                    on_output=tail.take,
+                    cancel=self.bench.cancel,
+                    parent=self.bench.parent_cgroup,
+                )
+        if not receipt.ok:
+            raise _failure(self.step, receipt, tail)
+        return receipt
+
+    def _spec(self, rootfs: RootFs, desk: MountDesk) -> SandboxSpec:
+        bench, state = self.bench, self.state
+        with open_root(rootfs.path) as root:
+            account = _account(root, state, self.step)
+        mounts = self._shown(desk)
+        none = self.step.network == "none"
+        kind, network = (Network.NONE, None) if none else bench.network()
+        time = bench.layer_time(self.key)
+        return SandboxSpec(
             id=f"build-{secrets.token_hex(8)}",
             rootfs=rootfs.path,
-            args=words,
+            args=self.words,
             ids=bench.ids,
-            env={**_environment(state, bench, account, bench.layer_time(key)), **desk.env},
+            env={**_environment(state, bench, account, time), **desk.env},
             cwd=state.workdir,
             user=account.user,
             hostname="build",
             limits=bench.limits,
-            mounts=tuple(wanted),
+            mounts=mounts,
             network=kind,
             netns=network.netns if network is not None else None,
             upper=rootfs.upper,
             # Build steps install packages: sudo and setuid helpers must work as in docker build.
             # The user namespace bounds what they can become.
             no_new_privileges=False,
-            secrets=(*desk.env, *_secret_targets(mounts, state)),
+            secrets=(*desk.env, *_secret_targets(self.mounts, state)),
         )
-        with bench.turns:
-            bench.check_cancelled()
-            receipt = run_and_keep(
-                spec,
-                rootfs,
-                bench.keep_failed,
-                state=bench.state,
-                allow=bench.egress_allow,
-                on_output=tail.take,
-                cancel=bench.cancel,
-                parent=bench.parent_cgroup,
-            )
-    if not receipt.ok:
-        raise _failure(step, receipt, tail)
-    return receipt
+
+    def _shown(self, desk: MountDesk) -> tuple[Mount, ...]:
+        shown = desk.prepare(self.mounts)
+        if self.script is not None:
+            shown.append(desk.script(self.words[0], self.script))
+        if self.bench.extra_ca is not None:
+            shown.append(BindMount(source=self.bench.extra_ca, target=CA_PATH))
+        return tuple(shown)
 
 
 def _secret_targets(mounts: tuple[RunMount, ...], state: StageState) -> list[str]:
