@@ -175,6 +175,7 @@ def _bench(
             scope=request.scope,
             also_read=request.also_read,
             shared=request.shared,
+            cancel=stop,
         ),
         tree=ContextTree(request.context, lambda: _ignore(request)),
         notices=(*plan.warnings, *request.context.notices),

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Protocol
 
 from builders.images.layerstore import Layer
+from builders.waiting import unless_cancelled
 
 _FORMAT = "gantry step 1"
 
@@ -50,7 +52,10 @@ class Shared(Protocol):
 
 
 class StepCache:
-    """Lanes below ``root``. Safe for any number of threads and processes."""
+    """Lanes below ``root``. Safe for any number of threads and processes.
+
+    Asking others may take long: it ends with BuildCancelled once ``cancel`` is set.
+    """
 
     def __init__(
         self,
@@ -59,27 +64,33 @@ class StepCache:
         scope: str,
         also_read: Sequence[str] = (),
         shared: Shared | None = None,
+        cancel: threading.Event | None = None,
     ) -> None:
         self._write = root / lane_name(scope)
         self._read = (self._write, *(root / lane_name(other) for other in also_read))
         self._shared = shared
+        self._cancel = cancel or threading.Event()
 
     def get(self, key: str) -> CacheEntry | None:
         """What is known under ``key``, here or elsewhere."""
         entry = self._local(key)
-        if self._shared is None:
+        shared = self._shared
+        if shared is None:
             return entry
         if entry is None:
-            entry = self._shared.find(key)
+            entry = unless_cancelled(lambda: shared.find(key), self._cancel, name="shared-cache")
             if entry is None:
                 return None
             self._keep(key, entry)
-        self._shared.note(key, entry)
+        shared.note(key, entry)
         return entry
 
     def fetch(self, diff_id: str) -> Layer | None:
         """A layer that an entry names and the store has not, from where other machines keep it."""
-        return self._shared.fetch(diff_id) if self._shared is not None else None
+        shared = self._shared
+        if shared is None:
+            return None
+        return unless_cancelled(lambda: shared.fetch(diff_id), self._cancel, name="shared-cache")
 
     def put(self, key: str, entry: CacheEntry) -> None:
         """Let ``key`` mean ``entry`` in the lane that is written."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from builders.cache import CacheEntry, lane_name
-from builders.errors import BuildError, ImageNotFound
+from builders.errors import BuildCancelled, BuildError, ImageNotFound
 from builders.images.digests import Descriptor, check_digest
 from builders.images.documents import Malformed, as_list, as_object, load_object
 from builders.images.layerstore import Layer
@@ -64,6 +64,7 @@ class SharedCache:
         self._lanes = [repository.with_tag(f"cache-{lane_name(s)}") for s in (scope, *also_read)]
         self._say = say
         self._lock = threading.Lock()
+        self._loading = threading.Lock()  # held while the registry is asked, for long perhaps
         self._read: list[_Lane] | None = None
         self._noted: dict[str, _Step] = {}
         self._broken = False
@@ -92,18 +93,24 @@ class SharedCache:
         with self._lock:
             self._noted[key] = _Step(entry.diff_id, entry.seconds, time.time())
 
-    def save(self) -> Sent:
-        """Let other machines have what this build used and made, in the lane of its scope."""
+    def save(self, *, cancel: threading.Event | None = None) -> Sent:
+        """Let other machines have what this build used and made, in the lane of its scope.
+
+        Given up without a word once ``cancel`` is set.
+        """
         self._known()
         if self._broken or not self._noted:
             return Sent()
         try:
-            return self._save()
-        except BuildError as error:
-            self._say(f"The shared cache could not be written: {error.message}")
+            return self._save(cancel)
+        except BuildCancelled:
+            return Sent()
+        except (BuildError, OSError) as error:
+            words = error.message if isinstance(error, BuildError) else f"{error}."
+            self._say(f"The shared cache could not be written: {words}")
             return Sent()
 
-    def _save(self) -> Sent:
+    def _save(self, cancel: threading.Event | None) -> Sent:
         """Merged with what others wrote meanwhile; of two at once the later one wins."""
         target = self._lanes[0]
         there = self._load(target)
@@ -118,7 +125,7 @@ class SharedCache:
             layer = self._store.layer(diff_id)
             if layer is not None:  # pruned meanwhile: then there is nothing to give
                 blobs[diff_id] = self._store.blob(layer)
-                sent += self._registry.push_blob(layer, target, self._store)
+                sent += self._registry.push_blob(layer, target, self._store, cancel=cancel)
         try:
             self._write(target, {**there.steps, **noted}, {**there.blobs, **blobs})
         except BuildError:
@@ -144,7 +151,7 @@ class SharedCache:
         self._registry.push_document(target, config, wanted, self._store)
 
     def _known(self) -> list[_Lane]:
-        with self._lock:
+        with self._loading:
             if self._read is None:
                 self._read = [self._load(reference) for reference in self._lanes]
             return self._read

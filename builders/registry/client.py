@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -110,11 +111,15 @@ class Registry:
         store: Store,
         *,
         upload_log: UploadLog | None = None,
+        cancel: threading.Event | None = None,
     ) -> Sent:
-        """Send one layer early, while later steps still run. Raises RegistryError."""
-        return push_blob(
-            self._transport, store.blob(layer), reference, store, log=upload_log or _silent
-        )
+        """Send one layer early, while later steps still run.
+
+        Raises RegistryError, and BuildCancelled soon after ``cancel`` is set.
+        """
+        log = upload_log or _silent
+        blob = store.blob(layer)
+        return push_blob(self._transport, blob, reference, store, log=log, cancel=cancel)
 
     def push_blobs(
         self,
@@ -123,9 +128,14 @@ class Registry:
         store: Store,
         *,
         upload_log: UploadLog | None = None,
+        cancel: threading.Event | None = None,
     ) -> Sent:
-        """Send all of an image but its manifest: nothing can see it yet. Raises RegistryError."""
-        return push_blobs(self._transport, image, reference, store, log=upload_log or _silent)
+        """Send all of an image but its manifest: nothing can see it yet.
+
+        Raises RegistryError, and BuildCancelled soon after ``cancel`` is set.
+        """
+        log = upload_log or _silent
+        return push_blobs(self._transport, image, reference, store, log=log, cancel=cancel)
 
     def pull_document(self, reference: Reference, media_type: str) -> tuple[Manifest, bytes]:
         """A manifest whose config is of ``media_type``, no image's, and that config.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
-from builders.errors import RegistryError
+from builders.errors import BuildCancelled, RegistryError
 from builders.images.digests import Descriptor
 from builders.images.manifest import Manifest
 from builders.images.reference import Reference
@@ -37,12 +38,21 @@ class Sent:
 
 
 def push_blobs(
-    transport: Transport, image: Image, reference: Reference, store: Store, *, log: UploadLog
+    transport: Transport,
+    image: Image,
+    reference: Reference,
+    store: Store,
+    *,
+    log: UploadLog,
+    cancel: threading.Event | None = None,
 ) -> Sent:
-    """Send an image's layers and config. Compressing and sending overlap. Raises RegistryError."""
+    """Send an image's layers and config. Compressing and sending overlap.
+
+    Raises RegistryError, and BuildCancelled soon after ``cancel`` is set.
+    """
 
     def send_layer(layer: Layer) -> Sent:
-        return push_blob(transport, store.blob(layer), reference, store, log=log)
+        return push_blob(transport, store.blob(layer), reference, store, log=log, cancel=cancel)
 
     with ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="push") as pool:
         # The same layer may be there twice; it is sent once.
@@ -53,7 +63,7 @@ def push_blobs(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     manifest = image.manifest()
-    return total + push_blob(transport, manifest.config, reference, store, log=log)
+    return total + push_blob(transport, manifest.config, reference, store, log=log, cancel=cancel)
 
 
 def push_manifest(transport: Transport, manifest: Manifest, reference: Reference) -> str:
@@ -82,8 +92,10 @@ def push_blob(
     store: Store,
     *,
     log: UploadLog,
+    cancel: threading.Event | None = None,
 ) -> Sent:
     """Make sure the repository has a blob: look, else mount it from a sibling, else send it."""
+    _check(cancel)
     scope = Scope(reference.repository, ("pull", "push"))
     here = f"{transport.host}/{reference.repository}"
     short = blob.digest[7:19]
@@ -94,7 +106,7 @@ def push_blob(
         log(f"{short}: taken from another repository, {blob.size} bytes")
         sent = Sent(bytes_existing=blob.size)
     else:
-        _upload(transport, blob, reference, store, scope)
+        _upload(transport, blob, reference, store, scope, cancel)
         log(f"{short}: sent {blob.size} bytes")
         sent = Sent(bytes_sent=blob.size)
     store.remember_source(blob.digest, here)
@@ -132,13 +144,19 @@ def _mounted(
 
 
 def _upload(
-    transport: Transport, blob: Descriptor, reference: Reference, store: Store, scope: Scope
+    transport: Transport,
+    blob: Descriptor,
+    reference: Reference,
+    store: Store,
+    scope: Scope,
+    cancel: threading.Event | None,
 ) -> None:
     """Distribution-spec, "POST then PUT". Each try is an upload of its own."""
     for remaining in reversed(range(_TRIES)):
+        _check(cancel)
         url = _open_upload(transport, blob, reference, scope)
         try:
-            response = _send(transport, url, blob, store, scope)
+            response = _send(transport, url, blob, store, scope, cancel)
         except RegistryError as error:
             if remaining and error.code == "registry.unreachable":
                 continue
@@ -159,15 +177,26 @@ def _open_upload(transport: Transport, blob: Descriptor, reference: Reference, s
 
 
 def _send(
-    transport: Transport, url: str, blob: Descriptor, store: Store, scope: Scope
+    transport: Transport,
+    url: str,
+    blob: Descriptor,
+    store: Store,
+    scope: Scope,
+    cancel: threading.Event | None,
 ) -> httpx.Response:
     def chunks() -> Iterator[bytes]:
         with store.open_blob(blob.digest) as file:
             while chunk := file.read(_CHUNK):
+                _check(cancel)
                 yield chunk
 
     headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)}
     return transport.request("PUT", url, (scope,), headers=headers, body=chunks, tries=1)
+
+
+def _check(cancel: threading.Event | None) -> None:
+    if cancel is not None and cancel.is_set():
+        raise BuildCancelled("The upload was given up.")
 
 
 def _refused(transport: Transport, response: httpx.Response, what: str) -> RegistryError:

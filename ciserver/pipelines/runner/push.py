@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -17,6 +15,7 @@ from builders.images.reference import Reference
 from builders.images.store import Image, Layer
 from builders.registry import Sent
 from builders.shared import SharedCache
+from builders.waiting import unless_cancelled
 from ciserver.pipelines.logs import LogWriter
 from ciserver.pipelines.models import Pipeline, State
 from ciserver.pipelines.runner.jobs import JobFailed
@@ -66,7 +65,7 @@ class Upload:
         self._early = 0  # bytes that travelled before the image was whole
         self._sent = Sent()
         self._error: Exception | None = None
-        self._abandoned = False
+        self._stop = threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="upload", daemon=True)
 
@@ -81,8 +80,9 @@ class Upload:
         trace: TracebackType | None,
     ) -> None:
         # After a failure nobody waits for blobs that no manifest will name; nor, after the
-        # manifest, for the steps that other workers may have.
-        self._abandoned = error is not None
+        # manifest, for the steps that other workers may have. Those go on alone.
+        if error is not None and not (self._image and self._shared and _by_the_author(error)):
+            self._stop.set()
         self._work.put(None)
         self._over.wait(None if error is None else ABANDON_SECONDS)
 
@@ -98,19 +98,29 @@ class Upload:
 
     def _run(self) -> None:
         try:
-            while (item := self._work.get()) is not None and not self._abandoned:
-                if isinstance(item, Image):
-                    self._send(item)
-                    return
-                if self._image is None:  # else the layer is sent with the others, side by side
-                    self._send_early(item)
+            with self._workshop.store.in_use():  # it may outlive the pipeline, and what that holds
+                self._send_all()
+        except Exception as error:
+            if self._over.is_set():
+                log.exception("what an upload had left to send was not sent")
+            self._error = error  # raised again in finish(), where the job can show it
         finally:
             self._over.set()
+
+    def _send_all(self) -> None:
+        while (item := self._work.get()) is not None and not self._stop.is_set():
+            if isinstance(item, Image):
+                self._send(item)
+                return
+            if self._image is None:  # else the layer is sent with the others, side by side
+                self._send_early(item)
 
     def _send_early(self, layer: Layer) -> None:
         workshop = self._workshop
         try:
-            sent = workshop.registry.push_blob(layer, self._reference, workshop.store)
+            sent = workshop.registry.push_blob(
+                layer, self._reference, workshop.store, cancel=self._stop
+            )
         except BuildError as error:
             log.info("a layer was not sent early: %s", error)  # it is tried again with the image
         else:
@@ -119,18 +129,19 @@ class Upload:
     def _send(self, image: Image) -> None:
         try:
             self._sent = self._workshop.registry.push_blobs(
-                image, self._reference, self._workshop.store
+                image, self._reference, self._workshop.store, cancel=self._stop
             )
-        except Exception as error:  # raised again in finish(), where the job can show it
+        except Exception as error:
             self._error = error
         self._over.set()
         if self._shared is not None and self._error is None:
-            self._shared.save()
+            self._shared.save(cancel=self._stop)
 
     def finish(self, writer: LogWriter, cancel: threading.Event) -> Pushed:
         """Wait for the blobs and push the manifest. Raises builders' RegistryError.
 
-        Raises JobFailed when ``cancel`` is set meanwhile: then there is no manifest.
+        Raises JobFailed or BuildCancelled when ``cancel`` is set meanwhile: then there is no
+        manifest yet.
         """
         while not self._over.wait(CANCEL_SECONDS):
             if cancel.is_set():
@@ -143,7 +154,8 @@ class Upload:
             workshop = self._workshop
             return workshop.registry.push_manifest(image, self._reference, workshop.store)
 
-        digest = _unless_cancelled(push, cancel)
+        # What a thread that is left alone may still do names a tested image.
+        digest = unless_cancelled(push, cancel, name="manifest")
         early = self._early
         pushed = Pushed(
             repository=f"{self._reference.registry}/{self._reference.repository}",
@@ -156,23 +168,9 @@ class Upload:
         return pushed
 
 
-def _unless_cancelled(work: Callable[[], str], cancel: threading.Event) -> str:
-    """``work()`` in a thread of its own, left to itself when ``cancel`` is set: a registry that
-    hangs must not hold up whoever cancels. What it may still do names a tested image."""
-    done: Future[str] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(work())
-        except Exception as error:
-            done.set_exception(error)
-
-    threading.Thread(target=run, name="manifest", daemon=True).start()
-    while True:
-        with suppress(TimeoutError):
-            return done.result(CANCEL_SECONDS)
-        if cancel.is_set():
-            raise JobFailed("Cancelled.", state=State.CANCELLED)
+def _by_the_author(error: BaseException) -> bool:
+    """Whether a pipeline ended because the commit is wrong, and not because somebody ended it."""
+    return isinstance(error, JobFailed) and error.state == State.FAILED
 
 
 class Uploads:

@@ -108,31 +108,49 @@ def test_a_cancel_ends_it_and_all_its_processes_within_two_seconds(
     assert pipeline.jobs.get(kind=job).state == State.CANCELLED
 
 
-def test_a_cancel_ends_a_push_to_a_registry_that_hangs(
+@pytest.fixture
+def elsewhere(
     workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> Iterator[RegistryProcess]:
+    """A registry of this test's own, which it may stop."""
     registry = RegistryProcess(tmp_path)
-    workshop = replace(
-        workplace.workshop,
-        config=replace(workplace.workshop.config, registry=registry.host),
-        registry=Registry(registry.host),
-    )
+    config = replace(workplace.workshop.config, registry=registry.host, shared_cache=True)
+    client = Registry(registry.host)
+    workshop = replace(workplace.workshop, config=config, registry=client)
     monkeypatch.setattr(story, "open_workshop", lambda: workshop)
+    yield registry
+    registry._process.send_signal(signal.SIGCONT)
+    registry.close()
+
+
+def test_a_cancel_ends_a_push_to_a_registry_that_hangs(
+    workplace: Workplace, elsewhere: RegistryProcess
+) -> None:
     pipeline = workplace.queue(AT["push"])
 
     def is_at_it() -> bool:
         if pipeline.jobs.filter(kind="test", state=State.RUNNING).exists():
-            registry._process.send_signal(signal.SIGSTOP)
+            elsewhere._process.send_signal(signal.SIGSTOP)
         return pipeline.jobs.filter(kind="push", state=State.RUNNING).exists()
 
-    try:
-        cancel_at(pipeline, is_at_it)
-    finally:
-        registry._process.send_signal(signal.SIGCONT)
-        registry.close()
+    cancel_at(pipeline, is_at_it)
 
     assert pipeline.jobs.get(kind="push").state == State.CANCELLED
     assert pipeline.digest == ""
+
+
+def test_a_cancel_ends_the_look_for_steps_of_other_workers_in_a_registry_that_hangs(
+    workplace: Workplace, elsewhere: RegistryProcess
+) -> None:
+    elsewhere._process.send_signal(signal.SIGSTOP)
+    pipeline = workplace.queue({"Dockerfile": f"FROM busybox\nRUN echo {LONG} > /new\n"})
+
+    def is_at_it() -> bool:
+        return any(thread.name == "shared-cache" for thread in threading.enumerate())
+
+    cancel_at(pipeline, is_at_it)
+
+    assert pipeline.jobs.get(kind="build").state == State.CANCELLED
 
 
 def test_a_worker_that_is_asked_to_stop_hands_its_pipeline_back_and_another_ends_it(

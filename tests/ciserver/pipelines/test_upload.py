@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from django.conf import settings
 
 from builders.build import StepInfo, StepResult
+from builders.cache import CacheEntry
 from builders.errors import ImageNotFound
 from builders.images.config import ImageConfig
 from builders.images.reference import Reference
@@ -21,8 +23,9 @@ from builders.registry import Registry
 from builders.resolve import Resolver
 from ciserver.pipelines import services
 from ciserver.pipelines.logs import LogWriter
-from ciserver.pipelines.models import Pipeline
+from ciserver.pipelines.models import Pipeline, State
 from ciserver.pipelines.runner import story
+from ciserver.pipelines.runner.jobs import JobFailed
 from ciserver.pipelines.runner.push import Upload
 from ciserver.pipelines.runner.workshop import Workshop
 from ciserver.repositories import git
@@ -86,6 +89,48 @@ def test_a_layer_is_in_the_registry_before_the_build_ends_but_no_tag_is(
     assert pushed.bytes_sent == blob.size + image.manifest().config.size
     assert pushed.bytes_existing == 0
     assert registry.pull(name, Store(area / "fresh")).id == image.id
+
+
+@pytest.mark.parametrize("state", [State.CANCELLED, State.FAILED])
+def test_after_a_failure_only_the_steps_for_other_workers_are_still_sent(
+    project: Any,
+    area: Path,  # noqa: F811
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    state: State,
+) -> None:
+    process = RegistryProcess(tmp_path)
+    workshop = a_workshop(area, process.host)
+    store = workshop.store
+    pipeline = Pipeline(project=project, commit="c" * 40)
+    layer = a_layer(store, "shipped")
+    image = store.save_image(ImageConfig(architecture="amd64"), [layer])
+    shared = workshop.shared_cache(pipeline)
+    assert shared is not None
+    shared.note("0" * 64, CacheEntry(layer.diff_id))
+    assert shared.find("0" * 64) is None
+    process._process.send_signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        with pytest.raises(JobFailed), Upload(workshop, pipeline, None, shared) as upload:
+            upload.complete(image)
+            while not any(one.name.startswith("push_") for one in threading.enumerate()):
+                time.sleep(0.01)
+            time.sleep(0.1)  # it waits for the registry's answer
+            raise JobFailed("It failed.", state=state)
+        assert time.monotonic() - began < 3
+        (pins,) = (store.root / "pins").iterdir()  # no pruning takes what it sends
+    finally:
+        process._process.send_signal(signal.SIGCONT)
+    upload._thread.join(20)
+    assert not upload._thread.is_alive() and not pins.exists()
+    sent = state == State.FAILED
+    assert bool(store.sources(store.blob(layer).digest)) is sent
+    fresh = workshop.shared_cache(pipeline)
+    assert fresh is not None
+    assert (fresh.find("0" * 64) is not None) is sent
+    assert not [record for record in caplog.records if record.levelname != "INFO"]
+    process.close()
 
 
 def test_a_fresh_worker_finds_what_another_built_but_not_of_a_less_trusted_branch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -103,5 +104,8 @@ def opened() -> Iterator[Workplace]:
         )
         yield Workplace(folder, workshop)
     finally:
+        for thread in threading.enumerate():
+            if thread.name == "upload":  # of a pipeline that failed: it saves the steps alone
+                thread.join(10)
         registry.close()
         shutil.rmtree(folder)
