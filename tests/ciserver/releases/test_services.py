@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -174,13 +175,14 @@ def test_a_release_cannot_be_put_into_another_projects_environment(passed: Any, 
 
 
 def test_environments_get_ports_that_nobody_uses(hello: Any, settings: Any) -> None:
-    ports = settings.GANTRY.deploy_ports
     used = {environment.port for environment in hello.environments.all()}
     assert len(used) == 2
-    free = next(port for port in ports if port not in used)
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", free))
+        taken.bind(("127.0.0.1", 0))
         taken.listen()
+        free = taken.getsockname()[1]
+        # The first of the range is ours, whatever other processes of the tests have taken.
+        settings.GANTRY = replace(settings.GANTRY, deploy_ports=range(free, 65535))
         environment = services.create_environment(project=hello, name="canary")
     assert environment.port not in {free, *used}
     assert environment.position == 3
