@@ -29,13 +29,14 @@ def traces(service: Service) -> dict[str, list[str]]:
     """What sandboxes of this service could leave on the machine, by kind; other tests' are not
     counted, nor what is deployed, which has its project's ids too."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    groups = [path for path in Path("/sys/fs/cgroup").rglob("pipeline-*") if path.is_dir()]
+    ours = f"pipeline-{hashlib.sha256(str(service.home).encode()).hexdigest()[:8]}-"
+    groups = [path for path in Path("/sys/fs/cgroup").rglob(f"{ours}*") if path.is_dir()]
     networks = service.home / "sandboxes" / "networks"
     found = {
         "processes": [
             entry.name
             for entry in Path("/proc").iterdir()
-            if entry.name.isdecimal() and _uid(entry) in HOST_IDS and not _deployed(entry)
+            if entry.name.isdecimal() and _uid(entry) in HOST_IDS and not _elsewhere(entry, ours)
         ],
         "mounts": [line for line in mounts if str(service.home / "sandboxes") in line],
         "cgroups": [str(path) for path in groups],
@@ -44,11 +45,13 @@ def traces(service: Service) -> dict[str, list[str]]:
     return {kind: left for kind, left in found.items() if left}
 
 
-def _deployed(entry: Path) -> bool:
+def _elsewhere(entry: Path, ours: str) -> bool:
+    """Is it deployed, or in a sandbox of another installation, as other tests start them?"""
     try:
-        return "libpod" in (entry / "cgroup").read_text()
+        groups = (entry / "cgroup").read_text()
     except OSError:
         return True  # it has ended
+    return "libpod" in groups or ("pipeline-" in groups and ours not in groups)
 
 
 def _uid(entry: Path) -> int:

@@ -34,9 +34,13 @@ def first(service: Service, hello: Repository) -> Any:
     return service.pipeline_of("hello", commit)
 
 
-def port_of(service: Service, environment: str) -> int:
+def environment_of(service: Service, name: str) -> Any:
     rows = service.get("environments/", project="hello")["results"]
-    return int(next(row["port"] for row in rows if row["name"] == environment))
+    return next(row for row in rows if row["name"] == name)
+
+
+def port_of(service: Service, environment: str) -> int:
+    return int(environment_of(service, environment)["port"])
 
 
 def test_the_push_tells_where_to_watch(hello: Repository, first: Any) -> None:
@@ -191,7 +195,10 @@ def release_of(service: Service, commit: str) -> int | None:
 def test_a_release_that_never_gets_healthy_leaves_the_old_one_serving(
     service: Service, hello: Repository, first: Any
 ) -> None:
-    port = port_of(service, "qa")
+    qa = environment_of(service, "qa")
+    port = qa["port"]
+    quick = service.http.patch(f"environments/{qa['id']}/", json={"health_timeout": 15})
+    assert quick.status_code == 200, quick.text
     stop, failures = threading.Event(), []
 
     def probe() -> None:
