@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import database
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Processes of xdist have folders of their own below that of the run."""
+    base = tmp_path_factory.getbasetemp()
+    database.shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,9 @@
 """Tests that would disturb one another stay in one process of xdist's, in their order.
 
-Loaded by ``./gantry test``, which starts two processes. A scheduler of our own, by path, because
-``--dist loadgroup`` of xdist 3.8 has no effect under pytest 9.2: the group is written into an
-attribute of the test that nothing reads any more.
+Loaded by ``./gantry test``, which starts three processes: most tests of the groups wait for
+something that is started, so two would leave the cores idle. A scheduler of our own, by path,
+because ``--dist loadgroup`` of xdist 3.8 has no effect under pytest 9.2: the group is written
+into an attribute of the test that nothing reads any more.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 # They start the whole service, or drive a browser.
-WHOLE = {"e2e", "browser", "faults"}
+WHOLE = {"e2e", "browser"}
 # They make, count and remove what podman has: beside each other they would count wrong.
 ONE_ENGINE = {
     "test_hosts.py",
@@ -28,10 +29,13 @@ ONE_ENGINE = {
 
 
 def group_of(nodeid: str) -> str:
-    """``service`` for all that is kept together; any other test is a group of its own."""
+    """``service``, ``engine`` or ``faults``; any other test is a group of its own."""
     path = PurePosixPath(nodeid.partition("::")[0])
-    together = WHOLE.intersection(path.parts) or path.name in ONE_ENGINE
-    return "service" if together else nodeid
+    if WHOLE.intersection(path.parts):
+        return "service"
+    if path.name in ONE_ENGINE:
+        return "engine"
+    return "faults" if "faults" in path.parts else nodeid
 
 
 class ByGroup(LoadScopeScheduling):

@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 
 from ciserver.lib.keys import ensure_keys
+from tests.database import migrate
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FOLDERS = ("db", "run", "logs", "repositories", "mirrors", "static")
@@ -80,8 +81,7 @@ def web(home: Path, *, app: str = "ciserver.asgi:application", **settings: str) 
     env = {key: value for key, value in os.environ.items() if not key.startswith("GANTRY_")}
     env |= {"GANTRY_HOME": str(home), "GANTRY_PORT": str(port), "PYTHONPATH": str(CHECKOUT)}
     env |= settings
-    migrate = [sys.executable, "manage.py", "migrate", "-v0"]
-    subprocess.run(migrate, cwd=CHECKOUT, env=env, check=True)
+    migrate(env)
     secret = manage(env, MAKE_PROJECT)
     command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--no-access-log"]
     with ExitStack() as stack:

@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 
 from ciserver.lib.keys import ensure_keys
+from tests.database import migrate
 from tests.webserver import redis as redis_at
 from tests.webserver import running
 
@@ -65,8 +66,9 @@ def open_stage(home: Path, *, redis: bool = True) -> Iterator[Stage]:
         env |= {"GANTRY_HOME": str(home), "GANTRY_PORT": str(port), "PYTHONPATH": str(ROOT)}
         if redis:
             stack.enter_context(redis_at(home))
-        for command in (["migrate", "-v0"], ["collectstatic", "--noinput", "-v0"]):
-            subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, env=env, check=True)
+        migrate(env)
+        collect = [sys.executable, "manage.py", "collectstatic", "--noinput", "-v0"]
+        subprocess.run(collect, cwd=ROOT, env=env, check=True)
         log = home / "web.log"
         web = stack.enter_context(running(_uvicorn(port), env, log))
         hand = stack.enter_context(
