@@ -14,28 +14,30 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-# They start the whole service, or drive a browser.
-WHOLE = {"e2e", "browser"}
-# They make, count and remove what podman has: beside each other they would count wrong.
-ONE_ENGINE = {
-    "test_hosts.py",
-    "test_targets.py",
-    "test_deploy.py",
-    "test_drift.py",
-    "test_engine.py",
-    "test_interop.py",
-    "test_isolation.py",
+# By a folder or a file's name. What shares a group shares what it starts, or counts what is there.
+GROUPS = {
+    "e2e": "service",
+    "browser": "service",
+    "faults": "faults",
+    "test_deploy.py": "deployments",
+    "test_hosts.py": "machines",
+    "test_targets.py": "machines",
+    "test_drift.py": "engine",
+    "test_engine.py": "engine",
+    "test_interop.py": "engine",
+    "test_isolation.py": "engine",
 }
 
 
 def group_of(nodeid: str) -> str:
-    """``service``, ``engine`` or ``faults``; any other test is a group of its own."""
+    """One of ``GROUPS``; any other test is a group of its own."""
     path = PurePosixPath(nodeid.partition("::")[0])
-    if WHOLE.intersection(path.parts):
-        return "service"
-    if path.name in ONE_ENGINE:
-        return "engine"
-    return "faults" if "faults" in path.parts else nodeid
+    return next((GROUPS[part] for part in path.parts if part in GROUPS), nodeid)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups first: a long one that starts last would be waited for."""
+    items.sort(key=lambda item: group_of(item.nodeid) == item.nodeid)
 
 
 class ByGroup(LoadScopeScheduling):
