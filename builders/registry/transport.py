@@ -17,6 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
+from builders.certificates import trusted
 from builders.errors import RegistryError
 from builders.registry.auth import Authenticator, Credentials, Scope, TokenProvider
 from builders.remote.pinned import Lookup, PinnedTransport
@@ -56,7 +57,7 @@ class Transport:
         plain = loopback if plain_http is None else plain_http
         self._origin = f"{'http' if plain else 'https'}://{address}"
         self._patience = patience
-        verify = ssl.create_default_context()  # the system's certificates, not certifi's
+        verify = trusted()
         pinned = PinnedTransport(lookup, verify=verify, proxies=not loopback) if lookup else None
         self._client = httpx.Client(
             verify=verify,

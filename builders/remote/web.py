@@ -17,6 +17,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import httpx
 
+from builders.certificates import trusted
 from builders.errors import ContextError
 from builders.remote.addresses import Unreachable, parse_allowed, reachable
 from builders.remote.pinned import PinnedTransport
@@ -50,9 +51,7 @@ def fetch(url: str, into: Path, *, allow: Sequence[str], most: int = MAX_BYTES) 
     allowed = parse_allowed(allow)
     deadline = time.monotonic() + _SECONDS
     asked = url
-    transport = PinnedTransport(
-        lambda host, port: reachable(host, port, allowed), verify=ssl.create_default_context()
-    )
+    transport = PinnedTransport(lambda host, port: reachable(host, port, allowed), verify=trusted())
     with httpx.Client(transport=transport, timeout=30.0, trust_env=False) as client:
         for _ in range(_MOST_REDIRECTS + 1):
             with _answer(client, url) as response:

@@ -16,6 +16,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 from django.conf import settings
 
+from ciserver.lib.certificates import trusted
 from ciserver.lib.crypto import Secret
 from ciserver.lib.masking import Masker
 from ciserver.lib.problems import Refused
@@ -74,7 +75,7 @@ async def _post(request: Request, host: str, address: str) -> _Answer:
         "User-Agent": "gantry",
         "Accept-Encoding": "identity",  # a few bytes could unpack to very many
     }
-    verify = str(settings.GANTRY.extra_ca) if settings.GANTRY.extra_ca else True
+    verify = trusted(settings.GANTRY.extra_ca)
     async with (
         httpx.AsyncClient(
             timeout=TIMEOUT, trust_env=False, follow_redirects=False, verify=verify

@@ -229,7 +229,7 @@ def _names(repository: str, digest: str) -> tuple[str, ...]:
     token = _token(location)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     with (
-        httpx.Client(headers=headers, timeout=images.TIMEOUT, follow_redirects=True) as client,
+        images.client(headers) as client,
         client.stream("GET", f"{location.url}/blobs/{digest}") as response,
     ):
         response.raise_for_status()

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from ciserver.lib.certificates import trusted
 from ciserver.releases.targets import credentials, engine, networks
 from ciserver.releases.targets.credentials import Credentials
 from ciserver.releases.targets.engine import Engine
@@ -233,7 +234,9 @@ def probe_http(url: str, timeout: float, transport: httpx.AsyncBaseTransport | N
 async def _status(url: str, transport: httpx.AsyncBaseTransport | None) -> int:
     """httpx's own time-outs begin anew with each byte: the caller bounds the whole."""
     async with (
-        httpx.AsyncClient(timeout=QUICK, trust_env=False, transport=transport) as client,
+        httpx.AsyncClient(
+            timeout=QUICK, trust_env=False, transport=transport, verify=trusted()
+        ) as client,
         client.stream("GET", url) as response,
     ):
         return response.status_code

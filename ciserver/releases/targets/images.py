@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
+from ciserver.lib.certificates import trusted
 from ciserver.lib.image_words import seconds_of, tcp_ports
 from ciserver.releases.targets.errors import ImageUnreadable
 from ciserver.releases.targets.spec import Check, ImageFacts, Layer
@@ -61,6 +62,11 @@ class Location:
         return f"{scheme}://{self.registry}/v2/{self.name}"
 
 
+def client(headers: Mapping[str, str]) -> httpx.Client:
+    """For one registry; a blob may be elsewhere, where it sends us to."""
+    return httpx.Client(headers=headers, timeout=TIMEOUT, follow_redirects=True, verify=trusted())
+
+
 def read_facts(location: Location, digest: str, *, token: str | None) -> ImageFacts:
     """The facts of ``digest``. ``token`` is a bearer token that may pull, if one is needed.
 
@@ -68,10 +74,10 @@ def read_facts(location: Location, digest: str, *, token: str | None) -> ImageFa
     """
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        with httpx.Client(headers=headers, timeout=TIMEOUT, follow_redirects=True) as client:
-            manifest = json.loads(_manifest(client, location, digest))
+        with client(headers) as registry:
+            manifest = json.loads(_manifest(registry, location, digest))
             described = manifest["config"]["digest"]
-            config = json.loads(_blob(client, location, described))
+            config = json.loads(_blob(registry, location, described))
     except httpx.HTTPError as error:
         raise ImageUnreadable(
             f"The registry {location.registry} does not answer ({error})."
@@ -91,12 +97,12 @@ def pull_token(location: Location, credentials: tuple[str, str] | None) -> str |
     """
     root = location.url.removesuffix(f"/{location.name}")
     try:
-        with httpx.Client(timeout=TIMEOUT, trust_env=False) as client:
-            asked = client.get(f"{root}/").headers.get("WWW-Authenticate", "")
+        with httpx.Client(timeout=TIMEOUT, trust_env=False, verify=trusted()) as registry:
+            asked = registry.get(f"{root}/").headers.get("WWW-Authenticate", "")
             words = dict(re.findall(r'(\w+)="([^"]*)"', asked))
             if not asked.lower().startswith("bearer") or "realm" not in words:
                 return None
-            answer = client.get(
+            answer = registry.get(
                 words["realm"],
                 params={
                     "service": words.get("service", ""),

@@ -24,6 +24,7 @@ from typing import Any
 
 import httpx
 
+from ciserver.lib.certificates import trusted
 from ciserver.releases.targets.credentials import Credentials
 from ciserver.releases.targets.errors import ImageUnreadable
 from ciserver.releases.targets.images import TIMEOUT, Location, pull_token
@@ -107,7 +108,9 @@ def serve(
 ) -> Iterator[Relay]:
     """Answers on ``socket`` until the block ends."""
     layers = frozenset(layer.digest for layer in image.layers)
-    with httpx.Client(timeout=TIMEOUT, follow_redirects=True, trust_env=False) as client:
+    with httpx.Client(
+        timeout=TIMEOUT, follow_redirects=True, trust_env=False, verify=trusted()
+    ) as client:
         relay = Relay(
             location=location,
             socket=socket,

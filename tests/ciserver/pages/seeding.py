@@ -180,19 +180,20 @@ def make_test(pipeline: Pipeline, *, failing: int = 0, total: int = 31, **fields
         receipt=receipt(4.1, 143 * MIB, exit_code=code),
     )
     names = ["greets_by_name", "greets_the_world", "health_answers", "version_is_the_commit"]
-    for index in range(total):
-        bad = index < failing
-        TestCase.objects.create(
+    TestCase.objects.bulk_create(
+        TestCase(
             job=job,
             suite="tests.test_greeting" if index < 12 else "tests.test_health",
             name=f"test_{names[index % 4]}" + ("" if index < 4 else f"[{index}]"),
-            outcome="failed" if bad else "passed",
+            outcome="failed" if index < failing else "passed",
             seconds=0.012 * (index + 1),
             message="AssertionError: assert 'Hello, Bo' == 'Hello, Bob'\n  - Hello, Bob\n"
             "  ?          -\n  + Hello, Bo"
-            if bad
+            if index < failing
             else "",
         )
+        for index in range(total)
+    )
     with LogWriter(job.log_path) as log:
         write_pytest(log, failing=failing, total=total)
         if failing:
