@@ -17,14 +17,13 @@ def _application() -> App:
     from ciserver.lib import outbox
     from ciserver.lib.bodies import LimitBodies
     from ciserver.repositories.http import GitHttp
+    from ciserver.webhooks.asgi import Hooks
     from ciserver.webhooks.following import follow
-    from ciserver.webhooks.one_thread import OneThread, Split
+    from ciserver.webhooks.intake import MAX_BODY
     from ciserver.webhooks.services import ingest_push
-    from ciserver.webhooks.views import MAX_BODY
 
     outbox.wake_in_background()
-    pages_and_hooks = Split(django, OneThread(), "/hooks/")
-    limited = LimitBodies(pages_and_hooks, {"/hooks/": MAX_BODY})
+    limited = LimitBodies(Hooks(django), {"/hooks/": MAX_BODY})
     return GitHttp(limited, ingest=ingest_push, follow=follow)
 
 

@@ -36,6 +36,7 @@ class Web:
     home: Path
     env: dict[str, str]
     secret: str
+    pid: int
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     def request(self, *, delivery: str = "") -> httpx.Request:
@@ -54,6 +55,11 @@ class Web:
         return httpx.Request(
             "POST", f"{self.url}/hooks/github/hello/", headers=headers, content=body
         )
+
+    def cpu_seconds(self) -> float:
+        """What the web process has spent so far, of its own and the kernel's; proc(5)."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def deliveries(self) -> int:
         """How many are in the database."""
@@ -85,8 +91,8 @@ def web(home: Path, *, app: str = "ciserver.asgi:application", **settings: str) 
     secret = manage(env, MAKE_PROJECT)
     command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--no-access-log"]
     with ExitStack() as stack:
-        stack.enter_context(running(command, env, home / "web.log"))
-        found = Web(f"http://127.0.0.1:{port}", home, env, secret)
+        process = stack.enter_context(running(command, env, home / "web.log"))
+        found = Web(f"http://127.0.0.1:{port}", home, env, secret, process.pid)
         wait_until(lambda: httpx.get(f"{found.url}/readyz").status_code == 200)
         yield found
 

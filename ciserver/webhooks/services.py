@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from ciserver.accounts.models import AuditEntry, User
@@ -24,7 +24,7 @@ from ciserver.repositories.git import git_dir
 from ciserver.repositories.names import MAX_REF, check_ref, check_sha, is_null
 from ciserver.repositories.spool import Push as HostedPush
 from ciserver.repositories.spool import Update
-from ciserver.webhooks import pulls, runner
+from ciserver.webhooks import pulls, questions, runner
 from ciserver.webhooks.forges import FORGES
 from ciserver.webhooks.forges.events import (
     Envelope,
@@ -242,13 +242,11 @@ def _hosted(project: Project, push: HostedPush, update: Update) -> Delivery:
 
 
 def _record(delivery: Delivery, event: Event, *, promise: bool = True) -> tuple[Delivery, bool]:
-    # The project's row is the lock under which the two unique keys are looked at.
-    Project.objects.select_for_update().values_list("pk").get(pk=delivery.project_id)
-    known = Delivery.objects.filter(
-        project=delivery.project, forge=delivery.forge, delivery_id=delivery.delivery_id
-    )
-    # Nearly always there is none, which is cheaper to ask than the whole of it.
-    earlier = known.select_related("project", "pipeline").first() if known.exists() else None
+    # The project's row is the lock under which the two unique keys are looked at. SQLite's lock is
+    # the transaction itself, which is IMMEDIATE.
+    if connection.features.has_select_for_update:
+        Project.objects.select_for_update().values_list("pk").get(pk=delivery.project_id)
+    earlier = _earlier(delivery) if questions.is_known(delivery) else None
     if earlier and not (promise and earlier.in_vain):
         return earlier, False
     _judge(delivery, event)
@@ -259,6 +257,13 @@ def _record(delivery: Delivery, event: Event, *, promise: bool = True) -> tuple[
     if promise and delivery.verdict == Verdict.ACCEPTED:
         outbox.promise("delivery.accepted", delivery.pk)
     return delivery, True
+
+
+def _earlier(delivery: Delivery) -> Delivery:
+    known = Delivery.objects.filter(
+        project=delivery.project, forge=delivery.forge, delivery_id=delivery.delivery_id
+    )
+    return known.select_related("project", "pipeline").get()
 
 
 def _judge(delivery: Delivery, event: Event) -> None:
@@ -298,6 +303,9 @@ def _describe(delivery: Delivery, event: Push) -> None:
 
 def judge_push(delivery: Delivery) -> None:
     """A twin is the last word on the same ref; going back to an earlier commit has none."""
+    delivery.verdict = Verdict.ACCEPTED
+    if not questions.has_last(delivery):
+        return
     accepted = Delivery.objects.filter(
         project=delivery.project,
         ref=delivery.ref,
@@ -305,13 +313,12 @@ def judge_push(delivery: Delivery) -> None:
         verdict=Verdict.ACCEPTED,
         superseded=False,
     )
-    last = accepted.select_related("pipeline").first() if accepted.exists() else None
+    last = accepted.select_related("pipeline").first()
     if last and last.sha == delivery.sha and not last.in_vain:
         runner.mark_duplicate(delivery, last.pipeline)
         return
     if last:
         accepted.update(superseded=True)
-    delivery.verdict = Verdict.ACCEPTED
 
 
 def _said(delivery: Delivery) -> str:
