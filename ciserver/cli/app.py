@@ -8,6 +8,7 @@ from ciserver.cli import (
     artifacts,
     coverage,
     deliveries,
+    hook_secret,
     hosts,
     inspecting,
     ledger,
@@ -80,6 +81,7 @@ app.command("cancel", rich_help_panel=DO)(deliveries.cancel)
 app.add_typer(hosts.app, name="hosts", rich_help_panel=DO)
 app.command("inspect", rich_help_panel=DO)(inspecting.inspect)
 app.add_typer(secrets.app, name="secrets", rich_help_panel=DO)
+app.add_typer(hook_secret.app, name="hook-secret", rich_help_panel=DO)
 app.add_typer(pulls.app, name="pulls", rich_help_panel=DO)
 app.add_typer(repository.app, name="repository", rich_help_panel=DO)
 app.add_typer(statuses.app, name="statuses", rich_help_panel=DO)

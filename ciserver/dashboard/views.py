@@ -53,9 +53,12 @@ def project(request: HttpRequest, slug: str) -> HttpResponse:
 @login_required
 @require_POST
 def hook_secret(request: HttpRequest, slug: str) -> HttpResponse:
-    """A new webhook secret, shown on this answer alone."""
+    """A new webhook secret, shown on this answer alone; or the end of the one before it."""
     row = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
     try:
+        if "end_old" in request.POST:
+            services.end_old_hook_secret(project=row, user=cast(User, request.user))
+            return redirect(f"{row.get_absolute_url()}#connect")
         made = request.POST.get("secret", "").strip()
         secret = services.renew_hook_secret(
             project=row,

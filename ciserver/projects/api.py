@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, ClassVar, cast
 
 from django.conf import settings
@@ -77,6 +78,36 @@ class SecretValueSerializer(serializers.Serializer[Any]):
     value = serializers.CharField(trim_whitespace=False, write_only=True)
 
 
+class HookSecretSerializer(serializers.ModelSerializer[Project]):
+    """Never the secret itself. ``address``: put the forge's word in the place of FORGE."""
+
+    set = serializers.SerializerMethodField()
+    old_until = serializers.SerializerMethodField(help_text="null: no earlier one counts")
+    address = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Project
+        fields = ["set", "old_until", "address"]
+
+    def get_set(self, project: Project) -> bool:
+        return bool(project.hook_secret_sealed)
+
+    def get_old_until(self, project: Project) -> datetime | None:
+        return project.hook_secret_old_until if project.old_hook_secret_counts else None
+
+    def get_address(self, project: Project) -> str:
+        return f"{settings.GANTRY.url}/hooks/FORGE/{project.slug}/"
+
+
+class NewHookSecretSerializer(serializers.Serializer[Any]):
+    drop_old = serializers.BooleanField(default=False)
+    secret = serializers.CharField(required=False, write_only=True, help_text="that a forge made")
+
+
+class ShownHookSecretSerializer(serializers.Serializer[Any]):
+    secret = serializers.CharField()
+
+
 class ProjectViewSet(
     mixins.ListModelMixin,
     mixins.RetrieveModelMixin,
@@ -107,21 +138,35 @@ class ProjectViewSet(
         )
         return Response(self.get_serializer(project).data)
 
-    @action(detail=True, methods=["post"], url_path="hook-secret")
+    @extend_schema(responses=HookSecretSerializer)
+    @action(detail=True, url_path="hook-secret", pagination_class=None, filter_backends=[])
     def hook_secret(self, request: Request, slug: str) -> Response:
+        """Whether there is a webhook secret, and until when the one before it counts."""
+        return Response(HookSecretSerializer(self.get_object()).data)
+
+    @extend_schema(responses={204: None})
+    @hook_secret.mapping.delete
+    def end_old_hook_secret(self, request: Request, slug: str) -> Response:
+        """End the one before the present one now. Needs the role maintainer."""
+        services.end_old_hook_secret(project=self.get_object(), user=cast(User, request.user))
+        return Response(status=204)
+
+    @extend_schema(request=NewHookSecretSerializer, responses=ShownHookSecretSerializer)
+    @hook_secret.mapping.post
+    def renew_hook_secret(self, request: Request, slug: str) -> Response:
         """A new webhook secret, shown this once. The old one counts for seven days more.
 
         With ``{"drop_old": true}`` the old one ends at once, as it should when it leaked; with
         ``{"secret": ...}`` it is one that the forge made, such as GitLab's signing token.
         """
-        project = self.get_object()
-        given = request.data if isinstance(request.data, dict) else {}
-        value = given.get("secret")
+        given = NewHookSecretSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        value = given.validated_data.get("secret")
         secret = services.renew_hook_secret(
-            project=project,
+            project=self.get_object(),
             user=cast(User, request.user),
-            keep_old=given.get("drop_old") is not True,
-            value=Secret(value) if isinstance(value, str) else None,
+            keep_old=not given.validated_data["drop_old"],
+            value=Secret(value) if value else None,
         )
         return Response({"secret": secret.reveal()})
 

@@ -124,10 +124,19 @@ class Project(models.Model):
         found = []
         with suppress(SealBroken, ValueError):
             found += [self.hook_secret] if self.hook_secret else []
-        if self.hook_secret_old_until and self.hook_secret_old_until > timezone.now():
+        if self.old_hook_secret_counts:
             with suppress(SealBroken, ValueError):
                 found.append(unseal(self.hook_secret_old_sealed, self.hook_secret_old_place))
         return found
+
+    @property
+    def old_hook_secret_counts(self) -> bool:
+        until = self.hook_secret_old_until
+        return until is not None and until > timezone.now()
+
+    def end_old_hook_secret(self) -> None:
+        self.hook_secret_old_sealed, self.hook_secret_old_until = "", None
+        self.save(update_fields=["hook_secret_old_sealed", "hook_secret_old_until"])
 
     def renew_hook_secret(self, *, keep_old: bool = True, value: Secret | None = None) -> Secret:
         """A new webhook secret. The one before it counts for HOOK_SECRET_OVERLAP if kept.

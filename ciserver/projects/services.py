@@ -70,6 +70,23 @@ def renew_hook_secret(
 
 
 @transaction.atomic
+def end_old_hook_secret(*, project: Project, user: User) -> None:
+    """The webhook secret before this one counts no more from now on. Needs the role maintainer.
+
+    Raises Refused when there is none that counts.
+    """
+    require(user, project, Role.MAINTAINER)
+    if not project.old_hook_secret_counts:
+        raise Refused(
+            f"{project} has no earlier webhook secret that still counts.",
+            code="hook-secret",
+            hint="Make a new one if the present one leaked, and end the present one with it.",
+        )
+    project.end_old_hook_secret()
+    AuditEntry.record(actor=user.username, action="project.hook-secret.end", target=project.slug)
+
+
+@transaction.atomic
 def set_building(
     *,
     project: Project,

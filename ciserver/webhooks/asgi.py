@@ -21,7 +21,8 @@ from contextlib import suppress
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler
 from django.db import close_old_connections, connection
-from django.http import HttpResponse
+from django.http import HttpResponse, HttpResponseBadRequest
+from django.http.response import HttpResponseBase
 
 from ciserver.lib.asgi import App, Receive, Scope, Send
 from ciserver.webhooks.intake import Hook, answer_all, unavailable
@@ -55,9 +56,8 @@ class Hooks(ASGIHandler):
             return
         with suppress(RequestAborted), await self.read_body(receive) as body:
             request, refusal = self.create_request(scope, body)
-            if request is None:
-                response = refusal
-            else:
+            response: HttpResponseBase = refusal or HttpResponseBadRequest()
+            if request:
                 response = await self._group.answer(Hook(request, found[1], found[2]))
             response["X-Content-Type-Options"] = "nosniff"
             await self.send_response(response, send)

@@ -72,7 +72,11 @@ MATRIX: dict[str, tuple[Ask, ...]] = {
         Ask("PUT", MAINTAINER, {"forge": "gitea", "repository": "a/b", "token": "a-token-1"}),
         Ask("DELETE", MAINTAINER),
     ),
-    "/api/v1/projects/{slug}/hook-secret/": (post(MAINTAINER),),
+    "/api/v1/projects/{slug}/hook-secret/": (
+        get(VIEWER),
+        post(MAINTAINER),
+        Ask("DELETE", MAINTAINER),
+    ),
     "/api/v1/projects/{slug}/secrets/": (get(VIEWER),),
     "/api/v1/projects/{slug}/secrets/{secret}/": (
         Ask("PUT", MAINTAINER, {"value": "a-value-long-enough"}),

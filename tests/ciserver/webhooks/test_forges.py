@@ -148,6 +148,23 @@ def test_a_secret_that_leaked_ends_at_once(secret: str, project: Any, api: Any) 
     assert send("generic", answer.json()["secret"]).status_code == 202
 
 
+def test_the_old_secret_is_ended_on_the_page_once_every_forge_has_the_new_one(
+    secret: str, project: Any, alice: Any
+) -> None:
+    project.refresh_from_db()
+    new = project.renew_hook_secret().reveal()
+    page = Client()
+    page.force_login(alice)
+    assert "End it now" in page.get("/projects/hello/").content.decode()
+
+    assert page.post("/projects/hello/hook-secret/", {"end_old": "1"}).status_code == 302
+
+    assert "End it now" not in page.get("/projects/hello/").content.decode()
+    assert send("generic", secret).status_code == 401
+    assert send("generic", new).status_code == 202
+    assert page.post("/projects/hello/hook-secret/", {"end_old": "1"}).status_code == 409
+
+
 def test_deliveries_are_kept_for_90_days_and_last_words_for_longer(secret: str) -> None:
     send("bitbucket", secret)
     Delivery.objects.update(received_at=timezone.now() - timedelta(days=89))
@@ -163,7 +180,8 @@ def test_a_secret_that_the_forge_made_is_entered(secret: str, api: Any, alice: A
     assert api.post(url, {"secret": made}, format="json").json() == {"secret": made}
     assert send("generic", made).status_code == 202
     assert send("generic", secret).status_code == 200
-    assert api.post(url, {"secret": "short"}, format="json").status_code == 400
+    for wrong in ({"secret": "short"}, {"secret": {}}, {"drop_old": "perhaps"}):
+        assert api.post(url, wrong, format="json").status_code == 400
     page = Client()
     page.force_login(alice)
     form = {"secret": "another-that-the-forge-made", "drop_old": "on"}
