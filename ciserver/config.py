@@ -58,6 +58,10 @@ class Config:
     pipeline_cpus: float
     pipeline_pids: int
     deploy_ports: range
+    http_port: int
+    https_port: int
+    acme_url: str
+    acme_email: str
     store_days: int
     store_bytes: int
     cache_bytes: int
@@ -98,6 +102,10 @@ class Config:
             pipeline_cpus=_number(env, "GANTRY_PIPELINE_CPUS", float(os.cpu_count() or 1)),
             pipeline_pids=_integer(env, "GANTRY_PIPELINE_PIDS", 4096, low=8),
             deploy_ports=_deploy_ports(env),
+            http_port=_integer(env, "GANTRY_HTTP_PORT", 80, low=1, high=65535),
+            https_port=_integer(env, "GANTRY_HTTPS_PORT", 443, low=1, high=65535),
+            acme_url=_optional_address(env, "GANTRY_ACME_URL", schemes=("https",)),
+            acme_email=env.get("GANTRY_ACME_EMAIL", ""),
             store_days=_integer(env, "GANTRY_STORE_DAYS", 30, low=1),
             store_bytes=_integer(env, "GANTRY_STORE_MAX_GIB", 50, low=1) << 30,
             cache_bytes=_integer(env, "GANTRY_CACHE_MAX_GIB", 10, low=1) << 30,

@@ -213,6 +213,7 @@ OUTBOX_TASKS = {
     "pipeline.passed": "ciserver.releases.tasks.release",
     "deployment.queued": "ciserver.releases.tasks.deploy",
     "host.asked": "ciserver.releases.tasks.visit_host",
+    "environment.routes": "ciserver.releases.tasks.restore_environment",
 }
 # Topics whose task takes whatever is first in line, whichever object woke it.
 OUTBOX_SHARED = {"pipeline.queued"}

@@ -8,6 +8,7 @@ from ciserver.cli import (
     artifacts,
     coverage,
     deliveries,
+    domains,
     hook_secret,
     hosts,
     inspecting,
@@ -50,6 +51,7 @@ app.command("demo", rich_help_panel=THIS_MACHINE, context_settings=_passed_on)(l
 app.command("up", rich_help_panel=THIS_MACHINE, context_settings=_passed_on)(local.up)
 app.command("test", rich_help_panel=THIS_MACHINE, context_settings=_passed_on)(local.test)
 app.command("admin", rich_help_panel=THIS_MACHINE, context_settings=_passed_on)(local.admin)
+app.command("collect", rich_help_panel=THIS_MACHINE, context_settings=_passed_on)(local.collect)
 app.command("base", rich_help_panel=THIS_MACHINE, context_settings=_passed_on)(local.base)
 app.command("login", rich_help_panel=WHO)(session.login)
 app.command("whoami", rich_help_panel=WHO)(session.whoami)
@@ -78,6 +80,7 @@ app.command("start", rich_help_panel=DO)(starts.start)
 app.command("rerun", rich_help_panel=DO)(deliveries.rerun)
 app.command("redeliver", rich_help_panel=DO)(ledger.redeliver)
 app.command("cancel", rich_help_panel=DO)(deliveries.cancel)
+app.command("domains", rich_help_panel=DO)(domains.domains)
 app.add_typer(hosts.app, name="hosts", rich_help_panel=DO)
 app.command("inspect", rich_help_panel=DO)(inspecting.inspect)
 app.add_typer(secrets.app, name="secrets", rich_help_panel=DO)

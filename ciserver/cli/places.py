@@ -27,7 +27,7 @@ def env(
 ) -> None:
     """Show an environment's settings; --set and --unset change its variables."""
     with Client(settings.load()) as client:
-        row = _find(client, project, environment)
+        row = find(client, project, environment)
         if sets or unset:
             variables = _changed(row["variables"], sets or [], unset or [])
             row = client.patch(f"/environments/{row['id']}/", variables=variables)
@@ -61,7 +61,7 @@ def audit(project: AnyProject = "", limit: Limit = 30, as_json: AsJson = False) 
     )
 
 
-def _find(client: Client, project: str, name: str) -> Row:
+def find(client: Client, project: str, name: str) -> Row:
     for row in client.every("/environments/", project=project, name=name):
         return row
     raise CliError(

@@ -114,7 +114,9 @@ class EnvironmentViewSet(viewsets.ReadOnlyModelViewSet[Environment]):
         environments = (
             Environment.objects.filter(project__in=seen)
             .select_related("project")
-            .prefetch_related("hosts", "promoters", "approvers", Prefetch("running", running))
+            .prefetch_related(
+                "hosts", "domains", "promoters", "approvers", Prefetch("running", running)
+            )
         )
         return _asked(self.request, environments, {"project": "project__slug", "name": "name"})
 

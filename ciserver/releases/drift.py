@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from django.utils import timezone
 
 from ciserver.pipelines import events
-from ciserver.releases import naming, preview, rolling
+from ciserver.releases import domains, naming, preview, rolling
 from ciserver.releases.hosts import opened
 from ciserver.releases.models import Deployment, DeploymentState, Environment, Host, Running
+from ciserver.releases.targets.domains import Domains
 from ciserver.releases.targets.errors import TargetError
 from ciserver.releases.targets.spec import Container, ImageFacts
 
@@ -39,11 +40,11 @@ def look_at(host: Host) -> int:
     try:
         with opened(host) as target:
             there = target.containers({"installation": naming.installation()})
-            routes = target.proxy.routes()
+            routes, named = target.proxy.routes(), target.proxy.domains()
     except TargetError as error:
         found = {row.pk: f"{host} cannot be looked at: {error}" for row in rows}
     else:
-        found = {row.pk: drift_of(row, there, routes, facts=_facts(row)) for row in rows}
+        found = {row.pk: drift_of(row, there, routes, named, facts=_facts(row)) for row in rows}
     return _write(list(rows), found)
 
 
@@ -51,10 +52,12 @@ def drift_of(
     row: Running,
     there: Sequence[Container],
     routes: Mapping[str, str],
+    named: Mapping[str, Domains] | None = None,
     *,
     facts: ImageFacts | None = None,
 ) -> str:
-    """How ``there``, all our containers on its host, differs from ``row``; empty if in nothing."""
+    """How ``there``, all our containers on its host, differs from ``row``; empty if in nothing.
+    Without ``named`` host names are not compared."""
     environment = row.environment
     mine = [one for one in there if _is_of(one, environment)]
     serving = next((one for one in mine if one.id == row.container_id), None)
@@ -72,9 +75,20 @@ def drift_of(
         found.append(f"it runs the image {serving.image_id[:19]}, not that of {row.release.name}")
     elif serving.address != route:
         found.append(f"its traffic goes to {route or 'nowhere'}, not to {serving.address}")
+    if named is not None and (lost := _lost(row, named.get(naming.server_name(environment)))):
+        found.append(f"it is not served as {', '.join(lost)}: see that its ports are free here")
     if others := [one.name for one in mine if one is not serving]:
         found.append(f"also here: {', '.join(others)}")
     return "; ".join(found)[:LONGEST]
+
+
+def _lost(row: Running, there: Domains | None) -> list[str]:
+    """The host names that its environment has and its host does not answer to."""
+    asked = domains.wanted(row.environment, row)
+    if asked is None or asked == there:
+        return []
+    missing = set(asked.names) - set(there.names if there else ())
+    return sorted(missing) or list(asked.names)
 
 
 def _is_of(container: Container, environment: Environment) -> bool:

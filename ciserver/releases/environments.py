@@ -11,7 +11,7 @@ from ciserver.accounts.models import AuditEntry, User
 from ciserver.lib.problems import Refused
 from ciserver.projects.models import Role
 from ciserver.projects.services import require
-from ciserver.releases import policy
+from ciserver.releases import domains, policy
 from ciserver.releases.models import Environment
 from ciserver.releases.services import usable_hosts
 from ciserver.releases.targets.spec import wrong_health, wrong_variable
@@ -36,9 +36,10 @@ PEOPLE = ("promoters", "approvers")
 def change(*, environment: Environment, user: Any, **wanted: Any) -> Environment:
     """Set what ``wanted`` names: the fields of NUMBERS, ``auto``, ``stop_on_failure``,
     ``promote_role`` (a Role), ``variables`` (all of them), ``health``, ``promoters`` and
-    ``approvers`` (user names), ``hosts`` (names).
+    ``approvers`` (user names), ``hosts`` (names), ``domains`` (names) and ``https``.
 
-    Approvals of what waits here are void if it changes what they were given for. Raises Refused.
+    Domains hold at once, all else from the next deployment. Approvals of what waits here are
+    void if it changes what they were given for. Raises Refused.
     """
     require(user, environment.project, Role.MAINTAINER)
     row = Environment.objects.select_for_update().get(pk=environment.pk)
@@ -49,6 +50,10 @@ def change(*, environment: Environment, user: Any, **wanted: Any) -> Environment
     if wrong := wrong_health(wanted.get("health", "")):
         hint = "Write 'http /PATH', 'tcp' or 'exec COMMAND', or nothing for the image's own."
         raise Refused(wrong, code="environment.health", hint=hint, status=400)
+    if "https" in wanted:
+        domains.check_mode(wanted["https"])
+    if "domains" in wanted:
+        domains.put(row, wanted.pop("domains"))
     people = {name: _members(row, wanted.pop(name)) for name in PEOPLE if name in wanted}
     hosts = usable_hosts(user=user, names=_new_hosts(row, wanted)) if "hosts" in wanted else []
     names = set(wanted.pop("hosts", []))
@@ -70,6 +75,8 @@ def change(*, environment: Environment, user: Any, **wanted: Any) -> Environment
     row.save(update_fields=[*wanted])
     after = _shown(row)
     changed = {key: [before[key], after[key]] for key in after if before[key] != after[key]}
+    if changed.keys() & {"domains", "https", "hosts"}:
+        domains.wake(row)
     if changed:
         AuditEntry.record(
             actor=user.get_username(), action="environment.change", target=str(row), **changed
@@ -81,6 +88,8 @@ def _shown(row: Environment) -> dict[str, Any]:
     """All that ``change`` can change, as JSON for the audit."""
     return policy.configuration_of(row) | {
         "auto": row.auto,
+        "domains": list(row.domains.values_list("name", flat=True)),
+        "https": row.https,
         "batch_size": row.batch_size,
         "stop_on_failure": row.stop_on_failure,
         "promote_role": row.promote_role,

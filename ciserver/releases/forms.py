@@ -9,6 +9,7 @@ from django import forms
 from ciserver.projects.models import Role
 from ciserver.releases.environments import NUMBERS
 from ciserver.releases.models import Environment
+from ciserver.releases.targets.domains import MODES
 
 
 class NewEnvironmentForm(forms.Form):
@@ -50,7 +51,7 @@ def _words(text: str) -> list[str]:
 
 
 GROUPS = {
-    "Where and how": ("hosts", "batch_size", "stop_on_failure", "variables"),
+    "Where and how": ("hosts", "domains", "https", "batch_size", "stop_on_failure", "variables"),
     "What comes here": ("auto", "promote_role", "promoters", "soak_minutes"),
     "Approvals": ("approvals", "approvers", "approval_hours"),
     "Healthy is": ("health", "health_timeout", "health_passes", "stable_seconds"),
@@ -70,6 +71,14 @@ class EnvironmentForm(forms.Form):
         help_text="One NAME=value a line. Not for secrets: everybody in the project can read them.",
     )
     hosts = forms.CharField(label="Hosts", help_text="Names, with spaces between.")
+    domains = forms.CharField(
+        label="Domains",
+        required=False,
+        help_text="Host names that lead here, such as shop.example.org, with spaces between.",
+    )
+    https = forms.ChoiceField(
+        label="HTTPS of these", choices=[(key, f"{key}: {words}") for key, words in MODES.items()]
+    )
     promote_role = forms.TypedChoiceField(
         label="Who may promote", coerce=lambda value: Role(int(value)), choices=Role.choices[1:]
     )
@@ -124,7 +133,8 @@ class EnvironmentForm(forms.Form):
     def wanted(self) -> dict[str, Any]:
         """The arguments of ``environments.change``."""
         lists = {
-            name: _words(self.cleaned_data[name]) for name in ("hosts", "promoters", "approvers")
+            name: _words(self.cleaned_data[name])
+            for name in ("hosts", "domains", "promoters", "approvers")
         }
         return self.cleaned_data | lists
 
@@ -132,10 +142,11 @@ class EnvironmentForm(forms.Form):
 def _initial(row: Environment) -> dict[str, Any]:
     return {
         name: getattr(row, name)
-        for name in (*NUMBERS, "auto", "promote_role", "health", "stop_on_failure")
+        for name in (*NUMBERS, "auto", "promote_role", "health", "https", "stop_on_failure")
     } | {
         "variables": "".join(f"{name}={value}\n" for name, value in row.variables.items()),
         "hosts": " ".join(row.hosts.values_list("name", flat=True)),
+        "domains": " ".join(row.domains.values_list("name", flat=True)),
         "promoters": " ".join(row.promoters.values_list("username", flat=True)),
         "approvers": " ".join(row.approvers.values_list("username", flat=True)),
     }

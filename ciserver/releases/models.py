@@ -111,6 +111,8 @@ class Environment(models.Model):
     position = models.PositiveSmallIntegerField()
     auto = models.BooleanField(default=False)
     port = models.PositiveIntegerField(null=True, blank=True)  # where its hosts serve it
+    # How its domains get certificates: a key of targets.domains.MODES
+    https = models.CharField(max_length=10, default="acme")
     variables = models.JSONField(default=dict, blank=True)
     health_timeout = models.PositiveSmallIntegerField(default=60)  # seconds
     # "http /PATH", "tcp" or "exec COMMAND"; the image's HEALTHCHECK, else "http /", if empty
@@ -145,6 +147,19 @@ class Environment(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("environment", args=[self.project.slug, self.name])
+
+
+class Domain(models.Model):
+    """A host name that an environment's hosts answer to, and no other environment's."""
+
+    environment = models.ForeignKey(Environment, models.CASCADE, related_name="domains")
+    name = models.CharField(max_length=253, unique=True)  # lower case, in ASCII (IDNA)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class EnvironmentSecret(models.Model):

@@ -24,6 +24,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from ciserver.accounts import registry_tokens
+from ciserver.releases import domains
 from ciserver.releases.health import Gate
 from ciserver.releases.hosts import LOCAL, clock_words, opened
 from ciserver.releases.leases import Lease, LeaseLost
@@ -132,15 +133,20 @@ class HostDeployment:
             proxy.serve(name, port=self._port, upstream=container.address, permit=self.lease.check)
         else:
             proxy.forget(name, permit=self.lease.check)
-        self._record(container)
-        return f"{proxy.listen or '*'}:{self._port}" if container.address else "it has no port"
+        serving = self._record(container)
+        if not container.address:
+            return "it has no port"
+        told = domains.serve(self.target, self.environment, serving, self.lease)
+        named = ", ".join(self.environment.domains.values_list("name", flat=True))
+        missing = f"; not under {named}: {told}" if told else f", {named}" if named else ""
+        return f"{proxy.listen or '*'}:{self._port}{missing}"
 
     @transaction.atomic
-    def _record(self, container: Container) -> None:
+    def _record(self, container: Container) -> Running:
         """Under the lock that the next claim takes: it sees this row, or this sees its fence."""
         Environment.objects.select_for_update().get(pk=self.environment.pk)
         self.lease.check()
-        Running.objects.update_or_create(
+        row, _ = Running.objects.update_or_create(
             environment=self.environment,
             host=self.host,
             defaults={
@@ -151,6 +157,7 @@ class HostDeployment:
                 "since": timezone.now(),
             },
         )
+        return row
 
     def _retire(self, container: Container) -> str:
         others = [c for c in self._ours() if c.id != container.id]

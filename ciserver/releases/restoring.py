@@ -6,7 +6,7 @@ import logging
 
 from django.db.models import Q
 
-from ciserver.releases import leases, rolling
+from ciserver.releases import domains, leases, rolling
 from ciserver.releases.hosts import opened
 from ciserver.releases.leases import Lease, LeaseLost
 from ciserver.releases.models import Environment, Host, Running
@@ -23,6 +23,11 @@ def restore_routes() -> None:
     the machine. Removes containers that no row and no deployment under way accounts for."""
     used = Host.objects.filter(Q(environments__isnull=False) | Q(running__isnull=False))
     rolling.side_by_side(list(used.distinct()), _restore_host)
+
+
+def restore_environment(environment_id: int) -> None:
+    """The same on the hosts of one environment, of which something was changed just now."""
+    rolling.side_by_side(list(Host.objects.filter(environments=environment_id)), _restore_host)
 
 
 def _restore_host(host: Host) -> None:
@@ -44,9 +49,11 @@ def _is_right(target: Target, environment: Environment, host: Host) -> bool:
     upstream = target.proxy.routes().get(server_name(environment), "")
     there = target.containers(labels_of(environment))
     if serving is None:
-        return not there and not upstream
+        return not there and not upstream  # a name that leads nowhere harms nobody
+    named = target.proxy.domains().get(server_name(environment))
     return (
-        [container.id for container in there] == [serving.container_id]
+        named == domains.wanted(environment, serving)
+        and [container.id for container in there] == [serving.container_id]
         and there[0].running == serving.healthy
         and there[0].running
         and there[0].address == upstream
@@ -60,6 +67,7 @@ def _restore(target: Target, environment: Environment, host: Host) -> None:
             return
         serving = Running.objects.filter(environment=environment, host=host).first()
         healthy = route(target, environment, serving, lease)
+        domains.serve(target, environment, serving, lease)
         if serving:
             recorded = Running.objects.filter(pk=serving.pk, container_id=serving.container_id)
             recorded.exclude(healthy=healthy).update(healthy=healthy)

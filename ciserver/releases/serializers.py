@@ -127,6 +127,7 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
     address = serializers.SerializerMethodField()
     promoters = serializers.SlugRelatedField[Any](slug_field="username", many=True, read_only=True)
     approvers = serializers.SlugRelatedField[Any](slug_field="username", many=True, read_only=True)
+    domains = serializers.SlugRelatedField[Any](slug_field="name", many=True, read_only=True)
     page = serializers.SerializerMethodField()
 
     class Meta:
@@ -139,6 +140,8 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
             "auto",
             "port",
             "address",
+            "domains",
+            "https",
             "batch_size",
             "stop_on_failure",
             "health_timeout",
@@ -230,7 +233,18 @@ class NewEnvironmentSerializer(serializers.Serializer[Any]):
 
 
 class EnvironmentChangeSerializer(serializers.Serializer[Any]):
-    """What is left out stays as it is."""
+    """What is left out stays as it is. ``domains`` and ``https`` hold at once."""
+
+    domains = serializers.ListField(
+        child=serializers.CharField(max_length=300),
+        required=False,
+        help_text="host names that lead to it; of no two environments the same",
+    )
+    https = serializers.CharField(
+        required=False,
+        help_text="'acme': certificates of a public authority; 'internal': of the host's own;"
+        " 'off': no HTTPS",
+    )
 
     auto = serializers.BooleanField(required=False)
     variables = serializers.DictField(child=serializers.CharField(allow_blank=True), required=False)

@@ -7,7 +7,16 @@ from celery.signals import worker_ready
 from ciserver.celery import app
 from ciserver.lib import outbox
 from ciserver.pipelines.models import Pipeline
-from ciserver.releases import drift, restoring, retention, runner, services, visits
+from ciserver.releases import (
+    domains,
+    drift,
+    garbage,
+    restoring,
+    retention,
+    runner,
+    services,
+    visits,
+)
 
 
 @app.task(name="ciserver.releases.tasks.release")
@@ -30,6 +39,13 @@ def restore_routes() -> None:
     restoring.restore_routes()
 
 
+@app.task(name="ciserver.releases.tasks.restore_environment")
+def restore_environment(environment_id: int) -> None:
+    """Make the hosts of one environment serve what its rows say, its domains among them."""
+    outbox.keep(domains.TOPIC, environment_id)  # what is changed from now on is asked for anew
+    restoring.restore_environment(environment_id)
+
+
 @app.task(name="ciserver.releases.tasks.look")
 def look() -> None:
     """Find what runs and should not, or should and does not."""
@@ -44,8 +60,8 @@ def visit_host(host_id: int) -> None:
 
 @app.task(name="ciserver.releases.tasks.retire")
 def retire() -> None:
-    """Take images that nothing needs any more out of the registry."""
-    retention.retire()
+    """Take images that nothing needs any more out of the registry, and off its disk."""
+    garbage.tidy(deleted=retention.retire())
 
 
 @worker_ready.connect

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 
 from ciserver.releases.targets.connection import Connection
+from ciserver.releases.targets.domains import Domains, Edge
 from ciserver.releases.targets.errors import TrafficError
 from ciserver.releases.targets.proxy import Permit, Proxy, granted
 
@@ -41,6 +42,15 @@ class NoProxy(Proxy):
             f"{self._host} has no Caddy, which sends traffic to containers. Install it there,"
             f" perhaps by 'gantry hosts prepare {self._host}', then deploy again."
         )
+
+    def domains(self) -> dict[str, Domains]:
+        return {}
+
+    def name(
+        self, name: str, domains: Domains | None, *, edge: Edge, permit: Permit = granted
+    ) -> None:
+        if domains:
+            self.serve(name, port=domains.port, upstream="")
 
     def forget(self, name: str, *, permit: Permit = granted) -> None:
         """Nothing answers there."""

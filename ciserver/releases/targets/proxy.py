@@ -17,9 +17,12 @@ import h11
 import httpx
 
 from ciserver.releases.targets import admin_socket
+from ciserver.releases.targets.domains import HTTP, HTTPS, Domains, Edge, domains_in, with_domains
 from ciserver.releases.targets.errors import TrafficError
 
-SERVERS = "/config/apps/http/servers"
+APPS = "/config/apps"
+SERVERS = f"{APPS}/http/servers"
+NEAR = ["127.0.0.1/32", "::1/128"]  # whose word on where a request came from is believed
 TIMEOUT = 5.0  # seconds
 TRIES = 5  # at a change that others get in the way of
 Permit = Callable[[], None]
@@ -39,7 +42,28 @@ class Proxy:
 
     def routes(self) -> dict[str, str]:
         """Upstream (HOST:PORT) by server name."""
-        return {name: _dial(server, 0) for name, server in self._servers().items()}
+        servers = self._servers().items()
+        return {name: _dial(row, 0) for name, row in servers if name not in {HTTP, HTTPS}}
+
+    def domains(self) -> dict[str, Domains]:
+        """The host names that are served, by server name."""
+        return domains_in(self._get(APPS))
+
+    def name(
+        self, name: str, domains: Domains | None, *, edge: Edge, permit: Permit = granted
+    ) -> None:
+        """From now on the server ``name`` answers to ``domains``, or with None to no host name.
+        May be called again. ``permit`` as for ``serve``.
+
+        Raises TrafficError, and then names are as they were.
+        """
+
+        def changed(now: Any) -> Any:
+            if domains is None and name not in domains_in(now):
+                return now
+            return with_domains(now, name, domains, edge)
+
+        self._change(APPS, changed, permit)
 
     def serve(self, name: str, *, port: int, upstream: str, permit: Permit = granted) -> None:
         """From now on ``upstream`` answers on 127.0.0.1:``port``. May be called again.
@@ -191,6 +215,8 @@ def _handler(upstream: str) -> dict[str, Any]:
         "upstreams": [{"dial": upstream}],
         # While a crashed container is started again, wait a moment instead of failing.
         "load_balancing": {"try_duration": "2s", "try_interval": "100ms"},
+        # This Caddy itself, for a host name (see domains): it knows who asked, and by HTTPS.
+        "trusted_proxies": NEAR,
     }
 
 

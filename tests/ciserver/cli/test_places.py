@@ -29,6 +29,20 @@ def test_what_cannot_be_set_is_refused(logged_in: Gantry, history: Any) -> None:
     assert logged_in("env", "hello", "moon").exit_code == 4
 
 
+def test_domains_come_and_go(logged_in: Gantry, history: Any) -> None:
+    assert "has no domains" in logged_in("domains", "hello", "prod").out
+    ran = logged_in("domains", "hello", "prod", "--add", "A.example", "--add", "b.example")
+    assert ran.exit_code == 0, ran.err
+    assert "a.example" in ran.out
+    words = ["--remove", "a.example", "--https", "internal", "--json"]
+    told = json.loads(logged_in("domains", "hello", "prod", *words).out)
+    assert told == {"domains": ["b.example"], "https": "internal"}
+    refused = logged_in("domains", "hello", "qa", "--add", "b.example")
+    assert refused.exit_code == 4
+    assert "is a domain of hello@prod already" in refused.err
+    assert logged_in("domains", "hello", "prod", "--https", "yes").exit_code == 4
+
+
 def test_the_audit_tells_who_did_it(logged_in: Gantry, history: Any) -> None:
     logged_in("env", "hello", "prod", "--set", "A=1")
     ran = logged_in("audit", "hello")

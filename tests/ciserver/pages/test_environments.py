@@ -64,6 +64,7 @@ def test_a_maintainer_changes_an_environment(hello: Any, alice: Any, sign_in: An
         "variables": "GREETING=Moin moin\n\nEMPTY=\n",
         "approvals": 1,
         "approvers": "alice, bob",
+        "domains": "shop.example.org, Old.example.org",
     }
     answer = client.post(f"{PROD}edit/", wanted)
     assert answer.status_code == 302, answer.content.decode()
@@ -72,6 +73,8 @@ def test_a_maintainer_changes_an_environment(hello: Any, alice: Any, sign_in: An
     text = page(client, PROD)
     assert "1 of alice, bob, within 72 h" in text
     assert "Moin moin" in text
+    assert 'href="https://shop.example.org"' in text
+    assert 'href="https://old.example.org"' in text
     assert "Its configuration changed since v3" not in text, "nothing tells what v3 was given"
 
 
@@ -84,6 +87,8 @@ def test_a_maintainer_changes_an_environment(hello: Any, alice: Any, sign_in: An
         ("approvers", "charlie", "is not a member of hello"),
         ("approvals", "two", "Enter a whole number"),
         ("hosts", "nowhere", "no host"),
+        ("domains", "shop.example.org:80", "is no domain"),
+        ("https", "maybe", "is not one of the available choices"),
     ],
 )
 def test_a_change_that_cannot_be_is_refused_on_the_form(

@@ -19,7 +19,18 @@ from django.utils import timezone
 
 from ciserver.accounts import registry_tokens
 from ciserver.lib.crypto import Secret
-from ciserver.releases import drift, health, naming, restoring, runner, services, watch
+from ciserver.releases import (
+    domains,
+    drift,
+    environments,
+    health,
+    naming,
+    restoring,
+    runner,
+    services,
+    tasks,
+    watch,
+)
 from ciserver.releases.models import (
     Deployment,
     DeploymentState,
@@ -35,7 +46,10 @@ from ciserver.releases.targets.images import Location
 from ciserver.releases.targets.local import LocalTarget
 from ciserver.releases.targets.proxy import Proxy
 from ciserver.releases.targets.spec import Check, ImageFacts
+from tests.ciserver.releases.conftest import free_port
 from tests.ciserver.releases.deploying import Doomed
+from tests.ciserver.releases.test_domains import Browser
+from tests.ciserver.releases.test_proxy import answering
 from tests.home import HOME
 
 pytestmark = [pytest.mark.root, pytest.mark.django_db(transaction=True)]
@@ -360,6 +374,33 @@ def test_what_somebody_changed_on_the_host_is_found_and_told(shop: Shop) -> None
     assert shop.run(again).state == "succeeded"
     assert (drift.look(), Running.objects.get().drift) == (1, "")
     assert shop.page() == "one"
+
+
+def test_an_environment_answers_to_its_domains_from_the_moment_that_they_are_its_own(
+    shop: Shop, alice: Any, settings: Any
+) -> None:
+    ports = {"http_port": free_port(), "https_port": free_port()}
+    settings.GANTRY = replace(settings.GANTRY, **ports)
+    environments.change(environment=shop.qa, user=alice, domains=["a.example"], https="internal")
+    deployed = shop.deploy("one")
+    assert deployed.steps.get(name="switch").detail.endswith(f":{shop.qa.port}, a.example")
+    browser = Browser(HOME / "run" / "caddy.sock", domains.edge())
+    assert browser.until("a.example").text == "one"
+    environments.change(environment=shop.qa, user=alice, domains=["b.example", "c.example"])
+    drift.look()
+    assert Running.objects.get().drift.startswith("it is not served as b.example, c.example")
+    tasks.restore_environment(shop.qa.pk)
+    assert browser.until("b.example").text == "one"
+    drift.look()
+    assert Running.objects.get().drift == ""
+    environments.change(environment=shop.qa, user=alice, domains=["d.example"])
+    with answering("somebody else") as other:
+        taken = int(other.rpartition(":")[2])
+        settings.GANTRY = replace(settings.GANTRY, https_port=taken)
+        second = shop.deploy("two")
+    assert second.state == "succeeded", "it serves, if not under a name"
+    assert "; not under d.example: The proxy refused" in second.steps.get(name="switch").detail
+    assert shop.page() == "two"
 
 
 def test_a_container_that_crashes_later_is_started_again(shop: Shop) -> None:

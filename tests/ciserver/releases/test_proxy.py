@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,8 +18,9 @@ from tests.ciserver.releases.conftest import free_port, wait_for
 
 
 @contextmanager
-def answering(word: str) -> Iterator[str]:
-    """A server that says ``word``, after two seconds when asked for /slow."""
+def answering(word: str, *, tells: Sequence[str] = ()) -> Iterator[str]:
+    """A server that says ``word``, after two seconds when asked for /slow; or what came in the
+    headers ``tells``."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -27,16 +28,18 @@ def answering(word: str) -> Iterator[str]:
                 time.sleep(2)
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(word.encode())
+            self.wfile.write((" ".join(str(self.headers[one]) for one in tells) or word).encode())
 
         def log_message(self, *_: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever).start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture

@@ -1,0 +1,51 @@
+"""``gantry domains``: the host names that lead to an environment, and their HTTPS."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ciserver.cli import output, settings
+from ciserver.cli.client import Client
+from ciserver.cli.options import AsJson, Project
+from ciserver.cli.output import print_json, print_table
+from ciserver.cli.places import find
+
+
+def domains(
+    project: Project,
+    environment: Annotated[str, typer.Argument(help="An environment, such as prod.")],
+    add: Annotated[
+        list[str] | None, typer.Option("--add", help="A host name; may be given again.")
+    ] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", help="A host name; may be given again.")
+    ] = None,
+    https: Annotated[
+        str,
+        typer.Option(
+            help="Certificates of a public authority (acme), of the host's own (internal), or off."
+        ),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show an environment's host names; --add, --remove and --https change them at once."""
+    with Client(settings.load()) as client:
+        row = find(client, project, environment)
+        if add or remove:
+            kept = [name for name in row["domains"] if name not in (remove or [])]
+            row = client.patch(f"/environments/{row['id']}/", domains=[*kept, *(add or [])])
+        if https:
+            row = client.patch(f"/environments/{row['id']}/", https=https)
+    if as_json:
+        print_json({"domains": row["domains"], "https": row["https"]})
+        return
+    if not row["domains"]:
+        output.console.print(f"{environment} of {project} has no domains.")
+        output.next_step(f"Next: gantry domains {project} {environment} --add NAME")
+        return
+    print_table(["DOMAIN", "HTTPS"], [[name, row["https"]] for name in row["domains"]])
+    if add:
+        hosts = ", ".join(host["address"] or host["name"] for host in row["hosts"])
+        output.next_step(f"Let them lead to its hosts by DNS: {hosts}")
