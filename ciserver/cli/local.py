@@ -32,6 +32,11 @@ def admin(context: typer.Context) -> None:
     _script("admin", context)
 
 
+def collect(context: typer.Context) -> None:
+    """Give back what the registry holds for no image any more. --dry-run: only tell."""
+    _script("collect", context)
+
+
 def base(context: typer.Context) -> None:
     """Make a base image from this machine's package mirror; without a name, list the recipes."""
     command = [sys.executable, "-m", "builders", "base", *context.args]

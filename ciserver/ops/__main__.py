@@ -1,4 +1,4 @@
-"""``python -m ciserver.ops up|demo|admin|test``, as ./gantry calls it.
+"""``python -m ciserver.ops up|demo|admin|collect|test``, as ./gantry calls it.
 
 ``prepare`` alone makes folders and keys; the compose file begins with it.
 """
@@ -11,7 +11,10 @@ from ciserver.cli.errors import CliError
 from ciserver.config import Config, ConfigError
 from ciserver.ops.errors import OpsError
 
-USAGE = "./gantry up | demo [--exit] | admin [--new-password] | test [PYTEST-ARGUMENTS]"
+USAGE = (
+    "./gantry up | demo [--exit] | admin [--new-password] | collect [--dry-run]"
+    " | test [PYTEST-ARGUMENTS]"
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -30,7 +33,6 @@ def run(command: str = "", *rest: str) -> int:
             from ciserver.ops.up import up
 
             up(Config.from_env())
-            return 0
         case "demo", () | ("--exit",):
             from ciserver.ops.demo import demo
 
@@ -39,18 +41,22 @@ def run(command: str = "", *rest: str) -> int:
             from ciserver.ops.admin import admin
 
             admin(Config.from_env(), new_password=bool(rest))
-            return 0
+        case "collect", () | ("--dry-run",):
+            from ciserver.ops.collecting import collect
+
+            collect(Config.from_env(), dry_run=bool(rest))
         case "prepare", ():
             from ciserver.ops.layout import prepare
 
             prepare(Config.from_env().home)
-            return 0
         case "test", _:
             from ciserver.ops.testing import run_tests
 
             return run_tests(rest)
-    print(f"Usage: {USAGE}", file=sys.stderr)
-    return 2
+        case _:
+            print(f"Usage: {USAGE}", file=sys.stderr)
+            return 2
+    return 0
 
 
 def _report(error: Exception) -> int:

@@ -16,6 +16,7 @@ from builders.images.store import Image, Layer
 from builders.registry import Sent
 from builders.shared import SharedCache
 from builders.waiting import unless_cancelled
+from ciserver.lib.registry_lock import still_uploading, uploading
 from ciserver.pipelines.logs import LogWriter
 from ciserver.pipelines.models import Pipeline, State
 from ciserver.pipelines.runner.jobs import JobFailed
@@ -98,7 +99,8 @@ class Upload:
 
     def _run(self) -> None:
         try:
-            with self._workshop.store.in_use():  # it may outlive the pipeline, and what that holds
+            # It may outlive the pipeline, and what that holds.
+            with self._workshop.store.in_use(), still_uploading(self._workshop.config.run):
                 self._send_all()
         except Exception as error:
             if self._over.is_set():
@@ -186,6 +188,7 @@ class Uploads:
 
     def __enter__(self) -> Uploads:
         self._stack.__enter__()
+        self._stack.enter_context(uploading(self._workshop.config.run))
         return self
 
     def __exit__(
