@@ -24,11 +24,9 @@ def test_a_secret_is_made_shown_once_renewed_and_the_old_one_ended(
     assert "every webhook is refused" in logged_in("hook-secret", "show", "hello").out
     first = logged_in("hook-secret", "renew", "hello").out.split("\n")[0]
     assert counting() == [first]
-    assert json.loads(logged_in("hook-secret", "show", "hello", "--json").out) == {
-        "set": True,
-        "old_until": None,
-        "address": "http://localhost:8000/hooks/FORGE/hello/",
-    }
+    row = json.loads(logged_in("hook-secret", "show", "hello", "--json").out)
+    assert (row["set"], row["old_until"]) == (True, None)
+    assert row["address"].endswith("/hooks/FORGE/hello/")
 
     second = json.loads(logged_in("hook-secret", "renew", "hello", "--json").out)["secret"]
     assert counting() == [second, first]
