@@ -32,11 +32,13 @@ class Config:
     url: str
     bind: str
     port: int
+    web_processes: int
     registry: str
     database_url: str
     redis_url: str
     debug: bool
     extra_ca: Path | None
+    look_seconds: int
     registry_mirrors: Mapping[str, str]
     registries: Path | None
     offline: bool
@@ -76,11 +78,13 @@ class Config:
             url=_url(env),
             bind=_bind(env),
             port=_port(env),
+            web_processes=_integer(env, "GANTRY_WEB_PROCESSES", 2, low=1, high=64),
             registry=_registry(env),
             database_url=_database(env, home),
             redis_url=_redis(env, home),
             debug=env.get("GANTRY_DEBUG", "") == "1",
             extra_ca=_optional_file(env, "GANTRY_EXTRA_CA"),
+            look_seconds=_integer(env, "GANTRY_LOOK_SECONDS", 300, low=10),
             registry_mirrors=_mirrors(env),
             registries=_optional_path(env, "GANTRY_REGISTRIES"),
             offline=env.get("GANTRY_OFFLINE", "") == "1",

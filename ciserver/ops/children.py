@@ -23,6 +23,9 @@ class Child:
     what SIGTERM may take before SIGKILL follows. Rows of one ``stage`` start together; a stage
     starts when the one before it is ready, and they stop in the opposite order.
 
+    ``listen`` is the host and port of a socket that the supervisor opens once and holds for all
+    rows that name it; each finds it by its descriptor, ``LISTEN_FD``.
+
     ``outlives_us`` is the socket of a child that goes on when the service ends, in whatever way,
     and whom the next start finds by it.
     """
@@ -37,6 +40,7 @@ class Child:
     ready: Callable[[], Ready] = lambda: at_once
     ready_seconds: float = 30.0
     stop_seconds: float = 5.0
+    listen: tuple[str, int] | None = None
     outlives_us: Path | None = None
 
 
@@ -57,7 +61,10 @@ def children_of(config: Config) -> list[Child]:
         # What it asks may be slow to answer, or away: others' pushes are planned nevertheless.
         _worker(config, "planner", "planning", most=8),
     ]
-    return [*rows, _caddy(config), _web(config, keys), *workers, _scheduler(config), _watcher()]
+    rows += [_caddy(config), _web(config, keys), *workers, _scheduler(config), _watcher()]
+    # The first alone is waited for at the start; the others are there for when it ends.
+    more = range(2, config.web_processes + 1)
+    return [*rows, *(_web(config, keys, name=f"web-{number}", stage=2) for number in more)]
 
 
 def registry_is_ours(config: Config) -> bool:
@@ -144,19 +151,16 @@ def _caddy(config: Config) -> Child:
     )
 
 
-def _web(config: Config, env: Mapping[str, str]) -> Child:
+def _web(config: Config, env: Mapping[str, str], *, name: str = "web", stage: int = 1) -> Child:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.bind, config.bind)  # noqa: S104
-    command = ["python", "-m", "uvicorn", "ciserver.asgi:application"]
-    command += ["--host", config.bind, "--port", str(config.port), "--no-access-log"]
-    # An open event stream would keep it from ever ending.
-    command += ["--timeout-graceful-shutdown", "3"]
     return Child(
-        name="web",
-        stage=1,
-        command=tuple(command),
+        name=name,
+        stage=stage,
+        command=("python", "-m", "ciserver.serve"),
         env=env,
         ready=lambda: http_answers("/readyz", {200}, host=host, port=config.port),
         ready_seconds=300.0,
+        listen=(config.bind, config.port),
     )
 
 

@@ -49,9 +49,10 @@ def start(
     env: Mapping[str, str] | None = None,
     umask: int = 0o027,
     outlives_us: bool = False,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Starts ``command`` in the checkout; it dies with the calling thread's process, unless it
-    ``outlives_us``.
+    ``outlives_us``. Of our descriptors it has ``pass_fds`` alone, under their numbers.
 
     A first word of ``python`` becomes the virtual environment's interpreter, by the path at
     which the child can read it. Raises OSError when the program is not there.
@@ -71,6 +72,7 @@ def start(
         env=environment,
         umask=umask,
         start_new_session=True,
+        pass_fds=pass_fds,
         preexec_fn=_preparation(code, as_service_user, outlives_us),  # noqa: PLW1509 (we have one thread)
     )
 

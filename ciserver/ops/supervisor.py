@@ -26,6 +26,7 @@ Say = Callable[[str, str], None]  # (child's name, what happened)
 
 FIRST_PAUSE, LONGEST_PAUSE, STEADY = 0.2, 10.0, 30.0  # seconds
 ROTATE_SECONDS = 15.0
+BACKLOG = 2048  # connections that wait for a web process; the kernel may allow fewer (somaxconn)
 _LOG_KEPT = 8 * 1024 * 1024
 
 
@@ -57,11 +58,39 @@ class Guard:
             self._process.stdin.flush()
 
 
+class Sockets:
+    """What the children listen on. It stays open while they are killed and started again."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, int], socket.socket] = {}
+
+    def descriptor(self, address: tuple[str, int]) -> int:
+        """Of the socket at ``address``, opened when it is first asked for. Raises OpsError."""
+        if address not in self._open:
+            family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+            try:
+                found = socket.create_server(address, family=family, backlog=BACKLOG)
+            except OSError as error:
+                raise OpsError(
+                    f"Nothing can listen at {address[0]} port {address[1]}: {error.strerror}.",
+                    next_step="Choose another by GANTRY_BIND and GANTRY_PORT.",
+                ) from None
+            self._open[address] = found
+        return self._open[address].fileno()
+
+    def close(self) -> None:
+        for one in self._open.values():
+            one.close()
+
+
 class Keeper:
     """One child: ``start`` returns when it is ready; from then on it is kept running."""
 
-    def __init__(self, child: Child, config: Config, guard: Guard, say: Say) -> None:
+    def __init__(
+        self, child: Child, config: Config, guard: Guard, sockets: Sockets, say: Say
+    ) -> None:
         self.child, self.config, self.guard, self.say = child, config, guard, say
+        self.sockets = sockets
         self.log = log_of(config, child.name)
         self.process: subprocess.Popen[bytes] | None = None
         self._ended: asyncio.Future[None]
@@ -132,21 +161,29 @@ class Keeper:
         """Starts the process; ``_ended`` is done when it has ended."""
         self.child.before()
         ready = self.child.ready()
+        env, pass_fds = self._listening()
         with open_log(self.log) as output:
             process = launch.start(
                 self.child.command,
                 home=self.config.home,
                 as_service_user=self.child.as_service_user,
                 output=output,
-                env=self.child.env,
+                env={**self.child.env, **env},
                 umask=self.child.umask,
                 outlives_us=self.child.outlives_us is not None,
+                pass_fds=pass_fds,
             )
         self.process = process
         if not self.child.outlives_us:
             self.guard.add(process.pid)
         self._ended = _end_of(process)
         return ready
+
+    def _listening(self) -> tuple[dict[str, str], tuple[int, ...]]:
+        if self.child.listen is None:
+            return {}, ()
+        number = self.sockets.descriptor(self.child.listen)
+        return {"LISTEN_FD": str(number)}, (number,)
 
     def _sweep(self) -> None:
         """Ends and reaps what is left of the child's process group."""
@@ -176,11 +213,11 @@ async def supervise(
     started: Callable[[], None] = lambda: None,
 ) -> None:
     """Runs the children until ``stop`` is set. Raises OpsError when one does not come up."""
-    guard = Guard()
+    guard, sockets = Guard(), Sockets()
     keepers: list[Keeper] = []
     try:
         for _, stage in groupby(children, key=lambda child: child.stage):
-            new = [Keeper(child, config, guard, say) for child in stage]
+            new = [Keeper(child, config, guard, sockets, say) for child in stage]
             keepers += new
             await _unless(stop, asyncio.gather(*(keeper.start() for keeper in new)))
             if stop.is_set():
@@ -194,6 +231,7 @@ async def supervise(
     finally:
         for _, group in groupby(reversed(keepers), key=lambda keeper: keeper.child.stage):
             await asyncio.gather(*(keeper.stop() for keeper in group))
+        sockets.close()
         guard.close()
 
 

@@ -33,6 +33,13 @@ from ciserver.repositories.names import check_path, check_ref, check_sha, is_ref
 
 FETCH_TIMEOUT = 600.0  # seconds
 LS_REMOTE_TIMEOUT = 60.0  # seconds
+# Where forges keep the commits of pull requests: GitHub, Gitea, Forgejo; GitLab; Bitbucket.
+PULL_REF = re.compile(r"refs/(?:pull|merge-requests|pull-requests)/([1-9]\d{0,8})/(?:head|from)")
+LOOKED_AT = (
+    "refs/heads/*", "refs/tags/*",
+    "refs/pull/*/head", "refs/merge-requests/*/head", "refs/pull-requests/*/from",
+)  # fmt: skip
+PULLS = 1000  # that are remembered of a repository: those of the greatest numbers
 PROTOCOLS = "https:http"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 CREDENTIALS = re.compile(r"(\w://)[^/@\s]*@")
@@ -148,9 +155,10 @@ def fetch(project: Project, ref: str) -> str:
 
 
 def ls_remote(project: Project) -> dict[str, str]:
-    """Branch or tag -> sha as the outside repository has them now. Raises FetchFailed.
+    """Ref -> sha of branches, tags and pull requests as the outside repository has them now.
 
-    Names that could not be built are left out.
+    Names that could not be built are left out; of pull requests, all but the newest. Raises
+    FetchFailed.
     """
     config = settings.GANTRY
     with (
@@ -158,12 +166,21 @@ def ls_remote(project: Project) -> dict[str, str]:
         _reaching(project, config.mirrors) as env,
     ):
         output = run(
-            "ls-remote", "--heads", "--tags", "--end-of-options", project.clone_url,
+            "ls-remote", "--end-of-options", project.clone_url, *LOOKED_AT,
             owner=config.mirrors, env=env, timeout=LS_REMOTE_TIMEOUT,
         )  # fmt: skip
     lines = output.decode(errors="replace").removesuffix("\n").split("\n")
     found = {ref: sha for sha, _, ref in (line.partition("\t") for line in lines)}
-    return {ref: sha for ref, sha in found.items() if is_sha(sha) and is_ref(ref)}
+    usable = {ref: sha for ref, sha in found.items() if is_sha(sha) and is_ref(ref)}
+    pulls = sorted(ref for ref in usable if pull_number(ref))
+    pulls.sort(key=pull_number)
+    return {ref: usable[ref] for ref in usable.keys() - set(pulls[:-PULLS])}
+
+
+def pull_number(ref: str) -> int:
+    """Of the pull request whose commits a forge keeps at ``ref``; 0 for any other ref."""
+    found = PULL_REF.fullmatch(ref)
+    return int(found[1]) if found else 0
 
 
 def commit_info(git_dir: Path, sha: str) -> CommitInfo:

@@ -8,6 +8,7 @@ from django.urls import reverse
 from ciserver.pipelines.models import Pipeline, State
 from ciserver.projects.models import Project
 
+POLL = "poll"  # in the place of a forge's name: a look at the repository found it
 PULL = "pull"  # the kind of a delivery that tells of a fork's commit
 
 
@@ -122,7 +123,7 @@ class PullRequest(models.Model):
 
 
 class Poll(models.Model):
-    """What the last look at an outside repository saw. ``heads`` maps a branch or tag to its sha.
+    """What the last look at an outside repository saw. ``heads`` maps a ref to its sha.
 
     It is None before the first look; ``quiet`` counts the looks since something was new.
     """

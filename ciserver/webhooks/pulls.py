@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import uuid
 
+from ciserver.projects.models import Project
 from ciserver.repositories.names import MAX_REF
 from ciserver.webhooks.forges.events import Malformed, Push, printable
 from ciserver.webhooks.forges.events import PullRequest as Told
-from ciserver.webhooks.models import PULL, Delivery, PullRequest, Verdict
+from ciserver.webhooks.models import POLL, PULL, Delivery, PullRequest, Verdict
 
 SHORT = re.compile(r"[0-9a-f]{12,64}")
 FULL = {40, 64}
@@ -28,7 +29,7 @@ def note(delivery: Delivery, told: Told) -> Push | None:
         raise Malformed(f"{told.sha[:80]!r} is not a commit id.")
     row, _ = PullRequest.objects.update_or_create(
         project=delivery.project,
-        forge=delivery.forge,
+        forge=_forge_of(delivery, told.number),
         number=told.number,
         defaults={
             "title": told.title,
@@ -48,6 +49,39 @@ def note(delivery: Delivery, told: Told) -> Push | None:
     if delivery.detail:
         return None
     return Push(ref=told.ref if told.from_fork else told.head, sha=told.sha, sender=told.sender)
+
+
+def _forge_of(delivery: Delivery, number: int) -> str:
+    """What a look found belongs to the forge that tells of it, before or afterwards."""
+    rows = PullRequest.objects.filter(project=delivery.project, number=number)
+    if delivery.forge == POLL:
+        return rows.values_list("forge", flat=True).first() or POLL
+    rows.filter(forge=POLL).update(forge=delivery.forge)
+    return delivery.forge
+
+
+def found(project: Project, number: int, ref: str, sha: str) -> Told:
+    """What a look at the repository tells of a pull request: where it is. All else is as its
+    forge told, if it did; that it is a fork's is the careful guess."""
+    row = PullRequest.objects.filter(project=project, number=number).first()
+    return Told(
+        number=number,
+        sha=sha,
+        head=row.head if row else ref,
+        base=row.base if row else "",
+        ref=ref,
+        head_repository="",
+        base_repository="",
+        title=row.title if row else "",
+        sender=row.sender if row else "",
+    )
+
+
+def is_told(project: Project, number: int, sha: str) -> bool:
+    """Whether its forge told that the pull request is at ``sha``, or that its branch is the
+    project's own, whose pushes are looked at by themselves."""
+    row = PullRequest.objects.filter(project=project, number=number).first()
+    return row is not None and (row.sha == sha or not row.from_fork)
 
 
 def _settled(row: PullRequest, told: Told) -> str:

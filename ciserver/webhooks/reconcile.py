@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Mapping
 from datetime import timedelta
 
+from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
 from ciserver.celery import app
 from ciserver.projects.models import Project
 from ciserver.repositories.errors import RepositoryError
-from ciserver.repositories.git import ls_remote
-from ciserver.webhooks import services
+from ciserver.repositories.git import ls_remote, pull_number
+from ciserver.webhooks import pulls, services
 from ciserver.webhooks.models import Delivery, Poll, Verdict
 
 log = logging.getLogger(__name__)
-INTERVAL = timedelta(minutes=5)
-QUIET_INTERVAL = timedelta(minutes=30)
+QUIET = 6  # times the usual interval
 QUIET_AFTER = 288  # looks that found nothing: a day of them
 JITTER = 0.1  # of the interval, either way
 AT_A_TIME = 20  # repositories of one round, and new heads of one look
@@ -39,7 +40,8 @@ def look_around() -> int:
 
 
 def _send(poll: Poll) -> bool:
-    interval = QUIET_INTERVAL if poll.quiet >= QUIET_AFTER else INTERVAL
+    interval = timedelta(seconds=settings.GANTRY.look_seconds)
+    interval *= QUIET if poll.quiet >= QUIET_AFTER else 1
     pause = interval * (1 + random.uniform(-JITTER, JITTER))  # noqa: S311 - no secret
     mine = Poll.objects.filter(pk=poll.pk, next_at=poll.next_at)
     if not mine.update(next_at=timezone.now() + pause):
@@ -53,7 +55,7 @@ def _send(poll: Poll) -> bool:
 
 
 def look(project_id: int) -> None:
-    """Record each branch or tag that moved since the last look and that no delivery told of.
+    """Record each branch, tag or pull request that moved and that no delivery told of.
 
     The first look only remembers: what was there before the project is not built by itself.
     """
@@ -69,7 +71,7 @@ def look(project_id: int) -> None:
     seen = now if poll.heads is None else dict(poll.heads)
     moved = [ref for ref, sha in now.items() if seen.get(ref) != sha]
     for ref in moved[:AT_A_TIME]:
-        if not _told(poll.project, ref, now[ref]):
+        if not _told(poll.project, ref, now):
             services.discover(project=poll.project, ref=ref, sha=now[ref])
         seen[ref] = now[ref]
     Poll.objects.filter(pk=poll.pk).update(
@@ -81,8 +83,15 @@ def look(project_id: int) -> None:
     )
 
 
-def _told(project: Project, ref: str, sha: str) -> bool:
-    """Whether the last word on the ref, or one that was refused, is of this commit."""
+def _told(project: Project, ref: str, now: Mapping[str, str]) -> bool:
+    """Whether the last word on the ref, or one that was refused, is of the commit that it is at.
+
+    A pull request whose commit is a branch's, too, is the push of that branch.
+    """
+    sha = now[ref]
+    if number := pull_number(ref):
+        own = any(head == sha for name, head in now.items() if name.startswith("refs/heads/"))
+        return own or pulls.is_told(project, number, sha)
     words = Delivery.objects.filter(project=project, ref=ref, sha=sha)
     last = Q(verdict=Verdict.ACCEPTED, superseded=False)
     return words.filter(last | Q(verdict=Verdict.FAILED)).exists()

@@ -20,7 +20,7 @@ from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
 from ciserver.repositories import spool
 from ciserver.repositories.errors import BadName
-from ciserver.repositories.git import git_dir
+from ciserver.repositories.git import git_dir, pull_number
 from ciserver.repositories.names import MAX_REF, check_ref, check_sha, is_null
 from ciserver.repositories.spool import Push as HostedPush
 from ciserver.repositories.spool import Update
@@ -34,12 +34,11 @@ from ciserver.webhooks.forges.events import (
     PullRequest,
     Push,
 )
-from ciserver.webhooks.models import PULL, Delivery, Verdict
+from ciserver.webhooks.models import POLL, PULL, Delivery, Verdict
 from ciserver.webhooks.payloads import payload_of
 
 log = logging.getLogger(__name__)
 HOSTED = "hosted"
-POLL = "poll"
 KEPT = timedelta(days=90)  # an id that is known for so long cannot be replayed
 FORGOTTEN_AT_A_TIME = 5000
 KEPT_BODY = 256 * 1024  # bytes of a body that stay with its delivery
@@ -88,11 +87,20 @@ def _mark(event: Event) -> str:
 
 @transaction.atomic
 def discover(*, project: Project, ref: str, sha: str) -> Delivery:
-    """Record a head that no delivery told of, as though its forge had done so now."""
+    """Record a head that no delivery told of, as though its forge had done so now.
+
+    That of a pull request counts as a fork's, whatever it is: Git does not tell where it comes
+    from, so nothing of it runs without an approval.
+    """
+    number = pull_number(ref)
     delivery = Delivery(
-        project=project, forge=POLL, delivery_id=f"poll:{uuid.uuid4().hex}", event="push"
+        project=project,
+        forge=POLL,
+        delivery_id=f"poll:{uuid.uuid4().hex}",
+        event="pull request" if number else "push",
     )
-    return _record(delivery, Push(ref=ref, sha=sha))[0]
+    event = pulls.found(project, number, ref, sha) if number else Push(ref=ref, sha=sha)
+    return _record(delivery, event)[0]
 
 
 @transaction.atomic

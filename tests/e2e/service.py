@@ -130,6 +130,7 @@ def running_service(home: Path) -> Iterator[Service]:
         "GANTRY_REGISTRY": f"127.0.0.1:{registry}",
         "GANTRY_DEPLOY_PORT": str(deploy),
         "GANTRY_OFFLINE": "1",
+        "GANTRY_WEB_PROCESSES": "1",  # tests/faults kills the one of two
     }
     log = (home.parent / "up.log").open("wb")
     process = subprocess.Popen(

@@ -43,7 +43,7 @@ def test_no_line_is_lost_or_comes_twice_when_web_and_redis_are_killed(
         clone.push({"Dockerfile": DOCKERFILE, "count.py": COUNT})
         follower = Follower(browser, "/projects/kills/pipelines/1/events")
         thread = follower.start()
-        for word in (b"uvicorn", b"redis-server", b"uvicorn"):
+        for word in (b"ciserver.serve", b"redis-server", b"ciserver.serve"):
             seen = len(follower.numbers)
             wait_for(lambda seen=seen: len(follower.numbers) > seen + 3000 or None, 60)
             kill(service, word)

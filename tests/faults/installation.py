@@ -54,7 +54,7 @@ class Installation:
         for pid in descendants(self.supervisor.pid):
             words = _command(pid)
             child = _parent(pid) == self.supervisor.pid
-            if "uvicorn" in words:
+            if "ciserver.serve" in words:
                 found["web"].append(pid)
             elif "tick" in words:
                 found["scheduler"].append(pid)

@@ -25,7 +25,7 @@ def child(config: Config, name: str) -> Child:
 def test_everything_runs_here_by_default(config: Config) -> None:
     workers = ["worker", "deployer", "chores", "planner"]
     others = ["redis", "registry", "caddy", "web"]
-    assert names(config) == [*others, *workers, "scheduler", "watcher"]
+    assert names(config) == [*others, *workers, "scheduler", "watcher", "web-2"]
 
 
 def test_a_redis_elsewhere_is_not_started_here(config: Config) -> None:
@@ -100,6 +100,17 @@ def test_what_others_need_starts_before_them(config: Config) -> None:
     assert max(stages["redis"], stages["registry"]) < min(stages["web"], stages["worker"])
 
 
+def test_every_web_process_takes_from_one_socket_and_the_first_is_waited_for(
+    config: Config,
+) -> None:
+    webs = [one for one in children_of(replace(config, web_processes=3)) if "web" in one.name]
+    assert [one.name for one in webs] == ["web", "web-2", "web-3"]
+    assert {one.listen for one in webs} == {(config.bind, config.port)}
+    assert [one.stage for one in webs] == [1, 2, 2]
+    [alone] = [one for one in children_of(replace(config, web_processes=1)) if "web" in one.name]
+    assert alone.name == "web"
+
+
 def test_only_who_reads_and_keeps_logs_gets_the_keys_of_object_storage(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,5 +120,5 @@ def test_only_who_reads_and_keeps_logs_gets_the_keys_of_object_storage(
     keys = {"AWS_ACCESS_KEY_ID": "an-id", "AWS_SECRET_ACCESS_KEY": "a-key"}
     elsewhere = replace(config, log_store="s3://logs/gantry?endpoint=https://s3.example.org")
     having = {one.name for one in children_of(elsewhere) if keys.items() <= one.env.items()}
-    assert having == {"web", "worker", "chores"}
+    assert having == {"web", "web-2", "worker", "chores"}
     assert not any(keys.keys() & one.env.keys() for one in children_of(config))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from ciserver.ops.errors import OpsError
 from ciserver.ops.launch import CHECKOUT
 from ciserver.ops.ready import log_says
 from ciserver.ops.supervisor import supervise
+from tests.ops.conftest import free_port
 
 pytestmark = pytest.mark.root
 
@@ -112,6 +114,60 @@ def test_a_child_that_is_killed_comes_back_without_its_orphans(stage: Stage) -> 
     assert not any(alive(pid) for pid in stage.grandchildren())
 
 
+ANSWERER = """
+import os, socket
+print("I am", os.getpid(), flush=True)
+print("mine is", os.getpid(), flush=True)
+listening = socket.socket(fileno=int(os.environ["LISTEN_FD"]))
+while True:
+    with listening.accept()[0] as caller:
+        caller.sendall(str(os.getpid()).encode())
+"""
+
+
+def test_who_connects_while_a_listening_child_is_started_again_waits_for_it(stage: Stage) -> None:
+    address = ("127.0.0.1", free_port())
+    listening = replace(talker(stage.config), command=("python", "-c", ANSWERER), listen=address)
+
+    def answer() -> int:
+        with socket.create_connection(address, timeout=10) as caller:
+            return int(caller.recv(20))
+
+    def play() -> None:
+        assert answer() == stage.pids()[0]
+        os.kill(stage.pids()[0], signal.SIGKILL)
+        assert answer() == stage.pids()[-1]  # asked at once, and not refused
+
+    stage.run([listening], play)
+    first, second = stage.pids()
+    assert first != second
+    with pytest.raises(ConnectionRefusedError):
+        answer()  # nothing is held when the service has stopped
+
+
+def test_children_that_listen_at_one_address_take_turns(stage: Stage) -> None:
+    address = ("127.0.0.1", free_port())
+    command = ("python", "-c", ANSWERER)
+    both = [
+        replace(talker(stage.config, name), command=command, listen=address)
+        for name in ("one", "two")
+    ]
+
+    def play() -> None:
+        os.kill(stage.pids("one")[0], signal.SIGKILL)
+        with socket.create_connection(address, timeout=10) as caller:
+            assert int(caller.recv(20)) in {*stage.pids("two"), *stage.pids("one")[1:]}
+
+    stage.run(both, play)
+
+
+def test_an_address_that_is_taken_is_told(stage: Stage) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        listening = replace(talker(stage.config), listen=other.getsockname())
+        with pytest.raises(OpsError, match="Nothing can listen at"):
+            stage.run([listening])
+
+
 def test_a_child_that_cannot_be_started_is_tried_until_it_can(stage: Stage, tmp_path: Path) -> None:
     needed = tmp_path / "needed"
     needed.touch()
@@ -177,6 +233,7 @@ import asyncio, sys
 from tests.ops.test_supervisor import talker
 from ciserver.config import Config
 from ciserver.ops.supervisor import supervise
+from tests.ops.conftest import free_port
 
 async def main():
     config = Config.from_env()

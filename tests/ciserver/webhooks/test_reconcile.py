@@ -12,10 +12,13 @@ from kombu.exceptions import OperationalError
 
 from ciserver.lib.models import OutboxEntry
 from ciserver.pipelines.models import Pipeline
-from ciserver.projects.models import Project
+from ciserver.projects.models import Membership, Project, Role
+from ciserver.repositories.git import ls_remote
 from ciserver.webhooks import reconcile
-from ciserver.webhooks.forges.events import Envelope, Push
+from ciserver.webhooks.approvals import approve
+from ciserver.webhooks.forges.events import Envelope, PullRequest, Push
 from ciserver.webhooks.models import Delivery, Poll
+from ciserver.webhooks.models import PullRequest as PullRow
 from ciserver.webhooks.services import receive
 from ciserver.webhooks.tasks import look, plan
 from tests.ciserver.repositories.serving import commit, git
@@ -122,6 +125,115 @@ def test_a_branch_that_went_back_untold_is_built_again(away: Outside) -> None:
     away.plan()
 
     assert away.built[0] == away.built[2] == first
+
+
+def opened(away: Outside, number: int, *, branch: str = "fork") -> str:
+    """A commit that is on no branch of the project, where GitHub keeps those of pull requests."""
+    away.pushed += 1
+    sha = commit(away.work, {"a": f"{branch} {away.pushed}"})
+    git("push", "--force", str(away.upstream), f"HEAD:refs/pull/{number}/head", cwd=away.work)
+    git("reset", "--hard", "HEAD~1", cwd=away.work)
+    return sha
+
+
+def told_of(sha: str, number: int, *, fork: bool = True, action: bool = True) -> PullRequest:
+    return PullRequest(
+        number=number, sha=sha, head="refs/heads/topic", base=MAIN, ref=f"refs/pull/{number}/head",
+        head_repository="2" if fork else "1", base_repository="1", open=action, title="Better",
+    )  # fmt: skip
+
+
+def test_a_pull_request_that_nobody_told_of_waits_for_an_approval_and_is_built_as_a_forks(
+    away: Outside, alice: Any
+) -> None:
+    sha = opened(away, 7)
+    for _ in range(2):
+        away.look()
+        away.plan()
+
+    delivery = Delivery.objects.get()
+    assert (delivery.verdict, delivery.sha, delivery.kind) == ("waiting", sha, "pull")
+    assert away.built == []
+
+    Membership.objects.create(project=away.project, user=alice, role=Role.MAINTAINER)
+    approve(pull_request=delivery.pull_request, sha=sha, user=alice)
+    away.plan()
+    made = Pipeline.objects.get()
+    assert (made.commit, made.from_fork, made.pull_request) == (sha, True, 7)
+
+
+def test_a_pull_request_that_was_there_before_the_project_is_not_listed(
+    away: Outside,
+) -> None:
+    opened(away, 7)
+    Poll.objects.update(heads=None)
+    away.look()
+    assert not Delivery.objects.exists()
+
+
+def test_the_forge_that_tells_of_a_found_pull_request_later_tells_of_the_same(
+    away: Outside,
+) -> None:
+    sha = opened(away, 7)
+    away.look()
+
+    told, _ = receive(
+        project=away.project, forge="gitea", envelope=Envelope("pull_request", "late"),
+        events=[told_of(sha, 7)], headers={}, body=b"",
+    )  # fmt: skip
+
+    assert told.verdict == "duplicate"
+    row = PullRow.objects.get()
+    assert (row.forge, row.title, row.sha) == ("gitea", "Better", sha)
+
+
+def test_a_new_commit_of_a_fork_that_no_webhook_told_of_takes_the_place_of_the_one_before(
+    away: Outside,
+) -> None:
+    first = opened(away, 7)
+    receive(
+        project=away.project, forge="github", envelope=Envelope("pull_request", "1"),
+        events=[told_of(first, 7)], headers={}, body=b"",
+    )  # fmt: skip
+    away.look()
+    assert Delivery.objects.count() == 1  # nothing new
+
+    second = opened(away, 7)
+    away.look()
+
+    row = PullRow.objects.get()
+    assert (row.forge, row.title, row.sha, row.waits) == ("github", "Better", second, True)
+    verdicts = dict(Delivery.objects.values_list("sha", "verdict"))
+    assert verdicts == {first: "ignored", second: "waiting"}
+
+
+def test_a_pull_request_of_the_projects_own_branch_is_the_push_of_that_branch(
+    away: Outside,
+) -> None:
+    sha = away.push("topic")
+    git("push", str(away.upstream), "HEAD:refs/pull/8/head", cwd=away.work)
+    away.look()
+
+    assert [d.ref for d in Delivery.objects.all()] == ["refs/heads/topic"]
+    assert not PullRow.objects.exists()
+
+    receive(
+        project=away.project, forge="github", envelope=Envelope("pull_request", "1"),
+        events=[told_of(sha, 8, fork=False)], headers={}, body=b"",
+    )  # fmt: skip
+    opened(away, 8)  # the ref was seen before its branch
+    away.look()
+    assert not PullRow.objects.get().waits
+
+
+def test_of_very_many_pull_requests_the_newest_are_remembered(
+    away: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ciserver.repositories.git.PULLS", 2)
+    for number in (9, 10, 11):
+        opened(away, number)
+
+    assert set(ls_remote(away.project)) == {MAIN, "refs/pull/10/head", "refs/pull/11/head"}
 
 
 def test_a_repository_that_is_away_is_said_to_be_and_tried_again(away: Outside) -> None:
