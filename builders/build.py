@@ -18,11 +18,12 @@ from builders.dockerfile import parse_dockerfile, parse_trigger
 from builders.dockerfile.excerpt import point_at
 from builders.dockerfile.instructions import Instruction
 from builders.dockerfile.parse import MAX_BYTES as MAX_DOCKERFILE
+from builders.emulation import check_runnable
 from builders.errors import BuildError, DockerfileError, StepFailed, UserError
 from builders.events import BuildListener, StepInfo, StepResult
 from builders.images.store import Image, Store
 from builders.networks import LazyNetwork
-from builders.plan import DEFAULT_TARGET, SCRATCH, Plan, host_platform, make_plan, platform_args
+from builders.plan import DEFAULT_TARGET, SCRATCH, Plan, make_plan, platform_args
 from builders.stages import Bases, Resolve, Stages
 from builders.steps.agents import Agents
 from builders.steps.bench import Bench
@@ -37,7 +38,8 @@ __all__ = ["BuildListener", "BuildRequest", "StepInfo", "StepResult", "build"]
 class BuildRequest:
     """All that one build is asked. Its images depend on nothing else.
 
-    ``targets`` are stage names, None the last stage. ``epoch`` (seconds) is the
+    ``targets`` are stage names, None the last stage. ``platform`` is what stages are for
+    that do not say, this machine's own by default. ``epoch`` (seconds) is the
     images' creation time, the commit's. ``scope`` is the cache lane that is
     written, ``also_read`` are lanes that are read too; ``shared`` has them for all
     machines. ``ssh`` is the socket of an agent, or a private key, for each id of RUN
@@ -55,6 +57,7 @@ class BuildRequest:
     dockerfile: str = "Dockerfile"
     dockerfile_data: bytes | None = None
     targets: tuple[str | None, ...] = (None,)
+    platform: str = ""
     build_args: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
@@ -92,7 +95,7 @@ def build(
     """
     with store.in_use(), _pointing(request):
         bases = Bases(resolve)
-        plan = with_triggers(plan_of(request), bases)
+        plan = check_runnable(with_triggers(check_runnable(plan_of(request)), bases))
         with (
             LazyNetwork(request.network, state=state, allow=request.egress_allow) as network,
             Agents(request.ssh) as agents,
@@ -114,7 +117,12 @@ def plan_of(request: BuildRequest) -> Plan:
             code="dockerfile.missing",
         )
     dockerfile = parse_dockerfile(data, file=request.dockerfile)
-    return make_plan(dockerfile, targets=request.targets, build_args=request.build_args)
+    return make_plan(
+        dockerfile,
+        targets=request.targets,
+        build_args=request.build_args,
+        platform=request.platform,
+    )
 
 
 def _read(request: BuildRequest) -> bytes | None:
@@ -142,7 +150,7 @@ def with_triggers(plan: Plan, bases: Bases) -> Plan:
     for index in plan.needed:
         stage = plan.stages[index]
         if stage.parent is None and stage.base != SCRATCH:
-            on_build = bases.get(stage.base, stage.at).config.on_build
+            on_build = bases.get(stage.base, stage.at, stage.platform).config.on_build
             triggers[index] = tuple(
                 parse_trigger(text, at=replace(stage.at, text=text)) for text in on_build
             )
@@ -187,7 +195,7 @@ def _bench(
         escape=plan.escape,
         build_args=request.build_args,
         head_args={
-            **platform_args(host_platform()),
+            **platform_args(plan.platform),
             "TARGETSTAGE": next(iter(plan.targets), None) or DEFAULT_TARGET,
             **plan.head_args,
         },
@@ -195,7 +203,6 @@ def _bench(
         agents=agents,
         step_env=request.step_env,
         extra_ca=request.extra_ca,
-        platform=host_platform(),
         use_cache=not request.no_cache,
         parent_cgroup=request.parent,
         scope=request.scope,

@@ -5,7 +5,8 @@
     │   ├── DockerfileError      syntax, unknown instruction or flag, bad value
     │   ├── ContextError         missing COPY source, unreadable path, bad .dockerignore
     │   ├── ImageNotFound        FROM names an image nobody has
-    │   │   └── RegistryClosed       FROM leads to where a build may not ask
+    │   │   ├── RegistryClosed       FROM leads to where a build may not ask
+    │   │   └── WrongPlatform        it is made, for other platforms
     │   └── StepFailed           a RUN ended badly: carries its receipt and last lines
     ├── BuildCancelled       somebody asked for it; nothing is wrong
     └── ServiceError         whoever runs Gantry: exit code 2
@@ -57,6 +58,12 @@ class ContextError(UserError):
 
 class ImageNotFound(UserError):
     code = "image.not-found"
+
+
+class WrongPlatform(ImageNotFound):
+    """An image of that name is there, for other platforms than the one asked for."""
+
+    code = "image.platform"
 
 
 class RegistryClosed(ImageNotFound):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform as _platform
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -34,11 +35,15 @@ class Stage:
     at: Position
     instructions: tuple[Instruction, ...]
     needs: frozenset[int] = frozenset()
+    platform: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``targets`` maps each asked name to a stage; ``needed`` is in an order that can be run."""
+    """``targets`` maps each asked name to a stage; ``needed`` is in an order that can be run.
+
+    ``platform`` is what the images are for; a stage may have another.
+    """
 
     stages: tuple[Stage, ...]
     targets: Mapping[str | None, int]
@@ -46,6 +51,7 @@ class Plan:
     head_args: Mapping[str, str] = field(default_factory=dict)
     escape: str = "\\"
     warnings: tuple[str, ...] = ()
+    platform: str = ""
 
     def stage_of(self, word: str, before: int) -> int | None:
         """The stage that ``--from=word`` means in stage ``before``, None for an image."""
@@ -71,17 +77,19 @@ class Plan:
 
 
 def host_platform() -> str:
-    """The only platform that can be built here, e.g. ``linux/amd64``."""
+    """This machine's own platform, e.g. ``linux/amd64``."""
     machine = _platform.machine()
     return f"linux/{_MACHINES.get(machine, machine)}"
 
 
-def platform_args(platform: str) -> dict[str, str]:
+def platform_args(target: str) -> dict[str, str]:
     """BuildKit's automatic platform ARGs; in a stage they need an ARG line."""
-    system, _, arch = platform.partition("/")
-    arch, _, variant = arch.partition("/")
-    values = {"PLATFORM": platform, "OS": system, "ARCH": arch, "VARIANT": variant}
-    return {f"{side}{k}": v for side in ("BUILD", "TARGET") for k, v in values.items()}
+    found = {}
+    for side, platform in (("BUILD", host_platform()), ("TARGET", target)):
+        system, architecture, variant = (*platform.split("/"), "")[:3]
+        values = {"PLATFORM": platform, "OS": system, "ARCH": architecture, "VARIANT": variant}
+        found.update({f"{side}{name}": value for name, value in values.items()})
+    return found
 
 
 DEFAULT_TARGET = "default"  # what TARGETSTAGE is without --target
@@ -92,11 +100,16 @@ def make_plan(
     *,
     targets: Sequence[str | None] = (None,),
     build_args: Mapping[str, str] | None = None,
+    platform: str = "",
 ) -> Plan:
-    """Raise DockerfileError for a stage, target or platform that cannot be."""
+    """Raise DockerfileError for a stage, target or platform that cannot be.
+
+    ``platform`` is what stages are for that do not say, this machine's own by default.
+    """
     given = dict(build_args or {})
-    head = _head_args(dockerfile, given)
-    scope = {**platform_args(host_platform()), **head}
+    target_platform = checked_platform(platform) or host_platform()
+    head = _head_args(dockerfile, given, target_platform)
+    scope = {**platform_args(target_platform), **head}
     stages: list[Stage] = []
     for first, body in _split(dockerfile.instructions):
         stages.append(_stage(stages, first, body, scope, dockerfile.escape))
@@ -107,6 +120,7 @@ def make_plan(
         head,
         dockerfile.escape,
         (*dockerfile.warnings, *_unused(dockerfile, given)),
+        target_platform,
     )
     return _finish(stages, draft)
 
@@ -123,9 +137,9 @@ def _finish(stages: Sequence[Stage], draft: Plan) -> Plan:
     return replace(draft, stages=linked, needed=tuple(sorted(needed)))
 
 
-def _head_args(dockerfile: Dockerfile, given: Mapping[str, str]) -> dict[str, str]:
+def _head_args(dockerfile: Dockerfile, given: Mapping[str, str], platform: str) -> dict[str, str]:
     values: dict[str, str] = {}
-    automatic = platform_args(host_platform())
+    automatic = platform_args(platform)
     for arg in dockerfile.head:
         expander = Expander({**automatic, **values}, escape=dockerfile.escape, at=arg.at)
         for name, default in arg.pairs:
@@ -154,7 +168,7 @@ def _stage(
     escape: str,
 ) -> Stage:
     expander = Expander(scope, escape=escape, at=first.at)
-    check_platform(expander.word(first.platform or ""), first.at)
+    platform = checked_platform(expander.word(first.platform or ""), first.at)
     base = expander.word(first.image)
     if not base:
         raise DockerfileError(
@@ -175,6 +189,7 @@ def _stage(
         parent=parent,
         at=first.at,
         instructions=(*_inherited(earlier, parent), *body),
+        platform=_platform_of(platform, None if parent is None else earlier[parent], scope),
     )
 
 
@@ -185,15 +200,24 @@ def _inherited(stages: Sequence[Stage], parent: int | None) -> tuple[Instruction
     return tuple(i.parsed for i in stages[parent].instructions if isinstance(i, Onbuild))
 
 
-def check_platform(platform: str, at: Position | None = None) -> None:
-    """Raise DockerfileError for one that is not this machine's, in any spelling of it."""
-    if platform and normal_platform(platform) != host_platform():
+def _platform_of(asked: str, parent: Stage | None, scope: Mapping[str, str]) -> str:
+    """A stage made from another is of the other's platform, whatever it says."""
+    if parent is not None:
+        return parent.platform
+    return asked or normal_platform(scope["TARGETPLATFORM"])
+
+
+def checked_platform(platform: str, at: Position | None = None) -> str:
+    """Its normal form, "" where nothing is asked. Raises DockerfileError for what is no Linux."""
+    normal = normal_platform(platform) if platform else ""
+    if normal and not re.fullmatch(r"linux/[a-z0-9]+(/[a-z0-9]+)?", normal):
         raise DockerfileError(
             f"The platform {platform} cannot be built on this machine.",
             place=at.place if at else "",
-            hint=f"It builds {host_platform()}.",
+            hint=f"It builds linux images, by default {host_platform()}.",
             code="dockerfile.platform",
         )
+    return normal
 
 
 def normal_platform(text: str) -> str:

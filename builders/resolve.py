@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from builders.bases.recipes import recipe_names
-from builders.errors import ImageNotFound, RegistryClosed, RegistryError
+from builders.errors import ImageNotFound, RegistryClosed, RegistryError, WrongPlatform
 from builders.images.layers import LayerLimits
 from builders.images.reference import Reference
 from builders.images.store import Image, Store
@@ -49,20 +50,25 @@ class Resolver:
         """The image. ``lookup`` gives the addresses at which its own registry may be asked; the
         mirrors may be anywhere. Raises ImageNotFound where nobody has it, RegistryClosed as
         ``lookup`` says, RegistryError where nobody who could have it can be asked, LayerTooBig."""
-        known = self._store.find_image(reference)
+        known = self._in_store(reference)
         if known is not None:
             return known
         hosts = self._hosts(reference)
         silent: RegistryError | None = None
+        other: WrongPlatform | None = None
         for host in hosts:
             try:
                 return self._pull(host, reference, lookup if host == reference.registry else None)
             except RegistryClosed:
                 raise
+            except WrongPlatform as error:
+                other = other or error
             except ImageNotFound:
                 continue
             except RegistryError as error:
                 silent = silent or error
+        if other is not None:
+            raise other
         hint = self._next_step(reference)
         if silent is not None:
             raise RegistryError(
@@ -73,6 +79,16 @@ class Resolver:
         asked = f" nor at {' or '.join(hosts)}" if hosts else ", and no registry is asked for it"
         where = f"{'neither' if hosts else 'not'} in the store{asked}"
         raise ImageNotFound(f"The image {reference.familiar} is {where}.", hint=hint)
+
+    def _in_store(self, reference: Reference) -> Image | None:
+        """Of another platform than this machine's also one that was built here under the name."""
+        known = self._store.find_image(reference)
+        if known is not None or not reference.platform:
+            return known
+        known = self._store.find_image(replace(reference, platform=""))
+        system, architecture = reference.platform.split("/")[:2]
+        fits = known and (known.config.os, known.config.architecture) == (system, architecture)
+        return known if fits else None
 
     def _hosts(self, reference: Reference) -> list[str]:
         first = self._mirrors.get(reference.registry)
@@ -100,7 +116,7 @@ class Resolver:
         here = [Reference.parse(name).familiar for name in self._store.names() if "@" not in name]
         if wanted in recipe_names():
             return f"Run: ./gantry base {wanted}"
-        every = sorted({*here, *recipe_names()})
+        every = sorted({*here, *recipe_names()} - {wanted})
         near = difflib.get_close_matches(wanted, every, _MOST_NEAR, 0.5)
         steps = [f"Did you mean {' or '.join(near)}?"] if near else []
         makeable = next((name for name in near if name not in here), None)

@@ -37,13 +37,16 @@ class Bases:
     def __init__(self, resolve: Resolve) -> None:
         self._resolve = resolve
         self._lock = threading.Lock()
-        self._known: dict[str, Image] = {}
+        self._known: dict[Reference, Image] = {}
 
-    def get(self, name: str, at: Position) -> Image:
+    def get(self, name: str, at: Position, platform: str) -> Image:
+        """The image for ``platform``."""
         with self._lock, located(at):
-            if name not in self._known:
-                self._known[name] = self._resolve(Reference.parse(name))
-            return self._known[name]
+            foreign = "" if platform == host_platform() else platform
+            reference = replace(Reference.parse(name), platform=foreign)
+            if reference not in self._known:
+                self._known[reference] = self._resolve(reference)
+            return self._known[reference]
 
 
 class Stages:
@@ -106,7 +109,8 @@ class Stages:
 
     def _run_stage(self, stage: Stage) -> StageState:
         state = self._begin(stage)
-        bench = replace(self._bench, origin=self._origin(stage)).for_base(state.config.created)
+        bench = replace(self._bench, origin=self._origin(stage), platform=stage.platform)
+        bench = bench.for_base(state.config.created)
         for number, step in enumerate(stage.instructions, 1):
             bench.check_cancelled()
             state = self._act(stage, number, step, state, bench)
@@ -131,8 +135,8 @@ class Stages:
             parent = self._wait(stage.parent)
             return replace(parent.configured(on_build=()), cmd_set=False)
         if stage.base == SCRATCH:
-            return StageState.of_image(empty_config(), ())
-        image = self._bases.get(stage.base, stage.at)
+            return StageState.of_image(empty_config(stage.platform), ())
+        image = self._bases.get(stage.base, stage.at, stage.platform)
         return StageState.of_image(replace(image.config, on_build=()), image.layers)
 
     def _act(
@@ -195,16 +199,20 @@ class Stages:
             if index is not None:
                 return self._wait(index).layers
             with self._naming(word, stage.index):
-                return self._bases.get(word, step.at).layers
+                return self._bases.get(word, step.at, stage.platform).layers
 
         return origin
 
 
-def empty_config() -> ImageConfig:
+def empty_config(platform: str) -> ImageConfig:
     """What ``FROM scratch`` begins with."""
-    system, _, architecture = host_platform().partition("/")
+    system, architecture, variant = (*platform.split("/"), "")[:3]
     return ImageConfig(
-        architecture=architecture, os=system, env=(f"PATH={DEFAULT_PATH}",), working_dir="/"
+        architecture=architecture,
+        os=system,
+        variant=variant,
+        env=(f"PATH={DEFAULT_PATH}",),
+        working_dir="/",
     )
 
 

@@ -18,7 +18,6 @@ from builders.images.prune import PruneLimits
 from builders.images.reference import Reference
 from builders.images.store import Image, Store
 from builders.layouts import export_archive, export_layout, import_image
-from builders.plan import check_platform
 from builders.registry import KnownRegistries, Registry
 from builders.resolve import Resolver
 from builders.shared import SharedCache
@@ -32,7 +31,6 @@ def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
     names = [Reference.parse(name) for name in options.tag]
     if options.push and not names:
         raise UserError("--push needs a name.", hint="Give one with -t.", code="cli.flag")
-    check_platform(options.platform)
     store = Store(options.store, compression=options.compression)
     shared = _shared(options, store)
     context, epoch = open_context(options.context)
@@ -41,6 +39,7 @@ def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
             context=context,
             dockerfile=options.file or "Dockerfile",
             targets=(options.target,),
+            platform=options.platform,
             build_args=pairs(options.build_arg, "--build-arg"),
             labels=pairs(options.label, "--label"),
             secrets=secrets(options.secret),

@@ -46,7 +46,12 @@ def _build(command: argparse.ArgumentParser) -> None:
     add("--build-arg", action="append", default=[], metavar="KEY=VALUE")
     add("--label", action="append", default=[], metavar="KEY=VALUE")
     add("--secret", action="append", default=[], metavar="id=ID,src=FILE")
-    add("--platform", default="", metavar="OS/ARCH", help="only this machine's own can be built")
+    add(
+        "--platform",
+        default="",
+        metavar="OS/ARCH",
+        help="of the image; RUN of others needs qemu-user-static",
+    )
     add("--ssh", action="append", default=[], metavar="default|ID=SOCKET_OR_KEY")
     add("--target", default=None, metavar="STAGE")
     add("--no-cache", action="store_true")

@@ -31,6 +31,7 @@ from builders.images.documents import (
 
 MOST_LAYERS = 500
 _MACHINES: Mapping[str, str] = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
+_VARIANTS = {"amd64": "v1", "arm": "v7", "arm64": "v8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +139,16 @@ def _parse_index(document: Mapping[str, Any]) -> tuple[Platform, ...]:
     return tuple(found)
 
 
-def choose(platforms: Sequence[Platform], architecture: str) -> Platform | None:
-    """The index's entry for linux on ``architecture``, or None."""
-    for entry in platforms:
-        if (entry.os, entry.architecture) == ("linux", architecture):
-            return entry
-    return None
+def choose(platforms: Sequence[Platform], platform: str) -> Platform | None:
+    """The index's entry for ``platform`` (``linux/arm/v6``), or None.
+
+    Where no variant is asked for, the usual one is taken before others (containerd's platforms).
+    """
+    system, architecture, variant = (*platform.split("/"), "")[:3]
+    fits = [
+        entry for entry in platforms if (entry.os, entry.architecture) == (system, architecture)
+    ]
+    if variant:
+        return next((entry for entry in fits if entry.variant == variant), None)
+    usual = ("", _VARIANTS.get(architecture, ""))
+    return min(fits, key=lambda entry: entry.variant not in usual, default=None)

@@ -31,12 +31,16 @@ class BadReference(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An image's name. At least one of ``tag`` and ``digest`` is set."""
+    """An image's name. At least one of ``tag`` and ``digest`` is set.
+
+    ``platform`` (``linux/arm64``) says which image of that name, where it is not this machine's.
+    """
 
     registry: str
     repository: str
     tag: str | None = None
     digest: str | None = None
+    platform: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Reference:

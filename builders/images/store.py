@@ -216,7 +216,12 @@ class Store:
 
     def tag(self, image: Image, name: Reference, *, fetched: bool = False) -> None:
         """Let ``name`` mean ``image`` from now on. ``fetched``: a registry has it as well."""
-        value = {"name": str(name), "image": image.id, "fetched": fetched}
+        value = {
+            "name": str(name),
+            "platform": name.platform,
+            "image": image.id,
+            "fetched": fetched,
+        }
         self._disk.write_json(self._name_path(name), value, durable=True)
 
     def untag(self, name: Reference) -> bool:
@@ -251,9 +256,9 @@ class Store:
         return Image(config, tuple(layers), image_id, self)
 
     def names(self) -> list[str]:
-        """All names in normal form, sorted."""
+        """All names in normal form, sorted; each once, whatever platforms it is here for."""
         found = (read_json(path) for path in (self.root / "names").iterdir())
-        return sorted(value["name"] for value in found if value)
+        return sorted({value["name"] for value in found if value})
 
     def manifest(self, image: Image) -> Manifest:
         """The image's manifest: the one it was pulled with while its blobs are here, else ours."""
@@ -278,7 +283,8 @@ class Store:
         return manifest if all(self._blobs.has(layer) for layer in manifest.layers) else None
 
     def _name_path(self, name: Reference) -> Path:
-        return self.root / "names" / f"{hashlib.sha256(str(name).encode()).hexdigest()}.json"
+        text = f"{name} {name.platform}" if name.platform else str(name)
+        return self.root / "names" / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
 
     # Running
 

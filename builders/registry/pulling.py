@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import httpx
 
-from builders.errors import ImageNotFound, RegistryError
+from builders.errors import ImageNotFound, RegistryError, WrongPlatform
 from builders.images.config import ImageConfig
 from builders.images.digests import CONFIGS, INDEXES, MANIFESTS, Descriptor, sha256
 from builders.images.documents import Malformed
@@ -53,6 +53,7 @@ def pull(
         config = ImageConfig.from_json(data)
         if len(config.diff_ids) != len(found.layers):
             raise Malformed("its config and its manifest count different layers")
+        check_platform(config, reference)
         layers = pull_layers(
             transport,
             reference,
@@ -119,12 +120,12 @@ def _fetch_platform(
     scopes: Sequence[Scope],
     platforms: tuple[Platform, ...],
 ) -> Manifest:
-    architecture = host_architecture()
-    entry = choose(platforms, architecture)
+    platform = reference.platform or f"linux/{host_architecture()}"
+    entry = choose(platforms, platform)
     if entry is None:
         offered = ", ".join(sorted({f"{p.os}/{p.architecture}" for p in platforms})) or "nothing"
-        raise ImageNotFound(
-            f"{reference.familiar} is not made for linux/{architecture}, only for {offered[:300]}."
+        raise WrongPlatform(
+            f"{reference.familiar} is not made for {platform}, only for {offered[:300]}."
         )
     child = _fetch_manifest(transport, reference.with_digest(entry.manifest.digest), scopes)
     if not isinstance(child, Manifest):
@@ -132,6 +133,15 @@ def _fetch_platform(
     if len(child.data) != entry.manifest.size:
         raise Malformed("its manifest is not as long as its index says")
     return child
+
+
+def check_platform(config: ImageConfig, reference: Reference) -> None:
+    """Raises WrongPlatform for an image that is not of the platform that was asked for."""
+    found = f"{config.os}/{config.architecture}"
+    if reference.platform and "/".join(reference.platform.split("/")[:2]) != found:
+        raise WrongPlatform(
+            f"{reference.familiar} is not made for {reference.platform}, only for {found}."
+        )
 
 
 def _fetch_config(

@@ -17,7 +17,7 @@ from builders.images.digests import (
     Descriptor,
 )
 from builders.images.documents import Malformed
-from builders.images.manifest import Manifest, build_manifest, choose, parse
+from builders.images.manifest import Manifest, Platform, build_manifest, choose, parse
 
 CONFIG = Descriptor(OCI_CONFIG, "sha256:" + "c" * 64, 10)
 LAYER = Descriptor(OCI_LAYER_GZIP, "sha256:" + "1" * 64, 20)
@@ -80,7 +80,15 @@ def test_an_index_gives_the_entry_of_an_architecture() -> None:
     for kind in (OCI_INDEX, DOCKER_LIST):
         found = parse(data, kind)
         assert isinstance(found, tuple)
-        entry = choose(found, "amd64")
+        entry = choose(found, "linux/amd64")
         assert entry is not None
         assert entry.architecture == "amd64"
-        assert choose(found, "riscv64") is None
+        assert choose(found, "linux/riscv64") is None
+
+
+def test_an_index_gives_the_usual_variant_where_none_is_asked_for() -> None:
+    entries = [Platform("linux", "arm", variant, LAYER) for variant in ("v5", "v7", "v6")]
+    found = {ask: choose(entries, ask) for ask in ("linux/arm", "linux/arm/v6", "linux/arm/v8")}
+    variants = {ask: entry and entry.variant for ask, entry in found.items()}
+    assert variants == {"linux/arm": "v7", "linux/arm/v6": "v6", "linux/arm/v8": None}
+    assert choose(entries[:1], "linux/arm") == entries[0]
