@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db import InterfaceError, OperationalError, transaction
@@ -78,32 +79,50 @@ def _decide(delivery: Delivery) -> None:
     log.warning("delivery %s waits: its ref moves too fast", delivery.pk)
 
 
-def start_hosted(delivery: Delivery) -> None:
-    """Queue the pipeline of a push to our own Git, in the caller's transaction."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a hosted repository had when a push to it was looked at, before any lock was taken."""
+
+    last: Pipeline | None  # of the ref
+    head: str | None  # where the ref was
+    info: CommitInfo | None  # None when there is no such commit; ``missing`` says so
+    definition: Definition | None
+    missing: str = ""
+
+
+def look_at_hosted(delivery: Delivery) -> Seen:
+    """Ask Git what ``start_hosted`` will need of a push; the last pipeline first, so that one
+    which is queued meanwhile is noticed."""
+    last = _last_pipeline(delivery)
+    head = heads(git_dir(delivery.project), delivery.ref).get(delivery.ref)
     try:
         info = _commit(delivery)
-        _check_order(delivery)
     except UnknownCommit as error:
-        delivery.verdict, delivery.detail = Verdict.FAILED, str(error)
-    except Stale as stale:
-        delivery.verdict, delivery.detail = Verdict.STALE, str(stale)
-    else:
-        if word := _skips(info):
-            delivery.verdict, delivery.detail = Verdict.IGNORED, _skipped(info, word)
-        else:
-            delivery.pipeline = _pipeline(delivery, info)
-    delivery.save(update_fields=["verdict", "detail", "pipeline"])
+        return Seen(last, head, None, None, str(error))
+    return Seen(last, head, info, usable_definition(delivery.project, info.sha))
 
 
-def _check_order(delivery: Delivery) -> None:
-    """Raise Stale when a later push to our own Git was recorded before this one.
+def start_hosted(delivery: Delivery, seen: Seen) -> bool:
+    """Queue the pipeline of a push to our own Git, in the caller's transaction.
 
-    One that is only followed already is built: its pusher was promised that.
+    False when the ref has another last pipeline by now, so that Git must be asked again.
+
+    When a later push was recorded before this one, this one is stale. One that is only followed
+    already is built: its pusher was promised that.
     """
-    head = heads(git_dir(delivery.project), delivery.ref).get(delivery.ref)
     last = _last_pipeline(delivery)
-    if head and head != delivery.sha and last and last.commit == head:
-        raise _stale(delivery, head)
+    if last != seen.last:
+        return False
+    if seen.info is None:
+        delivery.verdict, delivery.detail = Verdict.FAILED, seen.missing
+    elif seen.head and seen.head != delivery.sha and last and last.commit == seen.head:
+        delivery.verdict, delivery.detail = Verdict.STALE, str(_stale(delivery, seen.head))
+    elif word := _skips(seen.info):
+        delivery.verdict, delivery.detail = Verdict.IGNORED, _skipped(seen.info, word)
+    else:
+        delivery.pipeline = _pipeline(delivery, seen.info, seen.definition)
+    delivery.save(update_fields=["verdict", "detail", "pipeline"])
+    return True
 
 
 def explain(error: Exception) -> str:

@@ -21,7 +21,7 @@ from ciserver.projects.services import require
 from ciserver.repositories import spool
 from ciserver.repositories.errors import BadName
 from ciserver.repositories.git import git_dir, pull_number
-from ciserver.repositories.names import MAX_REF, check_ref, check_sha, is_null
+from ciserver.repositories.names import MAX_REF, check_ref, check_sha, is_null, is_ref
 from ciserver.repositories.spool import Push as HostedPush
 from ciserver.repositories.spool import Update
 from ciserver.webhooks import pulls, questions, runner
@@ -204,7 +204,10 @@ def _ingest(project: Project, push: HostedPush) -> str:
 
 def _ingest_update(project: Project, push: HostedPush, update: Update) -> Delivery:
     try:
-        return _record_update(project, push, update)
+        for _ in range(runner.RACES):
+            with suppress(_Moved):
+                return _record_update(project, push, update, _look(project, push, update))
+        raise RuntimeError(f"{update.ref} moves too fast")  # the spool is looked at again
     except runner.AWAY:
         raise  # nothing could be written down either
     except Exception as error:
@@ -213,9 +216,31 @@ def _ingest_update(project: Project, push: HostedPush, update: Update) -> Delive
         return _give_up(project, push, update, error)
 
 
+class _Moved(Exception):
+    """Another pipeline of the ref was queued between looking at Git and taking the lock."""
+
+
+def _look(project: Project, push: HostedPush, update: Update) -> runner.Seen | None:
+    """What Git has of an update, asked under no lock; None for what starts nothing."""
+    delivery = _hosted(project, push, update)
+    delivery.ref, delivery.sha = update.ref, update.new
+    kind = kind_of(update.ref)
+    if kind == "other" or is_null(update.new) or not is_ref(update.ref):
+        return None
+    if questions.is_known(delivery):
+        return None
+    delivery.kind = kind
+    return runner.look_at_hosted(delivery)
+
+
 @transaction.atomic
-def _record_update(project: Project, push: HostedPush, update: Update) -> Delivery:
-    """Delivery and pipeline in one transaction: the commit is here, no worker need fetch it."""
+def _record_update(
+    project: Project, push: HostedPush, update: Update, seen: runner.Seen | None
+) -> Delivery:
+    """Delivery and pipeline in one transaction: the commit is here, no worker need fetch it.
+
+    Raises _Moved when what was ``seen`` holds no more.
+    """
     delivery = _hosted(project, push, update)
     try:
         check_ref(update.ref)
@@ -225,8 +250,9 @@ def _record_update(project: Project, push: HostedPush, update: Update) -> Delive
     else:
         event = Push(ref=update.ref, sha=update.new, sender=push.user)
     delivery, new = _record(delivery, event, promise=False)
-    if new and delivery.verdict == Verdict.ACCEPTED:
-        runner.start_hosted(delivery)
+    starts = new and delivery.verdict == Verdict.ACCEPTED
+    if starts and not (seen and runner.start_hosted(delivery, seen)):
+        raise _Moved
     return delivery
 
 
@@ -296,14 +322,19 @@ def _judge(delivery: Delivery, event: Event) -> None:
         judge_push(delivery)
 
 
+def kind_of(ref: str) -> str:
+    """``push``, ``tag`` or ``other``."""
+    kinds = {"refs/heads/": "push", "refs/tags/": "tag"}
+    return next((kinds[prefix] for prefix in kinds if ref.startswith(prefix)), "other")
+
+
 def _describe(delivery: Delivery, event: Push) -> None:
     try:
         delivery.ref, delivery.sha = check_ref(event.ref), check_sha(event.sha)
     except BadName as error:
         raise Malformed(str(error)) from error
     delivery.sender = event.sender
-    kinds = {"refs/heads/": "push", "refs/tags/": "tag"}
-    kind = next((kinds[prefix] for prefix in kinds if event.ref.startswith(prefix)), "other")
+    kind = kind_of(event.ref)
     if delivery.pull_request and delivery.pull_request.from_fork:
         kind = PULL if kind == "other" else "other"
     delivery.kind = "delete" if is_null(event.sha) else kind

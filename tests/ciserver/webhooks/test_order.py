@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from ciserver.pipelines.models import Pipeline
+from ciserver.repositories import git as repositories
 from ciserver.repositories.git import create_hosted
 from ciserver.repositories.spool import Push, Update
 from ciserver.webhooks import runner, services
@@ -98,7 +100,7 @@ def test_a_branch_that_moves_between_looking_and_queueing_is_looked_at_again(
 def take_up(project: Any, shas: list[str], number: int) -> None:
     update = Update(old=shas[number - 1], new=shas[number], ref=MAIN)
     moved = Push(id=f"push-{number}", user="alice", updates=(update,), path=Path("/nowhere"))
-    services._record_update(project, moved, update)
+    services._ingest_update(project, moved, update)
 
 
 def test_a_push_to_our_own_git_that_is_taken_up_late_does_not_come_after_a_later_one(
@@ -118,3 +120,41 @@ def test_a_push_to_our_own_git_that_another_follows_is_built_all_the_same(
         take_up(project, shas, number)
 
     assert [pipeline.commit for pipeline in Pipeline.objects.order_by("pk")] == shas[1:]
+
+
+def test_a_push_to_our_own_git_that_another_overtakes_while_git_is_asked_is_stale(
+    project: Any, shas: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = runner.look_at_hosted
+
+    def overtaken(delivery: Delivery) -> Any:
+        found = look(delivery)
+        if delivery.sha == shas[1]:
+            monkeypatch.setattr(runner, "look_at_hosted", look)
+            take_up(project, shas, 2)
+        return found
+
+    monkeypatch.setattr(runner, "look_at_hosted", overtaken)
+    take_up(project, shas, 1)
+
+    assert [pipeline.commit for pipeline in Pipeline.objects.all()] == [shas[2]]
+    assert Delivery.objects.get(sha=shas[1]).verdict == "stale"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_git_is_asked_of_a_push_under_no_lock(
+    project: Any, shas: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    run = repositories.run
+
+    def noted(*words: str, **more: Any) -> bytes:
+        asked.append(connection.in_atomic_block)
+        return run(*words, **more)
+
+    monkeypatch.setattr(repositories, "run", noted)
+    take_up(project, shas, 2)
+
+    assert Pipeline.objects.get().commit == shas[2]
+    assert asked
+    assert not any(asked)
