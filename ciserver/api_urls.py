@@ -6,6 +6,13 @@ from django.urls import include, path
 from rest_framework.routers import DefaultRouter
 
 from ciserver.accounts.api import Me, TokenViewSet
+from ciserver.accounts.people_api import (
+    OneSession,
+    Password,
+    Sessions,
+    TeamViewSet,
+    UserViewSet,
+)
 from ciserver.dashboard.audit import AuditViewSet
 from ciserver.dashboard.discovery import HttpSd
 from ciserver.notifications.api import Statuses
@@ -17,6 +24,7 @@ from ciserver.pipelines.job_api import JobViewSet
 from ciserver.pipelines.lint_api import Lint, json_schema
 from ciserver.pipelines.start_api import ScheduleViewSet
 from ciserver.projects.api import ProjectViewSet
+from ciserver.projects.member_api import Members, OneMember, OneTeam
 from ciserver.projects.registry import token
 from ciserver.releases.api import (
     DeploymentViewSet,
@@ -44,16 +52,24 @@ router.register("deployments", DeploymentViewSet)
 router.register("stops", StopViewSet)
 router.register("audit", AuditViewSet)
 router.register("tokens", TokenViewSet)
+router.register("users", UserViewSet)
+router.register("teams", TeamViewSet)
 router.register("deliveries", DeliveryViewSet)
 router.register("pull-requests", PullRequestViewSet)
 
 urlpatterns = [
     path("http_sd/", HttpSd.as_view(), name="http-sd"),
     path("me/", Me.as_view(), name="me"),
+    path("me/password/", Password.as_view(), name="my-password"),
+    path("me/sessions/", Sessions.as_view(), name="my-sessions"),
+    path("me/sessions/<str:name>/", OneSession.as_view()),
     path("lint/", Lint.as_view(), name="lint"),
     path("gantry.schema.json", json_schema, name="gantry-schema"),
     path("registry/token", token, name="registry-token"),
     path("projects/<slug:slug>/statuses/", Statuses.as_view(), name="project-statuses"),
+    path("projects/<slug:slug>/members/", Members.as_view(), name="project-members"),
+    path("projects/<slug:slug>/members/<str:username>/", OneMember.as_view()),
+    path("projects/<slug:slug>/teams/<slug:name>/", OneTeam.as_view()),
     path("projects/<slug:slug>/repository/access/", AccessView.as_view(), name="git-access"),
     path("projects/<slug:slug>/repository/access/key/", KeyView.as_view()),
     path("projects/<slug:slug>/repository/access/login/", LoginView.as_view()),

@@ -127,6 +127,7 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "matrix"
 LOGOUT_REDIRECT_URL = "login"
+SESSION_ENGINE = "ciserver.accounts.sessions"
 SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = GANTRY.url.startswith("https://")
 SESSION_COOKIE_NAME = "gantry_session"

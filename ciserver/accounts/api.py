@@ -39,11 +39,12 @@ class TokenSerializer(serializers.ModelSerializer[Token]):
 
 
 class NewTokenSerializer(serializers.Serializer[dict[str, Any]]):
-    """``days`` is its lifetime; null makes a token that does not end."""
+    """``days`` is its lifetime; null makes a token that does not end. Without it: 90 days, or as
+    long as the token that asks, where that ends sooner."""
 
     name = serializers.CharField(max_length=80)
     scope = serializers.ChoiceField(choices=Scope.choices, default=Scope.READ)
-    days = serializers.IntegerField(min_value=1, max_value=3650, allow_null=True, default=90)
+    days = serializers.IntegerField(min_value=1, max_value=3650, allow_null=True, required=False)
 
 
 class MadeTokenSerializer(TokenSerializer):
@@ -73,13 +74,17 @@ class TokenViewSet(
     def create(self, request: Request) -> Response:
         asked = NewTokenSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        days = asked.validated_data["days"]
+        by = request.auth if isinstance(request.auth, Token) else None
+        lifetime: timedelta | None = services.usual_lifetime(by)
+        if "days" in asked.validated_data:
+            days = asked.validated_data["days"]
+            lifetime = timedelta(days=days) if days else None
         made, text = services.make_token(
             user=cast(User, request.user),
             name=asked.validated_data["name"],
             scope=Scope(asked.validated_data["scope"]),
-            lifetime=timedelta(days=days) if days else None,
-            by=request.auth if isinstance(request.auth, Token) else None,
+            lifetime=lifetime,
+            by=by,
         )
         row = {**TokenSerializer(made).data, "token": text}
         answer = Response(row, status=status.HTTP_201_CREATED)

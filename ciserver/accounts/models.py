@@ -1,4 +1,4 @@
-"""People, their tokens, and the record of what they did."""
+"""People, their teams, sessions and tokens, and the record of what they did."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.auth.models import AbstractUser
+from django.contrib.sessions.base_session import AbstractBaseSession
+from django.core.validators import RegexValidator
 from django.db import connection, models, transaction
 from django.utils import timezone
 
 PREFIX = "gantry_"
 AUDIT_LOCK = 0x6761756469  # any number that nothing else locks
+TEAM_NAME = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 
 
 class User(AbstractUser):
@@ -21,6 +24,60 @@ class User(AbstractUser):
 
     class Meta:
         verbose_name = "user"
+
+
+class Team(models.Model):
+    """People who are members of projects together: see ciserver.projects.models.TeamMembership."""
+
+    name = models.CharField(
+        max_length=63, unique=True, validators=[RegexValidator(rf"^{TEAM_NAME}\Z")]
+    )
+    description = models.CharField(max_length=200, blank=True)
+    members = models.ManyToManyField(User, blank=True, related_name="teams")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Session(AbstractBaseSession):
+    """A browser that is signed in: Django's own row, and whose it is (see ``sessions.py``)."""
+
+    user = models.ForeignKey(User, models.CASCADE, null=True, related_name="sessions")
+    signed_in_at = models.DateTimeField(null=True)
+    address = models.CharField(max_length=45, blank=True)
+    agent = models.CharField(max_length=200, blank=True)
+
+    @classmethod
+    def get_session_store_class(cls) -> Any:
+        from ciserver.accounts.sessions import SessionStore
+
+        return SessionStore
+
+    @property
+    def name(self) -> str:
+        """Tells it from others and opens nothing, as its key would."""
+        return _digest(self.session_key)[:16]
+
+
+class SignInFailure(models.Model):
+    """A password that was wrong, or is being looked at: see ``lock.py``."""
+
+    username = models.CharField(max_length=150)
+    address = models.CharField(max_length=45)
+    at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["username", "at"], name="failure_username"),
+            models.Index(fields=["address", "at"], name="failure_address"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.username} from {self.address}"
 
 
 class Scope(models.TextChoices):

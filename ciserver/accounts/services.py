@@ -14,6 +14,17 @@ from ciserver.lib.problems import Refused
 log = logging.getLogger(__name__)
 
 
+USUAL_LIFETIME = timedelta(days=90)
+
+
+def usual_lifetime(by: Token | None) -> timedelta:
+    """How long a token lives when nobody says: 90 days, or as long as the one that makes it."""
+    if by and by.expires_at:
+        # A second less, for it begins a moment later.
+        return min(USUAL_LIFETIME, by.expires_at - timezone.now() - timedelta(seconds=1))
+    return USUAL_LIFETIME
+
+
 @transaction.atomic
 def make_token(
     *, user: User, name: str, scope: Scope, lifetime: timedelta | None, by: Token | None = None

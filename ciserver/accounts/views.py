@@ -6,20 +6,38 @@ from typing import cast
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.views import LoginView, LogoutView
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
-from ciserver.accounts import services
+from ciserver.accounts import lock, services
 from ciserver.accounts.forms import SignInForm, TokenForm
 from ciserver.accounts.models import Scope, User
+from ciserver.accounts.sessions import note_sign_in
 
-sign_in = LoginView.as_view(
-    template_name="accounts/login.html",
-    authentication_form=SignInForm,
-    redirect_authenticated_user=True,
-)
+
+class SignIn(LoginView):
+    """The form of signing in; 429 while the brute-force lock holds."""
+
+    template_name = "accounts/login.html"
+    authentication_form = SignInForm
+    redirect_authenticated_user = True
+
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        answer = super().form_valid(form)
+        note_sign_in(self.request, lock.address_of(self.request))
+        return answer
+
+    def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
+        answer = super().form_invalid(form)
+        if isinstance(form, SignInForm) and form.locked:
+            answer.status_code = 429
+        return answer
+
+
+sign_in = SignIn.as_view()
 sign_out = LogoutView.as_view()
 
 

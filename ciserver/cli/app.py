@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from ciserver.cli import (
+    account,
     artifacts,
     coverage,
     deliveries,
@@ -16,6 +17,7 @@ from ciserver.cli import (
     lint,
     local,
     look,
+    members,
     places,
     promotions,
     pulls,
@@ -24,7 +26,9 @@ from ciserver.cli import (
     session,
     starts,
     statuses,
+    teams,
     tokens,
+    users,
 )
 
 EPILOG = (
@@ -56,6 +60,10 @@ app.command("base", rich_help_panel=THIS_MACHINE, context_settings=_passed_on)(l
 app.command("login", rich_help_panel=WHO)(session.login)
 app.command("whoami", rich_help_panel=WHO)(session.whoami)
 app.add_typer(tokens.app, name="tokens", rich_help_panel=WHO)
+app.add_typer(account.app, name="account", rich_help_panel=WHO)
+app.add_typer(members.app, name="members", rich_help_panel=WHO)
+app.add_typer(teams.app, name="teams", rich_help_panel=WHO)
+app.add_typer(users.app, name="users", rich_help_panel=WHO)
 app.command("status", rich_help_panel=WHAT)(look.status)
 app.command("projects", rich_help_panel=WHAT)(look.projects)
 app.command("pipelines", rich_help_panel=WHAT)(look.pipelines)

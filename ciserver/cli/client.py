@@ -70,6 +70,10 @@ class Client:
     def put(self, path: str, **body: object) -> Row:
         return dict(self._ask("PUT", path, json=body).json())
 
+    def send(self, method: str, path: str, **body: object) -> None:
+        """What has no answer but that it is done."""
+        self._ask(method, path, json=body)
+
     def delete(self, path: str) -> None:
         self._ask("DELETE", path)
 

@@ -45,19 +45,28 @@ def new(
     write: Annotated[
         bool, typer.Option("--write", help="It may also push, promote and change settings.")
     ] = False,
-    days: Annotated[int, typer.Option(min=1, max=3650, help="How long it works.")] = 90,
+    days: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=3650,
+            help="How long it works.",
+            show_default="90, or as long as the token that you are logged in with",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a token. Its text is printed once, alone on standard output."""
     scope = "write" if write else "read"
     with Client(settings.load()) as client:
-        row = client.post("/tokens/", name=name, scope=scope, days=days)
+        row = client.post("/tokens/", name=name, scope=scope, **({"days": days} if days else {}))
     if as_json:
         print_json(row)
         return
     typer.echo(row["token"])
+    ends = f"It ends on {row['expires_at'][:10]}. " if row["expires_at"] else ""
     output.next_step(
-        f"Keep it now; it is not shown again. To end it: gantry tokens revoke {row['id']}"
+        f"{ends}Keep it now; it is not shown again. To end it: gantry tokens revoke {row['id']}"
     )
 
 

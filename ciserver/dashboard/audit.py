@@ -35,8 +35,11 @@ def of_projects(projects: QuerySet[Project]) -> QuerySet[AuditEntry]:
     for sign in " @/":
         fits |= Q(of__startswith=Concat(F("slug"), Value(sign)))
     found = Exists(projects.order_by().annotate(of=target).filter(fits))
-    # The target of these is a name that its owner chose.
-    return AuditEntry.objects.filter(found).exclude(action__startswith="token.")
+    # The targets of these are names that people chose.
+    others = Q()
+    for kind in ("token.", "user.", "team.", "account."):
+        others |= Q(action__startswith=kind)
+    return AuditEntry.objects.filter(found).exclude(others)
 
 
 @login_required

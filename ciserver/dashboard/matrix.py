@@ -10,7 +10,7 @@ from django.core.paginator import Page, Paginator
 from django.db.models import Max, Prefetch, Q, QuerySet
 
 from ciserver.pipelines.models import Pipeline
-from ciserver.projects.models import Membership, Project, Role
+from ciserver.projects.models import Project, roles_of
 from ciserver.releases.models import (
     Deployment,
     DeploymentState,
@@ -144,25 +144,38 @@ def matrix_for(user: Any, *, asked: str = "", page: str = "1") -> Matrix:
 
 
 def rows_for(projects: Sequence[Project], user: Any) -> list[Row]:
-    """The rows of ``projects``, in eight queries however many there are."""
+    """The rows of ``projects``, in nine queries however many there are."""
     environments = _environments(projects)
     newest = {release.project_id: release for release in _newest(projects)}
     pipelines = {pipeline.project_id: pipeline for pipeline in _last_pipelines(projects)}
     deployments = {latest.environment_id: latest for latest in _last_deployments(projects)}
-    roles = _roles(projects, user)
+    roles = roles_of(user, projects)
+    named = set(user.may_promote_to.filter(project__in=projects).values_list("pk", flat=True))
     rows = []
     for project in projects:
-        row = Row(project, roles[project.pk], {}, pipelines.get(project.pk), newest.get(project.pk))
+        row = Row(
+            project,
+            roles.get(project.pk, 0),
+            {},
+            pipelines.get(project.pk),
+            newest.get(project.pk),
+        )
         before: Cell | None = None
         for environment in environments.get(project.pk, []):
-            before = _cell(row, environment, deployments.get(environment.pk), before)
+            may = row.role >= environment.promote_role or environment.pk in named
+            before = _cell(row, environment, deployments.get(environment.pk), before, may=may)
             row.cells[environment.name] = before
         rows.append(row)
     return rows
 
 
 def _cell(
-    row: Row, environment: Environment, latest: Deployment | None, before: Cell | None
+    row: Row,
+    environment: Environment,
+    latest: Deployment | None,
+    before: Cell | None,
+    *,
+    may: bool,
 ) -> Cell:
     """The cell of ``environment``, whose candidate is what runs in the place before it."""
     running = list(environment.running.all())
@@ -172,7 +185,7 @@ def _cell(
         candidate.number <= here or (latest is not None and not latest.finished)
     ):
         candidate = None
-    return Cell(environment, running, latest, row.newest, candidate, row.role >= Role.MAINTAINER)
+    return Cell(environment, running, latest, row.newest, candidate, may)
 
 
 def _environments(projects: Sequence[Project]) -> dict[int, list[Environment]]:
@@ -200,10 +213,3 @@ def _last_deployments(projects: Sequence[Project]) -> QuerySet[Deployment]:
     here = Deployment.objects.filter(environment__project__in=projects)
     last = here.values("environment").order_by().annotate(last=Max("pk")).values("last")
     return Deployment.objects.filter(pk__in=last).select_related("release__project")
-
-
-def _roles(projects: Sequence[Project], user: Any) -> dict[int, int]:
-    if user.is_superuser:
-        return {project.pk: Role.OWNER for project in projects}
-    rows = Membership.objects.filter(user=user, project__in=projects)
-    return dict(rows.values_list("project", "role"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django import forms
 
-from ciserver.projects.models import MOST_AT_ONCE
+from ciserver.projects.models import MOST_AT_ONCE, Role
 
 
 class BuildingForm(forms.Form):
@@ -21,6 +21,29 @@ class BuildingForm(forms.Form):
         max_value=MOST_AT_ONCE,
         initial=0,
         help_text="0: as many as there are workers. Projects take turns either way.",
+    )
+
+
+class MemberForm(forms.Form):
+    """A role for a person or a team. Who has one already gets another."""
+
+    kind = forms.ChoiceField(label="Who", choices=[("person", "a person"), ("team", "a team")])
+    name = forms.CharField(
+        label="Name",
+        max_length=150,
+        help_text="As the user or the team is called, exactly.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "autocapitalize": "none"}),
+    )
+    role = forms.TypedChoiceField(
+        label="Role",
+        coerce=int,
+        choices=[
+            (Role.VIEWER.value, "viewer: sees everything"),
+            (Role.DEVELOPER.value, "developer: also pushes, starts and cancels"),
+            (Role.MAINTAINER.value, "maintainer: also promotes and changes settings"),
+            (Role.OWNER.value, "owner: also decides who is a member"),
+        ],
+        initial=Role.DEVELOPER.value,
     )
 
 

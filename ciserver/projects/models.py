@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets as random
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -10,10 +11,11 @@ from typing import Any
 
 from django.core.validators import RegexValidator
 from django.db import models
+from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
 
-from ciserver.accounts.models import User
+from ciserver.accounts.models import Team, User
 from ciserver.lib.crypto import SealBroken, Secret, seal, unseal
 
 FIRST_ID = 0x10000000  # above every range that distributions hand out in /etc/subuid
@@ -39,11 +41,13 @@ class ProjectQuerySet(models.QuerySet["Project"]):
         return self.with_role(user, Role.VIEWER)
 
     def with_role(self, user: Any, role: Role) -> ProjectQuerySet:
-        if not user.is_authenticated:
+        if not user.is_authenticated or not user.is_active:
             return self.none()
         if user.is_superuser:
             return self
-        return self.filter(memberships__user=user, memberships__role__gte=role)
+        own = Membership.objects.filter(user=user, role__gte=role)
+        teams = TeamMembership.objects.filter(team__members=user, role__gte=role)
+        return self.filter(Q(pk__in=own.values("project")) | Q(pk__in=teams.values("project")))
 
 
 class Project(models.Model):
@@ -163,6 +167,14 @@ class Project(models.Model):
     def hook_secret_place(self) -> str:
         return f"projects_project:{self.pk}:hook_secret"
 
+    @property
+    def people(self) -> models.QuerySet[User]:
+        """Who has a role here, in person or through a team."""
+        return User.objects.filter(
+            Q(pk__in=Membership.objects.filter(project=self).values("user"))
+            | Q(teams__in=TeamMembership.objects.filter(project=self).values("team"))
+        ).distinct()
+
     def allows(self, user: Any, role: Role) -> bool:
         return Project.objects.filter(pk=self.pk).with_role(user, role).exists()
 
@@ -209,3 +221,35 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user}: {self.get_role_display()} of {self.project}"
+
+
+class TeamMembership(models.Model):
+    """A team's role in a project. Who is in several ways a member has the highest of the roles."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="team_memberships")
+    team = models.ForeignKey(Team, models.CASCADE, related_name="memberships")
+    role = models.PositiveSmallIntegerField(choices=Role.choices, default=Role.VIEWER)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "team"], name="one_membership_each_team")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.team}: {self.get_role_display()} of {self.project}"
+
+
+def roles_of(user: Any, projects: Iterable[Project]) -> dict[int, int]:
+    """Project's key -> the highest role of ``user`` there; without those where there is none."""
+    rows = list(projects)
+    if not user.is_authenticated or not user.is_active:
+        return {}
+    if user.is_superuser:
+        return {project.pk: Role.OWNER for project in rows}
+    own = Membership.objects.filter(user=user, project__in=rows)
+    teams = TeamMembership.objects.filter(team__members=user, project__in=rows)
+    columns = ("project", "role")
+    found: dict[int, int] = {}
+    for project, role in own.values_list(*columns).union(teams.values_list(*columns)):
+        found[project] = max(role, found.get(project, 0))
+    return found

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from ciserver.accounts.models import User
 from ciserver.lib.words import duration
-from ciserver.projects.models import Membership, Role
+from ciserver.projects.models import Role
 from ciserver.releases.models import (
     Approval,
     Deployment,
@@ -47,8 +47,8 @@ def may_promote(user: Any, environment: Environment) -> bool:
     """Who has the environment's role, and who is named and still a member."""
     if environment.project.allows(user, Role(environment.promote_role)):
         return True
-    named = environment.promoters.filter(pk=user.pk, memberships__project=environment.project_id)
-    return bool(user.is_active and named.exists())
+    named = environment.promoters.filter(pk=user.pk).exists()
+    return named and environment.project.allows(user, Role.VIEWER)
 
 
 def configuration_of(environment: Environment) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def stopped(environment: Environment) -> Stop | None:
 
 def approvers(environment: Environment) -> list[User]:
     """The named people who are still there and still members, or administrators."""
-    members = Membership.objects.filter(project=environment.project_id).values("user")
+    members = environment.project.people.values("pk")
     found = environment.approvers.filter(is_active=True)
     return list(found.filter(Q(pk__in=members) | Q(is_superuser=True)).order_by("username"))
 

@@ -12,7 +12,7 @@ from ciserver.pipelines.definition import Test
 from ciserver.pipelines.runner.jobs import JobFailed, JobRun
 from ciserver.pipelines.runner.plan import Plan
 from ciserver.pipelines.service_definition import Service
-from ciserver.projects.models import SLUG, Membership, Project
+from ciserver.projects.models import SLUG, Project
 
 # A digest has a colon in it, and an image's name before its digest may have what a slug has not.
 PLACE = re.compile(rf"(?P<project>{SLUG})@(?P<environment>{SLUG})\Z")
@@ -72,6 +72,5 @@ def _may_use(run: JobRun, project: Project) -> bool:
         return False
     if not own.hosted and own.clone_url != project.clone_url:
         return False  # who may push there is no member here, whatever the members are
-    there = Membership.objects.filter(project=project).values("user")
-    here = Membership.objects.filter(project=own, user__is_superuser=False)
-    return here.exists() and not here.exclude(user__in=there).exists()
+    here = own.people.filter(is_superuser=False)
+    return here.exists() and not here.exclude(pk__in=project.people.values("pk")).exists()

@@ -22,6 +22,7 @@ RENAMED = {
     "/secrets/{name}/": "/secrets/{secret}/",
     "/deliveries/{number}/": "/deliveries/{delivery}/",
     "/hosts/{name}/": "/hosts/{host}/",
+    "/teams/{name}/": "/teams/{team}/",
 }
 CASES = [(path, ask) for path, asks in MATRIX.items() for ask in asks]
 
@@ -47,11 +48,11 @@ def test_every_route_has_a_row_and_every_row_a_route(known: dict[str, Route]) ->
 @pytest.fixture
 def world(alice: Any, bob: Any, charlie: Any) -> dict[str, Any]:
     """One of everything in project ``hello``; callers by who they are in it."""
-    from ciserver.accounts.models import AuditEntry, User
+    from ciserver.accounts.models import AuditEntry, Team, User
     from ciserver.lib.crypto import Secret
     from ciserver.notifications import services
     from ciserver.pipelines.models import Artifact, Inspection, State
-    from ciserver.projects.models import Membership, Role
+    from ciserver.projects.models import Membership, Role, TeamMembership
     from ciserver.projects.services import set_secret
     from ciserver.releases import secrets
     from ciserver.releases.models import Deployment, DeploymentState, Stop
@@ -66,6 +67,11 @@ def world(alice: Any, bob: Any, charlie: Any) -> dict[str, Any]:
         people[who] = User.objects.create_user(who.name.lower())
         Membership.objects.create(project=hello, user=people[who], role=role)
     people[Who.ADMIN] = User.objects.create_superuser("root")
+    dora = User.objects.create_user("dora")
+    Membership.objects.create(project=hello, user=dora, role=Role.VIEWER)
+    crew = Team.objects.create(name="crew")
+    crew.members.add(dora)
+    TeamMembership.objects.create(project=hello, team=crew, role=Role.VIEWER)
     set_secret(project=hello, user=alice, name="KEY", value=Secret("the-secret-itself"))
     pipeline = hello.pipelines.get(number=6)
     job = pipeline.jobs.order_by("position")[0]
@@ -109,6 +115,8 @@ def world(alice: Any, bob: Any, charlie: Any) -> dict[str, Any]:
         "artifact": artifact.pk,
         "name": "qa",
         "secret": "KEY",
+        "username": "dora",
+        "team": "crew",
         "release": newest.number,
         "environment": "prod",
         "host": prod.hosts.get().name,

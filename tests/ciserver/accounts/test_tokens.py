@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -92,6 +92,20 @@ def test_a_token_makes_none_that_outlives_it(alice: Any) -> None:
         assert refused.status_code == 409
         assert refused.json()["code"] == "token-outlives-maker"
     assert api.post("/api/v1/tokens/", {"name": "x", "days": 9}, format="json").status_code == 201
+
+
+def test_without_a_lifetime_a_token_ends_in_90_days_or_with_the_one_that_makes_it(
+    alice: Any,
+) -> None:
+    api = api_as(alice, "write")
+    made = api.post("/api/v1/tokens/", {"name": "x"}, format="json").json()
+    left = datetime.fromisoformat(made["expires_at"]) - timezone.now()
+    assert timedelta(days=89) < left <= timedelta(days=90)
+    ends = timezone.now() + timedelta(days=30)
+    alice.tokens.update(expires_at=ends)
+    made = api.post("/api/v1/tokens/", {"name": "y"}, format="json")
+    assert made.status_code == 201
+    assert ends - timedelta(minutes=1) < datetime.fromisoformat(made.json()["expires_at"]) <= ends
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ if __name__ == "__main__":
     django.setup()
 
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
-from django.contrib.sessions.backends.db import SessionStore
 from django.utils import timezone
 
 from ciserver.accounts.models import User
+from ciserver.accounts.sessions import SessionStore
 from ciserver.pipelines import events
 from ciserver.pipelines.logs import LogWriter
 from ciserver.pipelines.models import Job, JobKind, Pipeline, State, Step

@@ -15,7 +15,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import connection
 
+from ciserver.accounts import lock
 from ciserver.accounts.services import check_audit
+from ciserver.accounts.sessions import SessionStore
 from ciserver.celery import app
 from ciserver.lib import outbox
 from ciserver.pipelines import leases
@@ -89,6 +91,8 @@ class Command(BaseCommand):
             if time.monotonic() - checked > HOUR:
                 checked = time.monotonic()
                 _do("check the audit log", check_audit)
+                _do("forget sessions that ended", SessionStore.clear_expired)
+                _do("forget old guesses of passwords", lock.forget_old)
                 _do("forget old deliveries", forget_old)
                 _do("have workers make room in the registry", retire_images)
             if stop.wait(options["interval"]):
