@@ -43,7 +43,8 @@ class BuildRequest:
     images' creation time, the commit's. ``scope`` is the cache lane that is
     written, ``also_read`` are lanes that are read too; ``shared`` has them for all
     machines. ``ssh`` is the socket of an agent, or a private key, for each id of RUN
-    --mount=type=ssh (ADD of git takes ``default``). ``extra_ca`` is a bundle of the
+    --mount=type=ssh (ADD of git takes ``default``); ``ssh_hint`` is the next step for an id that is
+    not given (``{id}`` in it). ``extra_ca`` is a bundle of the
     machine's certificates and ``step_env`` are variables that RUN steps see; neither
     leaves a trace in image or cache key.
     ``parent`` is a cgroup with a budget. Of cache mounts of more than
@@ -62,6 +63,7 @@ class BuildRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     ssh: Mapping[str, Path | bytes] = field(default_factory=dict, repr=False)
+    ssh_hint: str = ""
     epoch: int = 0
     limits: Limits = field(default_factory=Limits)
     network: Network = Network.EGRESS
@@ -98,7 +100,7 @@ def build(
         plan = check_runnable(with_triggers(check_runnable(plan_of(request)), bases))
         with (
             LazyNetwork(request.network, state=state, allow=request.egress_allow) as network,
-            Agents(request.ssh) as agents,
+            Agents(request.ssh, hint=request.ssh_hint) as agents,
         ):
             bench = _bench(request, plan, store, state, network, agents, _Stop(cancel))
             states = Stages(plan, bases, bench, listener).run()

@@ -22,6 +22,7 @@ from builders.errors import ServiceError, UserError
 from builders.memory import memory_folder
 
 DEFAULT = "default"
+_BY_COMMAND = "Pass it with --ssh {id}, or --ssh {id}=KEYFILE."
 _MOST = 256 * 1024  # bytes of one message, as in OpenSSH
 _FAILURE = b"\0\0\0\1\5"
 _REQUEST_IDENTITIES, _SIGN_REQUEST = 11, 13
@@ -125,11 +126,13 @@ class Agents:
 
     ``given`` maps an id to the socket of an agent, or to a private key (in OpenSSH's or PEM
     form, without a passphrase) that an agent of ours then holds: it goes there over a pipe,
-    never to a disk. Threads may share one.
+    never to a disk. Threads may share one. ``hint`` is what to do about an id that is not given,
+    which it names as ``{id}``.
     """
 
-    def __init__(self, given: Mapping[str, Path | bytes]) -> None:
+    def __init__(self, given: Mapping[str, Path | bytes], *, hint: str = "") -> None:
         self._given = dict(given)
+        self._hint = hint or _BY_COMMAND
         self._sockets: dict[str, Path] = {}
         self._lock = threading.Lock()
         self._stack = ExitStack()
@@ -142,6 +145,10 @@ class Agents:
 
     def __contains__(self, name: object) -> bool:
         return name in self._given
+
+    def hint(self, name: str) -> str:
+        """The next step for whoever asks for an agent that was not given."""
+        return self._hint.replace("{id}", name)
 
     def socket(self, name: str) -> Path:
         """Raises UserError for what is neither a socket nor such a key, KeyError for no such id."""

@@ -114,7 +114,7 @@ class Remotes:
         if DEFAULT not in agents:
             raise ContextError(
                 f"ADD cannot fetch {place.url}: no SSH agent was given.",
-                hint="Pass it with --ssh default, or use https.",
+                hint=f"{agents.hint(DEFAULT)} Or use https.",
                 code="context.remote",
             )
         socket = folder / "agent"

@@ -142,7 +142,7 @@ class MountDesk:
                 raise UserError(
                     f"The SSH agent {mount.agent!r} was not given.",
                     place=self._step.at.place,
-                    hint=f"Pass it with --ssh {mount.agent}, or --ssh {mount.agent}=KEYFILE.",
+                    hint=agents.hint(mount.agent),
                     code="dockerfile.ssh",
                 )
             words = f"Notice: no SSH agent {mount.agent!r} was given; this step runs without one.\n"

@@ -15,6 +15,7 @@ from ciserver.pipelines.runner.plan import Plan, open_context
 from ciserver.pipelines.runner.push import Upload
 from ciserver.pipelines.runner.recorder import StepRecorder
 from ciserver.pipelines.runner.secrets import secrets_for
+from ciserver.pipelines.runner.sshkeys import keys_for
 from ciserver.pipelines.runner.workshop import also_read, scope_of
 from ciserver.repositories import git
 from runtime.spec import Network
@@ -31,6 +32,8 @@ def build_images(
     workshop = run.workshop
     pipeline = run.job.pipeline
     secrets = secrets_for(run, asked.secrets, f"gantry.yml: {_place(image)}.secrets")
+    keys = keys_for(pipeline, secrets)
+    given = {name: secret.reveal().encode() for name, secret in secrets.items()}
     context = open_context(pipeline, git.git_dir(pipeline.project), asked)
     then = upload.step_finished if upload is not None else lambda *_: None
     with closing(context), StepRecorder(run.job, run.log, then=then) as recorder:
@@ -40,7 +43,9 @@ def build_images(
             targets=plan.targets(image),
             build_args=asked.args,
             labels=_labels(pipeline),
-            secrets={name: secret.reveal().encode() for name, secret in secrets.items()},
+            secrets={**keys.known_hosts, **given},
+            ssh=keys.by_id,
+            ssh_hint=keys.hint,
             epoch=int(pipeline.committed_at.timestamp()) if pipeline.committed_at else 0,
             ids=run.ids,
             limits=workshop.limits(),
