@@ -31,6 +31,7 @@ def test_every_promise_wakes_the_worker_of_its_queue(db: None) -> None:
         "deployment.queued": "deployments",
         "host.asked": "deployments",
         "inspection.asked": "chores",
+        "environment.routes": "chores",
     }
 
 
