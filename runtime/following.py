@@ -14,7 +14,7 @@ from runtime.disk import DiskWatch
 from runtime.output import Pump, Stream
 from runtime.process import Command
 from runtime.spec import NO_PARENT, Limits, Outcome
-from runtime.watchdog import Killable, Watchdog
+from runtime.watchdog import Killable, Victims, Watchdog
 
 KILLED = 137  # what a shell says of a program that SIGKILL ended
 RUNTIME_WAIT = 2.0  # seconds for the OCI runtime to end after its container was killed
@@ -44,7 +44,7 @@ def follow(
     on_output: Callable[[Stream, bytes], None] | None,
     cancel: Event | None,
     budget: Limits = NO_PARENT.limits,
-    killed_for_memory: Callable[[], str] = lambda: "",
+    victims: Victims | None = None,
     disk_watch: Callable[[Watchdog], DiskWatch | None] = lambda watchdog: None,
 ) -> Followed:
     """Run ``command``, whose program is in ``cgroup``, to its end. Blocks.
@@ -56,9 +56,7 @@ def follow(
         started = time.monotonic()
         running = process.start(command)
         stack.callback(_end, running, cgroup)
-        watchdog = stack.enter_context(
-            Watchdog(limits, cgroup, running, cancel, budget, killed_for_memory)
-        )
+        watchdog = stack.enter_context(Watchdog(limits, cgroup, running, cancel, budget, victims))
         written = disk_watch(watchdog)
         if written is not None:
             stack.enter_context(written)

@@ -64,7 +64,7 @@ def run(
             on_output=on_output,
             cancel=cancel,
             budget=parent.limits,
-            killed_for_memory=lambda: oomlog.killed_in(box.record.cgroup_name.path),
+            victims=oomlog.Victims(box.record.cgroup_name.path, cgroup.processes),
             disk_watch=lambda watchdog: _disk_watch(spec, cgroup, watchdog),
         )
         usage = cgroup.usage()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,6 +67,23 @@ class Running(Protocol):
     def kill(self) -> None: ...
 
 
+class Victims(Protocol):
+    """Who was killed for memory: ``look`` notes who is there, ``last`` names the last killed."""
+
+    def look(self) -> None: ...
+    def last(self) -> str: ...
+
+
+class Nobody:
+    """Victims where nobody can tell."""
+
+    def look(self) -> None:
+        pass
+
+    def last(self) -> str:
+        return ""
+
+
 class Series:
     """A bounded time series: one sample a second, later one in two, in four, ..."""
 
@@ -108,11 +124,11 @@ class Watchdog:
         running: Running,
         cancel: threading.Event | None,
         budget: Limits = NO_PARENT.limits,
-        killed_for_memory: Callable[[], str] = lambda: "",
+        victims: Victims | None = None,
     ) -> None:
         self._limits = limits
         self._budget = budget
-        self._killed_for_memory = killed_for_memory
+        self._victims = victims or Nobody()
         self._cgroup = cgroup
         self._running = running
         self._cancel = cancel
@@ -165,6 +181,7 @@ class Watchdog:
         while not self._done.wait(TICK):
             if self._verdict is None:
                 now = time.monotonic()
+                self._victims.look()
                 self._look(now)
                 self.series.look(now - self._started)
             else:
@@ -196,7 +213,7 @@ class Watchdog:
             words = "the host ran out of memory"
         else:
             words = f"memory limit of {own / MIB:g} MiB reached"
-        name = self._killed_for_memory()
+        name = self._victims.last()
         return f"{words}, {name} was killed" if name else f"{words}, by which process is unknown"
 
     def _pids_words(self) -> str:

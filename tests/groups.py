@@ -19,6 +19,8 @@ GROUPS = {
     "e2e": "service",
     "browser": "service",
     "faults": "faults",
+    "test_stream.py": "streams",
+    "test_followers.py": "streams",
     "test_deploy.py": "deployments",
     "test_hosts.py": "machines",
     "test_targets.py": "machines",

@@ -26,15 +26,17 @@ MAX_PATH = 64 * 1024  # bytes
 MAX_COMMIT = 1024 * 1024  # bytes of a commit object that is looked at for its time
 LISTED_WITHIN = 120.0  # seconds
 LAST_TIME = 8**11 - 1  # the seconds that a layer's tar can hold; git takes any number
+MAX_TREE = 16 * 1024 * 1024  # bytes of one folder that is looked through for a name
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _AHEAD = 512
+TREE, SUBMODULE = "040000", "160000"
 _KINDS = {
     "100644": (Kind.FILE, 0o644),
     "100664": (Kind.FILE, 0o644),
     "100755": (Kind.FILE, 0o755),
     "120000": (Kind.SYMLINK, 0o777),
-    "040000": (Kind.FOLDER, 0o755),
-    "160000": (Kind.FOLDER, 0o755),
+    TREE: (Kind.FOLDER, 0o755),
+    SUBMODULE: (Kind.FOLDER, 0o755),
 }
 
 
@@ -79,6 +81,39 @@ class GitContext:
 
     def digest(self, entry: Entry) -> str:
         return entry.token
+
+    def find(self, path: str) -> Entry | None:
+        """The entry at a clean path, without listing all others; no symbolic link is followed.
+
+        Raises ContextError when there is no such commit, or a folder on the way is too big.
+        """
+        mode, token = TREE, f"{self._commit}^{{tree}}"
+        for name in "/".join(filter(None, (self._subdir, path))).split("/"):
+            if mode != TREE:
+                return None
+            raw = name.encode("utf-8", "surrogateescape")
+            found = _held(self._folder(token), raw, len(self._commit) // 2)
+            if found is None:
+                return None
+            mode, token = found
+        return Entry(path, *_KINDS.get(mode, (Kind.FILE, 0o644)), token)
+
+    def _folder(self, token: str) -> bytes:
+        """A tree object as it is: ``MODE NAME\\0ID`` for each entry."""
+        with self._lock:
+            stdin, stdout = self._cat_file()
+            stdin.write(token.encode() + b"\n")
+            stdin.flush()
+            words = stdout.readline().split()
+            if len(words) != 3 or words[1] != b"tree" or int(words[2]) > MAX_TREE:
+                self._kill()
+                gone = b"tree" not in words
+                why = "it is not there" if gone else "a folder of it has too many entries"
+                raise ContextError(f"Cannot read the {self._named}: {why}.", code="context.commit")
+            body = _Body(stdout, int(words[2]))
+            data = b"".join(body)
+            body.finish()
+            return data
 
     def read(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, Iterator[bytes]]]:
         wanted = list(entries)
@@ -147,7 +182,7 @@ class GitContext:
         meta, _, path = record.decode("utf-8", "surrogateescape").partition("\t")
         mode, _, token = meta.split(" ")
         kind, bits = _KINDS.get(mode, (Kind.FILE, 0o644))
-        if mode == "160000":
+        if mode == SUBMODULE:
             self.notices.append(f"The submodule {path} is not part of the context.")
         return Entry(path, kind, bits, token)
 
@@ -192,6 +227,18 @@ class GitContext:
     def _named(self) -> str:
         commit = f"commit {self._commit[:12]}"
         return f"folder {self._subdir!r} of {commit}" if self._subdir else commit
+
+
+def _held(tree: bytes, name: bytes, id_bytes: int) -> tuple[str, str] | None:
+    """(mode, object id) of ``name`` in a tree object."""
+    start = 0
+    while start < len(tree):
+        end = tree.index(b"\0", start)
+        mode, _, found = tree[start:end].partition(b" ")
+        start = end + 1 + id_bytes
+        if found == name:
+            return mode.decode().zfill(6), tree[end + 1 : start].hex()
+    return None
 
 
 class _Body:

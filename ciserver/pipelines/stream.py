@@ -139,13 +139,13 @@ class _Page:
             self._view = shown.view
             if self._view is None or self._restarted(self._view):
                 self.over = True
-                return [_frame("restart", "", self._progress)]
+                return [frame("restart", "", self._progress)]
             if html := self._changed_fragments(shown.fragments):
-                frames.append(_frame("state", html, self._progress))
+                frames.append(frame("state", html, self._progress))
         logs = list(self._log_frames(self._view))
         if not logs and self._view.pipeline.finished:
             self.over = True
-            return [*frames, _frame("end", self._view.pipeline.state, self._progress)]
+            return [*frames, frame("end", self._view.pipeline.state, self._progress)]
         return frames + logs
 
     def _restarted(self, view: PipelineView) -> bool:
@@ -167,7 +167,7 @@ class _Page:
             position = self._progress.positions.get(number) or Position()
             for html, end in _news_of(path, number, position):
                 self._progress.positions[number] = end
-                yield _frame("log", html, self._progress)
+                yield frame("log", html, self._progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +253,7 @@ def fragments(view: PipelineView) -> Iterator[tuple[str, str]]:
         yield job.anchor, render_to_string("pipelines/_job_parts.html", parts)
 
 
-def _frame(event: str, data: str, progress: Progress) -> str:
+def frame(event: str, data: str, progress: Progress) -> str:
     lines = data.replace("\r", "&#13;").split("\n")
     body = "\n".join(f"data: {line}" for line in lines)
     return f"id: {progress}\nevent: {event}\n{body}\n\n"

@@ -64,9 +64,11 @@ async def pipeline_events(request: HttpRequest, slug: str, number: int) -> HttpR
     progress = Progress.parse(asked) if asked else Progress(row.attempt)
     if progress is None:
         return HttpResponseBadRequest("Last-Event-ID is not one that this stream gave.")
-    response = StreamingHttpResponse(
-        _bytes(stream(row.pk, progress)), content_type="text/event-stream"
-    )
+    return event_stream(stream(row.pk, progress))
+
+
+def event_stream(frames: AsyncIterator[str]) -> StreamingHttpResponse:
+    response = StreamingHttpResponse(_bytes(frames), content_type="text/event-stream")
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Accel-Buffering"] = "no"
     return response

@@ -95,6 +95,39 @@ def test_git_reads_many_files_in_one_process_whatever_is_left_unread(project: Pr
     context.close()
 
 
+def test_one_name_is_found_without_a_list_of_all(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project(FILES)
+    (root / "link").symlink_to("d")
+    context = commit_all(root)
+    with monkeypatch.context() as patched:
+        patched.setattr(GitContext, "entries", None)
+        found = {path: context.find(path) for path in [*FILES, "d", "link"]}
+        missing = ["no", "d/no", "a/b", "link/b", "d\nb", "../a", "D/b", "d/", "\udcff"]
+        assert [context.find(path) for path in missing] == [None] * len(missing)
+    listed = {entry.path: entry for entry in context.entries()}
+    assert found == {path: listed[path] for path in found}
+    inner = GitContext(*find_commit(root, "main"), "d/e")
+    assert inner.find("c") == Entry("c", Kind.FILE, 0o644, listed["d/e/c"].token)
+    inner.close()
+    context.close()
+
+
+def test_no_name_is_found_in_a_commit_that_is_not_there_or_a_folder_that_is_too_big(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = project(FILES)
+    context = commit_all(root)
+    monkeypatch.setattr("builders.context.git.MAX_TREE", 10)
+    with pytest.raises(ContextError, match="too many entries"):
+        context.find("a")
+    with pytest.raises(ContextError, match=r"deadbeef.* it is not there"):
+        GitContext(root / ".git", "deadbeef" * 5).find("a")
+    assert content(context)["a"] == b"1"  # it goes on
+    context.close()
+
+
 def test_git_survives_a_reader_that_gives_up(project: Project) -> None:
     context = commit_all(project({"a": "1" * 100_000, "b": "2"}))
     reading = context.read(context.entries())

@@ -51,8 +51,8 @@ def test_a_kill_is_137_with_a_word_and_a_receipt(area: Path, busybox: LowerDir) 
         (("--timeout", "0.4"), "sleep 9", "killed: time limit of 0.4 s reached", "timeout"),
         (
             ("--memory", "16m"),
-            "dd if=/dev/zero of=/dev/shm/x bs=1M count=40 2>/dev/null; sleep 9",
-            "killed: memory limit of 16 MiB reached, dd was killed",
+            "sleep 0.3; exec dd if=/dev/zero of=/dev/shm/x bs=1M count=40",
+            "killed: memory limit of 16 MiB reached, dd (pid 1) was killed",
             "oom",
         ),
     ):

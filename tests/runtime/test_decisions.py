@@ -504,8 +504,19 @@ OOM = (
     ],
 )
 def test_the_kernels_log_names_whom_it_killed(name: str, cgroup: str, found: str) -> None:
-    assert oomlog.name_in(OOM.format(name), cgroup) == found
+    victim = oomlog.victim_in(OOM.format(name), cgroup)
+    assert victim == (oomlog.Victim(found, 7) if found else None)
 
 
 def test_a_log_that_cannot_be_read_names_nobody(tmp_path: Path) -> None:
-    assert oomlog.killed_in("/gantry/p", tmp_path / "none") == ""
+    victims = oomlog.Victims("/gantry/p", list, tmp_path / "none")
+    victims.look()
+    assert victims.last() == ""
+
+
+def test_whom_the_kernel_killed_is_named_by_its_pid_inside_if_it_was_seen(tmp_path: Path) -> None:
+    log = tmp_path / "kmsg"
+    log.write_text(OOM.format("dd").replace("pid=7", f"pid={os.getpid()}"))
+    victims = oomlog.Victims("/gantry/p", lambda: [os.getpid()], log)
+    victims.look()
+    assert victims.last() == "dd"  # of no namespace of its own

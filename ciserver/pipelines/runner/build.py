@@ -10,8 +10,9 @@ from builders.build import BuildRequest, build
 from builders.images.store import Image
 from builders.shared import SharedCache
 from ciserver.pipelines.models import Pipeline
+from ciserver.pipelines.runner.commit_files import CommitFiles
 from ciserver.pipelines.runner.jobs import JobRun
-from ciserver.pipelines.runner.plan import Plan, open_context
+from ciserver.pipelines.runner.plan import Plan
 from ciserver.pipelines.runner.push import Upload
 from ciserver.pipelines.runner.recorder import StepRecorder
 from ciserver.pipelines.runner.secrets import secrets_for
@@ -25,16 +26,25 @@ Images = dict[tuple[str, str | None], Image]
 
 
 def build_images(
-    run: JobRun, plan: Plan, image: str, shared: SharedCache | None, upload: Upload | None
+    run: JobRun,
+    plan: Plan,
+    image: str,
+    shared: SharedCache | None,
+    upload: Upload | None,
+    files: CommitFiles | None = None,
 ) -> Images:
-    """Every stage of ``image`` that the plan needs. ``upload`` gets each layer as it is ready."""
+    """Every stage of ``image`` that the plan needs. ``upload`` gets each layer as it is ready.
+
+    ``files`` is the commit as far as somebody has opened it already.
+    """
     asked = plan.builds[image]
     workshop = run.workshop
     pipeline = run.job.pipeline
     secrets = secrets_for(run, asked.secrets, f"gantry.yml: {_place(image)}.secrets")
     keys = keys_for(pipeline, secrets)
     given = {name: secret.reveal().encode() for name, secret in secrets.items()}
-    context = open_context(pipeline, git.git_dir(pipeline.project), asked)
+    files = files or CommitFiles(pipeline, git.git_dir(pipeline.project))
+    context = files.context(asked)
     then = upload.step_finished if upload is not None else lambda *_: None
     with closing(context), StepRecorder(run.job, run.log, then=then) as recorder:
         request = BuildRequest(

@@ -18,7 +18,7 @@ from ciserver.pipelines import events
 from ciserver.pipelines.leases import LeaseLost
 from ciserver.pipelines.logs import LogWriter
 from ciserver.pipelines.models import JOB_MOVES, Job, State
-from ciserver.pipelines.runner.plan import PlanError
+from ciserver.pipelines.runner.commit_files import PlanError
 from ciserver.pipelines.runner.workshop import Workshop
 from runtime.errors import SandboxError
 from runtime.spec import IdRange, Parent

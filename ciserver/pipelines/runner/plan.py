@@ -9,7 +9,6 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from builders.context.git import GitContext
 from builders.context.tree import read_file
 from builders.dockerfile import parse_dockerfile
 from builders.dockerfile.excerpt import point_at
@@ -28,26 +27,14 @@ from ciserver.pipelines.definition import (
 )
 from ciserver.pipelines.models import Pipeline
 from ciserver.pipelines.runner.changes import changed_paths
+from ciserver.pipelines.runner.commit_files import MAX_FILE, CommitFiles, PlanError
 from ciserver.pipelines.service_definition import COMPLETED, HEALTHY, STARTED, Service, chosen
 from ciserver.pipelines.starts import defaults, variables
-from ciserver.repositories import git
-from ciserver.repositories.errors import RepositoryError, UnknownFile
 from runtime.spec import MIB, Limits
 
 CONVENTION = "test"
 MAIN = "main"  # the one image of a project, beside those that only a Compose file for tests builds
 Container = TypeVar("Container", Test, Service)
-MAX_FILE = 1024 * 1024
-
-
-class PlanError(Exception):
-    """The commit cannot be planned; ``place`` is the file that is to blame."""
-
-    def __init__(self, message: str, *, place: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.place = place
-        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +108,24 @@ def is_released(build: Build) -> bool:
     return not isinstance(build, NamedBuild) or build.release
 
 
-def make_plan(pipeline: Pipeline, git_dir: Path, most: Limits) -> Plan:
+def make_plan(
+    pipeline: Pipeline, git_dir: Path, most: Limits, files: CommitFiles | None = None
+) -> Plan:
     """The plan of ``pipeline``'s commit, whose tests may have ``most`` at the most.
 
     Raises PlanError, or builders' DockerfileError for a Dockerfile that cannot be read.
     """
-    definition = _definition(git_dir, pipeline.commit)
+    if files is not None:
+        return _made(pipeline, git_dir, most, files)
+    with closing(CommitFiles(pipeline, git_dir)) as own:
+        return _made(pipeline, git_dir, most, own)
+
+
+def _made(pipeline: Pipeline, git_dir: Path, most: Limits, files: CommitFiles) -> Plan:
+    definition = _definition(files)
     builds = definition.builds()
     if definition.tests is None:
-        plan = _by_convention(pipeline, git_dir, builds)
+        plan = _by_convention(pipeline, files, builds)
     else:
         inputs = {**defaults(definition.inputs), **pipeline.inputs}
         asks = any(test.when.paths for test in definition.tests.values())
@@ -138,7 +134,7 @@ def make_plan(pipeline: Pipeline, git_dir: Path, most: Limits) -> Plan:
             inputs=inputs,
             paths=changed_paths(pipeline, git_dir) if asks else None,
         )
-    stages = {name: _stages(git_dir, pipeline, build) for name, build in plan.builds.items()}
+    stages = {name: _stages(files, pipeline, build) for name, build in plan.builds.items()}
     for job, test in plan.tests.items():
         _check(plan, plan.places[job], test, stages, most)
         for one in plan.services[job].values():
@@ -146,16 +142,16 @@ def make_plan(pipeline: Pipeline, git_dir: Path, most: Limits) -> Plan:
     return plan
 
 
-def _by_convention(pipeline: Pipeline, git_dir: Path, builds: dict[str, Build]) -> Plan:
+def _by_convention(pipeline: Pipeline, files: CommitFiles, builds: dict[str, Build]) -> Plan:
     """Without ``tests``: stages named test, and what a Compose file for tests asks for."""
     tests: dict[str, Test] = {}
     for name, build in builds.items():
-        if CONVENTION in _stages(git_dir, pipeline, build):
+        if CONVENTION in _stages(files, pipeline, build):
             job = f"{CONVENTION}-{name}" if tests else CONVENTION
             tests[job] = Test(image=name or None, stage=CONVENTION)
     plan = planned(Definition(), tests, builds)
     for file in COMPOSE_FILES:
-        if (data := _read(git_dir, pipeline.commit, file)) is not None:
+        if (data := files.read(file)) is not None:
             return _with_compose(plan, data, file)
     return plan
 
@@ -290,8 +286,8 @@ def _check_limits(place: str, part: Test | Service, most: Limits) -> None:
             )
 
 
-def _definition(git_dir: Path, commit: str) -> Definition:
-    data = _read(git_dir, commit, FILE, MOST_BYTES)
+def _definition(files: CommitFiles) -> Definition:
+    data = files.read(FILE, MOST_BYTES)
     if data is None:
         return Definition()
     try:
@@ -304,12 +300,12 @@ def _definition(git_dir: Path, commit: str) -> Definition:
         raise PlanError(error.message, place=error.place, hint=hint) from None
 
 
-def _stages(git_dir: Path, pipeline: Pipeline, build: Build) -> set[str]:
+def _stages(files: CommitFiles, pipeline: Pipeline, build: Build) -> set[str]:
     path = str(PurePosixPath(build.context, build.dockerfile))
-    data = _read(git_dir, pipeline.commit, path)
+    data = files.read(path)
     if data is None:
         # It may be a symbolic link, which the build follows inside its context.
-        with suppress(ContextError), closing(open_context(pipeline, git_dir, build)) as context:
+        with suppress(ContextError), closing(files.context(build)) as context:
             data = read_file(context, build.dockerfile, MAX_FILE)
     if data is None:
         raise PlanError(
@@ -325,18 +321,3 @@ def _stages(git_dir: Path, pipeline: Pipeline, build: Build) -> set[str]:
     return {
         step.stage.lower() for step in parsed.instructions if isinstance(step, From) and step.stage
     }
-
-
-def _read(git_dir: Path, commit: str, path: str, most: int = MAX_FILE) -> bytes | None:
-    """A file of the commit, None when it has none of that name."""
-    try:
-        return git.read_file(git_dir, commit, path, max_bytes=most)
-    except UnknownFile:
-        return None
-    except RepositoryError as error:
-        raise PlanError(str(error), place=path) from error
-
-
-def open_context(pipeline: Pipeline, git_dir: Path, build: Build) -> GitContext:
-    subdir = "" if build.context in {"", "."} else build.context
-    return GitContext(git_dir, pipeline.commit, subdir)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from contextlib import closing
 from dataclasses import dataclass
 
 from django.db.models import Max
@@ -25,6 +26,7 @@ from ciserver.pipelines.leases import (
 )
 from ciserver.pipelines.models import PIPELINE_MOVES, Job, JobKind, Pipeline, State, Step
 from ciserver.pipelines.runner import coverage
+from ciserver.pipelines.runner.commit_files import CommitFiles
 from ciserver.pipelines.runner.jobs import JobFailed, working_on
 from ciserver.pipelines.runner.plan import Plan, make_plan
 from ciserver.pipelines.runner.push import Pushed, Uploads
@@ -97,8 +99,10 @@ def _work(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartbeat
         build = _first_job(pipeline, workshop.limits())
     shared = workshop.shared_cache(pipeline)
     with Uploads(workshop, pipeline, shared) as uploads:
-        with working_on(build, workshop, heart.cancel) as run:
-            plan = make_plan(pipeline, git_dir, workshop.limits())
+        files = CommitFiles(pipeline, git_dir)
+        with working_on(build, workshop, heart.cancel) as run, closing(files):
+            run.log.say(f"Commit {pipeline.short_commit} of {pipeline.branch}")
+            plan = make_plan(pipeline, git_dir, workshop.limits(), files)
             with held(lease):
                 build.name = plan.build_job(plan.deployed)
                 build.save(update_fields=["name"])
@@ -106,7 +110,7 @@ def _work(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartbeat
             for notice in plan.notices:
                 run.log.say(notice)
             work = Work(pipeline, plan, jobs, workshop, heart, uploads, shared)
-            work.build(run, plan.deployed)
+            work.build(run, plan.deployed, files)
         work.run()
         if pipeline.from_fork:
             return _End(State.PASSED)

@@ -12,6 +12,7 @@ from ciserver.lib.states import move
 from ciserver.pipelines.leases import Heartbeat
 from ciserver.pipelines.models import JOB_MOVES, Job, JobKind, Pipeline, State
 from ciserver.pipelines.runner.build import Images, build_images
+from ciserver.pipelines.runner.commit_files import CommitFiles
 from ciserver.pipelines.runner.graph import Node, run_graph
 from ciserver.pipelines.runner.jobs import JobFailed, JobRun, working_on
 from ciserver.pipelines.runner.plan import Plan
@@ -36,10 +37,10 @@ class Work:
     images: Images = field(default_factory=dict)
     failed: dict[str, JobFailed] = field(default_factory=dict)
 
-    def build(self, run: JobRun, name: str) -> None:
+    def build(self, run: JobRun, name: str, files: CommitFiles | None = None) -> None:
         """Build one image, whose layers travel as they come."""
         upload = self.uploads.start(name, self.plan)
-        self.images.update(build_images(run, self.plan, name, self.shared, upload))
+        self.images.update(build_images(run, self.plan, name, self.shared, upload, files))
         if upload is not None:
             upload.complete(self.images[name, self.plan.builds[name].target])
 

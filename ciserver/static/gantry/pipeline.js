@@ -213,6 +213,16 @@ function takeState(html) {
   for (const panel of $$("#panels > .panel")) follow(panel);
 }
 
+// The page that waited for a pipeline is that pipeline's from now on.
+function takeHead(html) {
+  const fresh = document.createElement("template");
+  fresh.innerHTML = html;
+  const head = fresh.content.firstElementChild;
+  history.replaceState(null, "", head.dataset.address);
+  document.title = head.dataset.title;
+  byId("run-head").replaceWith(head);
+}
+
 function takeStep(old, fresh) {
   if (old) {
     const summary = $("summary", old);
@@ -257,7 +267,9 @@ function putAway(block) {
 }
 
 if (run.dataset.events) {
-  const source = new EventSource(`${run.dataset.events}?from=${encodeURIComponent(run.dataset.from)}`);
+  const from = run.dataset.from && `?from=${encodeURIComponent(run.dataset.from)}`;
+  const source = new EventSource(run.dataset.events + from);
+  source.addEventListener("begin", (event) => takeHead(event.data));
   source.addEventListener("state", (event) => takeState(event.data));
   source.addEventListener("log", (event) => takeLines(event.data));
   source.addEventListener("restart", () => location.reload());

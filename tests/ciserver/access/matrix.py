@@ -192,6 +192,8 @@ MATRIX: dict[str, tuple[Ask, ...]] = {
     ),
     "/projects/{slug}/secrets/remove/": (post(MAINTAINER, name="KEY"),),
     "/projects/{slug}/tests/": (get(VIEWER),),
+    "/projects/{slug}/pipelines/next/": (get(VIEWER),),
+    "/projects/{slug}/pipelines/next/events": (get(VIEWER),),
     "/projects/{slug}/pipelines/{number}/": (get(VIEWER),),
     "/projects/{slug}/pipelines/{number}/events": (get(VIEWER),),
     "/projects/{slug}/pipelines/{number}/jobs/{job}/log": (get(VIEWER),),

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from django.test import Client
 
+from tests.ciserver.pages.serving import Stage, open_stage
+
 SignIn = Callable[[Any], Client]
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """For tests of one of ``tests.groups.GROUPS``: every process that runs one would start it."""
+    with open_stage(tmp_path_factory.mktemp("stage") / "home") as opened:
+        opened("history")
+        opened("user", name="charlie")
+        yield opened
 
 
 @pytest.fixture

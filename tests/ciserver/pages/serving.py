@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Stage:
     web: subprocess.Popen[bytes]
     hand: subprocess.Popen[str]
     log: Path
-    _cookies: Cookies = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, scene: str, **arguments: Any) -> Any:
         assert self.hand.stdin and self.hand.stdout
@@ -82,9 +82,19 @@ def open_stage(home: Path, *, redis: bool = True) -> Iterator[Stage]:
             )
         )
         stack.callback(hand.terminate)
-        stage = Stage(f"http://127.0.0.1:{port}", home, web, hand, log)
+        stage = Stage(f"http://127.0.0.1:{port}", home, web, hand, log, env)
         _wait_for(stage)
         yield stage
+
+
+@contextmanager
+def another_web(stage: Stage) -> Iterator[Stage]:
+    """A second web process over the same rows and logs, which a test may end."""
+    port, log = _free_port(), stage.home / "another-web.log"
+    with running(_uvicorn(port), stage.env, log) as web:
+        own = replace(stage, url=f"http://127.0.0.1:{port}", web=web, log=log)
+        _wait_for(own)
+        yield own
 
 
 def _uvicorn(port: int) -> list[str]:

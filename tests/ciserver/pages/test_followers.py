@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.ciserver.pages.serving import Stage, open_stage
+from tests.ciserver.pages.serving import Stage
 
 FOLLOWERS = 200
 LINES = 100
@@ -45,24 +45,22 @@ def subscriptions(stage: Stage) -> int:
     return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
-def test_two_hundred_followers_get_every_line_once_by_one_subscription(tmp_path: Path) -> None:
-    with open_stage(tmp_path / "home") as stage:
-        stage("history")
-        pipeline = stage("start")
-        url = f"{stage.url}/projects/hello/pipelines/{pipeline['number']}/events"
-        started: list[int] = []
-        found: list[list[int]] = []
-        coroutine = follow_all(stage, url, started)
-        thread = threading.Thread(target=lambda: found.extend(asyncio.run(coroutine)))
-        thread.start()
-        deadline = time.monotonic() + 40
-        while len(started) < FOLLOWERS and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert started == [200] * FOLLOWERS
-        assert subscriptions(stage) == 1
-        before = memory(stage)
-        stage("number_lines", pipeline=pipeline["id"], first=1, last=LINES, every=20, pause=0.1)
-        stage("finish", pipeline=pipeline["id"])
-        thread.join(40)
-        assert memory(stage) - before < 64  # MiB: a reader holds a place, not the log
-        assert found == [list(range(1, LINES + 1))] * FOLLOWERS
+def test_two_hundred_followers_get_every_line_once_by_one_subscription(stage: Stage) -> None:
+    pipeline = stage("start")
+    url = f"{stage.url}/projects/hello/pipelines/{pipeline['number']}/events"
+    started: list[int] = []
+    found: list[list[int]] = []
+    coroutine = follow_all(stage, url, started)
+    thread = threading.Thread(target=lambda: found.extend(asyncio.run(coroutine)))
+    thread.start()
+    deadline = time.monotonic() + 40
+    while len(started) < FOLLOWERS and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert started == [200] * FOLLOWERS
+    assert subscriptions(stage) == 1
+    before = memory(stage)
+    stage("number_lines", pipeline=pipeline["id"], first=1, last=LINES, every=20, pause=0.1)
+    stage("finish", pipeline=pipeline["id"])
+    thread.join(40)
+    assert memory(stage) - before < 64  # MiB: a reader holds a place, not the log
+    assert found == [list(range(1, LINES + 1))] * FOLLOWERS

@@ -6,21 +6,12 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
 
-from tests.ciserver.pages.serving import Stage, open_stage
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with open_stage(tmp_path_factory.mktemp("stage") / "home") as opened:
-        opened("history")
-        opened("user", name="charlie")
-        yield opened
+from tests.ciserver.pages.serving import Stage, another_web
 
 
 class Reader:
@@ -31,7 +22,9 @@ class Reader:
         self.cookies = stage.cookies(name)
         self.last_id = ""
 
-    def read(self, *, seconds: float = 20) -> Iterator[tuple[str, str]]:
+    def read(
+        self, *, seconds: float = 20, opened: Callable[[], None] = lambda: None
+    ) -> Iterator[tuple[str, str]]:
         headers = {"Last-Event-ID": self.last_id} if self.last_id else {}
         with (
             httpx.Client(timeout=seconds, cookies=self.cookies) as client,
@@ -39,6 +32,7 @@ class Reader:
         ):
             assert answer.status_code == 200
             self.headers = answer.headers
+            opened()
             yield from self._events(answer.iter_lines())
 
     def _events(self, lines: Iterator[str]) -> Iterator[tuple[str, str]]:
@@ -195,10 +189,9 @@ def test_two_hundred_thousand_lines_arrive_in_order(stage: Stage) -> None:
     assert seen == 200_000
 
 
-def test_a_stopping_server_ends_its_streams(tmp_path: Any) -> None:
-    with open_stage(tmp_path / "home", redis=False) as own:
-        own("history")
-        pipeline = own("start")
+def test_a_stopping_server_ends_its_streams(stage: Stage) -> None:
+    pipeline = stage("start")
+    with another_web(stage) as own:
         events = Reader(own, pipeline["number"]).read()
         next(events)
         before = time.monotonic()
@@ -206,3 +199,52 @@ def test_a_stopping_server_ends_its_streams(tmp_path: Any) -> None:
         list(events)
         own.web.wait(10)
         assert time.monotonic() - before < 5
+    stage("finish", pipeline=pipeline["id"])
+
+
+def test_who_waits_for_the_next_pipeline_gets_its_first_line_at_once(stage: Stage) -> None:
+    before_it = stage("start")
+    page = httpx.get(f"{stage.url}/projects/hello/pipelines/next/", cookies=stage.cookies())
+    address = f"/projects/hello/pipelines/next/events?after={before_it['number']}"
+    assert f'data-events="{address}"' in page.text
+    reader = Reader(stage, 0)
+    reader.url = stage.url + address
+    found: list[tuple[str, str, float]] = []
+    opened = threading.Event()
+    thread = threading.Thread(target=lambda: follow_next(reader, found, opened))
+    thread.start()
+    assert opened.wait(10)
+    pipeline = stage("start", title="It's <me>")
+    before = time.monotonic()
+    stage("number_lines", pipeline=pipeline["id"], first=1, last=1)
+    thread.join(20)
+    assert [kind for kind, *_ in found[:2]] == ["begin", "state"]
+    assert f'data-address="/projects/hello/pipelines/{pipeline["number"]}/"' in found[0][1]
+    assert "It&#x27;s &lt;me&gt;" in found[0][1]
+    assert (found[-1][0], numbers(found[-1][1])) == ("log", [1])
+    assert found[-1][2] - before < 3  # it looks every two, were Redis away
+    # Whoever comes back goes on with the same one, also when there is another by now.
+    another = stage("start")
+    stage("number_lines", pipeline=pipeline["id"], first=2, last=2)
+    for one in (pipeline, another, before_it):
+        stage("finish", pipeline=one["id"])
+    rest = list(reader.read())
+    assert [number for kind, data in rest if kind == "log" for number in numbers(data)] == [2]
+    assert rest[-1] == ("end", "passed") and "begin" not in dict(rest)
+
+
+def follow_next(
+    reader: Reader, found: list[tuple[str, str, float]], opened: threading.Event
+) -> None:
+    for event, data in reader.read(opened=opened.set):
+        found.append((event, data, time.monotonic()))
+        if event == "log":
+            return
+
+
+@pytest.mark.parametrize("after", ["", "-1", "x", "²", "1" * 30])
+def test_only_an_address_that_the_page_gave_is_waited_at(stage: Stage, after: str) -> None:
+    url = f"{stage.url}/projects/hello/pipelines/next/events"
+    answer = httpx.get(url, params={"after": after}, cookies=stage.cookies())
+    assert answer.status_code == 400
+    assert httpx.get(url, cookies=stage.cookies("charlie")).status_code == 404

@@ -10,7 +10,8 @@ import pytest
 
 from ciserver.pipelines.compose import ComposeError, ComposeTests, read_compose
 from ciserver.pipelines.definition import Build
-from ciserver.pipelines.runner.plan import Plan, PlanError, make_plan
+from ciserver.pipelines.runner.commit_files import PlanError
+from ciserver.pipelines.runner.plan import Plan, make_plan
 from runtime.spec import Limits
 from tests.ciserver.pipelines.test_starts import Hosted
 from tests.ciserver.pipelines.workplace import Workplace, log_of

@@ -22,7 +22,8 @@ from ciserver.pipelines.definition import parse
 from ciserver.pipelines.groups import wake_group
 from ciserver.pipelines.models import Event, Pipeline, Schedule, State
 from ciserver.pipelines.runner.changes import changed_paths
-from ciserver.pipelines.runner.plan import PlanError, make_plan
+from ciserver.pipelines.runner.commit_files import PlanError
+from ciserver.pipelines.runner.plan import make_plan
 from ciserver.pipelines.starts import BadInput, next_after, read_inputs
 from ciserver.pipelines.turns import next_ones
 from ciserver.projects.models import Role
