@@ -29,6 +29,7 @@ SETTINGS: Mapping[str, str] = {
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",
     "core.askPass": "/bin/false",
+    "core.bigFileThreshold": "16m",  # a larger blob goes through in pieces, never whole into memory
     "credential.helper": "",
     "gc.auto": "0",
     "gc.autoDetach": "false",
