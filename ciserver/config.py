@@ -64,6 +64,8 @@ class Config:
     https_port: int
     acme_url: str
     acme_email: str
+    reserve: int
+    lease_seconds: int
     store_days: int
     store_bytes: int
     cache_bytes: int
@@ -110,6 +112,8 @@ class Config:
             https_port=_integer(env, "GANTRY_HTTPS_PORT", 443, low=1, high=65535),
             acme_url=_optional_address(env, "GANTRY_ACME_URL", schemes=("https",)),
             acme_email=env.get("GANTRY_ACME_EMAIL", ""),
+            reserve=_integer(env, "GANTRY_RESERVE_MIB", 512, low=0) * 1024 * 1024,
+            lease_seconds=_integer(env, "GANTRY_LEASE_SECONDS", 20, low=4),
             store_days=_integer(env, "GANTRY_STORE_DAYS", 30, low=1),
             store_bytes=_integer(env, "GANTRY_STORE_MAX_GIB", 50, low=1) << 30,
             cache_bytes=_integer(env, "GANTRY_CACHE_MAX_GIB", 10, low=1) << 30,

@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from ciserver.projects.models import Project
 
-LEASE = timedelta(seconds=20)
-HEARTBEAT = timedelta(seconds=5)
+LEASE = timedelta(seconds=settings.GANTRY.lease_seconds)
+HEARTBEAT = LEASE / 4
 MAX_ATTEMPTS = 3
 
 

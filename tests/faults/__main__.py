@@ -10,7 +10,7 @@ from tests.faults.run import Plan, carry_out, table
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    for name in ("deliveries", "repositories", "branches", "steps", "seed"):
+    for name in ("deliveries", "repositories", "branches", "steps", "lease", "seed"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Plan, name))
     parser.add_argument("--per-second", type=float, default=Plan.per_second)
     parser.add_argument("--pause", type=float, default=Plan.pause, help="seconds between kills")

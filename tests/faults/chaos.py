@@ -1,4 +1,4 @@
-"""kill -9, now this process, now that; and how long it takes until all is well again."""
+"""kill -9, now this process, now that, or SIGTERM as an upgrade sends it; and how long it takes until all is well again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 from tests.faults.installation import Installation, cgroup_of
 
+RESTART = "restart of "
+RESTARTED = (f"{RESTART}web", f"{RESTART}worker")
 PATIENCE = 90.0  # seconds for which one kill is followed
 
 
@@ -51,13 +53,24 @@ class Chaos:
     def _work(self) -> None:
         while not self._stop.wait(self.pause * self.dice.uniform(0.5, 1.5)):
             processes = self.service.processes()
-            name = self.order[0] if self.order else self.dice.choice(list(processes))
+            name = self.order[0] if self.order else self.dice.choice([*processes, *RESTARTED])
+            if name in RESTARTED:
+                self.order = self.order[1:]
+                self._restart(name, processes[name.removeprefix(RESTART)])
+                continue
             if name in {"worker", "pool"} and self.order and not self._running():
                 continue  # it is to be killed at work
             if not processes[name]:
                 continue
             self.order = self.order[1:]
             self._kill(name, self.dice.choice(processes[name]))
+
+    def _restart(self, name: str, pids: list[int]) -> None:
+        """In order, as an upgrade does: what is at work is handed back and fails nothing."""
+        for pid in pids[:1]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            self.kills[name] += 1
 
     def _kill(self, name: str, pid: int) -> None:
         works = self._running() if name in {"worker", "pool"} else []

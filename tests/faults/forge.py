@@ -20,12 +20,16 @@ from tests.faults.installation import Installation
 
 USER = "gantry"  # who owns the repositories that the service hosts
 BUSYBOX = Path("/bin/busybox")
-DOCKERFILE = b"""FROM scratch
+LINES = 200  # that each build writes
+DOCKERFILE = (
+    b"""FROM scratch
 COPY busybox /bin/sh
 COPY busybox /bin/busybox
 COPY number /number
-RUN /bin/busybox sleep 0.3 && /bin/busybox cp /number /made
+RUN /bin/busybox seq -f 'line %%g' 1 %d; /bin/busybox sleep 0.3 && /bin/busybox cp /number /made
 """
+    % LINES
+)
 DEFINITION = b"""tests:
   unit: {command: "/bin/busybox cmp /number /made && /bin/busybox sleep 0.2", memory: 64m}
 """

@@ -103,8 +103,8 @@ class Installation:
 
 
 @contextmanager
-def installation() -> Iterator[Installation]:
-    """Up, with an administrator; everything is removed afterwards."""
+def installation(**settings: str) -> Iterator[Installation]:
+    """Up, with an administrator and ``settings``; everything is removed afterwards."""
     with ExitStack() as stack:
         folder = tempfile.TemporaryDirectory(prefix="gantry-faults-", ignore_cleanup_errors=True)
         root = Path(stack.enter_context(folder))
@@ -118,6 +118,7 @@ def installation() -> Iterator[Installation]:
             "GANTRY_REGISTRY": f"127.0.0.2:{registry}",  # not 127.0.0.1: it is ours to start
             "GANTRY_DEPLOY_PORT": str(deploy),
             "GANTRY_OFFLINE": "1",
+            **settings,
         }
         log = stack.enter_context((root / "up.log").open("wb"))
         up = [sys.executable, "-m", "ciserver.ops", "up"]

@@ -13,7 +13,7 @@ from tests.e2e.service import wait_for
 from tests.faults.chaos import Chaos
 from tests.faults.forge import Answers, Repository, make_repository, tell, webhooks
 from tests.faults.installation import Installation, installation
-from tests.faults.verdict import Verdict, is_settled, judge
+from tests.faults.verdict import Logs, Verdict, is_settled, judge, read_logs
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Plan:
     pause: float = 6.0  # seconds between kills
     kill_first: tuple[str, ...] = ()
     outage: float = 60.0  # seconds for which Redis hangs at the end; 0: not at all
+    lease: int = 20  # seconds until a worker counts as dead
     settle: float = 1800.0  # seconds for what is queued to be built
     seed: int = 1
 
@@ -37,6 +38,7 @@ class Outcome:
     verdict: Verdict
     pipelines: int = 0
     double_pushes: int = 0
+    logs: Logs = field(default_factory=Logs)
     restart: float | None = None  # seconds from Redis's return to the start of a build
     slowest_in_outage: float = 0.0
     left_behind: list[str] = field(default_factory=list)
@@ -47,7 +49,7 @@ def carry_out(plan: Plan) -> Outcome:
     """Raises AssertionError when it does not come to rest; judges nothing else."""
     began = time.monotonic()
     dice = random.Random(plan.seed)
-    with installation() as service:
+    with installation(GANTRY_LEASE_SECONDS=str(plan.lease)) as service:
         repositories = [
             make_repository(service, f"repo-{number}", plan.branches, plan.steps + 1)
             for number in range(plan.repositories)
@@ -69,6 +71,7 @@ def carry_out(plan: Plan) -> Outcome:
         outcome = Outcome(answers, chaos, judge(service, answers.taken, heads))
         if plan.outage:
             _without_redis(service, repositories[0], plan, outcome)
+        outcome.logs = read_logs(service)
         outcome.pipelines = service.rows("SELECT count(*) FROM pipelines_pipeline")[0][0]
         outcome.double_pushes = sum(count - 1 for count in service.manifests().values())
         service.supervisor.send_signal(signal.SIGTERM)
@@ -114,6 +117,8 @@ def table(outcome: Outcome) -> str:
          "100.000 %"),
         ("how they ended", ", ".join(f"{end} {n}" for end, n in verdict.ends.most_common()), ""),
         ("pipelines", str(outcome.pipelines), ""),
+        ("log lines lost or told twice, of those that steps wrote",
+         f"{outcome.logs.wrong} of {outcome.logs.lines}", "0"),
         ("double image pushes", str(outcome.double_pushes), "0"),
         ("hook answer p50, p99, max",
          f"{_at(times, 50)} ms, {_at(times, 99)} ms, {_at(times, 100)} ms",

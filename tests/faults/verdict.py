@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from tests.faults.forge import LINES
 from tests.faults.installation import Installation
 
 PIPELINES = """
@@ -21,6 +22,8 @@ UNFINISHED = "SELECT count(*) FROM pipelines_pipeline WHERE state IN ('queued', 
 PROMISED = (
     "SELECT count(*) FROM lib_outboxentry WHERE topic IN ('delivery.accepted', 'pipeline.queued')"
 )
+
+BUILDS = "SELECT id FROM pipelines_job WHERE kind = 'build' AND state = 'passed'"
 
 Key = tuple[str, str, str]  # project, ref, sha
 
@@ -61,6 +64,26 @@ def judge(
     for (slug, ref), sha in heads.items():
         if (slug, ref, sha) in set(taken) and last.get((slug, ref)) != sha:
             found.wrong.append(f"{slug} {ref}: the last pipeline is not of the head")
+    return found
+
+
+@dataclass
+class Logs:
+    lines: int = 0  # that the steps of builds that passed wrote
+    wrong: int = 0  # of them: missing, or there twice
+
+
+def read_logs(service: Installation) -> Logs:
+    """Whether each numbered line is in the log of its build once. A step that a dead worker's
+    attempt had finished comes from the cache, and writes none."""
+    found = Logs()
+    with service.api() as api:
+        for (job,) in service.rows(BUILDS):
+            lines = api.get(f"jobs/{job}/log/").raise_for_status().text.splitlines()
+            numbers = Counter(line.rpartition("line ")[2] for line in lines if "line " in line)
+            if numbers := Counter({n: c for n, c in numbers.items() if n.isdecimal()}):
+                found.lines += LINES
+                found.wrong += sum(numbers[str(n)] != 1 for n in range(1, LINES + 1))
     return found
 
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from ciserver.lib import outbox
 from ciserver.lib.states import IllegalMove, move
-from ciserver.pipelines import drain, events
+from ciserver.pipelines import drain, events, room
 from ciserver.pipelines.groups import wake_group
 from ciserver.pipelines.leases import (
     TOPIC,
@@ -53,6 +53,9 @@ def run_next() -> None:
     """Run the pipeline whose turn it is; then wake a worker for the one after it."""
     if drain.asked():
         return  # the promise stands: a worker that stays is woken for it
+    if lack := room.lacking():
+        room.tell(lack)  # the promises stand: the sweeper wakes a worker to look again
+        return
     if lease := claim_next():
         _run(lease)
         outbox.wake_for_more(TOPIC)
