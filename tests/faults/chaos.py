@@ -1,4 +1,5 @@
-"""kill -9, now this process, now that, or SIGTERM as an upgrade sends it; and how long it takes until all is well again."""
+"""kill -9, now this process, now that, or SIGTERM as an upgrade sends it; and how long it takes
+until all is well again."""
 
 from __future__ import annotations
 
