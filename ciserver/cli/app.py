@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from ciserver import __version__
 from ciserver.cli import (
     account,
     artifacts,
+    cases,
+    completion,
     coverage,
     deliveries,
     domains,
@@ -18,6 +23,7 @@ from ciserver.cli import (
     local,
     look,
     members,
+    opening,
     places,
     promotions,
     pulls,
@@ -42,9 +48,26 @@ app = typer.Typer(
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"gantry {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Say which it is."),
+    ] = False,
+) -> None:
+    """Push a commit; one sealed image is built, tested and moved, unopened, to production."""
+
 
 THIS_MACHINE, WHO, WHAT, DO = "This machine (as root)", "Who you are", "Look", "Do"
 
@@ -59,6 +82,7 @@ app.command("collect", rich_help_panel=THIS_MACHINE, context_settings=_passed_on
 app.command("base", rich_help_panel=THIS_MACHINE, context_settings=_passed_on)(local.base)
 app.command("login", rich_help_panel=WHO)(session.login)
 app.command("whoami", rich_help_panel=WHO)(session.whoami)
+app.command("completion", rich_help_panel=WHO)(completion.completion)
 app.add_typer(tokens.app, name="tokens", rich_help_panel=WHO)
 app.add_typer(account.app, name="account", rich_help_panel=WHO)
 app.add_typer(members.app, name="members", rich_help_panel=WHO)
@@ -68,6 +92,7 @@ app.command("status", rich_help_panel=WHAT)(look.status)
 app.command("projects", rich_help_panel=WHAT)(look.projects)
 app.command("pipelines", rich_help_panel=WHAT)(look.pipelines)
 app.command("logs", rich_help_panel=WHAT)(look.logs)
+app.command("tests", rich_help_panel=WHAT)(cases.tests)
 app.command("coverage", rich_help_panel=WHAT)(coverage.coverage)
 app.command("releases", rich_help_panel=WHAT)(look.releases)
 app.add_typer(artifacts.app, name="artifacts", rich_help_panel=WHAT)
@@ -77,6 +102,7 @@ app.command("delivery", rich_help_panel=WHAT)(ledger.delivery)
 app.command("lint", rich_help_panel=WHAT)(lint.lint)
 app.command("env", rich_help_panel=WHAT)(places.env)
 app.command("audit", rich_help_panel=WHAT)(places.audit)
+app.command("open", rich_help_panel=WHAT)(opening.open_page)
 app.command("new", rich_help_panel=DO)(deliveries.new)
 app.command("promote", rich_help_panel=DO)(deliveries.promote)
 app.command("rollback", rich_help_panel=DO)(deliveries.rollback)

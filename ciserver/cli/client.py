@@ -18,12 +18,12 @@ _LOCAL = {"127.0.0.1", "localhost", "::1"}
 class Client:
     """One service and one token. Close it, or use it as a context manager."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, timeout: float = 30) -> None:
         self.url = settings.url
         self._http = httpx.Client(
             base_url=f"{settings.url}/api/v1",
             headers={"Authorization": f"Bearer {settings.token}"},
-            timeout=30,
+            timeout=timeout,
             # A proxy for the outside world has no way to this machine's own ports.
             trust_env=httpx.URL(settings.url).host not in _LOCAL,
             # Without TLS there is no need to spend a twentieth of a second on authorities.

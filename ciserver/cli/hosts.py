@@ -104,11 +104,14 @@ def accept_key(
 
 
 @app.command("remove")
-def remove(name: Name) -> None:
+def remove(name: Name, as_json: AsJson = False) -> None:
     """Forget a host that no environment uses. Nothing is changed on it."""
     with Client(settings.load()) as client:
         client.delete(f"/hosts/{_find(client, name)['id']}/")
-    output.console.print(f"{name} is forgotten, and its keys with it.")
+    if as_json:
+        print_json({"removed": name})
+    else:
+        output.console.print(f"{name} is forgotten, and its keys with it.")
 
 
 def _find(client: Client, name: str) -> Row:

@@ -9,6 +9,8 @@ from typing import NoReturn
 
 import typer
 
+from ciserver.cli.errors import CliError, Exit
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -45,4 +47,10 @@ def base(context: typer.Context) -> None:
 
 def _script(name: str, context: typer.Context) -> NoReturn:
     script = str(CHECKOUT / "gantry")
+    if not Path(script).is_file():
+        raise CliError(
+            f"'gantry {name}' needs the service itself; this is the client alone.",
+            next_step="Run it as ./gantry in a checkout, on the service's machine.",
+            exit_code=Exit.USAGE,
+        )
     os.execv(script, [script, name, *context.args])  # noqa: S606

@@ -6,9 +6,17 @@ from typing import Annotated
 
 import typer
 
+from ciserver.cli.completion import projects
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Project = Annotated[str, typer.Argument(help="A project's name.", show_default=False)]
+Project = Annotated[
+    str,
+    typer.Argument(help="A project's name.", show_default=False, autocompletion=projects),
+]
 AnyProject = Annotated[
-    str, typer.Argument(help="A project's name; all without it.", show_default=False)
+    str,
+    typer.Argument(
+        help="A project's name; all without it.", show_default=False, autocompletion=projects
+    ),
 ]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")]

@@ -96,24 +96,32 @@ def login(
         Path | None,
         typer.Option("--file", "-f", help="Read the password from here; '-' is standard input."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Name and password, or token, by which an https repository is asked."""
     path = f"/projects/{project}/repository/access/login/"
     with Client(settings.load()) as client:
         if username == NONE:
             client.delete(path)
-            output.console.print(f"{project} is asked without a login.")
-            return
-        client.put(path, username=username, password=read_value(file))
-    output.console.print(f"{project} is asked as {username}.")
+        else:
+            client.put(path, username=username, password=read_value(file))
+    if as_json:
+        print_json({"project": project, "username": "" if username == NONE else username})
+    elif username == NONE:
+        output.console.print(f"{project} is asked without a login.")
+    else:
+        output.console.print(f"{project} is asked as {username}.")
 
 
 @app.command("forget-host")
-def forget_host(project: Project) -> None:
+def forget_host(project: Project, as_json: AsJson = False) -> None:
     """Pin whatever key the host shows next."""
     with Client(settings.load()) as client:
         client.delete(f"/projects/{project}/repository/access/host-keys/")
-    output.console.print("The next fetch pins the key that it is shown.")
+    if as_json:
+        print_json({"project": project, "forgotten": True})
+    else:
+        output.console.print("The next fetch pins the key that it is shown.")
 
 
 def _print(row: Row, *, as_json: bool) -> None:

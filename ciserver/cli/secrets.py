@@ -68,10 +68,13 @@ def list_secrets(project: Project, env: Env = "", as_json: AsJson = False) -> No
 
 
 @app.command("remove")
-def remove(project: Project, name: Name, env: Env = "") -> None:
+def remove(project: Project, name: Name, env: Env = "", as_json: AsJson = False) -> None:
     """Remove a secret. Jobs that name it fail from then on, and say so."""
     with Client(settings.load()) as client:
         client.delete(f"{_place(client, project, env)}{quote(name, safe='')}/")
+    if as_json:
+        print_json({"project": project, "environment": env, "removed": name})
+        return
     where = f"{env} of {project}" if env else project
     output.console.print(f"{where} has no secret {name} any more.")
 

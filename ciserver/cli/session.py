@@ -22,6 +22,7 @@ def login(
             prompt="Token", hide_input=True, envvar="GANTRY_TOKEN", help="Asked for if not given."
         ),
     ],
+    as_json: AsJson = False,
 ) -> None:
     """Keep a service's address and your token for the other commands."""
     if not _is_address(url):
@@ -34,6 +35,9 @@ def login(
     with Client(chosen) as client:
         name = client.get("/me/")["username"]
     file = settings.save(chosen)
+    if as_json:
+        output.print_json({"url": chosen.url, "username": name, "file": str(file)})
+        return
     output.console.print(f"Logged in to {chosen.url} as {name}; kept in {file}.")
     output.next_step("Next: gantry status")
 

@@ -50,11 +50,14 @@ def set_target(
 
 
 @app.command("remove")
-def remove(project: Project) -> None:
+def remove(project: Project, as_json: AsJson = False) -> None:
     """Tell no forge any more."""
     with Client(settings.load()) as client:
         client.delete(f"/projects/{project}/statuses/")
-    output.console.print(f"No forge is told of {project} any more.")
+    if as_json:
+        print_json({"project": project, "removed": True})
+    else:
+        output.console.print(f"No forge is told of {project} any more.")
 
 
 def _print(row: Row) -> None:

@@ -1,0 +1,169 @@
+"""What holds for every command: a JSON form, help, exit codes, pipes, completion, the reference."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from ciserver.cli import errors
+from ciserver.cli.app import EPILOG, app
+from ciserver.cli.errors import Exit
+from tests.ciserver.cli.conftest import Gantry
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+# They run a program of this machine in our place, or print what a shell reads.
+WITHOUT_JSON = {"demo", "up", "test", "admin", "collect", "base", "completion", "run"}
+
+
+def _commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(command, TyperGroup):
+        for word, inner in command.commands.items():
+            yield from _commands(inner, f"{path} {word}".strip())
+    else:
+        yield path, command
+
+
+COMMANDS = dict(_commands(get_command(app)))
+
+
+def test_every_command_that_asks_the_service_has_a_json_form() -> None:
+    without = [
+        name
+        for name, command in COMMANDS.items()
+        if "--json" not in [option for one in command.params for option in one.opts]
+    ]
+    assert set(without) <= WITHOUT_JSON
+
+
+def test_every_command_and_option_says_what_it_is() -> None:
+    silent = [name for name, command in COMMANDS.items() if not command.help]
+    for name, command in COMMANDS.items():
+        silent += [
+            f"{name} {one.name}"
+            for one in command.params
+            if one.param_type_name == "option" and not one.help
+        ]
+    assert silent == []
+
+
+def test_the_exit_codes_told_are_those_that_there_are() -> None:
+    for code in Exit:
+        assert f"\n{code.value}  " in str(errors.__doc__)
+        assert f"{code.value} " in EPILOG
+
+
+def test_the_reference_is_what_the_commands_say() -> None:
+    file = CHECKOUT / "docs" / "reference.py"
+    spec = importlib.util.spec_from_file_location("reference", file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    said = (CHECKOUT / "docs" / "cli.md").read_text()
+    assert said == module.reference(), "Write it again: .venv/bin/python docs/reference.py"
+
+
+def _run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ciserver.cli", *words],
+        cwd=CHECKOUT,
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "TERM": "xterm-256color"} | env,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_in_a_pipe_there_is_no_colour_and_no_word_on_what_is_next(
+    live_server: Any, token: str, history: Any
+) -> None:
+    env = {"GANTRY_URL": live_server.url, "GANTRY_TOKEN": token}
+    ran = _run("pipelines", "hello", **env)
+    assert "failed" in ran.stdout
+    assert "\x1b" not in ran.stdout + ran.stderr
+    assert "Next:" not in ran.stdout + ran.stderr
+    words = {"COMP_WORDS": "gantry pipelines he", "COMP_CWORD": "2"}
+    assert _run(**env, **words, _GANTRY_COMPLETE="complete_bash").stdout.split() == ["hello"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_reader_that_goes_away_ends_it_without_a_word(
+    live_server: Any, token: str, history: Any
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    for words in (["pipelines"], ["pipelines", "--json"], ["completion", "bash"]):
+        ran = subprocess.run(
+            [sys.executable, "-m", "ciserver.cli", *words],
+            cwd=CHECKOUT,
+            env=os.environ | {"GANTRY_URL": live_server.url, "GANTRY_TOKEN": token},
+            check=False,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+        assert (ran.returncode, ran.stderr) == (0, b""), words
+    os.close(writing)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_a_script_that_asks_us(gantry: Gantry, shell: str) -> None:
+    ran = gantry("completion", shell)
+    assert ran.exit_code == 0
+    assert "_GANTRY_COMPLETE" in ran.out
+
+
+def test_bash_takes_the_script_and_completes_commands(tmp_path: Path) -> None:
+    (tmp_path / "gantry").write_text(
+        f'#!/bin/sh\nPYTHONPATH={CHECKOUT} exec {sys.executable} -m ciserver.cli "$@"\n'
+    )
+    (tmp_path / "gantry").chmod(0o755)
+    script = (
+        'eval "$(gantry completion bash)"; COMP_WORDS=(gantry stat); COMP_CWORD=1;'
+        ' _gantry_completion gantry; echo "${COMPREPLY[@]}"'
+    )
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    ran = subprocess.run(
+        ["bash", "-c", script], env=env, check=False, capture_output=True, text=True
+    )
+    assert ran.stdout.split() == ["status", "statuses"], ran.stderr
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        ([], "/"),
+        (["hello"], "/projects/hello/"),
+        (["hello", "2"], "/projects/hello/pipelines/2/"),
+        (["hello", "v1"], "/projects/hello/releases/1/"),
+        (["hello", "qa"], "/projects/hello/environments/qa/"),
+    ],
+)
+def test_open_prints_the_page_where_there_is_no_terminal(
+    logged_in: Gantry, history: Any, words: list[str], path: str
+) -> None:
+    assert logged_in("open", *words).out.strip().endswith(path)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_tests_of_a_pipeline_begin_with_those_that_failed(
+    logged_in: Gantry, history: Any
+) -> None:
+    rows = json.loads(logged_in("tests", "hello", "--json").out)
+    assert [row["outcome"] for row in rows[:3]] == ["failed", "failed", "passed"]
+    assert len(rows) == 31
+    assert len(json.loads(logged_in("tests", "hello", "2", "--failed", "--json").out)) == 2
+    assert json.loads(logged_in("tests", "hello", "--flaky", "--json").out) == []
+    assert "test_greets_by_name" in logged_in("tests", "hello", "--failed").out
