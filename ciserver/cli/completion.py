@@ -6,7 +6,7 @@ import enum
 from typing import Annotated
 
 import typer
-from typer.completion import get_completion_script
+from typer.completion import get_completion_script  # type: ignore[attr-defined]  # its stubs miss it
 
 VARIABLE = "_GANTRY_COMPLETE"
 MOST_SECONDS = 2.0  # a key was pressed: nobody waits longer
