@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.axe import violations
 from tests.browser.conftest import OpenPage
 from tests.ciserver.pages.serving import PASSWORD
 
@@ -25,6 +26,16 @@ PAGES = [
     "/projects/hello/environments/prod/edit/",
     "/projects/hello/new-environment/",
     "/projects/hello/audit/",
+    "/projects/hello/tests/",
+    "/projects/hello/deliveries/",
+    "/projects/hello/repository/",
+    "/projects/hello/secrets/",
+    "/projects/hello/building/",
+    "/projects/hello/statuses/",
+    "/projects/hello/environments/prod/secrets/",
+    "/hosts/",
+    "/hosts/local/",
+    "/projects/hello/pipelines/6/jobs/2/lines",
     "/no/such/page/",
 ]
 # WCAG 2.2, 1.4.3: 4.5 to 1 for text, 3 to 1 where it is large. Colours are read from a canvas,
@@ -117,6 +128,22 @@ def test_every_control_has_a_name_and_every_page_one_heading(open_page: OpenPage
                 .filter((id, index, all) => all.indexOf(id) !== index)"""
         )
         assert twice == [], path
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_against_wcag_2_2_aa(open_page: OpenPage, theme: str) -> None:
+    page = open_page("/login/", theme=theme, user="")
+    rules = () if theme == "light" else ("color-contrast", "link-in-text-block")  # all that differs
+    found = {}
+    for path in PAGES:
+        if path == "/":
+            sign_in(page)
+        page.goto(path)
+        page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+        if wrong := violations(page, *rules):
+            found[path] = wrong
+        page.evaluate("window.shifts = []")  # opening everything at once moves things, by our hand
+    assert found == {}
 
 
 def sign_in(page: Page) -> None:
