@@ -16,6 +16,7 @@ app.autodiscover_tasks(
         "ciserver.webhooks",
         "ciserver.pipelines",
         "ciserver.releases",
+        "ciserver.dashboard",
         "ciserver.lib",
     ]
 )

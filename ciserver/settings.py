@@ -190,6 +190,7 @@ CELERY_TASK_ROUTES = {
     # Git over the network, whose other end may be slow: neither builds nor deployments wait.
     "ciserver.webhooks.tasks.*": {"queue": "planning"},
     "ciserver.notifications.tasks.*": {"queue": "planning"},
+    "ciserver.dashboard.tasks.*": {"queue": "planning"},  # reads from the registry
 }
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
@@ -215,6 +216,7 @@ OUTBOX_TASKS = {
     "deployment.queued": "ciserver.releases.tasks.deploy",
     "host.asked": "ciserver.releases.tasks.visit_host",
     "environment.routes": "ciserver.releases.tasks.restore_environment",
+    "image.pushed": "ciserver.dashboard.tasks.read_images",
 }
 # Topics whose task takes whatever is first in line, whichever object woke it.
 OUTBOX_SHARED = {"pipeline.queued"}

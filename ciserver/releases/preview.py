@@ -186,10 +186,11 @@ def facts(release: Release) -> ImageFacts:
 @lru_cache(maxsize=256)
 def _facts(repository: str, digest: str) -> ImageFacts:
     location = Location.parse(repository)
-    return images.read_facts(location, digest, token=_token(location))
+    return images.read_facts(location, digest, token=token_for(location))
 
 
-def _token(location: Location) -> str | None:
+def token_for(location: Location) -> str | None:
+    """A bearer token that may pull from ``location``; None where it is not our registry."""
     if location.registry != settings.GANTRY.registry:
         return None
     access = registry_tokens.Access(location.name, ("pull",))
@@ -226,7 +227,7 @@ def _new_layer(release: Release, layer: Layer, *, read: bool) -> NewLayer:
 @lru_cache(maxsize=128)
 def _names(repository: str, digest: str) -> tuple[str, ...]:
     location = Location.parse(repository)
-    token = _token(location)
+    token = token_for(location)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     with (
         images.client(headers) as client,

@@ -7,10 +7,12 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.axe import violations
 from tests.browser.conftest import OpenPage
+from tests.ciserver.pages.seeding import digest_of
 from tests.ciserver.pages.serving import PASSWORD
 
 pytestmark = pytest.mark.browser
 
+IMAGE = f"/projects/hello/images/{digest_of('hello3')}/"
 PAGES = [
     "/login/",
     "/",
@@ -34,6 +36,11 @@ PAGES = [
     "/projects/hello/statuses/",
     "/projects/hello/environments/prod/secrets/",
     "/hosts/",
+    "/registry/",
+    "/registry/?q=team",
+    "/projects/hello/images/",
+    IMAGE,
+    f"/projects/hello/images/compare/?old={digest_of('hello2')}&new={digest_of('hello5')}",
     "/hosts/local/",
     "/projects/hello/pipelines/6/jobs/2/lines",
     "/no/such/page/",

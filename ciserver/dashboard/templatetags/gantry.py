@@ -9,8 +9,10 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
-from ciserver.dashboard import marks
+from ciserver.dashboard import images, marks
+from ciserver.dashboard.models import ImageUse
 from ciserver.lib import words
+from ciserver.pipelines.models import Pipeline
 
 register = template.Library()
 
@@ -115,6 +117,26 @@ def look(state: str) -> str:
 def at(mapping: object, key: object) -> object:
     """``mapping[key]``, or nothing where either is missing."""
     return mapping.get(key) if isinstance(mapping, dict) else None
+
+
+@register.simple_tag
+def colour(digest: str) -> str:
+    """The class of the colour that stands for ``digest``."""
+    return f"c{marks.mark_of(digest).colour}"
+
+
+@register.simple_tag
+def size_of(count: int) -> str:
+    """Bytes with their sign: what shrank has a minus."""
+    return words.size(count) if count >= 0 else f"\u2212{words.size(-count)}"
+
+
+@register.simple_tag(takes_context=True)
+def layer_map(context: dict[str, Any], pipeline: Pipeline) -> images.LayerMap | None:
+    """The layer map of the image that a pipeline pushed, once it was read."""
+    rows = ImageUse.objects.select_related("image", "pipeline").filter(name="", image__trouble="")
+    use = rows.filter(pipeline=pipeline).first() if pipeline.digest else None
+    return images.map_of(use, context["user"]) if use else None
 
 
 @register.simple_tag

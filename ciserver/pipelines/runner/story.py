@@ -192,6 +192,8 @@ def _finish(pipeline: Pipeline, lease: Lease, end: _End) -> None:
         pipeline.jobs.filter(state=State.QUEUED).update(state=State.CANCELLED)
         if end.state == State.PASSED and not pipeline.from_fork:
             outbox.promise("pipeline.passed", pipeline.pk)
+            if end.pushed:
+                outbox.promise("image.pushed", pipeline.pk)
         wake_group(pipeline)
     events.publish(pipeline.pk)
     events.publish_matrix()

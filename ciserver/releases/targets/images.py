@@ -72,6 +72,14 @@ def read_facts(location: Location, digest: str, *, token: str | None) -> ImageFa
 
     Raises ImageUnreadable: registry away, digest missing, or bytes that are not what it names.
     """
+    manifest, config = read_documents(location, digest, token=token)
+    return facts(digest, manifest, config)
+
+
+def read_documents(
+    location: Location, digest: str, *, token: str | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The manifest and the config of ``digest``, parsed. Raises as ``read_facts`` does."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         with client(headers) as registry:
@@ -87,7 +95,7 @@ def read_facts(location: Location, digest: str, *, token: str | None) -> ImageFa
         raise ImageUnreadable(
             f"{location.registry} holds something else than an image's manifest under {digest}."
         ) from error
-    return facts(digest, manifest, config)
+    return manifest, config
 
 
 def pull_token(location: Location, credentials: tuple[str, str] | None) -> str | None:

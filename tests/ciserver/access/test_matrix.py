@@ -120,6 +120,7 @@ def world(alice: Any, bob: Any, charlie: Any) -> dict[str, Any]:
         "release": newest.number,
         "environment": "prod",
         "host": prod.hosts.get().name,
+        "digest": newest.digest,
         "delivery": hello.deliveries.order_by("pk")[0].pk,
         "pk": {
             "pipelines": pipeline.pk,

@@ -22,6 +22,7 @@ from ciserver.releases.models import (
     Running,
 )
 from ciserver.webhooks.models import Delivery, Verdict
+from tests.ciserver.pages.seeded_images import make_image
 
 MIB = 1024 * 1024
 
@@ -361,6 +362,7 @@ def make_hello(owner: Any) -> Project:
         hours = (len(titles) - number) * 7 + 1
         pipeline = make_passed(hello, number, title=title, hours=hours)
         releases.append(make_release(pipeline, number))
+        make_image(pipeline, **{"org.example.team": "greeters"})
         make_delivery(hello, pipeline, number)
         deploy(releases[-1], qa, hours=hours, by="gantry")
     deploy(releases[1], prod, hours=28)

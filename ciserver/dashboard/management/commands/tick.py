@@ -19,6 +19,7 @@ from ciserver.accounts import lock
 from ciserver.accounts.services import check_audit
 from ciserver.accounts.sessions import SessionStore
 from ciserver.celery import app
+from ciserver.dashboard.image_reading import promise_unread
 from ciserver.lib import outbox
 from ciserver.pipelines import leases
 from ciserver.pipelines.starting import start_scheduled
@@ -95,6 +96,7 @@ class Command(BaseCommand):
                 _do("forget old guesses of passwords", lock.forget_old)
                 _do("forget old deliveries", forget_old)
                 _do("have workers make room in the registry", retire_images)
+                _do("have images read that never were", promise_unread)
             if stop.wait(options["interval"]):
                 return
 
