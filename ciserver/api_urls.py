@@ -15,6 +15,7 @@ from ciserver.accounts.people_api import (
 )
 from ciserver.dashboard.audit import AuditViewSet
 from ciserver.dashboard.discovery import HttpSd
+from ciserver.dashboard.search_pages import Search
 from ciserver.notifications.api import Statuses
 from ciserver.pipelines.api import PipelineViewSet
 from ciserver.pipelines.artifact_api import ArtifactViewSet
@@ -59,6 +60,7 @@ router.register("pull-requests", PullRequestViewSet)
 
 urlpatterns = [
     path("http_sd/", HttpSd.as_view(), name="http-sd"),
+    path("search/", Search.as_view(), name="api-search"),
     path("me/", Me.as_view(), name="me"),
     path("me/password/", Password.as_view(), name="my-password"),
     path("me/sessions/", Sessions.as_view(), name="my-sessions"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from ciserver.dashboard import audit, badge, discovery, image_pages, metrics, views
+from ciserver.dashboard import audit, badge, discovery, image_pages, metrics, search_pages, views
 
 urlpatterns = [
     path("metrics", metrics.metrics, name="metrics"),
@@ -14,6 +14,7 @@ urlpatterns = [
     path("projects/<slug:slug>/", views.project, name="project"),
     path("projects/<slug:slug>/hook-secret/", views.hook_secret, name="hook-secret"),
     path("projects/<slug:slug>/badge/<slug:key>.svg", badge.badge, name="badge"),
+    path("search/", search_pages.page, name="search"),
     path("registry/", image_pages.registry, name="registry"),
     path("projects/<slug:slug>/images/", image_pages.project_images, name="images"),
     path("projects/<slug:slug>/images/compare/", image_pages.compare, name="compare-images"),

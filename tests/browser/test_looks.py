@@ -36,6 +36,7 @@ PAGES = [
     "/projects/hello/statuses/",
     "/projects/hello/environments/prod/secrets/",
     "/hosts/",
+    "/search/?q=hello",
     "/registry/",
     "/registry/?q=team",
     "/projects/hello/images/",

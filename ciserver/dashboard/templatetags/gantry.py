@@ -47,6 +47,7 @@ _ICONS = {
     '<path d="M2.5 14c.5-3 2.5-4.5 5.5-4.5s5 1.5 5.5 4.5"/>',
     "right": '<path d="M3 8h10M9 4l4 4-4 4"/>',
     "back": '<path d="M6 3 2.5 6.5 6 10M2.5 6.5H10a3.5 3.5 0 0 1 0 7H7"/>',
+    "search": '<circle cx="7" cy="7" r="4.25"/><path d="m10.2 10.2 3.3 3.3"/>',
     "theme": '<circle cx="8" cy="8" r="6.25"/>'
     '<path class="solid" d="M8 1.75a6.25 6.25 0 0 1 0 12.5z"/>',
 }

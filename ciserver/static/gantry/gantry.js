@@ -113,6 +113,33 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// The palette is fetched when it is first asked for; without it there is the search page.
+const finder = $("[data-palette]");
+async function openPalette() {
+  try {
+    const palette = await import(finder.dataset.palette);
+    await palette.open(finder.getAttribute("href"), finder.dataset.css);
+  } catch {
+    location.href = finder.href;
+  }
+}
+if (finder) {
+  finder.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    openPalette();
+  });
+  document.addEventListener("keydown", (event) => {
+    const k = (event.ctrlKey || event.metaKey) && !event.shiftKey && !event.altKey && event.key.toLowerCase() === "k";
+    const slash = event.key === "/" && !event.ctrlKey && !event.metaKey && !event.altKey && !event.target.closest("input, textarea, select, [contenteditable]");
+    if (dialog.open || !(k || slash)) return;
+    event.preventDefault();
+    const search = slash && $("form[role=search] input");
+    if (search) search.focus();
+    else openPalette();
+  });
+}
+
 // Put new markup in the place of old, touching only what differs and what is not in use.
 function refresh(old, fresh) {
   if (old.isEqualNode(fresh)) return;
