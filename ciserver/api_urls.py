@@ -15,6 +15,7 @@ from ciserver.accounts.people_api import (
 )
 from ciserver.dashboard.audit import AuditViewSet
 from ciserver.dashboard.discovery import HttpSd
+from ciserver.dashboard.image_api import ImageViewSet
 from ciserver.dashboard.search_pages import Search
 from ciserver.notifications.api import Statuses
 from ciserver.pipelines.api import PipelineViewSet
@@ -51,6 +52,7 @@ router.register("environments", EnvironmentViewSet)
 router.register("hosts", HostViewSet)
 router.register("deployments", DeploymentViewSet)
 router.register("stops", StopViewSet)
+router.register("images", ImageViewSet)
 router.register("audit", AuditViewSet)
 router.register("tokens", TokenViewSet)
 router.register("users", UserViewSet)

@@ -8,6 +8,8 @@ from drf_spectacular.views import SpectacularAPIView
 from ciserver.lib.api_docs import Docs
 from ciserver.lib.health import healthz, readyz
 
+handler500 = "ciserver.lib.error_pages.broken"
+
 urlpatterns = [
     path("healthz", healthz),
     path("readyz", readyz),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.paginator import Page, Paginator
-from django.db.models import Max, Prefetch, Q, QuerySet
+from django.db.models import Exists, Max, OuterRef, Prefetch, Q, QuerySet
 
 from ciserver.pipelines.models import Pipeline
 from ciserver.projects.models import Project, roles_of
@@ -20,6 +20,18 @@ from ciserver.releases.models import (
 )
 
 PAGE_SIZE = 24  # with three environments each, a first load of 150 KB
+
+
+# What the matrix can be asked to show alone: words, and what one of the environments has.
+FILTERS: dict[str, tuple[str, Q]] = {
+    "unhealthy": ("Unhealthy", Q(running__healthy=False)),
+    "drift": ("Drift", ~Q(running__drift="") & Q(running__isnull=False)),
+    "waiting": ("Waiting", Q(deployments__state=DeploymentState.WAITING)),
+    "moving": (
+        "On the move",
+        Q(deployments__state__in=(DeploymentState.QUEUED, DeploymentState.RUNNING)),
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +124,12 @@ class Matrix:
     columns: list[str]
     page: Page[Project]
     asked: str = ""
+    show: str = ""  # a key of FILTERS
+
+    @property
+    def filters(self) -> list[tuple[str, str]]:
+        """Key and words of each, and of none."""
+        return [("", "All"), *((key, words) for key, (words, _) in FILTERS.items())]
 
     @property
     def running(self) -> int:
@@ -127,11 +145,18 @@ class Matrix:
         return [(row, [(name, row.cells.get(name)) for name in self.columns]) for row in self.rows]
 
 
-def matrix_for(user: Any, *, asked: str = "", page: str = "1") -> Matrix:
-    """What ``user`` may see of the projects whose name or description holds ``asked``."""
+def matrix_for(user: Any, *, asked: str = "", show: str = "", page: str = "1") -> Matrix:
+    """What ``user`` may see of the projects whose name, description or environment holds
+    ``asked``; with ``show`` of those that have such an environment."""
     projects = Project.objects.visible_to(user)
     if asked:
-        projects = projects.filter(Q(slug__icontains=asked) | Q(description__icontains=asked))
+        named = Exists(Environment.objects.filter(project=OuterRef("pk"), name__iexact=asked))
+        text = Q(slug__icontains=asked) | Q(description__icontains=asked)
+        projects = projects.filter(text | Q(named))
+    if show in FILTERS:
+        _, fits = FILTERS[show]
+        here = Environment.objects.filter(fits, project=OuterRef("pk"))
+        projects = projects.filter(Exists(here))
     shown = Paginator(projects, PAGE_SIZE).get_page(page)
     rows = rows_for(list(shown), user)
     places: dict[str, int] = {}
@@ -140,7 +165,7 @@ def matrix_for(user: Any, *, asked: str = "", page: str = "1") -> Matrix:
             name, position = cell.environment.name, cell.environment.position
             places[name] = max(places.get(name, 0), position)
     columns = sorted(places, key=lambda name: (places[name], name))
-    return Matrix(rows, columns, shown, asked)
+    return Matrix(rows, columns, shown, asked, show if show in FILTERS else "")
 
 
 def rows_for(projects: Sequence[Project], user: Any) -> list[Row]:

@@ -31,7 +31,8 @@ LISTED = 25
 def matrix(request: HttpRequest) -> HttpResponse:
     """Home: what runs where."""
     asked = request.GET.get("q", "").strip()[:100]
-    found = matrix_for(request.user, asked=asked, page=request.GET.get("page", "1"))
+    show, page = request.GET.get("show", ""), request.GET.get("page", "1")
+    found = matrix_for(request.user, asked=asked, show=show, page=page)
     if live.wanted(request):
         return live.answer(request, "dashboard/_matrix.html", {"matrix": found})
     stop = Stop.objects.filter(project=None, ended_at=None).first()

@@ -109,14 +109,20 @@ class Cases:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job with its steps and tests. ``start`` and ``width`` place its bar, in thousandths."""
+    """A job with its steps and tests. ``start`` and ``width`` place its bar, in thousandths;
+    from ``ready`` on, when what it needs had passed, to ``start`` it waited for its turn."""
 
     job: Job
     anchor: str
+    ready: float
     start: float
     width: float
     steps: list[StepView]
     cases: Cases
+
+    @property
+    def waited(self) -> float:
+        return round(self.start - self.ready, 1)
 
     @property
     def used_network(self) -> bool:
@@ -185,21 +191,33 @@ def view_of(pipeline: Pipeline) -> PipelineView:
         job.pipeline = pipeline
     cases = _cases(jobs)
     start, span = _span(pipeline)
-    views = [_job_view(job, cases.get(job.pk, Cases()), start, span) for job in jobs]
+    ready = {job.pk: _ready(job, jobs, start) for job in jobs}
+    views = [_job_view(job, cases.get(job.pk, Cases()), start, span, ready[job.pk]) for job in jobs]
     return PipelineView(pipeline, views)
 
 
-def _job_view(job: Job, cases: Cases, start: datetime | None, span: float) -> JobView:
+def _ready(job: Job, jobs: list[Job], start: datetime | None) -> datetime | None:
+    """When the last of what ``job`` needs had ended; the pipeline's start, if it needs nothing."""
+    needed = [one for one in jobs if one.run == job.run and one.name in job.needs]
+    ends = [one.finished_at for one in needed if one.finished_at]
+    return max(ends, default=start)
+
+
+def _job_view(
+    job: Job, cases: Cases, start: datetime | None, span: float, ready: datetime | None
+) -> JobView:
     anchor = f"j{job.position}"
     steps = list(job.steps.all())
     longest = max((step.seconds or 0 for step in steps), default=0) or 1
     views = [_step_view(step, anchor, longest, _limits_of_step(job, step)) for step in steps]
-    left = width = 0.0
+    left = width = since = 0.0
     if start and job.started_at:
         left = min(max((job.started_at - start).total_seconds() / span, 0), 1) * STRIP_WIDTH
         width = min(max((job.seconds or 0) / span, 0.008), 1) * STRIP_WIDTH
         left = min(left, STRIP_WIDTH - 8)
-    return JobView(job, anchor, round(left, 1), round(width, 1), views, cases)
+        if ready:
+            since = min(max((ready - start).total_seconds() / span, 0) * STRIP_WIDTH, left)
+    return JobView(job, anchor, round(since, 1), round(left, 1), round(width, 1), views, cases)
 
 
 def _step_view(step: Step, job: str, longest: float, limits: dict[str, Any]) -> StepView:

@@ -48,6 +48,41 @@ def test_the_matrix_moves_by_itself(stage: Stage, open_page: OpenPage) -> None:
     expect(cell.locator(".ver")).to_have_text("v2")
 
 
+# Every animation that a script begins, by where it begins.
+WATCH_MOVES = """
+window.moves = [];
+const animate = Element.prototype.animate;
+Element.prototype.animate = function (frames, options) {
+  moves.push([this.closest(".cell").id, frames[0].transform]);
+  return animate.call(this, frames, options);
+};
+"""
+
+
+@pytest.mark.parametrize("still", [False, True])
+def test_a_container_is_seen_to_move_unless_somebody_wants_no_motion(
+    stage: Stage, open_page: OpenPage, still: bool
+) -> None:
+    slug = f"port{int(still)}"
+    stage("harbour", slug=slug)
+    page = open_page("/")
+    page.emulate_media(reduced_motion="reduce" if still else "no-preference")
+    page.evaluate(WATCH_MOVES)
+    cell = page.locator(f"#row-{slug} .cell").nth(1)
+    expect(cell).to_contain_text("v1 is arriving")
+    page.wait_for_timeout(3200)  # the page has looked once, and knows what was where
+    stage("arrive", deployment=stage("last_deployment")["id"])
+    expect(cell.locator(".ver")).to_have_text("v1")
+    moves = page.evaluate("moves")
+    if still:
+        assert moves == []
+    else:
+        [(where, start)] = moves
+        assert where == cell.get_attribute("id")
+        left = float(re.match(r"translate\((-?[\d.]+)px", start)[1])
+        assert left < -100  # from the cell of qa, to the left of it
+
+
 def test_cancelling_the_dialog_changes_nothing_and_gives_the_focus_back(
     stage: Stage, open_page: OpenPage
 ) -> None:

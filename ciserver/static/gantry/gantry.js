@@ -165,6 +165,33 @@ function refresh(old, fresh) {
   if (key) (node.matches(key) ? node : $(key, node))?.focus();
 }
 
+// A container that has come to a cell is seen to move there, from where its row had it before.
+function containers() {
+  const found = new Map();
+  for (const box of $$(".cell svg.box:not(.slot)"))
+    found.set(box.closest(".cell").id, [box.getAttribute("aria-label"), box.getBoundingClientRect()]);
+  return found;
+}
+
+function moveContainers(before) {
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+  for (const cell of $$(".cell")) {
+    const box = $("svg.box:not(.slot)", cell);
+    const label = box?.getAttribute("aria-label");
+    if (!box || before.get(cell.id)?.[0] === label) continue;
+    const row = cell.closest("tr, ol");
+    const from = $$(".cell", row).map((other) => other !== cell && before.get(other.id)).find((known) => known && known[0] === label);
+    if (!from) continue;
+    const to = box.getBoundingClientRect();
+    const start = `translate(${from[1].x - to.x}px, ${from[1].y - to.y}px)`;
+    box.classList.add("moving");
+    const lift = { transform: `${start} translateY(-14px)`, offset: 0.2 };
+    const over = { transform: "translateY(-14px)", offset: 0.8 };
+    box.animate([{ transform: start }, lift, over, { transform: "none" }], { duration: 1100, easing: "ease-in-out" }).finished
+      .finally(() => box.classList.remove("moving"));
+  }
+}
+
 // Pages that keep themselves right ask again every few seconds and mostly hear "304".
 const live = $("#live[data-live]");
 if (live) {
@@ -182,7 +209,9 @@ if (live) {
     const fresh = document.createElement("div");
     fresh.innerHTML = await answer.text();
     for (const { name, value } of live.attributes) fresh.setAttribute(name, value);
+    const before = containers();
     refresh(live, fresh);
+    moveContainers(before);
   };
   setInterval(() => look().catch(() => {}), 3000);
   document.addEventListener("visibilitychange", () => look().catch(() => {}));

@@ -121,6 +121,7 @@ def world(alice: Any, bob: Any, charlie: Any) -> dict[str, Any]:
         "environment": "prod",
         "host": prod.hosts.get().name,
         "digest": newest.digest,
+        "other": newest.pipeline.image_uses.get().pk,
         "delivery": hello.deliveries.order_by("pk")[0].pk,
         "pk": {
             "pipelines": pipeline.pk,
@@ -128,6 +129,7 @@ def world(alice: Any, bob: Any, charlie: Any) -> dict[str, Any]:
             "jobs": job.pk,
             "artifacts": artifact.pk,
             "releases": newest.pk,
+            "images": newest.pipeline.image_uses.get().pk,
             "environments": prod.pk,
             "pull-requests": pull.pk,
             "pulls": pull.pk,

@@ -160,6 +160,17 @@ def last_deployment() -> dict[str, Any]:
     }
 
 
+def harbour(slug: str) -> None:
+    """A project whose first release is on its way from qa to prod."""
+    project = seeding.make_project(slug, User.objects.get(username="alice"))
+    qa, prod = seeding.make_environments(project, "qa", "prod")
+    release = seeding.make_release(seeding.make_passed(project, 1), 1)
+    seeding.deploy(release, qa)
+    Deployment.objects.create(
+        environment=prod, release=release, kind="promotion", state=DeploymentState.RUNNING
+    )
+
+
 def approvals(slug: str, environment: str, needed: int, approvers: str) -> None:
     """How many of whom a promotion needs."""
     place = Environment.objects.get(project__slug=slug, name=environment)
@@ -195,7 +206,7 @@ SCENES: dict[str, Callable[..., Any]] = {
     scene.__name__: scene
     for scene in (
         user, join, session, history, start, step, write, number_lines, more_jobs, fail, finish,
-        restart, last_deployment, approvals, arrive,
+        restart, last_deployment, approvals, arrive, harbour,
     )
 }  # fmt: skip
 

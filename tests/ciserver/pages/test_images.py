@@ -12,6 +12,7 @@ from ciserver.releases.models import Release
 from tests.ciserver.pages import seeding
 from tests.ciserver.pages.seeded_images import make_image
 from tests.ciserver.pages.test_pages import page
+from tests.conftest import api_as
 
 
 @pytest.fixture
@@ -158,3 +159,22 @@ def test_names_and_labels_of_images_are_only_text(hello: Any, alice: Any, sign_i
     text = page(sign_in(alice), f"/projects/hello/images/{pipeline.digest}/")
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)" in text
+
+
+def test_the_api_tells_the_same(hello: Any, alice: Any, charlie: Any) -> None:
+    api = api_as(alice, "read")
+    rows = api.get("/api/v1/images/", {"project": "hello", "q": "v3"}).json()["results"]
+    [row] = rows
+    assert row["digest"] == digest(hello, 3)
+    assert row["tags"] == ["v3", seeding.commit_of("hello3")]
+    whole = api.get(f"/api/v1/images/{row['id']}/").json()
+    assert whole["labels"]["org.example.team"] == "greeters"
+    assert [layer["place"] for layer in whole["layers"]] == ["", "Dockerfile:4", "Dockerfile:5"]
+    assert whole["layers"][0]["shared"] == {"hello": 4}
+    [old] = api.get("/api/v1/images/", {"q": "v1"}).json()["results"]
+    difference = api.get(f"/api/v1/images/{row['id']}/compare/{old['id']}/").json()
+    assert difference["count"] == {"+": 0, "-": 0, "~": 2}
+    assert difference["variables"] == [{"name": "BUILD", "old": "1", "new": "3"}]
+    stranger = api_as(charlie, "read")
+    assert stranger.get(f"/api/v1/images/{row['id']}/").status_code == 404
+    assert stranger.get("/api/v1/images/").json()["results"] == []

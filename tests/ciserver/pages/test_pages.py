@@ -64,6 +64,28 @@ def test_a_host_that_runs_something_else_is_drift(hello: Any, alice: Any, sign_i
     assert ">drift</span>" in page(sign_in(alice), "/")
 
 
+@pytest.mark.parametrize("show", ["unhealthy", "drift", "waiting", "moving"])
+def test_the_matrix_shows_only_what_is_asked_for(
+    hello: Any, alice: Any, sign_in: Any, show: str
+) -> None:
+    client = sign_in(alice)
+    shop = seeding.make_project("shop", alice)
+    seeding.make_environments(shop, "qa")
+    assert "No environment is in this state" in page(client, f"/?show={show}")
+    prod = Environment.objects.get(project=hello, name="prod")
+    release = Release.objects.get(project=hello, number=5)
+    if show in {"waiting", "moving"}:
+        state = DeploymentState.WAITING if show == "waiting" else DeploymentState.QUEUED
+        Deployment.objects.create(environment=prod, release=release, kind="promotion", state=state)
+    prod.running.update(healthy=show != "unhealthy", drift="Stopped." * (show == "drift"))
+    text = page(client, f"/?show={show}")
+    assert 'id="row-hello"' in text
+    assert 'id="row-shop"' not in text
+    assert f'?show={show}" aria-current="true"' in text
+    assert 'id="row-shop"' in page(client, "/?show=&q=qa")
+    assert 'id="row-shop"' not in page(client, "/?q=prod")
+
+
 def test_a_deployment_on_its_way_is_shown_and_hides_the_button(
     hello: Any, alice: Any, sign_in: Any
 ) -> None:
