@@ -35,7 +35,7 @@ function build(url) {
   input = element("input", {
     type: "text", role: "combobox", "aria-expanded": "true", "aria-controls": "hits",
     "aria-autocomplete": "list", "aria-label": "Find projects, environments, pipelines, releases, actions",
-    autocomplete: "off", spellcheck: "false", placeholder: "hello prod, #12, v3, promote …",
+    autocomplete: "off", spellcheck: "false", placeholder: "shop prod, #12, v3, promote …",
   });
   list = element("ul", { id: "hits", role: "listbox", "aria-label": "Found" });
   status = element("p", { class: "palette-status", role: "status" });
