@@ -81,7 +81,7 @@ def manage(env: dict[str, str], script: str) -> str:
 def web(home: Path, *, app: str = "ciserver.asgi:application", **settings: str) -> Iterator[Web]:
     """Answers when this yields. ``settings`` are variables of the environment."""
     for name in FOLDERS:
-        (home / name).mkdir(parents=True)
+        (home / name).mkdir(parents=True, exist_ok=True)
     ensure_keys(home / "keys")
     port = free_port()
     env = {key: value for key, value in os.environ.items() if not key.startswith("GANTRY_")}

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 
 import httpx
 import pytest
 
 from tests.webserver import Web, redis, wait_until, web
 
+pytestmark = pytest.mark.root  # it mounts
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
-    with web(tmp_path_factory.mktemp("web") / "home") as running:
-        yield running
+    """Its database has a small disk of its own."""
+    home = tmp_path_factory.mktemp("web") / "home"
+    disk = home / "db"
+    disk.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", disk], check=True)
+    try:
+        with web(home) as running:
+            yield running
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 @pytest.fixture
@@ -69,3 +80,22 @@ def test_while_another_holds_the_database_a_webhook_is_refused_before_its_forge_
     # It was at work when it was told 503, so it may have been recorded after all: once.
     assert again.status_code in {200, 202}
     assert server.deliveries() - before == 2
+
+
+def test_while_the_disk_of_the_database_is_full_a_webhook_is_refused_and_afterwards_taken(
+    server: Web, forge: httpx.Client
+) -> None:
+    before = server.deliveries()
+    filling = server.home / "db" / "filling"
+    with filling.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    # What SQLite's files have room for already may still be taken, but not for ever.
+    answers = [forge.send(server.request()).status_code for _ in range(50)]
+    assert set(answers) <= {202, 503}
+    assert answers[-5:] == [503] * 5
+
+    filling.unlink()
+
+    assert forge.send(server.request()).status_code == 202
+    assert server.deliveries() - before == answers.count(202) + 1
