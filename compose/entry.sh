@@ -29,9 +29,8 @@ from django.db import connection; connection.ensure_connection()'
         as_gantry python manage.py collectstatic --no-input
         ;;
     web)
-        as_gantry python -m uvicorn ciserver.asgi:application --no-access-log \
-            --host "${GANTRY_BIND:-0.0.0.0}" --port "${GANTRY_PORT:-8000}" \
-            --timeout-graceful-shutdown 3
+        export GANTRY_BIND="${GANTRY_BIND:-0.0.0.0}"
+        as_gantry python -m ciserver.serve
         ;;
     worker)
         exec python -m celery -A ciserver.celery worker \

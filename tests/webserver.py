@@ -89,7 +89,7 @@ def web(home: Path, *, app: str = "ciserver.asgi:application", **settings: str) 
     env |= settings
     migrate(env)
     secret = manage(env, MAKE_PROJECT)
-    command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--no-access-log"]
+    command = [sys.executable, "-m", "ciserver.serve", app]
     with ExitStack() as stack:
         process = stack.enter_context(running(command, env, home / "web.log"))
         found = Web(f"http://127.0.0.1:{port}", home, env, secret, process.pid)
