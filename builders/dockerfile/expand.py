@@ -6,11 +6,16 @@ Names without a value expand to nothing; quotes and escapes are removed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from e2b_dockerfile_utils import ShellLex
+from e2b_dockerfile_utils import ShellLex, lexer
 
 from builders.dockerfile.instructions import Position
+from builders.dockerfile.patterns import LONGEST, ShellPattern, reverse
 from builders.errors import DockerfileError
+
+# The lexer has no other place to give it a matcher.
+vars(lexer).update(_shell_pattern_to_regex=ShellPattern, _reverse_pattern=reverse)
 
 
 class Expander:
@@ -29,7 +34,7 @@ class Expander:
         if not _special(text, self._escape):
             return text
         try:
-            lex = ShellLex(self._escape, env=self._env, skip_unset_env=False)
+            lex = ShellLex(self._escape, env=_Metered(self._env), skip_unset_env=False)
             return str(lex.process_word(text))
         except ValueError as error:
             raise self._error(error) from None
@@ -37,7 +42,7 @@ class Expander:
     def words(self, text: str) -> tuple[str, ...]:
         """The text split at unquoted white space after expansion."""
         try:
-            lex = ShellLex(self._escape, env=self._env, skip_unset_env=False)
+            lex = ShellLex(self._escape, env=_Metered(self._env), skip_unset_env=False)
             return tuple(lex.process_words(text))
         except ValueError as error:
             raise self._error(error) from None
@@ -45,7 +50,9 @@ class Expander:
     def heredoc(self, text: str) -> str:
         """A heredoc's body: names are expanded, quotes stay as they are."""
         try:
-            lex = ShellLex("\\", skip_process_quotes=True, env=self._env, skip_unset_env=False)
+            lex = ShellLex(
+                "\\", skip_process_quotes=True, env=_Metered(self._env), skip_unset_env=False
+            )
             return str(lex.process_word(text))
         except ValueError as error:
             raise self._error(error) from None
@@ -57,6 +64,22 @@ class Expander:
             place=self._at.place,
             code="dockerfile.expansion",
         )
+
+
+class _Metered(dict[str, str]):
+    """Variables of one word. Raises ValueError once more than LONGEST characters were read:
+    ``ENV A=$A$A`` forty times would fill any memory."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        super().__init__(env)
+        self._left = LONGEST
+
+    def get(self, name: str, default: Any = None) -> Any:
+        value = super().get(name, default)
+        self._left -= len(value or "")
+        if self._left < 0:
+            raise ValueError(f"the result is longer than {LONGEST >> 10} KiB")
+        return value
 
 
 def _special(text: str, escape: str) -> bool:

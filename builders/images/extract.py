@@ -330,7 +330,10 @@ class _Extractor:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if not _is_whiteout(status):
                 raise error
-        return self._open_or_make_directory(parent, name)
+        fd = self._open_or_make_directory(parent, name)
+        if self._base:
+            os.fchown(fd, self._base, self._base)
+        return fd
 
     def _drop_stale_parents(self) -> None:
         """Between members only, since one member may use two directories at once."""

@@ -112,9 +112,11 @@ def test_any_tree_survives_the_round_trip(tmp_path: Path, described: list[Any]) 
     assert describe(out) == describe(tree)
 
 
-def test_members_without_their_parents_get_plain_ones(tmp_path: Path) -> None:
-    unpack(tar(Member(b"a/b/c", mode=0o600)), tmp_path / "out")
-    assert (tmp_path / "out/a/b").stat().st_mode & 0o7777 == 0o755
+@pytest.mark.parametrize("base", [0, BASE])
+def test_members_without_their_parents_get_plain_ones(tmp_path: Path, base: int) -> None:
+    unpack(tar(Member(b"a/b/c", mode=0o600)), tmp_path / "out", base=base)
+    status = (tmp_path / "out/a/b").stat()
+    assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o755, base, base)
 
 
 def test_a_later_member_replaces_an_earlier_one_of_any_kind(tmp_path: Path) -> None:
