@@ -41,6 +41,11 @@ def main(arguments: Sequence[str]) -> int:
     except (BuildError, SandboxError) as error:
         print(f"Gantry could not do this: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # the disk of --output, --iidfile or the store
+        where = f"{error.filename}: " if error.filename else ""
+        words = error.strerror or str(error)
+        print(f"Gantry could not do this: {where}{words}.", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -21,6 +21,7 @@ from builders.layouts import export_archive, export_layout, import_image
 from builders.registry import KnownRegistries, Registry
 from builders.resolve import Resolver
 from builders.shared import SharedCache
+from runtime.reap import reap
 from runtime.spec import IdRange, Limits
 from runtime.state import StateDirectory
 
@@ -63,7 +64,7 @@ def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
         images = build(
             request,
             store=store,
-            state=StateDirectory(options.store.parent / "sandboxes"),
+            state=StateDirectory(_sandboxes(options)),
             resolve=_resolver(options, store),
             listener=PlainProgress(quiet=options.quiet),
             cancel=cancel,
@@ -73,6 +74,11 @@ def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
     _deliver(options, store, images[options.target], names)
     if shared is not None and options.cache_to:
         shared.save()
+
+
+def _sandboxes(options: argparse.Namespace) -> Path:
+    store: Path = options.store
+    return store.parent / "sandboxes"
 
 
 def _shared(options: argparse.Namespace, store: Store) -> SharedCache | None:
@@ -197,10 +203,14 @@ def prune(options: argparse.Namespace, _: threading.Event) -> None:
     limits = PruneLimits(
         older_than=options.older_than, max_bytes=options.max_size, keep=frozenset(options.keep)
     )
-    done = Store(options.store).prune(limits)
+    store = Store(options.store)
+    left = [*reap(StateDirectory(_sandboxes(options))), *store.reap()]
+    done = store.prune(limits)
     if options.json:
-        print(json.dumps(dataclasses.asdict(done)))
+        print(json.dumps({**dataclasses.asdict(done), "left_behind": len(left)}))
         return
+    if left:
+        print(f"Removed what killed builds left: {len(left)}.")
     print(
         f"Removed {done.images} images, {done.steps} cached steps, {done.caches} cache mounts, "
         f"{done.layers} layers and {done.blobs} blobs: {done.bytes_freed >> 20} MiB. "

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
+import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from builders.cli import main
 from tests.builders.conftest import Builder
 from tests.builders.test_build import commit
 
@@ -22,23 +25,45 @@ Project = Callable[[Mapping[str, str]], Path]
 CHECKOUT = Path(__file__).parents[2]
 
 
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture
-def tool(builder: Builder) -> Callable[..., subprocess.CompletedProcess[str]]:
-    def run(*words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "builders", "--store", str(builder.store.root)]
-        return subprocess.run(
-            [*command, *map(str, words)],
-            cwd=CHECKOUT,
-            env={**os.environ, **env},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+def tool(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Done]]:
+    """The command in this process: starting one of its own takes longer than most builds."""
 
-    return run
+    def run(*words: str | Path, **env: str) -> Done:
+        out, err = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
+            for name, value in env.items():
+                patched.setenv(name, value)
+            try:
+                code = main(["--store", str(builder.store.root), *map(str, words)])
+            except SystemExit as error:  # what argparse thinks of the words
+                code = int(error.code or 0)
+        return Done(code, out.getvalue(), err.getvalue())
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
-Tool = Callable[..., subprocess.CompletedProcess[str]]
+Tool = Callable[..., Done]
+
+
+def test_it_is_a_program(builder: Builder, project: Project) -> None:
+    root = project({"Dockerfile": "FROM busybox\nLABEL a=b\n"})
+    command = [sys.executable, "-m", "builders", "--store", str(builder.store.root)]
+    done = subprocess.run(
+        [*command, "build", str(root)], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout[:7]) == (0, "sha256:")
+    assert "LABEL a=b" in done.stderr
 
 
 def test_a_folder_is_built_tagged_and_inspected(tool: Tool, project: Project) -> None:
@@ -82,6 +107,15 @@ def test_what_is_ours_exits_2(tool: Tool, project: Project) -> None:
     done = tool("build", root)
     assert done.returncode == 2
     assert "127.0.0.1:1" in done.stderr
+
+
+def test_a_disk_that_cannot_take_the_output_is_said_in_one_line(
+    tool: Tool, project: Project
+) -> None:
+    root = project({"Dockerfile": "FROM busybox\n"})
+    done = tool("build", "-q", "--iidfile", "/dev/full", root)
+    assert done.returncode == 2
+    assert done.stderr == "Gantry could not do this: No space left on device.\n"
 
 
 def test_a_secret_comes_from_a_file_or_a_variable(tool: Tool, project: Project) -> None:
