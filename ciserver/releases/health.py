@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from ciserver.releases.targets import Target
@@ -37,9 +38,9 @@ class Gate:
     stable_for: float | None = None  # seconds; STABLE_FOR if not given
     mask: Callable[[str], str] = str
 
-    def wait(self, container: Container) -> None:
-        """Returns when ``container`` is healthy. Raises Unhealthy."""
-        self._until_healthy(container)
+    def wait(self, container: Container) -> Container:
+        """``container`` as its engine tells of it, once it is healthy. Raises Unhealthy."""
+        container = self._until_healthy(container)
         quiet_until = time.monotonic() + (
             STABLE_FOR if self.stable_for is None else self.stable_for
         )
@@ -48,18 +49,28 @@ class Gate:
             self._still_up(container)
         if wrong := self._try(container, self.timeout):
             raise Unhealthy(self._with_log(container, f"it was healthy, then {wrong}"))
-        self._still_up(container)  # the one that passed, and not again since a restart
+        return self._still_up(container)  # the one that passed, and not again since a restart
 
-    def _until_healthy(self, container: Container) -> None:
+    def _until_healthy(self, container: Container) -> Container:
+        """As the engine tells of it. It is asked while the first try goes on, not before."""
+        with ThreadPoolExecutor(1, "look") as beside:
+            looked = beside.submit(self.target.find, container.name)
+            return self._tries(container, looked)
+
+    def _tries(self, container: Container, looked: Future[Container | None]) -> Container:
         deadline = time.monotonic() + self.timeout
         passed, ever = 0, False
         while passed < self.check.passes:
             self.pulse()
             wrong = self._try(container, deadline - time.monotonic())
+            there = self._same(looked.result(), container)
+            container = replace(
+                there, restarts=container.restarts, started=container.started or there.started
+            )
             passed = 0 if wrong else passed + 1
             ever = ever or not wrong
             if passed >= self.check.passes:
-                return
+                break
             if wrong:
                 self._still_up(container)
             if time.monotonic() > deadline:
@@ -69,16 +80,15 @@ class Gate:
                 message = f"not healthy within {self.timeout:g} s: {wrong}"
                 raise Unhealthy(self._with_log(container, message))
             time.sleep(BETWEEN_TRIES)
+        return container
 
     def _try(self, container: Container, seconds: float) -> str:
         timeout = min(self.check.timeout, max(seconds, SHORTEST_TRY))
         return self.target.probe(container, replace(self.check, timeout=timeout))
 
-    def _still_up(self, container: Container) -> None:
+    def _still_up(self, container: Container) -> Container:
         self.pulse()
-        now = self.target.find(container.name)
-        if now is None or now.id != container.id:
-            raise Unhealthy("somebody removed the container")
+        now = self._same(self.target.find(container.name), container)
         if now.oom_killed:
             raise Unhealthy(self._with_log(now, "it ran out of memory"))
         if not now.running or (now.restarts, now.started) != (
@@ -86,6 +96,13 @@ class Gate:
             container.started,
         ):
             raise Unhealthy(self._with_log(now, self._how_it_ended(now)))
+        return now
+
+    @staticmethod
+    def _same(now: Container | None, container: Container) -> Container:
+        if now is None or now.id != container.id:
+            raise Unhealthy("somebody removed the container")
+        return now
 
     def _how_it_ended(self, container: Container) -> str:
         code = self.target.exit_code(container)

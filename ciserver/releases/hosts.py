@@ -11,7 +11,7 @@ from django.conf import settings
 from ciserver.lib.words import duration
 from ciserver.releases.models import Host
 from ciserver.releases.targets import Target, open_target
-from ciserver.releases.targets.errors import HostKeyChanged
+from ciserver.releases.targets.errors import HostKeyChanged, TargetError
 from ciserver.releases.targets.spec import Place
 
 LOCAL = "local"  # the kind of host that is this machine
@@ -19,20 +19,30 @@ CLOCKS_DIFFER = 60  # seconds that are worth a word
 
 
 @contextmanager
-def opened(host: Host) -> Iterator[Target]:
+def opened(host: Host, *, anew: bool = False) -> Iterator[Target]:
     """The target of ``host``, open for a block. Raises TargetError. A changed host key is noted
-    on the row: a person must accept it."""
+    on the row: a person must accept it. Its engine is asked whether it works if that is not known
+    from the last time, or went wrong then; with ``anew`` in any case."""
+    known = "" if anew else host.engine
+    engine = ""
     try:
-        with open_target(place_of(host), run=settings.GANTRY.run) as target:
+        with open_target(place_of(host, known), run=settings.GANTRY.run) as target:
             if host.offered_key:
                 Host.objects.filter(pk=host.pk).update(offered_key="")
+            engine = target.engine.program
             yield target
     except HostKeyChanged as error:
         Host.objects.filter(pk=host.pk).update(offered_key=error.fingerprint or "unknown")
         raise
+    except TargetError:
+        engine = ""
+        raise
+    finally:
+        if host.kind != LOCAL and engine != host.engine:
+            Host.objects.filter(pk=host.pk).update(engine=engine)
 
 
-def place_of(host: Host) -> Place:
+def place_of(host: Host, engine: str = "") -> Place:
     def private_key() -> str:
         return host.value().reveal()
 
@@ -48,6 +58,7 @@ def place_of(host: Host) -> Place:
         private_key=private_key,
         public_key=host.public_key,
         expected=host.accepted_key,
+        engine=engine,
         pin=pin,
     )
 

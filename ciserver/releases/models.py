@@ -74,6 +74,7 @@ class Host(models.Model):
     host_key = models.CharField(max_length=800, blank=True)  # as it was when it was seen first
     offered_key = models.CharField(max_length=100, blank=True)  # fingerprint of a changed one
     accepted_key = models.CharField(max_length=100, blank=True)  # the only one to be pinned next
+    engine = models.CharField(max_length=10, blank=True)  # that worked when it was last used
     # of a worker: "check" or "prepare"; "checking" or "preparing" once one is at it
     asked = models.CharField(max_length=10, blank=True)
     report = models.JSONField(default=dict, blank=True)  # what the last check found

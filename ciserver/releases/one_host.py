@@ -28,7 +28,14 @@ from ciserver.releases import domains
 from ciserver.releases.health import Gate
 from ciserver.releases.hosts import LOCAL, clock_words, opened
 from ciserver.releases.leases import Lease, LeaseLost
-from ciserver.releases.models import Deployment, Environment, Host, Running
+from ciserver.releases.models import (
+    Deployment,
+    DeploymentState,
+    DeploymentStep,
+    Environment,
+    Host,
+    Running,
+)
 from ciserver.releases.naming import installation, labels_of, server_name
 from ciserver.releases.restoring import DRAIN, route
 from ciserver.releases.sealed import masked, secrets_of
@@ -44,6 +51,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 GRACE = 10  # seconds between asking a container to stop and killing it
 MIB = 1024 * 1024
+LOOKED_AT = 20  # images that came to a host before
 
 
 class Mismatch(Exception):
@@ -97,21 +105,28 @@ class HostDeployment:
         def credentials() -> Credentials | None:
             return _credentials(self.location)
 
-        moved = self.target.pull(self.image, self.location, credentials, network=self.network)
+        moved = self.target.pull(
+            self.image, self.location, credentials, network=self.network, brought=self._brought()
+        )
         Deployment.objects.filter(pk=self.deployment.pk).update(
             bytes_pulled=Coalesce(F("bytes_pulled"), 0) + moved
         )
         total = sum(layer.size for layer in self.image.layers)
         return f"{moved:,} of {total:,} bytes of layers were not here yet"
 
+    def _brought(self) -> list[str]:
+        """The last images that came to the host, which may be there still, and this one if it
+        did."""
+        steps = DeploymentStep.objects.filter(
+            host=self.host, name="pull", state=DeploymentState.SUCCEEDED
+        ).order_by("-pk")
+        same = steps.filter(deployment__release__digest=self.image.digest).exists()
+        images = steps.values_list("deployment__release__image", flat=True)[:LOOKED_AT]
+        found = [image["config_digest"] for image in images if image]
+        return list(dict.fromkeys([*([self.image.config_digest] if same else []), *found]))
+
     def _start(self) -> Container:
-        container = self.target.start(self.wanted)
-        if not container.runs(self.image):
-            raise Mismatch(
-                f"{self.host} started the image {container.image_id[:19]}, which is not"
-                f" {self.image.digest[:19]}, the one that was tested. Look at who changed it there"
-            )
-        return container
+        return self.target.start(self.wanted)
 
     def _check(self, container: Container) -> str:
         environment = self.environment
@@ -124,7 +139,12 @@ class HostDeployment:
             stable_for=environment.stable_seconds,
             mask=partial(masked, self.deployment),
         )
-        gate.wait(container)
+        healthy = gate.wait(container)
+        if not healthy.runs(self.image):
+            raise Mismatch(
+                f"{self.host} started the image {healthy.image_id[:19]}, which is not"
+                f" {self.image.digest[:19]}, the one that was tested. Look at who changed it there"
+            )
         return f"{check.describe()} passed {check.passes} times, then it stayed up"
 
     def _switch(self, container: Container) -> str:
@@ -166,7 +186,7 @@ class HostDeployment:
             self.target.proxy.drain(name, seconds=DRAIN, permit=self.lease.check)
         for other in others:
             self.lease.check()
-            self.target.remove(other, grace=GRACE)
+            self.target.remove(other, grace=GRACE, alone=False)
         return ", ".join(other.name for other in others) or "nothing to stop"
 
     def _withdraw(self) -> None:

@@ -29,6 +29,7 @@ from ciserver.releases.models import (
 
 log = logging.getLogger(__name__)
 TOPIC = "deployment.queued"
+DEPLOYED = "environment.deployed"
 GANTRY = "gantry"  # the actor of what nobody asked for by hand
 
 
@@ -112,7 +113,9 @@ def cancel(deployment: Deployment, reason: str) -> None:
 
 
 def follow(deployment: Deployment) -> None:
-    """After a success: the next environment gets the release too, if it takes them by itself."""
+    """After a success: images of earlier releases may go, and the next environment gets the
+    release too, if it takes them by itself."""
+    outbox.promise(DEPLOYED, deployment.environment_id)
     if deployment.kind == DeploymentKind.ROLLBACK:
         return
     here = deployment.environment

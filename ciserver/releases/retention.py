@@ -74,11 +74,11 @@ def needed_digests(project: Project) -> set[str]:
     going = Deployment.objects.filter(release__project=project, state__in=UNFINISHED)
     kept |= set(going.values_list("release__digest", flat=True))
     for environment in project.environments.all():
-        kept |= _ways_back(environment)
+        kept |= ways_back(environment)
     return kept
 
 
-def _ways_back(environment: Environment) -> set[str]:
+def ways_back(environment: Environment) -> set[str]:
     """What served here last, and the WAYS_BACK others that did before it."""
     served = environment.deployments.filter(
         state=DeploymentState.SUCCEEDED, release__removed_at=None

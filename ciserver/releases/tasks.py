@@ -11,6 +11,8 @@ from ciserver.releases import (
     domains,
     drift,
     garbage,
+    host_images,
+    queue,
     restoring,
     retention,
     runner,
@@ -44,6 +46,13 @@ def restore_environment(environment_id: int) -> None:
     """Make the hosts of one environment serve what its rows say, its domains among them."""
     outbox.keep(domains.TOPIC, environment_id)  # what is changed from now on is asked for anew
     restoring.restore_environment(environment_id)
+
+
+@app.task(name="ciserver.releases.tasks.prune_images")
+def prune_images(environment_id: int) -> None:
+    """Take images of earlier releases from an environment's hosts."""
+    outbox.keep(queue.DEPLOYED, environment_id)
+    host_images.prune(environment_id)
 
 
 @app.task(name="ciserver.releases.tasks.look")

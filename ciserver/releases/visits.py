@@ -82,7 +82,7 @@ def check(host: Host, *, problem: str = "") -> None:
     """Write the report of ``host``, or why there is none; ``problem`` is what went wrong before."""
     report: dict[str, Any] = {}
     try:
-        with opened(host) as target:
+        with opened(host, anew=True) as target:
             report = look(target)
     except TargetError as error:
         problem = problem or str(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -42,12 +42,18 @@ class Target(Protocol):
         credentials: Callable[[], Credentials | None],
         *,
         network: str = "",
+        brought: Collection[str] = (),
     ) -> int:
         """Have ``image``; the bytes of the layers that were not there before. Meanwhile
-        ``network``, which a container is about to be started in, is made ready too."""
+        ``network``, which a container is about to be started in, is made ready too.
+
+        ``brought`` names images (digests of their configurations) that came here before: whether
+        they are there still is looked at, and nothing else is, since to list all that a machine
+        has takes an engine seconds."""
 
     def start(self, wanted: Wanted) -> Container:
-        """Start a container, or return the one of that name, started again if it had stopped."""
+        """Start a container, or return the one of that name, started again if it had stopped. Of
+        a new one ``image_id``, ``pid`` and ``started`` are not known before ``find``."""
 
     def resume(self, container: Container) -> Container:
         """Start one that stopped; its address may be another then."""
@@ -70,8 +76,15 @@ class Target(Protocol):
     def exit_code(self, container: Container) -> int | None:
         """How it last ended, even if the engine has started it again since; None if unknown."""
 
-    def remove(self, container: Container, *, grace: int) -> None:
-        """Ask it to stop, kill it after ``grace`` seconds, and remove it and its volumes."""
+    def remove(self, container: Container, *, grace: int, alone: bool = True) -> None:
+        """Ask it to stop, kill it after ``grace`` seconds, and remove it and its volumes; its
+        network, too, if it was ``alone`` there."""
+
+    def images(self) -> set[str]:
+        """Ids of all images, which are digests of their configurations, or of their manifests."""
+
+    def remove_images(self, ids: Iterable[str]) -> None:
+        """Away with those, but for what has a container or more than one name."""
 
 
 KINDS: dict[str, Callable[[Place, Path], AbstractContextManager[Target]]] = {

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -27,7 +27,6 @@ PORT_TRIES = 5
 NAME_TAKEN = "is already in use by"
 TAKEN = ("address already in use", "port is already allocated")
 NO_PORT = "the image exposes no port to ask; let it EXPOSE one, or check it by 'exec COMMAND'"
-AT_A_TIME = 250  # images: all of a host's would be a long answer
 KEPT = 64 * 1024  # bytes of what a container says, at most
 STALE = 60.0  # seconds after which a network is looked at again before something starts in it
 QUICK, SLOW = 30.0, 600.0  # seconds for a command that asks, and for one that moves layers
@@ -50,10 +49,11 @@ class EngineTarget:
         credentials_of: Callable[[], Credentials | None],
         *,
         network: str = "",
+        brought: Collection[str] = (),
     ) -> int:
         with ThreadPoolExecutor(1, "ready") as beside:
             beside.submit(self._get_ready, network)
-            return self._pull(image, location, credentials_of)
+            return self._pull(image, location, credentials_of, brought)
 
     def _get_ready(self, network: str) -> None:
         """What is needed after a pull, while layers travel. What fails here is asked for again by
@@ -68,25 +68,38 @@ class EngineTarget:
         image: ImageFacts,
         location: Location,
         credentials_of: Callable[[], Credentials | None],
+        brought: Collection[str],
     ) -> int:
         reference = f"{location.registry}/{location.name}@{image.digest}"
+        look = image.config_digest in brought
+        if look and self._is_here(image, reference):
+            return 0
+        try:
+            moved, name = self._fetch(image, location, credentials_of, brought)
+        except TargetError:
+            if not look and self._is_here(image, reference):
+                return 0  # somebody else brought it
+            raise
+        self._images[reference] = name
+        return moved
+
+    def _is_here(self, image: ImageFacts, reference: str) -> bool:
         names = (reference, image.config_digest, image.digest)
         asked = self.machine.attempt(self.engine.inspect_images(names), timeout=QUICK)
         found = json.loads(asked.out or "[]")  # those that are there, whatever the exit code
         if found:
             self._images[reference] = str(found[0]["Id"])
-            return 0
-        moved, self._images[reference] = self._fetch(image, location, credentials_of)
-        return moved
+        return bool(found)
 
     def _fetch(
         self,
         image: ImageFacts,
         location: Location,
         credentials_of: Callable[[], Credentials | None],
+        brought: Collection[str],
     ) -> tuple[int, str]:
         """Get what is not there: how many bytes of layers came, and the image's name."""
-        missing = bytes_missing(image.layers, self._layers())
+        missing = bytes_missing(image.layers, self._layers(brought))
         reference = f"{location.registry}/{location.name}@{image.digest}"
         argv = self.engine.pull(reference, plain_http=location.plain_http)
         config = credentials.config(location.registry, credentials_of())
@@ -116,8 +129,8 @@ class EngineTarget:
         return engine.parse_container(json.loads(answer.out)[0]) if answer.code == 0 else None
 
     def containers(self, labels: Mapping[str, str]) -> list[Container]:
-        ids = self.machine.run(self.engine.list_ids(labels), timeout=QUICK).out.split()
-        return self._inspect(ids[::-1])
+        said = self.machine.run(self.engine.inspect_all(labels), timeout=QUICK).out
+        return [engine.parse_container(raw) for raw in json.loads(said or "[]")][::-1]
 
     def probe(self, container: Container, check: Check) -> str:
         if check.command:
@@ -139,14 +152,23 @@ class EngineTarget:
         answer = self.machine.attempt(self.engine.deaths(container.id), timeout=QUICK)
         return engine.parse_exit_code(answer.out) if answer.code == 0 else None
 
-    def remove(self, container: Container, *, grace: int) -> None:
-        if container.running and grace:
-            self.machine.attempt(self.engine.stop(container.id, grace), timeout=grace + QUICK)
-        removed = self.machine.attempt(self.engine.remove(container.id), timeout=QUICK)
+    def remove(self, container: Container, *, grace: int, alone: bool = True) -> None:
+        seconds = grace if container.running else 0
+        argv = self.engine.end(container.id, seconds)
+        removed = self.machine.attempt(argv, timeout=seconds + QUICK)
         if removed.code != 0 and self.find(container.id):
             raise CommandFailed(self.engine.remove(container.id), removed.code, removed.err)
-        if network := container.labels.get("network"):
+        network = container.labels.get("network")
+        if network and alone:
             networks.remove_unused(self.machine, self.engine, network)
+
+    def images(self) -> set[str]:
+        listed = self.machine.attempt(self.engine.list_images(), timeout=QUICK)
+        return set(listed.out.split())
+
+    def remove_images(self, ids: Iterable[str]) -> None:
+        for one in sorted(ids):
+            self.machine.attempt(self.engine.remove_image(one), timeout=QUICK)
 
     def guard(self) -> None:
         networks.guard(self.machine, self.engine)
@@ -158,7 +180,8 @@ class EngineTarget:
         tries_left = PORT_TRIES
         while True:
             tries_left -= 1
-            argv = self.engine.run_and_inspect(known, host_port=self.machine.free_port())
+            port = self.machine.free_port()
+            argv = self.engine.run(known, host_port=port)
             try:
                 said = self.machine.run(argv, timeout=QUICK, stdin=env).out
             except CommandFailed as error:
@@ -169,7 +192,7 @@ class EngineTarget:
                 if not tries_left or not any(words in str(error) for words in TAKEN):
                     raise
             else:
-                return engine.parse_container(json.loads(said)[0])
+                return _new(wanted, said.split()[-1], port)
 
     def _inspect(self, ids: list[str]) -> list[Container]:
         if not ids:
@@ -181,17 +204,15 @@ class EngineTarget:
             raise CommandFailed(self.engine.inspect(ids), answer.code, answer.err)
         return [engine.parse_container(raw) for raw in raws]
 
-    def _layers(self) -> set[str]:
-        """Diff ids of all layers of all images here, to tell what a pull moves. Podman's list
-        fails while somebody removes an image, which is no reason not to deploy."""
-        listed = self.machine.attempt(self.engine.list_images(), timeout=QUICK)
-        images = list(set(listed.out.split()))
+    def _layers(self, images: Collection[str]) -> set[str]:
+        """Diff ids of all layers of ``images`` that are there, to tell what a pull moves."""
+        if not images:
+            return set()
+        some = self.engine.inspect_images([one.removeprefix("sha256:") for one in images])
+        answer = self.machine.attempt(some, timeout=QUICK)
         found: set[str] = set()
-        for first in range(0, len(images), AT_A_TIME):
-            some = self.engine.inspect_images(images[first : first + AT_A_TIME])
-            answer = self.machine.attempt(some, timeout=QUICK)
-            for image in json.loads(answer.out or "[]"):
-                found.update((image.get("RootFS") or {}).get("Layers") or ())
+        for image in json.loads(answer.out or "[]"):
+            found.update((image.get("RootFS") or {}).get("Layers") or ())
         return found
 
     def _probe_command(self, container: Container, check: Check) -> str:
@@ -206,6 +227,19 @@ class EngineTarget:
         return f"the HEALTHCHECK ended with exit code {result.code}" + (
             f": {words}" if words else ""
         )
+
+
+def _new(wanted: Wanted, container_id: str, port: int) -> Container:
+    return Container(
+        id=container_id,
+        name=wanted.name,
+        image_id="",
+        labels=wanted.labels,
+        running=True,
+        oom_killed=False,
+        restarts=0,
+        address=f"127.0.0.1:{port}" if wanted.port else "",
+    )
 
 
 def find_engine(machine: Machine) -> Engine:

@@ -75,7 +75,8 @@ class Connection:
         self.lock = folder.parent / f"{place.name}.lock"
         self._forwards: dict[str, Path] = {}
         self._guard = threading.Lock()
-        self.facts: Facts = facts.parse(self.run(["sh", "-c", facts.SCRIPT], timeout=QUICK).out)
+        said = self.run(["sh", "-c", facts.script(place.engine)], timeout=QUICK).out
+        self.facts: Facts = facts.parse(said)
 
     def attempt(
         self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", keep: int | None = None
@@ -127,17 +128,10 @@ class Connection:
                 self._forwards[there] = path
             return self._forwards[there]
 
-    @contextmanager
-    def exposed(self, path: Path) -> Iterator[int]:
-        """A loopback port of the host that leads to the Unix socket ``path`` here."""
-        port = int(self._control("forward", "-R", f"127.0.0.1:0:{path}").out.split()[-1])
-        try:
-            yield port
-        finally:
-            commands.attempt(
-                [*self._ssh, "-O", "cancel", "-R", f"127.0.0.1:{port}:{path}", self.place.name],
-                timeout=QUICK,
-            )
+    def exposed(self, path: Path) -> int:
+        """A loopback port of the host that leads to the Unix socket ``path`` here, for as long as
+        the connection lasts; to nothing, once nobody listens there any more."""
+        return int(self._control("forward", "-R", f"127.0.0.1:0:{path}").out.split()[-1])
 
     @property
     def _ssh(self) -> list[str]:

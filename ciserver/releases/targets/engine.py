@@ -40,8 +40,10 @@ trap 'rm -rf "$folder"' EXIT
 trap 'exit 1' HUP INT TERM
 cd "$folder" && cat > config.json && "$@"
 """
-# $0 is the container's name; "$@" is the engine's command line.
-AND_INSPECT = '"$@" >/dev/null && exec "$1" container inspect "$0"'
+# "$@" lists containers. One that is removed meanwhile is only missing then.
+INSPECT_ALL = 'ids=$("$@") || exit; [ -z "$ids" ] || "$1" container inspect $ids || true'
+# $0 is in seconds; "$@" removes a container, its last word.
+END = 'for it; do :; done; "$1" stop --time="$0" "$it" >/dev/null; exec "$@"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +111,6 @@ class Engine:
             wanted.reference,
         ]
 
-    def run_and_inspect(self, wanted: Wanted, *, host_port: int) -> list[str]:
-        """``run``, which then prints what ``inspect`` does of it: one round trip, not two."""
-        return ["sh", "-c", AND_INSPECT, wanted.name, *self.run(wanted, host_port=host_port)]
-
     def _ids(self, base: int | None) -> list[str]:
         """A project's containers run as its own host ids, never as host root. Docker maps all
         containers alike or none (userns-remap in its daemon's settings)."""
@@ -142,9 +140,11 @@ class Engine:
     def start(self, container: str) -> list[str]:
         return [self.program, "start", container]
 
-    def list_ids(self, labels: Mapping[str, str]) -> list[str]:
+    def inspect_all(self, labels: Mapping[str, str]) -> list[str]:
+        """``inspect`` of every container with ``labels``, the newest first; may print nothing."""
         chosen = [f"--filter=label={PREFIX}{key}={value}" for key, value in labels.items()]
-        return [self.program, "ps", "--all", "--quiet", "--no-trunc", *chosen]
+        listed = [self.program, "ps", "--all", "--quiet", "--no-trunc", *chosen]
+        return ["sh", "-c", INSPECT_ALL, "containers", *listed]
 
     def inspect(self, containers: Sequence[str]) -> list[str]:
         return [self.program, "container", "inspect", *containers]
@@ -154,6 +154,11 @@ class Engine:
 
     def inspect_images(self, images: Sequence[str]) -> list[str]:
         return [self.program, "image", "inspect", *images]
+
+    def remove_image(self, image: str) -> list[str]:
+        """Not by force: refused while a container is made of it. Its id as ``list_images`` has
+        it."""
+        return [self.program, "image", "rm", image.removeprefix("sha256:")]
 
     def execute(self, container: str, command: Sequence[str]) -> list[str]:
         return [self.program, "exec", container, *command]
@@ -177,6 +182,11 @@ class Engine:
 
     def stop(self, container: str, seconds: int) -> list[str]:
         return [self.program, "stop", f"--time={seconds}", container]
+
+    def end(self, container: str, seconds: int) -> list[str]:
+        """``stop`` it, if it is given time for that, and ``remove`` it, whatever came of it."""
+        removing = self.remove(container)
+        return ["sh", "-c", END, str(seconds), *removing] if seconds else removing
 
     def remove(self, container: str) -> list[str]:
         """Kills it if it runs. Podman would ask it first and wait ten seconds; docker does not."""

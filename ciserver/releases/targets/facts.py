@@ -10,7 +10,15 @@ from ciserver.releases.targets.errors import TargetError
 CAP_SYS_RESOURCE = 24
 PATH = "export LC_ALL=C.UTF-8 PATH=$PATH:/usr/local/bin:/usr/sbin:/sbin"
 PROGRAMS = ("podman", "docker", "nft", "caddy", "apt-get", "systemd-run")
-SCRIPT = f"""{PATH}
+# Which engine works is found by asking each; one that worked the last time only must be there.
+ASK = """
+for one in podman docker; do
+  command -v $one >/dev/null 2>&1 || continue
+  if said=$($one ps --quiet --last=1 2>&1 >/dev/null); then echo works=$one; break; fi
+  echo says=$one does not work: $(echo "$said" | tail -n 1)
+done
+"""
+REST = f"""{PATH}
 echo uid=$(id -u)
 echo user=$(id -un)
 echo home=$HOME
@@ -25,17 +33,19 @@ done <<END
 $(cat /proc/self/status /proc/self/limits)
 END
 for one in {" ".join(PROGRAMS)}; do command -v $one >/dev/null 2>&1 && echo has=$one; done
-for one in podman docker; do
-  command -v $one >/dev/null 2>&1 || continue
-  if said=$($one ps --quiet --last=1 2>&1 >/dev/null); then echo works=$one; break; fi
-  echo says=$one does not work: $(echo "$said" | tail -n 1)
-done
 echo clock=$(date +%s)
 echo kernel=$(uname -r)
 echo machine=$(uname -m)
 [ -r /etc/os-release ] && . /etc/os-release && echo system=$PRETTY_NAME
-true
 """
+
+
+def script(known: str = "") -> str:
+    """What to run for ``parse``. ``known`` is the engine that worked the last time; if it is not
+    there any more, the other is asked for, too."""
+    if not known:
+        return f"{REST}{ASK}true\n"
+    return f"{REST}if command -v {known} >/dev/null 2>&1; then echo works={known}; else {ASK}fi\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +74,7 @@ class Facts:
 
 
 def parse(said: str) -> Facts:
-    """What SCRIPT printed. Raises TargetError when it was not a POSIX shell that answered."""
+    """What ``script`` printed. Raises TargetError when it was not a POSIX shell that answered."""
     lines = [line.partition("=") for line in said.splitlines()]
     one = {key: value for key, _, value in lines}
     try:

@@ -97,4 +97,4 @@ class Here:
 
 @cache
 def _facts() -> Facts:
-    return facts.parse(commands.run(["sh", "-c", facts.SCRIPT], timeout=QUICK).out)
+    return facts.parse(commands.run(["sh", "-c", facts.script()], timeout=QUICK).out)

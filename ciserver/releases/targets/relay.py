@@ -123,7 +123,7 @@ def serve(
         )
         relay.renew()
         server = _Server(relay)
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
             yield relay

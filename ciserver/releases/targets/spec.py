@@ -85,7 +85,8 @@ class Wanted:
 class Place:
     """A host as its row tells. ``private_key`` (OpenSSH) is asked for when a connection begins;
     ``host_key`` is a known_hosts entry without its names, empty until it was seen first, and
-    ``pin`` is told then; ``expected`` is the fingerprint that it must have, if one is known."""
+    ``pin`` is told then; ``expected`` is the fingerprint that it must have, if one is known.
+    ``engine`` is the one that worked the last time, if it need not be asked for again."""
 
     name: str
     kind: str
@@ -94,6 +95,7 @@ class Place:
     private_key: Callable[[], str] = str
     public_key: str = ""
     expected: str = ""
+    engine: str = ""
     pin: Callable[[str], None] = lambda key: None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -45,17 +45,17 @@ class SshTarget(EngineTarget):
         image: ImageFacts,
         location: Location,
         credentials_of: Callable[[], Credentials | None],
+        brought: Collection[str],
     ) -> tuple[int, str]:
         """From the registry if the host reaches it, else through this connection. A registry on
         our loopback is never the host's."""
         if not location.plain_http and self.machine.connects(location.endpoint, 5.0):
-            return super()._fetch(image, location, credentials_of)
+            return super()._fetch(image, location, credentials_of, brought)
         with (
             tempfile.TemporaryDirectory(dir=self.machine.folder) as folder,
             relay.serve(image, location, credentials_of, Path(folder) / "registry") as served,
-            self.machine.exposed(served.socket) as port,
         ):
-            near = Location(f"127.0.0.1:{port}", location.name)
+            near = Location(f"127.0.0.1:{self.machine.exposed(served.socket)}", location.name)
             reference = f"{near.registry}/{near.name}@{image.digest}"
             argv = self.engine.pull(reference, plain_http=True)
             given = config(near.registry, served.credentials)

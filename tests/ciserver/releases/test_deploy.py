@@ -19,13 +19,17 @@ from django.utils import timezone
 
 from ciserver.accounts import registry_tokens
 from ciserver.lib.crypto import Secret
+from ciserver.lib.models import OutboxEntry
 from ciserver.releases import (
     domains,
     drift,
     environments,
     health,
+    host_images,
     naming,
+    queue,
     restoring,
+    retention,
     runner,
     services,
     tasks,
@@ -168,16 +172,10 @@ def _clear(opened: Shop) -> None:
     for container in opened.containers():
         here.remove(container, grace=0)
     here.proxy.forget(naming.server_name(opened.qa))
-    _remove_images(opened.registry.address)
-
-
-def _remove_images(address: str) -> None:
-    program = target().engine.program
-    listed = commands.attempt([program, "image", "ls", "--format", "json", "--digests"], timeout=30)
-    for image in json.loads(listed.out or "[]"):
-        names = image.get("Names") or image.get("RepoDigests") or [""]
-        if any(name.startswith(f"{address}/") for name in names):
-            commands.attempt([program, "image", "rm", "--force", image["Id"]], timeout=30)
+    facts = Release.objects.exclude(image={}).values_list("image", flat=True)
+    ids = {one["config_digest"].removeprefix("sha256:") for one in facts}
+    if ids:  # to list all that the machine has would take podman seconds
+        commands.attempt([here.engine.program, "image", "rm", "--force", *ids], timeout=60)
 
 
 def test_a_release_is_deployed_and_what_runs_is_what_was_recorded(shop: Shop) -> None:
@@ -230,6 +228,26 @@ def test_a_second_release_loses_no_request_and_moves_only_what_changed(shop: Sho
     assert second.bytes_pulled is not None
     assert first.bytes_pulled > 500_000, "busybox's layer travelled"
     assert 0 < second.bytes_pulled < 2_000, "and did not travel again"
+    _only_ways_back_stay_on_the_host(shop, first, second)
+
+
+def _only_ways_back_stay_on_the_host(shop: Shop, first: Deployment, second: Deployment) -> None:
+    old, new = (Release.objects.get(pk=one.release_id).image for one in (first, second))
+    assert OutboxEntry.objects.filter(topic=queue.DEPLOYED, object_id=shop.qa.pk).exists()
+    tasks.prune_images(shop.qa.pk)
+    before = target().images()
+    assert {old["config_digest"], new["config_digest"]} <= before, "there is a way back to it"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(retention, "WAYS_BACK", 0)
+        queued = services.roll_back(
+            environment=shop.qa, release=first.release, user=shop.project.members.first()
+        )
+        assert host_images.prune(shop.qa.pk) == 0, "while something is on its way nothing goes"
+        Deployment.objects.filter(pk=queued.pk).update(state="cancelled")
+        assert host_images.prune(shop.qa.pk) == 1
+    after = target().images()
+    assert old["config_digest"] not in after
+    assert new["config_digest"] in after
 
 
 FLAPS = "cd /www; if [ -e odd ]; then /bin/busybox rm odd; exit 1; fi; echo > odd"

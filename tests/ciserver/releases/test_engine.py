@@ -155,25 +155,31 @@ def test_credentials_are_never_on_a_command_line_and_gone_after_it(tmp_path: Pat
         assert not Path(folder).exists()
 
 
-def test_one_command_starts_a_container_and_tells_of_it(tmp_path: Path) -> None:
+def test_one_command_lists_and_inspects_and_one_stops_and_removes(tmp_path: Path) -> None:
     script = tmp_path / "podman"
     script.write_text(f"""#!/bin/sh
-[ "$1" = run ] && {{ cat > {tmp_path}/env; echo id; exit $(cat {tmp_path}/code); }}
-echo "$@"
+echo "$@" >> {tmp_path}/asked
+case $1 in ps) cat {tmp_path}/ids;; container) echo []; exit 125;; stop) exit 1;; esac
 """)
     script.chmod(0o755)
-    argv = podman().run_and_inspect(WANTED, host_port=34567)
-    argv[4] = str(script)
-    (tmp_path / "code").write_text("0")
-    said = commands.run(argv, timeout=20, stdin=engine.env_file(WANTED.env)).out
-    assert said == "container inspect gantry-x-hello-qa-1\n"
-    assert "hunter2" in (tmp_path / "env").read_text()
-    (tmp_path / "code").write_text("125")
-    failed = commands.attempt(argv, timeout=20)
-    assert (failed.code, failed.out) == (125, "")
-    assert str(CommandFailed(["sh", "-c", "x", "name", "podman", "run"], 1, "")).startswith(
-        "'podman run' failed"
-    )
+
+    def ran(argv: list[str]) -> list[str]:
+        (tmp_path / "asked").write_text("")
+        argv[4] = str(script)
+        said = commands.run(argv, timeout=20).out
+        return [said.strip(), *(tmp_path / "asked").read_text().splitlines()]
+
+    listed = "ps --all --quiet --no-trunc --filter=label=gantry.a=b"
+    (tmp_path / "ids").write_text("")
+    assert ran(podman().inspect_all({"a": "b"})) == ["", listed], "none: nothing to inspect"
+    (tmp_path / "ids").write_text("one\ntwo\n")
+    said = ran(podman().inspect_all({"a": "b"}))
+    assert said == ["[]", listed, "container inspect one two"], "one has gone meanwhile"
+    said = ran(podman().end("one", 7))
+    assert said == ["", "stop --time=7 one", "rm --force --volumes --time=0 one"]
+    assert podman().end("one", 0) == podman().remove("one")
+    assert str(CommandFailed(podman().end("one", 7), 1, "")).startswith("'podman rm' failed")
+    assert str(CommandFailed(podman().inspect_all({}), 1, "")).startswith("'podman ps' failed")
 
 
 def test_only_a_registry_on_this_machine_may_speak_plain_http() -> None:

@@ -92,12 +92,14 @@ def test_a_container_that_is_not_the_one_that_passed_is_not_healthy_without_a_qu
         strict.wait(CONTAINER)
 
 
-def test_without_a_quiet_while_the_engine_is_asked_once(monkeypatch: Any) -> None:
+def test_without_a_quiet_while_the_engine_is_asked_beside_the_first_try_and_at_the_end(
+    monkeypatch: Any,
+) -> None:
     monkeypatch.setattr(health, "BETWEEN_TRIES", 0)
     target, asked = Hanging(passes=True), []
     monkeypatch.setattr(target, "find", lambda name: asked.append(name) or CONTAINER)
     Gate(cast(Target, target), Check(path="/"), 60, stable_for=0).wait(CONTAINER)
-    assert asked == ["one"]
+    assert asked == ["one", "one"]
 
 
 @pytest.mark.parametrize(

@@ -169,9 +169,12 @@ def test_a_container_is_started_checked_served_stopped_and_removed(
             one = _is_started_once(target, ship, first)
             _is_probed(target, one)
             _is_served(target, one, port, "one")
-            moved = target.pull(second, ship.location, lambda: None)
+            known = [first.config_digest]
+            moved = target.pull(second, ship.location, lambda: None, brought=known)
             assert 0 < moved < 2000, "only the layer that changed"
             two = target.start(ship.wanted(second, "d"))
+            target.remove_images({first.config_digest})
+            assert _has(target, first), "what has a container stays"
             assert healthy(target, two, Check(path="/")) == ""
             _is_served(target, two, port, "two")
             assert {c.name for c in target.containers({"installation": MINE})} == {
@@ -186,11 +189,18 @@ def test_a_container_is_started_checked_served_stopped_and_removed(
         assert target.find(one.name) is None
         listed = target.machine.run(target.engine.list_networks(), timeout=20).out
         assert f"{MINE}-net" not in listed
-        for image in (first, second):
-            target.machine.attempt(
-                [target.engine.program, "image", "rm", "--force", image.config_digest[7:]],
-                timeout=30,
-            )
+        assert _has(target, second)
+        target.remove_images({one for one in target.images() if _is_of(one, first, second)})
+        assert not _has(target, first)
+        assert not _has(target, second)
+
+
+def _has(target: Target, image: ImageFacts) -> bool:
+    return any(_is_of(one, image) for one in target.images())
+
+
+def _is_of(name: str, *of: ImageFacts) -> bool:
+    return name in {digest for one in of for digest in (one.config_digest, one.digest)}
 
 
 def _is_streamed(target: Target) -> None:
@@ -216,8 +226,11 @@ def _is_started_once(target: Target, ship: Ship, image: ImageFacts) -> Container
     listed = target.machine.run(target.engine.list_networks(), timeout=20).out
     assert network in listed, "made while the layers travelled"
     assert moved >= image.layers[-1].size, "an earlier test may have brought the others"
-    assert target.pull(image, ship.location, lambda: None) == 0
-    started = target.start(ship.wanted(image))
+    known = [image.config_digest]
+    assert target.pull(image, ship.location, lambda: None, brought=known) == 0
+    target.start(ship.wanted(image))
+    started = target.find(ship.wanted(image).name)
+    assert started is not None
     assert started.running
     assert started.runs(image), "what runs is what was recorded"
     again = target.start(ship.wanted(image))

@@ -32,6 +32,7 @@ def test_every_promise_wakes_the_worker_of_its_queue(db: None) -> None:
         "host.asked": "deployments",
         "inspection.asked": "chores",
         "environment.routes": "chores",
+        "environment.deployed": "chores",
     }
 
 

@@ -1,0 +1,72 @@
+"""Images on hosts: those of earlier releases go, but for what runs and the last ways back.
+
+Only images of our own releases are taken, by their digests, and never by force: one that a
+container was made from stays, whoever made it, and so does one that somebody gave a name.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+
+from django.db.models import Q
+
+from ciserver.releases import leases, retention, rolling
+from ciserver.releases.hosts import opened
+from ciserver.releases.models import UNFINISHED, Deployment, Environment, Host, Release, Running
+from ciserver.releases.targets.errors import TargetError
+
+log = logging.getLogger(__name__)
+
+
+def prune(environment_id: int) -> int:
+    """After a success: take what its project needs no more from the hosts of an environment; how
+    many images went. While something of the project is on its way there, that one's end does it."""
+    environment = Environment.objects.select_related("project").filter(pk=environment_id).first()
+    if environment is None:
+        return 0
+    going = Deployment.objects.filter(environment__project=environment.project_id)
+    if going.filter(state__in=UNFINISHED).exists():
+        return 0
+    beside = Environment.objects.filter(project=environment.project_id).order_by("pk")
+    with ExitStack() as stack:
+        # Nothing begins meanwhile: what a roll-back has just found there would be gone.
+        if any(stack.enter_context(leases.tend(one)) is None for one in beside):
+            return 0
+        return sum(rolling.side_by_side(list(environment.hosts.all()), _prune))
+
+
+def spent(host: Host) -> list[Release]:
+    """Releases whose images ``host`` need not keep, of the projects that are deployed to it."""
+    here = Q(hosts=host) | Q(running__host=host)
+    environments = list(Environment.objects.filter(here).distinct())
+    projects = {one.project_id for one in environments}
+    running = Running.objects.filter(host=host)
+    kept = set(running.values_list("digest", flat=True))
+    kept |= set(running.values_list("release__digest", flat=True))
+    going = Deployment.objects.filter(environment__in=environments, state__in=UNFINISHED)
+    kept |= set(going.values_list("release__digest", flat=True))
+    for one in environments:
+        kept |= retention.ways_back(one)
+    brought = Release.objects.filter(project__in=projects).exclude(image={})
+    return list(brought.exclude(digest__in=kept))
+
+
+def _prune(host: Host) -> int:
+    """How many went from ``host``. One that cannot be reached is left for the next time."""
+    unneeded = spent(host)
+    names = {row.digest for row in unneeded} | {row.image["config_digest"] for row in unneeded}
+    if not names:
+        return 0
+    try:
+        with opened(host) as target:
+            there = target.images() & names
+            if there:
+                target.remove_images(there)
+            gone = there - target.images() if there else set()
+    except TargetError as error:
+        log.warning("old images stay on %s for now: %s", host, error)
+        return 0
+    if gone:
+        log.info("%s images of earlier releases were removed from %s", len(gone), host)
+    return len(gone)
