@@ -16,6 +16,7 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=Plan.pause, help="seconds between kills")
     parser.add_argument("--outage", type=float, default=Plan.outage, help="seconds without Redis")
     parser.add_argument("--minutes", type=float, default=30, help="for what is queued to be built")
+    parser.add_argument("--calm", action="store_true", help="kill nothing; what grows with builds?")
     given = vars(parser.parse_args())
     outcome = carry_out(Plan(settle=60 * given.pop("minutes"), **given))
     print(table(outcome))

@@ -3,6 +3,7 @@ until all is well again."""
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -52,7 +53,7 @@ class Chaos:
             watcher.join()
 
     def _work(self) -> None:
-        while not self._stop.wait(self.pause * self.dice.uniform(0.5, 1.5)):
+        while not self._stop.wait(self._pause()):
             processes = self.service.processes()
             name = self.order[0] if self.order else self.dice.choice([*processes, *RESTARTED])
             if name in RESTARTED:
@@ -65,6 +66,10 @@ class Chaos:
                 continue
             self.order = self.order[1:]
             self._kill(name, self.dice.choice(processes[name]))
+
+    def _pause(self) -> float | None:
+        """Seconds, or None for ever."""
+        return self.pause * self.dice.uniform(0.5, 1.5) if math.isfinite(self.pause) else None
 
     def _restart(self, name: str, pids: list[int]) -> None:
         """In order, as an upgrade does: what is at work is handed back and fails nothing."""

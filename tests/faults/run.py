@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from tests.e2e.service import wait_for
 from tests.faults.chaos import Chaos
 from tests.faults.forge import Answers, Repository, make_repository, tell, webhooks
+from tests.faults.holdings import Holdings, growth, take
 from tests.faults.installation import Installation, installation
 from tests.faults.verdict import Logs, Verdict, is_settled, judge, read_logs
 
@@ -26,6 +28,7 @@ class Plan:
     pause: float = 6.0  # seconds between kills
     kill_first: tuple[str, ...] = ()
     outage: float = 60.0  # seconds for which Redis hangs at the end; 0: not at all
+    calm: bool = False  # nothing is killed, and what is held is measured
     lease: int = 20  # seconds until a worker counts as dead
     settle: float = 1800.0  # seconds for what is queued to be built
     seed: int = 1
@@ -41,6 +44,7 @@ class Outcome:
     logs: Logs = field(default_factory=Logs)
     restart: float | None = None  # seconds from Redis's return to the start of a build
     slowest_in_outage: float = 0.0
+    held: list[Holdings] = field(default_factory=list)  # after the first builds, and after all
     left_behind: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -56,19 +60,24 @@ def carry_out(plan: Plan) -> Outcome:
         ]
         secrets = {repo.slug: repo.secret for repo in repositories}
         answers = Answers()
-        chaos = Chaos(service, dice, plan.pause, list(plan.kill_first))
+        pause = math.inf if plan.calm else plan.pause
+        chaos = Chaos(service, dice, pause, list(plan.kill_first))
+        held = []
         with chaos:
             for step in range(plan.steps):
                 for repo in repositories:
                     repo.move(step)
                 told = webhooks(repositories, step, plan.deliveries // plan.steps, dice)
                 tell(service, secrets, told, answers, per_second=plan.per_second)
+                if plan.calm and step in {0, plan.steps - 1}:
+                    wait_for(lambda: is_settled(service) or None, plan.settle)
+                    held.append(take(service))
             wait_for(lambda: not chaos.order or None, 60)
         chaos.settle()
         wait_for(lambda: is_settled(service) or None, plan.settle)
         heads = {(repo.slug, ref): shas[plan.steps - 1] for repo in repositories
                  for ref, shas in repo.shas.items()}  # fmt: skip
-        outcome = Outcome(answers, chaos, judge(service, answers.taken, heads))
+        outcome = Outcome(answers, chaos, judge(service, answers.taken, heads), held=held)
         if plan.outage:
             _without_redis(service, repositories[0], plan, outcome)
         outcome.logs = read_logs(service)
@@ -132,6 +141,8 @@ def table(outcome: Outcome) -> str:
         slowest = 1000 * outcome.slowest_in_outage
         rows.append(("Redis hangs: slowest answer", f"{slowest:.0f} ms", "1 s"))
         rows.append(("Redis is back: a build starts", f"{outcome.restart:.1f} s", "15 s"))
+    if len(outcome.held) == 2:
+        rows += growth(*outcome.held)
     rows.append(("the run", f"{outcome.seconds:.0f} s", ""))
     lines = [f"| {name} | {figure} | {aim} |" for name, figure, aim in rows]
     return "\n".join(["| figure | measured | aim |", "|---|---|---|", *lines])

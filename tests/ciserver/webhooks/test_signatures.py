@@ -17,7 +17,7 @@ SECRET = ("signature", "token", "mac", "secret", "digest", "given")
 
 def test_nothing_that_is_secret_is_compared_by_equality() -> None:
     found = []
-    for path in [*FOLDER.glob("forges/*.py"), FOLDER / "views.py"]:
+    for path in [*FOLDER.glob("forges/*.py"), FOLDER / "intake.py", FOLDER / "asgi.py"]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Compare) and any(
                 isinstance(operator, ast.Eq | ast.NotEq) for operator in node.ops
