@@ -26,7 +26,7 @@ DOCKERFILE = (
 COPY busybox /bin/sh
 COPY busybox /bin/busybox
 COPY number /number
-RUN /bin/busybox seq -f 'line %%g' 1 %d; /bin/busybox sleep 0.3 && /bin/busybox cp /number /made
+RUN /bin/busybox seq %d && /bin/busybox sleep 0.3 && /bin/busybox cp /number /made
 """
     % LINES
 )

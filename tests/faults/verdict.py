@@ -80,8 +80,8 @@ def read_logs(service: Installation) -> Logs:
     with service.api() as api:
         for (job,) in service.rows(BUILDS):
             lines = api.get(f"jobs/{job}/log/").raise_for_status().text.splitlines()
-            numbers = Counter(line.rpartition("line ")[2] for line in lines if "line " in line)
-            if numbers := Counter({n: c for n, c in numbers.items() if n.isdecimal()}):
+            numbers = Counter(line for line in lines if line.isdecimal())
+            if numbers:
                 found.lines += LINES
                 found.wrong += sum(numbers[str(n)] != 1 for n in range(1, LINES + 1))
     return found
