@@ -44,8 +44,17 @@ class HttpSd(APIView):
             environment__project__in=Project.objects.visible_to(request.user),
             environment__port__isnull=False,
         ).select_related("environment__project", "host", "release")
+        shown = (
+            "digest",
+            "release__number",
+            "environment__name",
+            "environment__port",
+            "environment__project__slug",
+            "host__name",
+            "host__address",
+        )
         order = ("environment__project__slug", "environment__position", "host__name")
-        return Response([_target(row) for row in rows.order_by(*order)])
+        return Response([_target(row) for row in rows.only(*shown).order_by(*order)])
 
 
 def _target(row: Running) -> dict[str, Any]:

@@ -214,7 +214,8 @@ def _cell(
 
 
 def _environments(projects: Sequence[Project]) -> dict[int, list[Environment]]:
-    running = Prefetch("running", Running.objects.select_related("release__project", "host"))
+    served = Running.objects.select_related("release__project", "host").defer("release__evidence")
+    running = Prefetch("running", served)
     found: dict[int, list[Environment]] = {}
     rows = Environment.objects.filter(project__in=projects).prefetch_related(running, "hosts")
     for environment in rows:
@@ -225,7 +226,7 @@ def _environments(projects: Sequence[Project]) -> dict[int, list[Environment]]:
 def _newest(projects: Sequence[Project]) -> QuerySet[Release]:
     last = Release.objects.filter(project__in=projects).values("project").order_by()
     found = Release.objects.filter(pk__in=last.annotate(last=Max("pk")).values("last"))
-    return found.select_related("project")
+    return found.select_related("project").defer("evidence")
 
 
 def _last_pipelines(projects: Sequence[Project]) -> QuerySet[Pipeline]:
@@ -237,4 +238,5 @@ def _last_pipelines(projects: Sequence[Project]) -> QuerySet[Pipeline]:
 def _last_deployments(projects: Sequence[Project]) -> QuerySet[Deployment]:
     here = Deployment.objects.filter(environment__project__in=projects)
     last = here.values("environment").order_by().annotate(last=Max("pk")).values("last")
-    return Deployment.objects.filter(pk__in=last).select_related("release__project")
+    found = Deployment.objects.filter(pk__in=last).select_related("release__project")
+    return found.defer("configuration", "release__evidence")

@@ -7,11 +7,10 @@ one is killed. https://prometheus.io/docs/instrumenting/exposition_formats/
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, cast
 
-from django.db.models import Avg, Count, ExpressionWrapper, F, Min, QuerySet
-from django.db.models.fields import DurationField
+from django.db.models import Count, FloatField, Func, Min, QuerySet, Sum
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
@@ -123,7 +122,16 @@ def _running() -> Iterator[Metric]:
         "gantry_running_drifted", "1 if what runs is not what was put there.", labels=names
     )
     digests = InfoMetricFamily("gantry_running", "What serves an environment.", labels=names)
-    rows = Running.objects.select_related("environment__project", "host", "release")
+    rows = Running.objects.select_related("environment__project", "host", "release").only(
+        "healthy",
+        "drift",
+        "digest",
+        "environment__name",
+        "environment__project__slug",
+        "host__name",
+        "release__number",
+        "release__commit",
+    )
     for row in rows:
         place = row.environment
         values = [place.project.slug, place.name, row.host.name, row.release.name]
@@ -172,9 +180,22 @@ def _oldest(name: str, text: str, rows: QuerySet[Any]) -> GaugeMetricFamily:
 def _durations(name: str, text: str, rows: QuerySet[Any, Any], label: str) -> SummaryMetricFamily:
     """Count and sum of what took from ``started_at`` to ``finished_at``, by ``label``."""
     family = SummaryMetricFamily(name, text, labels=[label])
-    took = ExpressionWrapper(F("finished_at") - F("started_at"), output_field=DurationField())
-    counted = rows.order_by().values_list(label).annotate(Count("pk"), mean=Avg(took))
-    mean: timedelta
-    for value, count, mean in counted:
-        family.add_metric([value], count_value=count, sum_value=mean.total_seconds() * count)
+    took = Sum(Seconds("finished_at", "started_at"))
+    for value, count, total in rows.order_by().values_list(label).annotate(Count("pk"), took=took):
+        family.add_metric([value], count_value=count, sum_value=total)
     return family
+
+
+class Seconds(Func):
+    """Seconds between two moments, by the database's own functions: Django's difference is a call
+    of Python for each row in SQLite, a third of a second for 60,000 jobs."""
+
+    output_field = FloatField()
+    arg_joiner = " - "
+    template = "EXTRACT(EPOCH FROM (%(expressions)s))"
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        days = [Func(one, function="julianday") for one in self.get_source_expressions()]
+        copy = self.copy()
+        copy.set_source_expressions(days)
+        return copy.as_sql(compiler, connection, template="((%(expressions)s) * 86400.0)")

@@ -93,7 +93,7 @@ def new_project(request: HttpRequest) -> HttpResponse:
 
 
 def _project_context(request: HttpRequest, row: Project) -> dict[str, object]:
-    pipelines = Pipeline.objects.filter(project=row).select_related("project", "release")
+    pipelines = Pipeline.objects.filter(project=row).select_related("project", "release__project")
     url, badge = settings.GANTRY.url, badge_path(row)
     return {
         "project": row,

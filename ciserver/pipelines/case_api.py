@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import mixins, serializers, viewsets
@@ -77,7 +79,15 @@ class CaseViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[TestCase]):
         cases = cases.filter(**{fields[key]: asked[key] for key in fields if key in asked})
         if "pipeline" in asked:
             cases = cases.filter(job__pipeline__number=number(self.request, "pipeline", 0))
-        cases = case_history.with_flaky(cases).select_related("job__pipeline__project")
         if asked.get("flaky") == "1":
             cases = cases.filter(case_history.passed_later(), outcome__in=case_history.BAD)
-        return cases
+        return cases.select_related("job__pipeline__project")
+
+    def paginate_queryset(self, queryset: Any) -> Any:
+        """Whether a case is flaky is asked for those of the page alone: it is a question each."""
+        page = super().paginate_queryset(queryset)
+        shown = TestCase.objects.filter(pk__in=[case.pk for case in page or []])
+        flaky = dict(case_history.with_flaky(shown).values_list("pk", "passed_later"))
+        for case in page or []:
+            case.passed_later = flaky.get(case.pk, False)
+        return page

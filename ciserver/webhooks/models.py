@@ -51,6 +51,8 @@ class Delivery(models.Model):
     class Meta:
         ordering = ["-id"]
         verbose_name_plural = "deliveries"
+        # What /metrics counts at each scrape, without reading every body.
+        indexes = [models.Index(fields=["forge", "verdict"], name="delivery_verdict")]
         constraints = [
             models.UniqueConstraint(
                 fields=["project", "forge", "delivery_id"], name="delivered_once"
