@@ -87,7 +87,8 @@ class CaseViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[TestCase]):
         """Whether a case is flaky is asked for those of the page alone: it is a question each."""
         page = super().paginate_queryset(queryset)
         shown = TestCase.objects.filter(pk__in=[case.pk for case in page or []])
-        flaky = dict(case_history.with_flaky(shown).values_list("pk", "passed_later"))
+        asked = shown.annotate(passed_later=case_history.passed_later())
+        flaky = set(asked.filter(passed_later=True).values_list("pk", flat=True))
         for case in page or []:
-            case.passed_later = flaky.get(case.pk, False)
+            case.passed_later = case.pk in flaky
         return page

@@ -186,7 +186,7 @@ class PipelineView:
 
 def view_of(pipeline: Pipeline) -> PipelineView:
     """Everything the page draws, in three queries."""
-    jobs = list(pipeline.jobs.prefetch_related("steps"))
+    jobs = list(pipeline.jobs.prefetch_related("steps", "artifacts"))
     for job in jobs:
         job.pipeline = pipeline
     cases = _cases(jobs)
