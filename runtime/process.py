@@ -22,10 +22,14 @@ WATCHER = 'trap "" INT TERM HUP; read -r _; exec "$@"'
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program with its arguments, as a value; ``input`` goes to its stdin."""
+    """A program with its arguments, as a value; ``input`` goes to its stdin.
+
+    ``program`` is the file to execute, where it is not the one that ``args`` begins with.
+    """
 
     args: tuple[str, ...]
     input: bytes = b""
+    program: str = ""
 
     def describe(self) -> str:
         return " ".join(self.args)
@@ -88,6 +92,7 @@ def start(command: Command, *, cwd: Path | None = None) -> Piped:
     """Start ``command`` with an empty stdin, only fds 0-2 open, in a session of its own."""
     process = subprocess.Popen(
         command.args,
+        executable=command.program or None,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

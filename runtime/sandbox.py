@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from runtime.errors import RuntimeFailed
 from runtime.following import Followed, follow
 from runtime.network import NetworkHandle, Traffic, handle_of, open_network
 from runtime.output import Stream
+from runtime.process import Command
+from runtime.sealed import sealed
 from runtime.spec import NO_PARENT, Limits, Outcome, Parent, Receipt, SandboxSpec
 from runtime.state import Box, StateDirectory
 from runtime.watchdog import Watchdog
@@ -55,8 +58,11 @@ def run(
         stack.enter_context(stubs.removed(spec.rootfs, bundle.targets(spec)))
         before = network.traffic() if network else Traffic()
         done = follow(
-            oci.run_command(
-                runtime, id=spec.id, bundle=box.path, root=box.oci_root, log=box.oci_log
+            _sealed(
+                oci.run_command(
+                    runtime, id=spec.id, bundle=box.path, root=box.oci_root, log=box.oci_log
+                ),
+                runtime,
             ),
             cgroup=cgroup,
             limits=spec.limits,
@@ -70,6 +76,11 @@ def run(
         usage = cgroup.usage()
         traffic = (network.traffic() if network else Traffic()).since(before)
     return _receipt(spec, done, usage, traffic)
+
+
+def _sealed(command: Command, runtime: host.OciRuntime) -> Command:
+    """crun costs too little for it to matter."""
+    return replace(command, program=sealed(runtime.path)) if runtime.name == "runc" else command
 
 
 def _receipt(spec: SandboxSpec, done: Followed, usage: cgroups.Usage, traffic: Traffic) -> Receipt:

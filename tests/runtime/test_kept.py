@@ -98,7 +98,7 @@ def test_secrets_are_withheld(sandboxes: Sandboxes, area: Path) -> None:
     assert "hunter2" not in (box / "record.json").read_text()
     assert (box / "record.json").stat().st_mode & 0o77 == 0
     _, text = look(sandboxes.state, receipt.kept, "echo $PLAIN$TOKEN; cat /run/secret")
-    assert text.startswith("x\n") and "hunter2" not in text
+    assert "x" in text.splitlines() and "hunter2" not in text
 
 
 @pytest.mark.parametrize(
