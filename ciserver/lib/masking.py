@@ -20,9 +20,14 @@ from ciserver.lib.crypto import Secret
 LEAST = 4  # characters: anything shorter is in every other line
 MASK = b"***"
 _WRAPPED = 16  # of an encoding that a program broke into lines, pieces this long are known
+# All that a page leaves out (pipelines/ansi.py, in UTF-8): a secret must not come together there.
+# Each alternative matches wherever it begins, so that no text makes the search quadratic.
 _CONTROLS = re.compile(
-    rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\)|[\x00-\x08\x0e-\x1f]"
+    rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?"
+    rb"|\xc2\x9b[0-?]*[ -/]*[@-~]|\xc2[\x80-\x9f]|[\x00-\x08\x0b-\x1f\x7f]",
+    re.MULTILINE,
 )
+_BYTES = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")  # what is left out by who knows no sequences
 
 
 class Masker:
@@ -45,10 +50,11 @@ class Masker:
         """``text`` (a line, or more) with each secret replaced by ``***``."""
         if self._find is None or not text:
             return text
-        if _CONTROLS.search(text):
-            text = _mask_between_controls(text, self._find)
-        elif any(needle in text for needle in self._needles):  # much faster than the pattern
+        if any(needle in text for needle in self._needles):  # much faster than the pattern
             text = self._find.sub(MASK, text)
+        if _CONTROLS.search(text):  # inside one there may be a secret, too: not in place of that
+            text = _mask_between(_CONTROLS, text, self._find)
+            text = _mask_between(_BYTES, text, self._find)
         return self._mask_wrapped(text)
 
     def mask_text(self, text: str) -> str:
@@ -62,11 +68,11 @@ class Masker:
         return MASK if any(bare in needle for needle in self._encoded) else text
 
 
-def _mask_between_controls(text: bytes, find: re.Pattern[bytes]) -> bytes:
-    """Looks at the text without its control sequences; takes out what lies between, too."""
+def _mask_between(controls: re.Pattern[bytes], text: bytes, find: re.Pattern[bytes]) -> bytes:
+    """Looks at the text without its ``controls``; takes out what lies between, too."""
     kept: list[tuple[int, int]] = []
     start = 0
-    for control in _CONTROLS.finditer(text):
+    for control in controls.finditer(text):
         kept.append((start, control.start()))
         start = control.end()
     kept.append((start, len(text)))

@@ -31,10 +31,11 @@ def percent(covered: int, lines: int) -> float:
 def measured(pipeline: Pipeline) -> Files:
     """What the jobs that make the verdict found, together."""
     rows = CoverageFile.objects.filter(job__in=pipeline.latest_jobs())
-    return merge(
-        {row.path: FileLines(from_ranges(row.covered_lines), from_ranges(row.missed_lines))}
-        for row in rows.iterator()
-    )
+    files: Files = {}
+    for row in rows.iterator():
+        ran, missed = from_ranges(row.covered_lines), from_ranges(row.missed_lines)
+        merge(files, {row.path: FileLines(ran, missed)})
+    return files
 
 
 def totals(files: Files) -> tuple[int, int]:

@@ -7,6 +7,7 @@ https://manpages.debian.org/bookworm/lcov/geninfo.1.en.html#FILES
 
 from __future__ import annotations
 
+import io
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ MOST_FILES = 10_000
 MOST_LINES = 2_000_000  # of all files together
 HIGHEST_LINE = 10_000_000
 LONGEST_PATH = 500
+DEEPEST = 100  # elements of XML
 
 
 class CoverageError(Exception):
@@ -45,9 +47,10 @@ class FileLines:
 Files = dict[str, FileLines]
 
 
-def parse(data: bytes) -> Files:
-    """The files of one report, by path. Raises CoverageError for what is neither format."""
-    reader = _Reader()
+def parse(data: bytes, *, most: int = MOST_LINES) -> Files:
+    """The files of one report, by path. Raises CoverageError for what is neither format, or has
+    more than ``most`` lines that can run."""
+    reader = _Reader(most)
     if data.lstrip()[:1] == b"<":
         _read_cobertura(data, reader)
     else:
@@ -57,13 +60,14 @@ def parse(data: bytes) -> Files:
     return reader.files
 
 
-def merge(all_files: Iterable[Files]) -> Files:
-    """What several reports found together."""
-    merged: Files = {}
-    for files in all_files:
-        for path, lines in files.items():
-            merged.setdefault(path, FileLines()).merge(lines)
-    return merged
+def merge(files: Files, other: Files) -> None:
+    """Add to ``files`` what another report found."""
+    for path, lines in other.items():
+        files.setdefault(path, FileLines()).merge(lines)
+
+
+def lines_of(files: Files) -> int:
+    return sum(len(lines.covered) + len(lines.missed) for lines in files.values())
 
 
 def to_ranges(lines: Iterable[int]) -> str:
@@ -89,6 +93,7 @@ def _each(text: str) -> Iterator[int]:
 
 @dataclass(slots=True)
 class _Reader:
+    most: int
     files: Files = field(default_factory=dict)
     current: FileLines | None = None
     lines: int = 0
@@ -103,7 +108,7 @@ class _Reader:
         if self.current is None:
             return
         self.lines += 1
-        if self.lines > MOST_LINES:
+        if self.lines > self.most:
             raise CoverageError(f"more than {MOST_LINES} lines")
         if number.isdecimal() and len(number) < 9 and 1 <= int(number) <= HIGHEST_LINE:
             self.current.add(int(number), 1 if hits.strip("-0") else 0)
@@ -112,13 +117,21 @@ class _Reader:
 def _read_cobertura(data: bytes, reader: _Reader) -> None:
     """An external document type is usual and never fetched; entities of its own are refused."""
 
+    depth = 0
+
     def start(name: str, found: Mapping[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > DEEPEST:  # expat remembers each that is open
+            raise CoverageError(f"more than {DEEPEST} elements within one another")
         if name == "class":
             reader.begin(found.get("filename", "?"))
         elif name == "line":
             reader.line(found.get("number", ""), found.get("hits", "0"))
 
     def end(name: str) -> None:
+        nonlocal depth
+        depth -= 1
         if name == "class":
             reader.current = None
 
@@ -137,8 +150,10 @@ def _read_cobertura(data: bytes, reader: _Reader) -> None:
 
 
 def _read_lcov(data: bytes, reader: _Reader) -> None:
-    for record in data.decode(errors="replace").splitlines():
-        kind, _, value = record.partition(":")
+    for line in io.BytesIO(data):  # one by one: a list of them takes ten times what they hold
+        if not line.startswith((b"SF:", b"DA:", b"end_of_record")):
+            continue
+        kind, _, value = line.decode(errors="replace").strip("\r\n").partition(":")
         if kind == "SF":
             reader.begin(value)
         elif kind == "DA":

@@ -10,6 +10,8 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
+from math import prod
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 import yaml
@@ -32,6 +34,10 @@ from ciserver.pipelines.when import When
 __all__ = ["FILE", "Build", "Definition", "DefinitionError", "Fault", "Test", "parse", "schema"]
 
 MOST_BYTES = 256 * 1024
+DEEPEST = 50  # levels
+MOST_FAULTS = 50
+MOST_TESTS = 100
+MOST_JOBS = 400  # each combination of a matrix is one
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where it was built
 NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}\Z")
 # It becomes part of a repository's name in the registry (distribution-spec, "Pulling manifests").
@@ -122,8 +128,10 @@ class Definition(Part):
     build: Build = Field(default_factory=Build)
     images: Annotated[dict[str, NamedBuild], Field(max_length=16)] | None = None
     deploy: str | None = None
-    services: dict[str, Service] = Field(default_factory=dict)
-    tests: dict[str, Test] | None = None
+    services: Annotated[dict[str, Service], Field(max_length=MOST_TESTS)] = Field(
+        default_factory=dict
+    )
+    tests: Annotated[dict[str, Test], Field(max_length=MOST_TESTS)] | None = None
     inputs: Annotated[dict[str, Input], Field(max_length=20)] = Field(default_factory=dict)
     schedule: Annotated[list[Schedule], Field(max_length=20)] = Field(default_factory=list)
     concurrency: Grouped | None = None
@@ -155,14 +163,37 @@ def parse(text: str) -> Definition:
     try:
         definition = Definition.model_validate(data)
     except ValidationError as error:
-        faults += [_explained(fault) for fault in error.errors()]
+        faults += [_explained(fault) for fault in error.errors()[:MOST_FAULTS]]
     else:
         faults += _bad_images(definition, data)
         faults += _bad_services(definition)
         faults += _bad_needs(definition.tests or {}) + _bad_inputs(definition)
     if faults:
+        # The nearest name and the line of each take time: nobody reads so many.
+        faults = faults[:MOST_FAULTS]
         raise DefinitionError([replace(fault, line=line_of(tree, fault.path)) for fault in faults])
     return definition
+
+
+def _check_events(text: str) -> None:
+    """Raises DefinitionError for what must not be made into nodes, YAMLError for what is no YAML.
+
+    A few aliases, nested, unfold to more than a machine holds; and libyaml calls itself for each
+    level, so that some ten thousand end the whole process.
+    """
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        wrong = ""
+        if isinstance(event, yaml.AliasEvent):
+            wrong = "an alias cannot be used here."
+        elif isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            wrong = f"more than {DEEPEST} levels within one another." if depth > DEEPEST else ""
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if wrong:
+            line = event.start_mark.line + 1 if event.start_mark else None
+            raise DefinitionError([Fault(wrong, line)])
 
 
 def schema() -> dict[str, Any]:
@@ -174,13 +205,12 @@ def schema() -> dict[str, Any]:
 def load(text: str) -> tuple[yaml.Node | None, Any]:
     """The YAML of ``text`` as nodes, which know their lines, and as plain data."""
     try:
-        # Without aliases: a few of them, nested, unfold to more than a machine holds.
-        for event in yaml.parse(text, _Loader):
-            if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1 if event.start_mark else None
-                raise DefinitionError([Fault("an alias cannot be used here.", line)])
+        _check_events(text)
         loader = _Loader(text)
         tree = loader.get_single_node()
+        if twice := next(_written_twice(tree), None):
+            message = f"the key {twice.value!r} is written twice."
+            raise DefinitionError([Fault(message, twice.start_mark.line + 1)])
         data = loader.construct_document(tree) if tree else None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -189,6 +219,17 @@ def load(text: str) -> tuple[yaml.Node | None, Any]:
         line = min(mark.line, text.rstrip("\n").count("\n")) + 1 if mark else None
         raise DefinitionError([Fault(f"{problem}.", line)]) from None
     return tree, data
+
+
+def _written_twice(tree: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    """Keys of which YAML's loader would silently take the last."""
+    seen = set()
+    for key, value in _children(tree):
+        if key and (key.tag, key.value) in seen:
+            yield key
+        if key:
+            seen.add((key.tag, key.value))
+        yield from _written_twice(value)
 
 
 def line_of(tree: yaml.Node | None, path: str) -> int | None:
@@ -274,12 +315,16 @@ def _containers(definition: Definition) -> Iterator[tuple[str, Test | Service]]:
 
 def _bad_needs(tests: Mapping[str, Test]) -> list[Fault]:
     """Needs that are not there, and the first circle among the others."""
+    missing = (
+        (name, need) for name, test in tests.items() for need in test.needs if need not in tests
+    )
     faults = [
         unknown("test", need, tests, f"tests.{name}.needs")
-        for name, test in tests.items()
-        for need in test.needs
-        if need not in tests
+        for name, need in islice(missing, MOST_FAULTS)
     ]
+    jobs = sum(prod(map(len, test.matrix.values())) for test in tests.values())
+    if jobs > MOST_JOBS:
+        faults.append(Fault(f"that makes {jobs} jobs; {MOST_JOBS} is the most.", path="tests"))
     if not faults and (names := circle({name: test.needs for name, test in tests.items()})):
         faults.append(in_circle(names, f"tests.{names[0]}.needs"))
     return faults

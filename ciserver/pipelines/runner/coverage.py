@@ -7,7 +7,15 @@ from pathlib import Path
 
 from builders.containers import Container
 from ciserver.pipelines import coverage
-from ciserver.pipelines.coverage_reports import CoverageError, Files, merge, parse, to_ranges
+from ciserver.pipelines.coverage_reports import (
+    MOST_LINES,
+    CoverageError,
+    Files,
+    lines_of,
+    merge,
+    parse,
+    to_ranges,
+)
 from ciserver.pipelines.definition import Test
 from ciserver.pipelines.models import CoverageFile, Pipeline, State
 from ciserver.pipelines.runner.jobs import JobRun
@@ -23,14 +31,15 @@ ANCESTORS = 200
 def read_coverage(run: JobRun, test: Test, container: Container) -> None:
     """Keep the reports as rows, in place of an earlier try's. A bad one is said, not fatal."""
     run.job.coverage_files.all().delete()
-    found: list[Files] = []
+    found: Files = {}
     for pattern in test.coverage:
         paths = container.glob(pattern)[:MAX_REPORTS]
         if not paths:
             run.log.say(f"No coverage report at {pattern}.")
         for path in paths:
             try:
-                found.append(parse(container.read_file(path, MAX_REPORT)))
+                most = MOST_LINES - lines_of(found)  # of all reports together
+                merge(found, parse(container.read_file(path, MAX_REPORT), most=most))
             except (CoverageError, OSError) as error:
                 run.log.say(f"The coverage report {path} cannot be read: {error}.")
     mask = run.log.masker.mask_text
@@ -41,7 +50,7 @@ def read_coverage(run: JobRun, test: Test, container: Container) -> None:
             covered_lines=to_ranges(lines.covered),
             missed_lines=to_ranges(lines.missed),
         )
-        for path, lines in merge(found).items()
+        for path, lines in found.items()
     )
 
 

@@ -234,7 +234,9 @@ def _read_reports(run: JobRun, test: Test, container: Container) -> list[junit.C
         run.log.say(f"No JUnit report at {test.junit}.")
     for path in paths:
         try:
-            cases += junit.parse(container.read_file(path, MAX_REPORT), run.log.masker.mask_text)
+            data = container.read_file(path, MAX_REPORT)
+            most = junit.MAX_CASES - len(cases)  # of all reports together
+            cases += junit.parse(data, run.log.masker.mask_text, most=most)
         except (junit.ReportError, OSError) as error:
             run.log.say(f"The report {path} cannot be read: {error}.")
     TestCase.objects.bulk_create(

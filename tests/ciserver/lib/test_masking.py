@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import time
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from ciserver.lib.crypto import Secret
 from ciserver.lib.masking import Masker
+from ciserver.pipelines.ansi import plain
 from ciserver.pipelines.logs import LINE_CAP, LogReader, LogWriter
 
 VALUE = 'p&ss "wörd"/+<7>\\x%2'
@@ -102,3 +104,25 @@ def test_a_secret_where_a_long_line_is_split_is_masked(tmp_path: Path, before: i
     text = "".join(line.text for line in LogReader(path))
     assert "wörd" not in text
     assert text == "x" * (LINE_CAP + before) + "***" + "y" * LINE_CAP
+
+
+CODES = [
+    "\x1b(B\x1b[m", "\x1b[1;31m", "\x1b]8;;http://x\x1b\\", "\x1b]0;a\x1bb\x07", "\x1bM", "\x1b#8",
+    "\x1b%G", "\x1b", "\x9b1m", "\x85", "\x7f", "\x08", "\x0c", "\0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_codes_that_a_page_leaves_out_hide_no_secret(code: str) -> None:
+    masker = Masker([Secret("hunter2-secret")])
+    masked = masker.mask_text(f"a hunter2-{code}secret b")
+    assert "secret" not in masked and plain(masked) == "a *** b"
+    assert "secret" not in masker.mask_text(f"\x1b]0;hunter2-secret\x07 {code}")
+
+
+@pytest.mark.parametrize("piece", [*CODES, "\x1b]", "\x1bP", "\x1b[", "\x1b[0;", "\x1b]\n"])
+def test_a_line_of_control_codes_is_masked_in_linear_time(piece: str) -> None:
+    line = piece * (65536 // len(piece))
+    before = time.process_time()
+    Masker([Secret("hunter2-secret")]).mask_text(line)
+    assert time.process_time() - before < 1  # of quadratic time it took sixteen seconds

@@ -11,6 +11,7 @@ from ciserver.pipelines.coverage_reports import (
     CoverageError,
     FileLines,
     from_ranges,
+    lines_of,
     merge,
     parse,
     to_ranges,
@@ -38,7 +39,10 @@ def test_lcov_tells_which_lines_ran() -> None:
 
 
 def test_a_line_that_any_report_saw_run_ran() -> None:
-    assert merge([parse(COBERTURA), parse(LCOV)])["a/x.py"] == FileLines({1, 2, 4}, {5, 6})
+    files = parse(COBERTURA)
+    merge(files, parse(LCOV))
+    assert files["a/x.py"] == FileLines({1, 2, 4}, {5, 6})
+    assert lines_of(files) == sum(len(one.covered | one.missed) for one in files.values())
 
 
 def test_lines_are_kept_as_ranges() -> None:
@@ -52,6 +56,7 @@ def test_lines_are_kept_as_ranges() -> None:
         (b"", "tells of no file"),
         (b"hello", "tells of no file"),
         (b"<a>", "not XML"),
+        (b"<a>" * 101, "more than 100 elements within one another"),
         (b"<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>", "not allowed"),
         (b"".join(b"SF:%d\nDA:1,1\n" % n for n in range(10_001)), "more than 10000 files"),
     ],
@@ -59,6 +64,13 @@ def test_lines_are_kept_as_ranges() -> None:
 def test_what_is_no_report_is_said(data: bytes, words: str) -> None:
     with pytest.raises(CoverageError, match=words):
         parse(data)
+
+
+def test_reports_have_a_number_of_lines_together() -> None:
+    data = b"SF:a\n" + b"".join(b"DA:%d,1\n" % n for n in range(1, 12))
+    assert lines_of(parse(data, most=11)) == 11
+    with pytest.raises(CoverageError, match="more than"):
+        parse(data, most=10)
 
 
 def test_absurd_lines_are_passed_over() -> None:

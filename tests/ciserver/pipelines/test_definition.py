@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from ciserver.pipelines.definition import DefinitionError, parse, schema
@@ -124,6 +126,40 @@ def test_aliases_are_refused_because_a_few_of_them_unfold_without_end() -> None:
     with pytest.raises(DefinitionError, match="alias") as caught:
         parse(f"a0: &a0 [x]\n{levels}")
     assert caught.value.place == "gantry.yml:2"
+
+
+@pytest.mark.parametrize("level", ["- ", "[", "{a: ", "? ", "!!seq ["])
+def test_a_hundred_thousand_levels_end_neither_the_process_nor_anybodys_patience(
+    level: str,
+) -> None:
+    before = time.process_time()
+    with pytest.raises(DefinitionError, match="more than 50 levels"):
+        parse(level * (256 * 1024 // len(level)))
+    assert time.process_time() - before < 2
+
+
+def test_thousands_of_mistakes_are_told_by_the_first_fifty() -> None:
+    before = time.process_time()
+    with pytest.raises(DefinitionError) as caught:
+        parse("tests:\n  a:\n    command: x\n" + "".join(f"    k{n}: 1\n" for n in range(9000)))
+    with pytest.raises(DefinitionError):
+        parse(f"tests: {{a: {{command: x, needs: [{', '.join(f'q{n}' for n in range(9000))}]}}}}")
+    assert time.process_time() - before < 5
+    assert len(caught.value.faults) == 50
+
+
+def test_a_key_that_is_written_twice_is_told_at_the_second() -> None:
+    with pytest.raises(DefinitionError, match="the key 'a' is written twice") as caught:
+        parse("tests:\n  a: {command: x}\n  a: {command: y}\n")
+    assert caught.value.place == "gantry.yml:3"
+
+
+def test_tests_and_jobs_have_a_number() -> None:
+    with pytest.raises(DefinitionError, match="at most 100"):
+        parse("tests:\n" + "".join(f"  t{n}: {{command: x}}\n" for n in range(101)))
+    matrix = "matrix: {A: [1, 2, 3, 4], B: [1, 2, 3, 4, 5, 6, 7, 8]}"
+    with pytest.raises(DefinitionError, match="makes 416 jobs; 400 is the most"):
+        parse("tests:\n" + "".join(f"  t{n}: {{command: x, {matrix}}}\n" for n in range(13)))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 from hypothesis import given
@@ -44,6 +45,36 @@ def test_a_document_type_is_refused_because_entities_can_grow_without_bound() ->
     bomb = b'<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;">]><a>&y;</a>'
     with pytest.raises(ReportError, match="document type"):
         parse(bomb)
+
+
+def test_words_of_a_case_are_those_of_its_own_elements() -> None:
+    report = (
+        b"<a>x<testcase name='n'>x<properties><failure message='no'>x</failure></properties>"
+        b"<system-out>x</system-out><error/><failure message='m'> one<b>x</b>x</failure>"
+        b"<testcase name='inner'/><failure message='second'/></testcase></a>"
+    )
+    (case,) = parse(report)
+    assert (case.name, case.outcome, case.message) == ("n", "failed", "m\none")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"<a>" * 5_000_000, "more than 100 elements"),
+        (b"<a>" + b"<testcase/>" * 1_000_000 + b"</a>", "more than 20000 test cases"),
+    ],
+    ids=["deep", "many"],
+)
+def test_a_report_of_many_megabytes_is_refused_early(data: bytes, words: str) -> None:
+    before = time.process_time()
+    with pytest.raises(ReportError, match=words):
+        parse(data)
+    assert time.process_time() - before < 2  # with a tree it took six, and a gigabyte
+
+
+def test_reports_have_a_number_of_cases_together() -> None:
+    with pytest.raises(ReportError, match="more than"):
+        parse(PYTEST, most=3)
 
 
 @given(st.binary(max_size=300))
