@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from django.urls import include, path
+from django.urls import URLPattern, URLResolver, include, path
 from rest_framework.routers import DefaultRouter
 
 from ciserver.accounts.api import Me, TokenViewSet
+from ciserver.accounts.guard import guard
 from ciserver.accounts.people_api import (
     OneSession,
     Password,
@@ -60,7 +61,7 @@ router.register("teams", TeamViewSet)
 router.register("deliveries", DeliveryViewSet)
 router.register("pull-requests", PullRequestViewSet)
 
-urlpatterns = [
+urlpatterns: list[URLPattern | URLResolver] = [
     path("http_sd/", HttpSd.as_view(), name="http-sd"),
     path("search/", Search.as_view(), name="api-search"),
     path("me/", Me.as_view(), name="me"),
@@ -81,3 +82,4 @@ urlpatterns = [
     path("projects/<slug:slug>/repository/", Rules.as_view(), name="repository-rules"),
     path("", include(router.urls)),
 ]
+guard(urlpatterns)

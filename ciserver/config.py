@@ -39,6 +39,8 @@ class Config:
     debug: bool
     extra_ca: Path | None
     look_seconds: int
+    api_rate: int
+    api_anonymous_rate: int
     registry_mirrors: Mapping[str, str]
     registries: Path | None
     offline: bool
@@ -87,6 +89,8 @@ class Config:
             debug=env.get("GANTRY_DEBUG", "") == "1",
             extra_ca=_optional_file(env, "GANTRY_EXTRA_CA"),
             look_seconds=_integer(env, "GANTRY_LOOK_SECONDS", 300, low=10),
+            api_rate=_integer(env, "GANTRY_API_RATE", 3000, low=0),
+            api_anonymous_rate=_integer(env, "GANTRY_API_ANONYMOUS_RATE", 300, low=0),
             registry_mirrors=_mirrors(env),
             registries=_optional_path(env, "GANTRY_REGISTRIES"),
             offline=env.get("GANTRY_OFFLINE", "") == "1",

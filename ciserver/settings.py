@@ -160,7 +160,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "ciserver.lib.openapi.Schema",
     "DEFAULT_PAGINATION_CLASS": "ciserver.lib.pagination.NewestFirst",
     "EXCEPTION_HANDLER": "ciserver.lib.problems.exception_handler",
     "PAGE_SIZE": 50,
@@ -174,6 +174,15 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "DESCRIPTION": "Everything that a page can do. Lists go on at `next`, by cursor.",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "ciserver.lib.openapi.complete",
+    ],
+    "ENUM_NAME_OVERRIDES": {
+        "PipelineState": "ciserver.pipelines.models.State",
+        "DeploymentState": "ciserver.releases.models.DeploymentState",
+    },
 }
 
 # The broker only wakes workers: rows are the queue of record, so nothing may wait on it for long.

@@ -26,3 +26,6 @@ urlpatterns = [
     path("", include("ciserver.webhooks.page_urls")),
     path("", include("ciserver.dashboard.urls")),
 ]
+
+handler404 = "ciserver.lib.problems.not_found"
+handler500 = "ciserver.lib.problems.server_error"

@@ -16,6 +16,7 @@ from tests.postgresql import Cluster, cluster, run_on
 from tests.webserver import wait_until, web
 
 BOTH = [
+    "tests/ciserver/accounts/test_idempotency.py",
     "tests/ciserver/lib/test_outbox.py",
     "tests/ciserver/pipelines/test_leases.py",
     "tests/ciserver/pipelines/test_turns.py",

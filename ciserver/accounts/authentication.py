@@ -7,7 +7,7 @@ import binascii
 
 from django.http import HttpRequest
 from rest_framework import exceptions
-from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
 from ciserver.accounts.models import Token, User
@@ -19,10 +19,9 @@ class TokenAuthentication(BaseAuthentication):
     """``Authorization: Bearer gantry_…``. A read token is refused for anything but reading."""
 
     def authenticate(self, request: Request) -> tuple[User, Token] | None:
-        scheme, _, text = get_authorization_header(request).decode("latin-1").partition(" ")
-        if scheme.lower() != "bearer":
+        if not _scheme_and_text(request._request)[0]:
             return None
-        token = Token.objects.find(text.strip())
+        token = bearer(request._request)
         if token is None:
             raise exceptions.AuthenticationFailed(
                 "This token is unknown or has expired. Make a new one on the page /tokens/."
@@ -36,6 +35,24 @@ class TokenAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="gantry"'
+
+
+def bearer(request: HttpRequest) -> Token | None:
+    """The living token that the request shows, looked up once."""
+    is_bearer, text = _scheme_and_text(request)
+    if not is_bearer:
+        return None
+    known: tuple[str, Token | None] = getattr(request, "_gantry_token", ("", None))
+    if known[0] != text:
+        known = text, Token.objects.find(text)
+        request._gantry_token = known  # type: ignore[attr-defined]  # a note for the next who asks
+    return known[1]
+
+
+def _scheme_and_text(request: HttpRequest) -> tuple[bool, str]:
+    """Whether it is a bearer token, and what it is."""
+    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+    return scheme.lower() == "bearer", text.strip()
 
 
 def basic_credentials(request: HttpRequest) -> tuple[str, str]:

@@ -80,6 +80,38 @@ class SignInFailure(models.Model):
         return f"{self.username} from {self.address}"
 
 
+def _nonce() -> str:
+    return secrets.token_hex(8)
+
+
+class IdempotentRequest(models.Model):
+    """A write with an ``Idempotency-Key`` and what was answered: see ``idempotency.py``.
+
+    ``status`` is empty while it is being done. ``nonce`` tells who made the row.
+    """
+
+    SEALED = {"sealed": "place"}
+
+    caller = models.CharField(max_length=40)
+    key = models.CharField(max_length=255)
+    digest = models.CharField(max_length=64)
+    nonce = models.CharField(max_length=16, default=_nonce)
+    at = models.DateTimeField(db_index=True)
+    status = models.PositiveSmallIntegerField(null=True)
+    headers = models.JSONField(default=dict)
+    sealed = models.TextField(blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["caller", "key"], name="one_request_of_key")]
+
+    def __str__(self) -> str:
+        return f"{self.key} of {self.caller}"
+
+    @property
+    def place(self) -> str:
+        return f"accounts_idempotentrequest:{self.pk}:answer"
+
+
 class Scope(models.TextChoices):
     READ = "read", "read everything the owner may read"
     WRITE = "write", "push, promote and change settings as the owner may"

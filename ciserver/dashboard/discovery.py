@@ -27,7 +27,7 @@ from ciserver.releases.models import Host, Running
 LAST = {State.PASSED: "Success", State.FAILED: "Failure", State.CANCELLED: "Unknown"}
 
 
-class TargetSerializer(serializers.Serializer[Any]):
+class TargetGroupSerializer(serializers.Serializer[Any]):
     """One target of https://prometheus.io/docs/prometheus/latest/http_sd/."""
 
     targets = serializers.ListField(child=serializers.CharField())
@@ -37,7 +37,7 @@ class TargetSerializer(serializers.Serializer[Any]):
 class HttpSd(APIView):
     """Where the deployed containers of the caller's projects are served, for Prometheus."""
 
-    @extend_schema(responses=TargetSerializer(many=True))
+    @extend_schema(responses=TargetGroupSerializer(many=True))
     def get(self, request: Request) -> Response:
         """Always the whole list, as the format asks; environments without a port are not in it."""
         rows = Running.objects.filter(

@@ -15,6 +15,7 @@ class Docs(SpectacularSwaggerSplitView):
     """Swagger UI. It writes style attributes, so this one page allows them; scripts stay ours."""
 
     url_name = "schema"
+    schema = None  # it is no part of the API
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Response:
         response = cast(Response, super().get(request, *args, **kwargs))  # type: ignore[no-untyped-call]

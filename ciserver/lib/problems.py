@@ -9,12 +9,14 @@ from http import HTTPStatus
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.views import defaults
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import exception_handler as drf_handler
 
 CONTENT_TYPE = "application/problem+json"
+NOT_FOUND = "There is no such thing here, or you may not see it."
 
 
 class Refused(Exception):
@@ -48,6 +50,25 @@ def problem_response(
     """For plain Django views; the API's views raise and ``exception_handler`` answers."""
     document = problem(status, code=code, detail=detail, hint=hint, **more)
     return JsonResponse(document, status=status, content_type=CONTENT_TYPE)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's ``handler404``: programs get a problem, people a page."""
+    if not request.path.startswith("/api/"):
+        return defaults.page_not_found(request, exception)
+    return problem_response(404, code="not-found", detail=NOT_FOUND)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's ``handler500``."""
+    if not request.path.startswith("/api/"):
+        return defaults.server_error(request)
+    return problem_response(
+        500,
+        code="error",
+        detail="Gantry could not do this, and it is not your fault.",
+        hint="Ask whoever runs it to look at the log of the web process.",
+    )
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
@@ -85,7 +106,7 @@ def _detail(error: Exception) -> str:
         case exceptions.APIException():
             return str(error.detail)
         case Http404():
-            return "There is no such thing here, or you may not see it."
+            return NOT_FOUND
     return "You may not do this."
 
 

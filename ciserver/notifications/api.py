@@ -35,7 +35,7 @@ class TargetSerializer(serializers.Serializer[StatusTarget]):
     repository = serializers.CharField()
     api_url = serializers.CharField(required=False, allow_blank=True)
     token = serializers.CharField(write_only=True, trim_whitespace=True)
-    paused_until = serializers.DateTimeField(read_only=True)
+    paused_until = serializers.DateTimeField(read_only=True, allow_null=True)
     statuses = serializers.SerializerMethodField()
 
     @extend_schema(responses=StatusSerializer(many=True))

@@ -53,7 +53,7 @@ class PullRequestSerializer(serializers.ModelSerializer[PullRequest]):
         return found.number if found else None
 
 
-class ApprovalSerializer(serializers.Serializer[Any]):
+class PullApprovalSerializer(serializers.Serializer[Any]):
     sha = serializers.CharField(help_text="The full commit id that you looked at.")
 
 
@@ -81,11 +81,11 @@ class PullRequestViewSet(viewsets.ReadOnlyModelViewSet[PullRequest]):
             found = found.filter(project__slug=asked["project"])
         return found
 
-    @extend_schema(request=ApprovalSerializer, responses=PullRequestSerializer)
+    @extend_schema(request=PullApprovalSerializer, responses=PullRequestSerializer)
     @action(detail=True, methods=["post"])
     def approve(self, request: Request, pk: str) -> Response:
         """Let this commit of a fork be built, without secrets. Needs the role maintainer."""
-        given = ApprovalSerializer(data=request.data)
+        given = PullApprovalSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         user = cast(User, request.user)
         row = approve(pull_request=self.get_object(), user=user, **given.validated_data)

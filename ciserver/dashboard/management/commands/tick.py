@@ -15,7 +15,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import connection
 
-from ciserver.accounts import lock
+from ciserver.accounts import idempotency, lock
 from ciserver.accounts.services import check_audit
 from ciserver.accounts.sessions import SessionStore
 from ciserver.celery import app
@@ -94,6 +94,7 @@ class Command(BaseCommand):
                 _do("check the audit log", check_audit)
                 _do("forget sessions that ended", SessionStore.clear_expired)
                 _do("forget old guesses of passwords", lock.forget_old)
+                _do("forget answers to repeated requests", idempotency.forget_old)
                 _do("forget old deliveries", forget_old)
                 _do("have workers make room in the registry", retire_images)
                 _do("have images read that never were", promise_unread)
