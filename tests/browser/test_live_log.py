@@ -54,6 +54,16 @@ def test_a_page_that_opens_in_the_middle_shows_the_start_once(
     assert texts == [f"{number}line {number}.\n" for number in range(1, 101)]
 
 
+def test_the_layer_map_appears_once_the_image_was_read(stage: Stage, open_page: OpenPage) -> None:
+    pipeline = stage("start")
+    page = open_page(f"/projects/hello/pipelines/{pipeline['number']}/")
+    stage("finish", pipeline=pipeline["id"])
+    expect(page.locator("#verdict h2")).to_have_text("Passed")
+    stage("read_image", pipeline=pipeline["id"])
+    expect(page.locator("#layers .layer-map")).to_be_visible()
+    expect(page.locator("#layers")).to_have_count(1)
+
+
 def test_scrolling_back_stops_following(stage: Stage, open_page: OpenPage) -> None:
     pipeline = stage("start")
     page = open_page(f"/projects/hello/pipelines/{pipeline['number']}/")

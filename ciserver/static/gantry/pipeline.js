@@ -266,6 +266,17 @@ function putAway(block) {
   block.classList.add("far");
 }
 
+// A worker reads what was pushed seconds after the pipeline passed: then the map is put below.
+function layers(tries) {
+  setTimeout(async () => {
+    const answer = await fetch(location.pathname, { credentials: "same-origin" }).catch(() => null);
+    const page = new DOMParser().parseFromString((await answer?.text()) ?? "", "text/html");
+    const map = page.getElementById("layers");
+    if (map && !byId("layers")) $("main").append(document.importNode(map, true));
+    else if (!map && tries > 1) layers(tries - 1);
+  }, 2000);
+}
+
 if (run.dataset.events) {
   const from = run.dataset.from && `?from=${encodeURIComponent(run.dataset.from)}`;
   const source = new EventSource(run.dataset.events + from);
@@ -276,6 +287,7 @@ if (run.dataset.events) {
   source.addEventListener("end", () => {
     source.close();
     byId("cancel-form")?.classList.add("gone");
+    if ($("#verdict.is-passed")) layers(10);
   });
   addEventListener("pagehide", () => source.close());
 }

@@ -136,6 +136,15 @@ def finish(pipeline: int) -> None:
     events.publish(pipeline)
 
 
+def read_image(pipeline: int) -> None:
+    """A worker has read what the pipeline pushed."""
+    row = Pipeline.objects.get(pk=pipeline)
+    digest = seeding.digest_of(f"image of {pipeline}")
+    Pipeline.objects.filter(pk=pipeline).update(digest=digest, repository="127.0.0.1:5055/hello")
+    row.refresh_from_db()
+    seeding.make_image(row)
+
+
 def restart(pipeline: int) -> None:
     """Another worker takes the pipeline up after the first one died."""
     row = Pipeline.objects.get(pk=pipeline)
@@ -206,7 +215,7 @@ SCENES: dict[str, Callable[..., Any]] = {
     scene.__name__: scene
     for scene in (
         user, join, session, history, start, step, write, number_lines, more_jobs, fail, finish,
-        restart, last_deployment, approvals, arrive, harbour,
+        restart, last_deployment, approvals, arrive, harbour, read_image,
     )
 }  # fmt: skip
 
