@@ -39,6 +39,7 @@ from ciserver.releases.api import (
 from ciserver.repositories.api import AccessView, HostKeysView, KeyView, LoginView, Rules
 from ciserver.webhooks.api import DeliveryViewSet
 from ciserver.webhooks.pulls_api import PullRequestViewSet
+from ciserver.webhooks.trial_views import HookTest
 
 router = DefaultRouter()
 router.register("projects", ProjectViewSet)
@@ -80,6 +81,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("projects/<slug:slug>/repository/access/login/", LoginView.as_view()),
     path("projects/<slug:slug>/repository/access/host-keys/", HostKeysView.as_view()),
     path("projects/<slug:slug>/repository/", Rules.as_view(), name="repository-rules"),
+    path("projects/<slug:slug>/hook-test/", HookTest.as_view(), name="api-test-hook"),
     path("", include(router.urls)),
 ]
 guard(urlpatterns)
