@@ -15,8 +15,8 @@ from ciserver.dashboard.image_difference import between, shown
 from ciserver.dashboard.models import ImageUse
 from ciserver.projects.models import Project
 
-PAGE_SIZE = 40
-FOUND = 40  # images that a search shows
+PAGE_SIZE = 30
+FOUND = 30  # images that a search shows
 
 
 @login_required

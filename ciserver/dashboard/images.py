@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.paginator import Page, Paginator
-from django.db.models import Count, Max, Q, QuerySet
+from django.db.models import Count, Exists, Max, OuterRef, Q, QuerySet
 from django.http import Http404
 
 from ciserver.dashboard.models import ImageLayer, ImageRecord, ImageUse
@@ -212,10 +212,14 @@ def weight(row: ImageLayer) -> int:
 
 
 def _shared(row: ImageLayer, visible: QuerySet[Project]) -> tuple[list[tuple[str, int]], bool]:
-    others = ImageUse.objects.filter(project__in=visible, image__layers__layer=row.layer_id)
-    others = others.exclude(image=row.image_id).order_by("-pk")
-    found = list(others.values_list("project__slug", "image")[: LOOKED_AT + 1])
-    counted = Counter(slug for slug, _ in dict.fromkeys(found[:LOOKED_AT]))
+    """The newest of the others first, and no more than is looked at: a base is in every image."""
+    seen = ImageUse.objects.filter(image=OuterRef("image"), project__in=visible)
+    others = ImageLayer.objects.filter(layer=row.layer_id).exclude(image=row.image_id)
+    others = others.filter(Exists(seen)).order_by("-pk")
+    found = list(others.values_list("image", flat=True)[: LOOKED_AT + 1])
+    uses = ImageUse.objects.filter(image__in=found[:LOOKED_AT], project__in=visible)
+    pairs = uses.order_by().values_list("project__slug", "image").distinct()
+    counted = Counter(slug for slug, _ in pairs)
     return counted.most_common(), len(found) > LOOKED_AT
 
 

