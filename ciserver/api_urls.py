@@ -36,6 +36,8 @@ from ciserver.releases.api import (
     ReleaseViewSet,
     StopViewSet,
 )
+from ciserver.releases.daytwo.api import CommandViewSet
+from ciserver.releases.daytwo.api import stream as command_stream
 from ciserver.repositories.api import AccessView, HostKeysView, KeyView, LoginView, Rules
 from ciserver.webhooks.api import DeliveryViewSet
 from ciserver.webhooks.pulls_api import PullRequestViewSet
@@ -52,6 +54,7 @@ router.register("cases", CaseViewSet)
 router.register("releases", ReleaseViewSet)
 router.register("environments", EnvironmentViewSet)
 router.register("hosts", HostViewSet)
+router.register("commands", CommandViewSet)
 router.register("deployments", DeploymentViewSet)
 router.register("stops", StopViewSet)
 router.register("images", ImageViewSet)
@@ -72,6 +75,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("lint/", Lint.as_view(), name="lint"),
     path("gantry.schema.json", json_schema, name="gantry-schema"),
     path("registry/token", token, name="registry-token"),
+    path("commands/<int:pk>/stream/", command_stream, name="command-stream"),
     path("projects/<slug:slug>/statuses/", Statuses.as_view(), name="project-statuses"),
     path("projects/<slug:slug>/members/", Members.as_view(), name="project-members"),
     path("projects/<slug:slug>/members/<str:username>/", OneMember.as_view()),

@@ -22,6 +22,7 @@ GROUPS = {
     "test_stream.py": "streams",
     "test_followers.py": "streams",
     "test_deploy.py": "deployments",
+    "test_day_two.py": "deployments",
     "test_hosts.py": "machines",
     "test_targets.py": "machines",
     "test_drift.py": "engine",

@@ -13,6 +13,7 @@ from ciserver.cli import (
     cases,
     completion,
     coverage,
+    daytwo,
     deliveries,
     domains,
     hook_secret,
@@ -100,6 +101,8 @@ app.command("schedules", rich_help_panel=WHAT)(starts.schedules)
 app.command("deliveries", rich_help_panel=WHAT)(ledger.deliveries)
 app.command("delivery", rich_help_panel=WHAT)(ledger.delivery)
 app.command("lint", rich_help_panel=WHAT)(lint.lint)
+app.command("ps", rich_help_panel=WHAT)(daytwo.ps)
+app.command("attach", rich_help_panel=WHAT)(daytwo.attach)
 app.command("env", rich_help_panel=WHAT)(places.env)
 app.command("audit", rich_help_panel=WHAT)(places.audit)
 app.command("open", rich_help_panel=WHAT)(opening.open_page)
@@ -111,6 +114,10 @@ app.command("reject", rich_help_panel=DO)(promotions.reject)
 app.command("stop-line", rich_help_panel=DO)(promotions.stop_line)
 app.command("resume-line", rich_help_panel=DO)(promotions.resume_line)
 app.command("start", rich_help_panel=DO)(starts.start)
+app.command("stop", rich_help_panel=DO)(daytwo.stop)
+app.command("restart", rich_help_panel=DO)(daytwo.restart)
+app.command("exec", rich_help_panel=DO)(daytwo.execute)
+app.command("cp", rich_help_panel=DO)(daytwo.cp)
 app.command("rerun", rich_help_panel=DO)(deliveries.rerun)
 app.command("redeliver", rich_help_panel=DO)(ledger.redeliver)
 app.command("cancel", rich_help_panel=DO)(deliveries.cancel)

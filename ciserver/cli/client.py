@@ -93,6 +93,23 @@ class Client:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
 
+    def events(self, path: str) -> Iterator[tuple[str, str]]:
+        """Name and data of each server-sent event, as they come; data has one line here."""
+        event = ""
+        try:
+            with self._http.stream("GET", path) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise _refusal(answer)
+                for line in answer.iter_lines():
+                    name, _, value = line.partition(": ")
+                    if name == "event":
+                        event = value
+                    elif name == "data":
+                        yield event, value
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
+
     def _unreachable(self, error: httpx.HTTPError) -> CliError:
         return CliError(
             f"{self.url} cannot be reached: {error}.",
@@ -115,14 +132,16 @@ def _refusal(answer: httpx.Response) -> CliError:
     try:
         document = answer.json()
         sentence, hint = str(document["detail"]), str(document.get("hint", ""))
+        code = str(document.get("code", ""))
         for field, errors in dict(document.get("errors") or {}).items():
             words = errors if isinstance(errors, list) else [errors]
             sentence += f" {field}: {' '.join(map(str, words))}"
     except (ValueError, KeyError, TypeError):
         sentence, hint = f"The service answered {status} {answer.reason_phrase}.", ""
+        code = ""
     if status in {401, 403}:
         return CliError(sentence, next_step=hint, exit_code=Exit.NOT_ALLOWED)
     if status < httpx.codes.INTERNAL_SERVER_ERROR:
-        return CliError(sentence, next_step=hint, exit_code=Exit.REFUSED)
+        return CliError(sentence, next_step=hint, exit_code=Exit.REFUSED, code=code)
     hint = hint or "Its log is $GANTRY_HOME/logs/service/web.log on the service's machine."
     return CliError(sentence, next_step=hint, exit_code=Exit.UNREACHABLE)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from ciserver.cli import output, settings
+from ciserver.cli import daytwo, output, settings
 from ciserver.cli.client import Client, Row
 from ciserver.cli.errors import CliError, Exit
 from ciserver.cli.options import AnyProject, AsJson, Limit, Project
@@ -102,9 +102,16 @@ def logs(
     number: Annotated[int, typer.Argument(help="A pipeline's number; the newest without.")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until it has ended.")] = False,
     job: Annotated[str, typer.Option(help="Only this job.")] = "",
+    tail: Annotated[int, typer.Option(help="Of PROJECT@ENV: the last lines; -1: all.")] = 100,
+    since: Annotated[str, typer.Option(help="Of PROJECT@ENV: 10m ago, or a time.")] = "",
+    host: Annotated[str, typer.Option(help="Of PROJECT@ENV: one of its hosts.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """A pipeline's log. Exit code 1 when the pipeline failed."""
+    """A pipeline's log, with exit code 1 when it failed; or of PROJECT@ENV what its container
+    says."""
+    if daytwo.is_place(project):
+        daytwo.show_logs(project, host=host, follow=follow, tail=tail, since=since)
+        return
     with Client(settings.load()) as client:
         pipeline = find_pipeline(client, project, number)
         reader = _LogReader(client, job, as_json=as_json)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ciserver.cli import output, settings
+from ciserver.cli import daytwo, output, settings
 from ciserver.cli.client import Client
 from ciserver.cli.errors import CliError, Exit
 from ciserver.cli.options import AnyProject, AsJson, Project
@@ -25,9 +25,13 @@ def start(
     inputs: Annotated[
         bool, typer.Option("--inputs", help="Tell which inputs there are, and start nothing.")
     ] = False,
+    host: Annotated[str, typer.Option(help="Of PROJECT@ENV: one of its hosts.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Start a pipeline of what a branch or tag is at."""
+    """Start a pipeline of what a branch or tag is at; or of PROJECT@ENV what was stopped."""
+    if daytwo.is_place(project):
+        daytwo.start(project, host=host, as_json=as_json)
+        return
     with Client(settings.load()) as client:
         if inputs:
             _print_inputs(client, project, ref, as_json=as_json)

@@ -25,7 +25,7 @@ from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
 
 FIRST_LINES = 350  # of all jobs together: the first load stays under 150 KB
-FIRST_BYTES = 48 * 1024
+FIRST_BYTES = 40 * 1024
 
 
 @login_required

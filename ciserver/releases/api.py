@@ -20,6 +20,8 @@ from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
 from ciserver.releases import approvals, environments, fleet, policy, services
 from ciserver.releases import preview as previews
+from ciserver.releases.daytwo.api import CommandRequest, CommandSerializer
+from ciserver.releases.daytwo.api import asked as command_asked
 from ciserver.releases.models import (
     Deployment,
     DeploymentStep,
@@ -149,6 +151,13 @@ class EnvironmentViewSet(viewsets.ReadOnlyModelViewSet[Environment]):
             environment=self.get_object(), user=request.user, **asked.validated_data
         )
         return Response(EnvironmentSerializer(row).data)
+
+    @extend_schema(request=CommandRequest, responses={201: CommandSerializer})
+    @action(detail=True, methods=["post"])
+    def commands(self, request: Request, pk: str) -> Response:
+        """List, read, enter, stop or start its containers; read the answer's ``stream``."""
+        row = command_asked(request, self.get_object())
+        return Response(CommandSerializer(row).data, status=201)
 
     @extend_schema(responses=EnvironmentSecretSerializer(many=True))
     @action(detail=True, pagination_class=None, filter_backends=[])

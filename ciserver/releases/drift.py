@@ -69,6 +69,9 @@ def drift_of(
         )
     if serving is None:
         found.append("its container is gone")
+    elif row.stopped_by:
+        if serving.running:
+            found.append(f"it runs, though {row.stopped_by} stopped it")
     elif not serving.running:
         found.append("its container has stopped")
     elif facts is not None and not serving.runs(facts):

@@ -347,6 +347,7 @@ class Running(models.Model):
     digest = models.CharField(max_length=80)
     healthy = models.BooleanField(default=True)
     drift = models.CharField(max_length=300, blank=True)  # how what runs is not what is wanted
+    stopped_by = models.CharField(max_length=150, blank=True)  # who wants it to be stopped
     seen_at = models.DateTimeField(null=True)  # when a worker last looked
     since = models.DateTimeField()
 
@@ -358,3 +359,37 @@ class Running(models.Model):
 
     def __str__(self) -> str:
         return f"{self.release} on {self.host}"
+
+
+class CommandState(models.TextChoices):
+    QUEUED = "queued"
+    RUNNING = "running"
+    ENDED = "ended"  # whatever its exit code
+    FAILED = "failed"  # it could not be done; ``reason`` says why
+
+
+class ContainerCommand(models.Model):
+    """What somebody asks of an environment's containers: see ``ciserver.releases.daytwo``.
+
+    What they say passes by and is not kept. ``words`` are a program's, or a path's.
+    """
+
+    environment = models.ForeignKey(Environment, models.CASCADE, related_name="commands")
+    host = models.ForeignKey(Host, models.CASCADE, null=True, related_name="commands")
+    verb = models.CharField(max_length=10)
+    words = models.JSONField(default=list)
+    options = models.JSONField(default=dict)  # those of ``asking.Options``
+    asked_by = models.CharField(max_length=150)
+    asked_at = models.DateTimeField(auto_now_add=True)
+    state = models.CharField(
+        max_length=10, choices=CommandState.choices, default=CommandState.QUEUED
+    )
+    exit_code = models.PositiveSmallIntegerField(null=True)
+    reason = models.TextField(blank=True)
+    beat_at = models.DateTimeField(null=True)  # when whoever does it last said so
+
+    class Meta:
+        ordering = ["-pk"]
+
+    def __str__(self) -> str:
+        return f"{self.verb} in {self.environment}"

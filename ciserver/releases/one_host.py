@@ -174,6 +174,7 @@ class HostDeployment:
                 "container_id": container.id,
                 "digest": self.image.digest,
                 "healthy": True,
+                "stopped_by": "",
                 "since": timezone.now(),
             },
         )

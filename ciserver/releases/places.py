@@ -183,6 +183,7 @@ def _context(request: HttpRequest, row: Environment) -> dict[str, Any]:
         "deployments": deployments[:SHOWN],
         "approvers": policy.approvers(row),
         "stop": policy.stopped(row),
+        "may_read": row.project.allows(request.user, Role.DEVELOPER),
         "may_move": policy.may_promote(request.user, row),
         "may_maintain": row.project.allows(request.user, Role.MAINTAINER),
     }

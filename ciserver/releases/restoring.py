@@ -16,6 +16,7 @@ from ciserver.releases.targets.errors import TargetError
 
 log = logging.getLogger(__name__)
 DRAIN = 10.0  # seconds for requests under way
+STOP, QUICK = 10, 30.0  # seconds for a container to end by itself, and for its engine to answer
 
 
 def restore_routes() -> None:
@@ -50,12 +51,15 @@ def _is_right(target: Target, environment: Environment, host: Host) -> bool:
     there = target.containers(labels_of(environment))
     if serving is None:
         return not there and not upstream  # a name that leads nowhere harms nobody
+    if [container.id for container in there] != [serving.container_id]:
+        return False
+    if serving.stopped_by:
+        return not there[0].running
     named = target.proxy.domains().get(server_name(environment))
     return (
         named == domains.wanted(environment, serving)
-        and [container.id for container in there] == [serving.container_id]
-        and there[0].running == serving.healthy
         and there[0].running
+        and serving.healthy
         and there[0].address == upstream
     )
 
@@ -83,13 +87,18 @@ def _restore(target: Target, environment: Environment, host: Host) -> None:
 
 def route(target: Target, environment: Environment, serving: Running | None, lease: Lease) -> bool:
     """Send traffic to the container of ``serving``, started again if need be; False if it is
-    gone."""
+    gone, or somebody wants it to be stopped."""
     if serving is None:
         target.proxy.forget(server_name(environment), permit=lease.check)
         return False
     known = {c.id: c for c in target.containers(labels_of(environment))}
     container = known.get(serving.container_id)
     if container is None:
+        return False
+    if serving.stopped_by:
+        if container.running:  # somebody, or a reboot, has started it
+            lease.check()
+            target.machine.run(target.engine.stop(container.id, STOP), timeout=STOP + QUICK)
         return False
     if not container.running:
         lease.check()

@@ -113,6 +113,7 @@ class RunningSerializer(serializers.ModelSerializer[Running]):
             "container_id",
             "healthy",
             "drift",
+            "stopped_by",
             "seen_at",
             "since",
         ]

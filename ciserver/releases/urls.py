@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from ciserver.releases import fleet_views, places, secret_pages, views
+from ciserver.releases.daytwo import pages
 
 _PAGE = "projects/<slug:slug>/releases/<int:number>/"
 
@@ -14,6 +15,8 @@ urlpatterns = [
     path(_PLACE, places.environment, name="environment"),
     path(f"{_PLACE}secrets/", secret_pages.page, name="environment-secrets"),
     path(f"{_PLACE}secrets/remove/", secret_pages.remove, name="remove-environment-secret"),
+    path(f"{_PLACE}containers/<slug:verb>/", pages.ask, name="ask-containers"),
+    path("commands/<int:pk>/", pages.command, name="command"),
     path(f"{_PLACE}edit/", places.edit, name="edit-environment"),
     path("projects/<slug:slug>/new-environment/", places.new, name="new-environment"),
     path("deployments/<int:pk>/approve/", places.approve, name="approve"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +77,36 @@ def test_qa_has_it_by_itself_and_prod_by_promotion_with_one_digest(
     in_registry = digest_in_registry(service, first["commit"])
     assert release["digest"] == first["digest"] == in_registry
     assert running_digests(service, "prod") == {release["digest"]}
+
+
+def test_the_command_line_reads_enters_stops_and_starts_what_runs(
+    service: Service, hello: Repository, first: Any, tmp_path: Path
+) -> None:
+    def gantry(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "GANTRY_URL": service.url, "GANTRY_TOKEN": service.token}
+        command = [sys.executable, "-m", "ciserver.cli", *words]
+        return subprocess.run(
+            command, cwd=CHECKOUT, env=env, input=given, text=True, capture_output=True, check=False
+        )
+
+    assert service.deployment("hello", "qa", 1)["state"] == "succeeded"
+    [row] = json.loads(gantry("ps", "hello@qa", "--json").stdout)
+    assert (row["host"], row["release"], row["state"]) == ("local", "v1", "running")
+    entered = gantry("exec", "hello@qa", "-i", "--", "sh", "-c", "cat; exit 3", given="over here")
+    assert (entered.returncode, entered.stdout) == (3, "over here"), entered.stderr
+    assert gantry("logs", "hello@qa").stdout == "listening on port 8080\n"
+    (tmp_path / "note").write_text("hello")
+    assert gantry("cp", str(tmp_path / "note"), "hello@qa:/tmp").returncode == 0
+    assert gantry("cp", "hello@qa:/tmp/note", str(tmp_path / "back")).returncode == 0
+    assert (tmp_path / "back" / "note").read_text() == "hello"
+
+    stopped = gantry("stop", "hello@qa")
+    assert (stopped.returncode, stopped.stdout) == (0, "local: v1 is stopped\n"), stopped.stderr
+    assert "Start it first" in gantry("exec", "hello@qa", "--", "true").stderr
+    started = gantry("start", "hello@qa")
+    assert (started.returncode, started.stdout) == (0, "local: v1 serves\n"), started.stderr
+    address = f"http://127.0.0.1:{port_of(service, 'qa')}/"
+    assert httpx.get(address, trust_env=False).status_code == 200
 
 
 def digest_in_registry(service: Service, tag: str) -> str:

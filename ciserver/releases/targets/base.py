@@ -117,7 +117,15 @@ class EngineTarget:
             there = self.find(wanted.name) if NAME_TAKEN in str(error) else None
             if there is None:
                 raise
-            return there if there.running else self.resume(there)
+            if there.running:
+                return there
+        try:
+            return self.resume(there)
+        except CommandFailed:
+            # One whose monitor was killed can never be started again; the same can be made anew.
+            self.remove(there, grace=0)
+            self._ready.pop(wanted.network, None)  # it went with its last container
+            return self.start(wanted)
 
     def resume(self, container: Container) -> Container:
         networks.guard(self.machine, self.engine)  # a reboot has taken the rules away

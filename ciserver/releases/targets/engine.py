@@ -44,6 +44,14 @@ cd "$folder" && cat > config.json && "$@"
 INSPECT_ALL = 'ids=$("$@") || exit; [ -z "$ids" ] || "$1" container inspect $ids || true'
 # $0 is in seconds; "$@" removes a container, its last word.
 END = 'for it; do :; done; "$1" stop --time="$0" "$it" >/dev/null; exec "$@"'
+MARK = "GANTRY_COMMAND"  # a variable
+# An engine's client that is killed leaves what it ran inside behind. $1 is the mark.
+END_MARKED = """
+for process in /proc/[0-9]*; do
+  tr '\\0' '\\n' < "$process/environ" 2>/dev/null | grep -qx "$0=$1" && kill -9 "${process#/proc/}"
+done
+true
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +187,34 @@ class Engine:
 
     def logs(self, container: str, lines: int) -> list[str]:
         return [self.program, "logs", f"--tail={lines}", container]
+
+    def tell(self, container: str, *, tail: int, since: str, follow: bool) -> list[str]:
+        """``logs`` as a person asks for them; ``since`` is a time or how long ago, such as 10m."""
+        words = [f"--tail={tail}" if tail >= 0 else "--tail=all" if self._is_docker else ""]
+        words += [f"--since={since}" if since else "", "--follow" if follow else ""]
+        return [self.program, "logs", *filter(None, words), container]
+
+    def enter(self, container: str, command: Sequence[str], *, mark: str, stdin: bool) -> list[str]:
+        """Run ``command`` inside; it and its children carry ``mark``, for ``END_MARKED``."""
+        interactive = ["--interactive"] if stdin else []
+        return [self.program, "exec", *interactive, f"--env={MARK}={mark}", container, *command]
+
+    def get(self, container: str, path: str) -> list[str]:
+        """Prints a tar of what is at ``path``."""
+        return [self.program, "cp", f"{container}:{path}", "-"]
+
+    def put(self, container: str, path: str) -> list[str]:
+        """Unpacks a tar from standard input into the directory ``path``."""
+        return [self.program, "cp", "-", f"{container}:{path}"]
+
+    def usage(self, containers: Sequence[str]) -> list[str]:
+        """For each, a line: its id, its share of a core, its memory and the limit of that."""
+        shape = "{{.ID}}\t{{.CPUPerc}}\t{{.MemUsage}}"
+        return [self.program, "stats", "--no-stream", f"--format={shape}", *containers]
+
+    @property
+    def _is_docker(self) -> bool:
+        return self.program == "docker"
 
     def stop(self, container: str, seconds: int) -> list[str]:
         return [self.program, "stop", f"--time={seconds}", container]

@@ -129,6 +129,10 @@ MATRIX: dict[str, tuple[Ask, ...]] = {
         post(MAINTAINER, project="hello", name="late", position=9, hosts=[]),
     ),
     "/api/v1/environments/{pk}/": (get(VIEWER), Ask("PATCH", MAINTAINER, {"soak_minutes": 1})),
+    "/api/v1/environments/{pk}/commands/": (post(VIEWER, verb="ps"),),
+    "/api/v1/commands/{pk}/": (get(MAINTAINER),),
+    "/api/v1/commands/{pk}/input/": (post(MAINTAINER),),
+    "/api/v1/commands/{pk}/stream/": (get(MAINTAINER),),
     "/api/v1/environments/{pk}/secrets/": (get(VIEWER),),
     "/api/v1/environments/{pk}/secrets/{secret}/": (
         Ask("PUT", MAINTAINER, {"value": "a-value-long-enough"}),
@@ -214,6 +218,8 @@ MATRIX: dict[str, tuple[Ask, ...]] = {
     "/projects/{slug}/pipelines/{number}/cancel/": (post(DEVELOPER),),
     "/projects/{slug}/pipelines/{number}/run-again/": (post(DEVELOPER),),
     "/projects/{slug}/environments/{name}/": (get(VIEWER),),
+    "/projects/{slug}/environments/{name}/containers/{verb}/": (get(VIEWER), post(DEVELOPER)),
+    "/commands/{pk}/": (get(MAINTAINER),),
     "/projects/{slug}/environments/{name}/edit/": (get(MAINTAINER), post(MAINTAINER)),
     "/projects/{slug}/environments/{name}/secrets/": (
         get(VIEWER),

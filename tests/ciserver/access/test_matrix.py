@@ -55,7 +55,12 @@ def world(alice: Any, bob: Any, charlie: Any) -> dict[str, Any]:
     from ciserver.projects.models import Membership, Role, TeamMembership
     from ciserver.projects.services import set_secret
     from ciserver.releases import secrets
-    from ciserver.releases.models import Deployment, DeploymentState, Stop
+    from ciserver.releases.models import (
+        ContainerCommand,
+        Deployment,
+        DeploymentState,
+        Stop,
+    )
     from ciserver.webhooks.models import PullRequest
     from tests.ciserver.pages.seeding import make_hello, make_pipeline, make_project
 
@@ -119,6 +124,7 @@ def world(alice: Any, bob: Any, charlie: Any) -> dict[str, Any]:
         "team": "crew",
         "release": newest.number,
         "environment": "prod",
+        "verb": "logs",
         "host": prod.hosts.get().name,
         "digest": newest.digest,
         "other": newest.pipeline.image_uses.get().pk,
@@ -137,6 +143,9 @@ def world(alice: Any, bob: Any, charlie: Any) -> dict[str, Any]:
             "hosts": prod.hosts.get().pk,
             "deployments": waiting.pk,
             "stops": stop.pk,
+            "commands": ContainerCommand.objects.create(
+                environment=prod, verb="ps", asked_by="somebody"
+            ).pk,
             "audit": AuditEntry.objects.get(action="project.secret.set").pk,
             "deliveries": hello.deliveries.order_by("pk")[0].pk,
         },

@@ -1,14 +1,19 @@
-"""``manage.py watch``: starts deployed containers that crash again, until it is killed."""
+"""``manage.py watch``: starts deployed containers that crash again, and does what is asked of
+containers, until it is killed."""
 
 from __future__ import annotations
+
+import threading
 
 from django.core.management.base import BaseCommand
 
 from ciserver.releases import watch
+from ciserver.releases.daytwo import attending
 
 
 class Command(BaseCommand):
-    help = "Start deployed containers that crash again."
+    help = "Start deployed containers that crash again; do what is asked of containers."
 
     def handle(self, *args: object, **options: object) -> None:
+        threading.Thread(target=attending.attend, name="attend", daemon=True).start()
         watch.follow()

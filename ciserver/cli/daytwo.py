@@ -1,0 +1,259 @@
+"""Commands about what is deployed: ps, logs, exec, cp, stop, start, restart of PROJECT@ENV."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import IO, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from ciserver.cli import output, settings
+from ciserver.cli.client import Client, Row
+from ciserver.cli.errors import CliError, Exit
+from ciserver.cli.options import AsJson
+from ciserver.cli.output import print_json, print_table
+
+PIECE = 256 * 1024  # bytes of standard input at a time
+AGAIN = 0.1  # seconds until a command that is behind is given more
+BUSY = "command.busy"
+
+Place = Annotated[str, typer.Argument(metavar="PROJECT@ENV", show_default=False)]
+Host = Annotated[str, typer.Option(help="One of its hosts, where it has several.")]
+
+
+def ps(place: Place, host: Host = "", as_json: AsJson = False) -> None:
+    """What runs in an environment now, as its hosts themselves say."""
+    with Client(settings.load()) as client:
+        rows = json.loads(_answer(client, _ask(client, place, "ps", host=host)) or "[]")
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ["HOST", "CONTAINER", "RELEASE", "STATE", "CPU", "MEMORY", "RESTARTS", "STARTED"],
+        [_line(row) for row in rows],
+    )
+    if not rows:
+        output.next_step("Nothing runs there. Next: gantry promote PROJECT RELEASE ENVIRONMENT")
+
+
+def _line(row: Row) -> list[str | Text]:
+    if "problem" in row:
+        return [row["host"], Text(row["problem"], style="red"), *[""] * 6]
+    words = row["state"] + (f" by {row['stopped_by']}" if row["stopped_by"] else "")
+    shown = Text(words, style="green" if row["state"] == "running" else "yellow")
+    if not row["serves"]:
+        shown.append(", does not serve")
+    started = row["started"].partition(".")[0]
+    return [row["host"], row["name"], row["release"], shown, row["cpu"], row["memory"],
+            str(row["restarts"]), started]  # fmt: skip
+
+
+def show_logs(place: str, *, host: str, follow: bool, tail: int, since: str) -> None:
+    """What its container says; until it ends or you do, with ``follow``."""
+    with Client(settings.load()) as client:
+        asked = _ask(client, place, "logs", host=host, follow=follow, tail=tail, since=since)
+        _finish(_pass_on(client, asked))
+
+
+def attach(place: Place, host: Host = "") -> None:
+    """Follow what a container says from now on; Ctrl-C leaves it running."""
+    show_logs(place, host=host, follow=True, tail=0, since="")
+
+
+def execute(
+    place: Place,
+    command: Annotated[list[str], typer.Argument(help="After --: a program and its words.")],
+    host: Host = "",
+    stdin: Annotated[
+        bool, typer.Option("--stdin", "-i", help="Give it what comes on standard input.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a program in the container that serves. Its exit code is passed on."""
+    with Client(settings.load()) as client:
+        asked = _ask(client, place, "exec", host=host, words=command, stdin=stdin)
+        if stdin:
+            _give_beside(client, asked, sys.stdin.buffer)
+        if as_json:
+            out, err = io.BytesIO(), io.BytesIO()
+            end = _pass_on(client, asked, out, err)
+            print_json(
+                {
+                    "exit_code": end["exit_code"],
+                    "stdout": out.getvalue().decode(errors="replace"),
+                    "stderr": err.getvalue().decode(errors="replace"),
+                }
+            )
+        else:
+            end = _pass_on(client, asked)
+        _finish(end)
+
+
+def cp(
+    source: Annotated[str, typer.Argument(help="PROJECT@ENV:/PATH, or a path here.")],
+    target: Annotated[str, typer.Argument(help="A directory here, or PROJECT@ENV:/DIRECTORY.")],
+    host: Host = "",
+) -> None:
+    """Copy files out of the container that serves, or into a directory of it."""
+    there, here = _there(source), _there(target)
+    if (there is None) == (here is None):
+        raise CliError(
+            "One of the two must be PROJECT@ENV:/PATH, and one a path here.",
+            next_step="For example: gantry cp shop@qa:/var/log ./logs",
+            exit_code=Exit.USAGE,
+        )
+    with Client(settings.load()) as client:
+        if there:
+            asked = _ask(client, there[0], "get", host=host, words=[there[1]])
+            _unpack(client, asked, Path(target))
+        elif here:
+            with _packed(Path(source)) as tar:
+                asked = _ask(client, here[0], "put", host=host, words=[here[1]])
+                _give_beside(client, asked, tar)
+                _finish(_pass_on(client, asked))
+
+
+def stop(place: Place, host: Host = "", as_json: AsJson = False) -> None:
+    """Stop what serves, until it is started or deployed again."""
+    _change(place, "stop", host, as_json=as_json)
+    if not as_json:
+        output.next_step(f"Next: gantry start {place}")
+
+
+def start(place: str, *, host: str, as_json: bool) -> None:
+    """Start what was stopped, and wait until it is healthy."""
+    _change(place, "start", host, as_json=as_json)
+
+
+def restart(place: Place, host: Host = "", as_json: AsJson = False) -> None:
+    """Stop and start what serves, host after host, and wait until each is healthy."""
+    _change(place, "restart", host, as_json=as_json)
+
+
+def is_place(word: str) -> bool:
+    return "@" in word
+
+
+def _change(place: str, verb: str, host: str, *, as_json: bool) -> None:
+    with Client(settings.load()) as client:
+        asked = _ask(client, place, verb, host=host)
+        _finish(_pass_on(client, asked, io.BytesIO() if as_json else None))
+        if as_json:
+            print_json(client.get(f"/commands/{asked['id']}/"))
+
+
+def _ask(client: Client, place: str, verb: str, **options: object) -> Row:
+    project, at, name = place.partition("@")
+    if not (at and project and name):
+        raise CliError(
+            f"{place!r} is not PROJECT@ENV.",
+            next_step=f"For example: gantry {verb} shop@qa",
+            exit_code=Exit.USAGE,
+        )
+    for row in client.every("/environments/", project=project, name=name):
+        return client.post(f"/environments/{row['id']}/commands/", verb=verb, **options)
+    raise CliError(
+        f"{project} has no environment {name!r}.",
+        next_step="See what there is: gantry status",
+        exit_code=Exit.REFUSED,
+    )
+
+
+def _answer(client: Client, asked: Row) -> bytes:
+    said = io.BytesIO()
+    end = _pass_on(client, asked, said)
+    if end["reason"]:
+        _finish(end)
+    return said.getvalue()
+
+
+def _pass_on(
+    client: Client, asked: Row, out: IO[bytes] | None = None, err: IO[bytes] | None = None
+) -> Row:
+    """Write what comes to where it belongs; how it ended."""
+    to = {"out": out or sys.stdout.buffer, "err": err or sys.stderr.buffer}
+    for event, data in client.events(f"/commands/{asked['id']}/stream/"):
+        if event == "end":
+            return dict(json.loads(data))
+        to[event].write(base64.b64decode(data))
+        to[event].flush()
+    raise CliError(
+        "The service ended the connection.", next_step="Ask again.", exit_code=Exit.UNREACHABLE
+    )
+
+
+def _finish(end: Row) -> None:
+    """Leave with the program's own exit code. Raises CliError where it could not be done."""
+    if end["reason"]:
+        raise CliError(end["reason"], exit_code=Exit.REFUSED)
+    if end["exit_code"]:
+        raise typer.Exit(end["exit_code"])
+
+
+def _give_beside(client: Client, asked: Row, source: IO[bytes]) -> None:
+    """Standard input travels while what comes back is read."""
+    threading.Thread(target=_give, args=(client, asked, source), daemon=True).start()
+
+
+def _give(client: Client, asked: Row, source: IO[bytes]) -> None:
+    with suppress(CliError, OSError, ValueError):  # the end of the command tells why
+        while piece := os.read(source.fileno(), PIECE):
+            _send(client, asked, content=base64.b64encode(piece).decode())
+        _send(client, asked, end=True)
+
+
+def _send(client: Client, asked: Row, **body: Any) -> None:
+    while True:
+        try:
+            client.post(f"/commands/{asked['id']}/input/", **body)
+        except CliError as error:
+            if error.code != BUSY:
+                raise
+            time.sleep(AGAIN)
+        else:
+            return
+
+
+def _there(word: str) -> tuple[str, str] | None:
+    place, colon, path = word.partition(":")
+    return (place, path) if colon and is_place(place) and path.startswith("/") else None
+
+
+def _unpack(client: Client, asked: Row, target: Path) -> None:
+    """What leaves the directory, or is no file, directory or link, is refused (PEP 706)."""
+    with tempfile.TemporaryFile() as whole:
+        _finish(_pass_on(client, asked, whole))
+        whole.seek(0)
+        try:
+            with tarfile.open(fileobj=whole) as tar:
+                tar.extractall(target, filter="data")
+                names = {PurePosixPath(name).parts[0] for name in tar.getnames() if name}
+        except (tarfile.TarError, OSError) as error:
+            raise CliError(
+                f"It cannot be unpacked in {target}: {error}.", exit_code=Exit.REFUSED
+            ) from error
+    shown = ", ".join(str(target / name) for name in sorted(names))
+    output.next_step(f"Here it is: {shown}")
+
+
+def _packed(source: Path) -> IO[bytes]:
+    whole = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    try:
+        with tarfile.open(fileobj=whole, mode="w") as tar:
+            tar.add(source, arcname=source.resolve().name)
+    except OSError as error:
+        whole.close()
+        raise CliError(f"{source} cannot be read: {error}.", exit_code=Exit.USAGE) from error
+    whole.seek(0)
+    return whole
