@@ -39,7 +39,7 @@ def look_at(host: Host) -> int:
     rows = rows.exclude(environment__in=busy.values("environment"))
     try:
         with opened(host) as target:
-            there = target.containers({"installation": naming.installation()})
+            there = target.checked(target.containers({"installation": naming.installation()}))
             routes, named = target.proxy.routes(), target.proxy.domains()
     except TargetError as error:
         found = {row.pk: f"{host} cannot be looked at: {error}" for row in rows}

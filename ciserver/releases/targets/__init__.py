@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -66,6 +66,10 @@ class Target(Protocol):
 
     def containers(self, labels: Mapping[str, str]) -> list[Container]:
         """Those with all of ``labels``, running or not, oldest first."""
+
+    def checked(self, found: Sequence[Container]) -> list[Container]:
+        """The same, by what the machine itself says of their processes: podman goes on saying
+        that one runs whose monitor was killed."""
 
     def probe(self, container: Container, check: Check) -> str:
         """One try: empty when it is healthy, else what was wrong."""

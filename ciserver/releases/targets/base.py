@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -30,6 +30,7 @@ NO_PORT = "the image exposes no port to ask; let it EXPOSE one, or check it by '
 KEPT = 64 * 1024  # bytes of what a container says, at most
 STALE = 60.0  # seconds after which a network is looked at again before something starts in it
 QUICK, SLOW = 30.0, 600.0  # seconds for a command that asks, and for one that moves layers
+THERE = 'for process; do [ ! -e "/proc/$process" ] || echo "$process"; done'
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -117,15 +118,15 @@ class EngineTarget:
             there = self.find(wanted.name) if NAME_TAKEN in str(error) else None
             if there is None:
                 raise
+            [there] = self.checked([there])
             if there.running:
                 return there
         try:
             return self.resume(there)
         except CommandFailed:
             # One whose monitor was killed can never be started again; the same can be made anew.
-            self.remove(there, grace=0)
-            self._ready.pop(wanted.network, None)  # it went with its last container
-            return self.start(wanted)
+            self.remove(there, grace=0, alone=False)
+            return self._run(wanted)
 
     def resume(self, container: Container) -> Container:
         networks.guard(self.machine, self.engine)  # a reboot has taken the rules away
@@ -139,6 +140,20 @@ class EngineTarget:
     def containers(self, labels: Mapping[str, str]) -> list[Container]:
         said = self.machine.run(self.engine.inspect_all(labels), timeout=QUICK).out
         return [engine.parse_container(raw) for raw in json.loads(said or "[]")][::-1]
+
+    def checked(self, found: Sequence[Container]) -> list[Container]:
+        """Podman goes on saying that one runs whose monitor was killed before it ended."""
+        pids = [str(one.pid) for one in found if one.running and one.pid]
+        if not pids:
+            return list(found)
+        said = self.machine.attempt(["sh", "-c", THERE, "there", *pids], timeout=QUICK)
+        there = set(said.out.split())
+        return [
+            replace(one, running=False)
+            if str(one.pid) in pids and str(one.pid) not in there
+            else one
+            for one in found
+        ]
 
     def probe(self, container: Container, check: Check) -> str:
         if check.command:
