@@ -34,13 +34,14 @@ def ask(request: HttpRequest, slug: str, name: str, verb: str) -> HttpResponse:
     rows = Environment.objects.select_related("project").filter(project__in=seen)
     environment = get_object_or_404(rows, project__slug=slug, name=name)
     title, meaning = ASKS[verb]
+    host = request.GET.get("host", "") or request.POST.get("host", "")
     context = {
         "environment": environment,
         "project": environment.project,
         "verb": verb,
         "title": title,
         "meaning": meaning,
-        "host": request.GET.get("host", "") or request.POST.get("host", ""),
+        "host": host,
         "hosts": environment.running.values_list("host__name", flat=True).order_by("host__name"),
     }
     if request.method != "POST":
@@ -51,7 +52,7 @@ def ask(request: HttpRequest, slug: str, name: str, verb: str) -> HttpResponse:
             environment=environment,
             user=cast(User, request.user),
             verb=verb,
-            host=context["host"],
+            host=host,
             options=options,
         )
     except Refused as refusal:

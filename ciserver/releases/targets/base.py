@@ -30,7 +30,13 @@ NO_PORT = "the image exposes no port to ask; let it EXPOSE one, or check it by '
 KEPT = 64 * 1024  # bytes of what a container says, at most
 STALE = 60.0  # seconds after which a network is looked at again before something starts in it
 QUICK, SLOW = 30.0, 600.0  # seconds for a command that asks, and for one that moves layers
-THERE = 'for process; do [ ! -e "/proc/$process" ] || echo "$process"; done'
+# Those of its arguments that are processes, and not only what is left of one that ended.
+LIVING = """
+for process; do
+  grep -q '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$process/status" 2>/dev/null && echo "$process"
+done
+true
+"""
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -118,15 +124,17 @@ class EngineTarget:
             there = self.find(wanted.name) if NAME_TAKEN in str(error) else None
             if there is None:
                 raise
-            [there] = self.checked([there])
-            if there.running:
-                return there
+        if there.running:
+            return there if self.checked([there])[0].running else self._make_anew(wanted, there)
         try:
             return self.resume(there)
         except CommandFailed:
-            # One whose monitor was killed can never be started again; the same can be made anew.
-            self.remove(there, grace=0, alone=False)
-            return self._run(wanted)
+            return self._make_anew(wanted, there)
+
+    def _make_anew(self, wanted: Wanted, dead: Container) -> Container:
+        """One whose monitor was killed can never be started again; podman may not know it yet."""
+        self.remove(dead, grace=0, alone=False)
+        return self._run(wanted)
 
     def resume(self, container: Container) -> Container:
         networks.guard(self.machine, self.engine)  # a reboot has taken the rules away
@@ -146,7 +154,7 @@ class EngineTarget:
         pids = [str(one.pid) for one in found if one.running and one.pid]
         if not pids:
             return list(found)
-        said = self.machine.attempt(["sh", "-c", THERE, "there", *pids], timeout=QUICK)
+        said = self.machine.attempt(["sh", "-c", LIVING, "living", *pids], timeout=QUICK)
         there = set(said.out.split())
         return [
             replace(one, running=False)
@@ -179,6 +187,9 @@ class EngineTarget:
         seconds = grace if container.running else 0
         argv = self.engine.end(container.id, seconds)
         removed = self.machine.attempt(argv, timeout=seconds + QUICK)
+        if removed.code != 0 and self.find(container.id):
+            # Of one whose monitor was killed podman finds out only now that it does not run.
+            removed = self.machine.attempt(self.engine.remove(container.id), timeout=QUICK)
         if removed.code != 0 and self.find(container.id):
             raise CommandFailed(self.engine.remove(container.id), removed.code, removed.err)
         network = container.labels.get("network")
