@@ -8,6 +8,7 @@ import random
 import signal
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.e2e.service import wait_for
@@ -36,9 +37,10 @@ class Plan:
 
 @dataclass
 class Outcome:
+    began: float
     answers: Answers
     chaos: Chaos
-    verdict: Verdict
+    verdict: Verdict = field(default_factory=Verdict)
     pipelines: int = 0
     double_pushes: int = 0
     logs: Logs = field(default_factory=Logs)
@@ -46,48 +48,65 @@ class Outcome:
     slowest_in_outage: float = 0.0
     held: list[Holdings] = field(default_factory=list)  # after the first builds, and after all
     left_behind: list[str] = field(default_factory=list)
-    seconds: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)  # of each part of the run
+
+    def ended(self, part: str) -> None:
+        """``part`` has taken what passed since the part before it."""
+        self.seconds[part] = time.monotonic() - self.began - sum(self.seconds.values())
 
 
 def carry_out(plan: Plan) -> Outcome:
     """Raises AssertionError when it does not come to rest; judges nothing else."""
-    began = time.monotonic()
-    dice = random.Random(plan.seed)
+    dice, answers, began = random.Random(plan.seed), Answers(), time.monotonic()
     with installation(GANTRY_LEASE_SECONDS=str(plan.lease)) as service:
+        pause = math.inf if plan.calm else plan.pause
+        chaos = Chaos(service, dice, pause, list(plan.kill_first))
+        outcome = Outcome(began, answers, chaos)
         repositories = [
             make_repository(service, f"repo-{number}", plan.branches, plan.steps + 1)
             for number in range(plan.repositories)
         ]
-        secrets = {repo.slug: repo.secret for repo in repositories}
-        answers = Answers()
-        pause = math.inf if plan.calm else plan.pause
-        chaos = Chaos(service, dice, pause, list(plan.kill_first))
-        held = []
+        outcome.ended("up")
         with chaos:
-            for step in range(plan.steps):
-                for repo in repositories:
-                    repo.move(step)
-                told = webhooks(repositories, step, plan.deliveries // plan.steps, dice)
-                tell(service, secrets, told, answers, per_second=plan.per_second)
-                if plan.calm and step in {0, plan.steps - 1}:
-                    wait_for(lambda: is_settled(service) or None, plan.settle)
-                    held.append(take(service))
+            _tell_all(service, repositories, plan, outcome)
+            outcome.ended("told")
             wait_for(lambda: not chaos.order or None, 60)
         chaos.settle()
+        outcome.ended("killed")
         wait_for(lambda: is_settled(service) or None, plan.settle)
+        outcome.ended("settled")
         heads = {(repo.slug, ref): shas[plan.steps - 1] for repo in repositories
                  for ref, shas in repo.shas.items()}  # fmt: skip
-        outcome = Outcome(answers, chaos, judge(service, answers.taken, heads), held=held)
+        outcome.verdict = judge(service, answers.taken, heads)
         if plan.outage:
             _without_redis(service, repositories[0], plan, outcome)
-        outcome.logs = read_logs(service)
-        outcome.pipelines = service.rows("SELECT count(*) FROM pipelines_pipeline")[0][0]
-        outcome.double_pushes = sum(count - 1 for count in service.manifests().values())
+        _reckon(service, outcome)
+        outcome.ended("looked at without Redis")
         service.supervisor.send_signal(signal.SIGTERM)
         service.supervisor.wait(60)
         outcome.left_behind = service.left_behind()
-    outcome.seconds = time.monotonic() - began
+    outcome.ended("stopped")
     return outcome
+
+
+def _tell_all(
+    service: Installation, repositories: Sequence[Repository], plan: Plan, outcome: Outcome
+) -> None:
+    secrets = {repo.slug: repo.secret for repo in repositories}
+    for step in range(plan.steps):
+        for repo in repositories:
+            repo.move(step)
+        told = webhooks(repositories, step, plan.deliveries // plan.steps, outcome.chaos.dice)
+        tell(service, secrets, told, outcome.answers, per_second=plan.per_second)
+        if plan.calm and step in {0, plan.steps - 1}:
+            wait_for(lambda: is_settled(service) or None, plan.settle)
+            outcome.held.append(take(service))
+
+
+def _reckon(service: Installation, outcome: Outcome) -> None:
+    outcome.logs = read_logs(service)
+    outcome.pipelines = service.rows("SELECT count(*) FROM pipelines_pipeline")[0][0]
+    outcome.double_pushes = sum(count - 1 for count in service.manifests().values())
 
 
 def _without_redis(service: Installation, repo: Repository, plan: Plan, outcome: Outcome) -> None:
@@ -143,7 +162,8 @@ def table(outcome: Outcome) -> str:
         rows.append(("Redis is back: a build starts", f"{outcome.restart:.1f} s", "15 s"))
     if len(outcome.held) == 2:
         rows += growth(*outcome.held)
-    rows.append(("the run", f"{outcome.seconds:.0f} s", ""))
+    parts = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in outcome.seconds.items())
+    rows.append((f"the run: {parts}", f"{sum(outcome.seconds.values()):.0f} s", ""))
     lines = [f"| {name} | {figure} | {aim} |" for name, figure, aim in rows]
     return "\n".join(["| figure | measured | aim |", "|---|---|---|", *lines])
 
