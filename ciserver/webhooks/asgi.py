@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import queue
 import re
 import threading
@@ -20,7 +19,7 @@ from contextlib import suppress
 
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler
-from django.db import close_old_connections, connection
+from django.db import DatabaseError, close_old_connections, connection
 from django.http import HttpResponse, HttpResponseBadRequest
 from django.http.response import HttpResponseBase
 
@@ -68,7 +67,7 @@ class Group:
 
     def __init__(self) -> None:
         self._line: queue.SimpleQueue[Waiting] = queue.SimpleQueue()
-        self._owner = 0  # the process whose thread it is: a fork has none
+        self._thread: threading.Thread | None = None
 
     async def answer(self, hook: Hook) -> HttpResponse:
         """Within DEADLINE; that of a hook that may yet be recorded is a 503, never a 2xx."""
@@ -82,9 +81,9 @@ class Group:
             return unavailable()
 
     def _ensure_thread(self) -> None:
-        if self._owner != os.getpid():  # called in the loop's thread alone
-            self._owner = os.getpid()
-            threading.Thread(target=self._work, name="hooks", daemon=True).start()
+        if self._thread is None or not self._thread.is_alive():  # as after a fork
+            self._thread = threading.Thread(target=self._work, name="hooks", daemon=True)
+            self._thread.start()
 
     def _work(self) -> None:
         looked = 0.0
@@ -94,7 +93,8 @@ class Group:
                 while len(waiting) < AT_ONCE:
                     waiting.append(self._line.get_nowait())
             if connection.errors_occurred or time.monotonic() - looked > LOOKED_AT:
-                close_old_connections()  # and have the next statement try one that is kept
+                with suppress(DatabaseError):  # in closing what is broken already
+                    close_old_connections()  # and have the next statement try one that is kept
                 looked = time.monotonic()
             _answer([one for one in waiting if one[1].set_running_or_notify_cancel()])
 
