@@ -26,6 +26,7 @@ from ciserver.cli import (
     members,
     opening,
     places,
+    policy,
     promotions,
     pulls,
     repository,
@@ -104,6 +105,7 @@ app.command("lint", rich_help_panel=WHAT)(lint.lint)
 app.command("ps", rich_help_panel=WHAT)(daytwo.ps)
 app.command("attach", rich_help_panel=WHAT)(daytwo.attach)
 app.command("env", rich_help_panel=WHAT)(places.env)
+app.command("policy", rich_help_panel=WHAT)(policy.policy)
 app.command("audit", rich_help_panel=WHAT)(places.audit)
 app.command("open", rich_help_panel=WHAT)(opening.open_page)
 app.command("new", rich_help_panel=DO)(deliveries.new)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
 COLOURS = 24
+REMEMBERED = 4096  # drawings: the same digests are on every page, again and again
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ def mark_of(digest: str) -> Mark:
     return Mark(int(digits[12:16], 16) % COLOURS, tuple(sorted(cells)), label)
 
 
+@lru_cache(REMEMBERED)
 def container(digest: str, *, css: str = "") -> SafeString:
     """A shipping container as inline SVG, 132 by 44, with the first digits of the digest.
 
@@ -59,6 +62,7 @@ def container(digest: str, *, css: str = "") -> SafeString:
     )
 
 
+@lru_cache(REMEMBERED)
 def chip(digest: str) -> SafeString:
     """The mark alone, 20 by 20, for lists. Decoration: the text beside it names the release."""
     mark = mark_of(digest)

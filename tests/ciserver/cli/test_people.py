@@ -51,6 +51,24 @@ def test_an_administrator_makes_users_and_teams(
     assert logged_in("teams", "delete", "crew").exit_code == 0
 
 
+def test_a_maintainer_names_promoters_and_approvers(
+    logged_in: Gantry, history: Any, bob: Any
+) -> None:
+    logged_in("members", "set", "hello", "bob", "viewer")
+    words = ["--promoter", "bob", "--promote-role", "owner", "--approver", "bob"]
+    changed = logged_in("policy", "hello", "prod", *words, "--approvals", "1")
+    assert changed.exit_code == 0
+    assert "owner or more, bob" in changed.out
+    shown = json.loads(logged_in("policy", "hello", "prod", "--json").out)
+    assert (shown["promoters"], shown["approvers"], shown["approvals"]) == (["bob"], ["bob"], 1)
+    refused = logged_in("policy", "hello", "prod", "--approver", "charlie")
+    assert refused.exit_code == 4
+    assert "is not a member" in refused.err
+    assert logged_in("policy", "hello", "prod", "--promote-role", "king").exit_code == 2
+    emptied = logged_in("policy", "hello", "prod", "--approver", "none", "--approvals", "0")
+    assert emptied.exit_code == 0
+
+
 def test_one_changes_ones_own_password_by_a_pipe(
     logged_in: Gantry, alice: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
