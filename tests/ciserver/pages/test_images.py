@@ -178,3 +178,17 @@ def test_the_api_tells_the_same(hello: Any, alice: Any, charlie: Any) -> None:
     stranger = api_as(charlie, "read")
     assert stranger.get(f"/api/v1/images/{row['id']}/").status_code == 404
     assert stranger.get("/api/v1/images/").json()["results"] == []
+
+
+def test_many_images_are_asked_for_as_seldom_as_few(
+    hello: Any, alice: Any, sign_in: Any, django_assert_max_num_queries: Any
+) -> None:
+    client = sign_in(alice)
+    for number in range(10, 22):
+        make_image(seeding.make_pipeline(hello, number))
+    paths = ["/registry/", "/registry/?q=hello", "/projects/hello/images/", "/search/?q=hello"]
+    for path in paths:
+        with django_assert_max_num_queries(30):
+            page(client, path)
+    with django_assert_max_num_queries(20):
+        page(client, f"/projects/hello/images/{digest(hello, 3)}/")
