@@ -9,6 +9,7 @@ from itertools import takewhile
 from typing import Any
 
 from ciserver.dashboard import listing
+from ciserver.dashboard.images import variables
 from ciserver.dashboard.models import ImageLayer, ImageRecord
 from ciserver.releases.preview import Change
 
@@ -129,7 +130,7 @@ def changes(old: dict[str, str], new: dict[str, str]) -> list[Change]:
 
 
 def _variables(image: ImageRecord) -> dict[str, str]:
-    pairs = (str(one).partition("=") for one in image.config.get("Env", []))
+    pairs = (one.partition("=") for one in variables(image))
     return {name: value for name, _, value in pairs}
 
 

@@ -62,7 +62,7 @@ def image(request: HttpRequest, slug: str, digest: str) -> HttpResponse:
         "removed": images.removed(use),
         "map": images.map_of(use, request.user),
         "config": config,
-        "variables": use.image.config.get("Env", []),
+        "variables": images.variables(use.image),
         "labels": use.image.labels.all(),
         "releases": [(release, where.get(release.pk, [])) for release in releases],
         "before": before,

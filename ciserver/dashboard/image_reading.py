@@ -7,6 +7,7 @@ mostly its own few layers are fetched, never its base.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 TOPIC = "image.pushed"
 MOST_READ = 1024**3  # compressed bytes of a layer that is looked through
 AT_A_TIME = 100  # of those pushed before there were records
+MOST_LAYERS = 500
+MOST_LABELS = 500
+MOST_SHOWN = 20_000  # characters of one part of the config, as JSON
 CONFIG = ("Entrypoint", "Cmd", "User", "WorkingDir", "Env", "ExposedPorts", "Volumes", "StopSignal")
 
 
@@ -81,6 +85,8 @@ def record_of(repository: str, digest: str) -> ImageRecord:
         wanted = [(str(one["digest"]), int(one["size"])) for one in manifest["layers"]]
     except (KeyError, TypeError, ValueError):
         return _unreadable(digest, f"The registry holds no image under {digest}.")
+    if len(wanted) > MOST_LAYERS:
+        return _unreadable(digest, f"The image has more than {MOST_LAYERS} layers.")
     return write(digest, config, [_layer(location, *one) for one in wanted])
 
 
@@ -149,8 +155,8 @@ def write(digest: str, config: dict[str, Any], layers: list[LayerRecord]) -> Ima
     """The record of an image, made of its config (OCI image-spec) and its layers'."""
     _, wasted = listing.flatten(listing.unpacked(layer.listing) for layer in layers)
     runs = config.get("config") or {}
-    shown = {key: runs[key] for key in CONFIG if runs.get(key)}
-    shown["created"] = config.get("created") or ""
+    shown = {key: _bounded(runs[key]) for key in CONFIG if runs.get(key)}
+    shown["created"] = str(config.get("created") or "")[:100]
     shown["platform"] = f"{config.get('os', '')}/{config.get('architecture', '')}"
     record, _ = ImageRecord.objects.update_or_create(
         digest=digest,
@@ -165,16 +171,27 @@ def write(digest: str, config: dict[str, Any], layers: list[LayerRecord]) -> Ima
     record.layers.all().delete()
     lines = _instructions(config, len(layers))
     ImageLayer.objects.bulk_create(
-        ImageLayer(image=record, layer=layer, position=number, instruction=line, wasted=lost)
+        ImageLayer(
+            image=record,
+            layer=layer,
+            position=number,
+            instruction=line[:MOST_SHOWN],
+            wasted=lost,
+        )
         for number, (layer, line, lost) in enumerate(zip(layers, lines, wasted, strict=True))
     )
     record.labels.all().delete()
-    labels = (runs.get("Labels") or {}).items()
+    labels = list((runs.get("Labels") or {}).items())[:MOST_LABELS]
     ImageLabel.objects.bulk_create(
         ImageLabel(image=record, name=str(name)[:200], value=str(value)[:500])
         for name, value in labels
     )
     return record
+
+
+def _bounded(value: Any) -> Any:
+    """Whoever made the image wrote it: a page shows what is of a bearable length."""
+    return value if len(json.dumps(value)) <= MOST_SHOWN else "too long to be shown"
 
 
 def _instructions(config: dict[str, Any], count: int) -> list[str]:

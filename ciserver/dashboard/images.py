@@ -248,3 +248,9 @@ def before(use: ImageUse) -> ImageUse | None:
     )
     rows = rows.filter(pipeline__ref=use.pipeline.ref).exclude(image=use.image_id)
     return rows.select_related("image", "pipeline", "pipeline__release").first()
+
+
+def variables(image: ImageRecord) -> list[str]:
+    """The image's own, as ``NAME=value``."""
+    env = image.config.get("Env", [])
+    return [str(one) for one in env] if isinstance(env, list) else [f"Env={env}"]

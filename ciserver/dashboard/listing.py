@@ -23,6 +23,9 @@ from isal import igzip, igzip_lib
 MOST_UNPACKED = 2 * 1024**3  # bytes of a layer's tar
 MOST_ENTRIES = 100_000
 MOST_NAME = 1_000  # characters
+MOST_NAMES = 16 * 1024 * 1024  # characters of all of them
+MOST_PACKAGES = 20_000
+MOST_WORD = 200  # characters of a package's name or version
 MOST_AT_ONCE = 1024 * 1024  # bytes: a pax header says itself how long it is
 MOST_DATABASE = 16 * 1024 * 1024  # bytes of a package database
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -64,9 +67,11 @@ def read(chunks: Iterable[bytes]) -> Listing:
     found = Listing()
     try:
         with tarfile.open(fileobj=cast("BinaryIO", plain), mode="r:") as tar:
+            named = 0
             for number, member in enumerate(_members(tar)):
-                if number >= MOST_ENTRIES:
-                    raise BadLayer(f"it has more than {MOST_ENTRIES} entries")
+                named += len(member.name)
+                if number >= MOST_ENTRIES or named > MOST_NAMES:
+                    raise BadLayer(f"it has more than {MOST_ENTRIES} entries, or too long names")
                 _note(found, member, plain)
     except (*UNREADABLE, ValueError, EOFError, OSError, RecursionError) as error:
         raise BadLayer(f"it cannot be read: {error}") from error
@@ -172,7 +177,10 @@ def _packages(text: str) -> dict[str, str]:
         values = {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
         name = values.get("Package") or values.get("P")
         if name and "not-installed" not in values.get("Status", ""):
-            found[name] = values.get("Version") or values.get("V", "")
+            version = values.get("Version") or values.get("V", "")
+            found[name[:MOST_WORD]] = version[:MOST_WORD]
+        if len(found) >= MOST_PACKAGES:
+            break
     return found
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from ciserver.dashboard import image_reading
 from ciserver.dashboard.models import ImageRecord, ImageUse
 from ciserver.releases.models import Release
 from tests.ciserver.pages import seeding
@@ -178,6 +179,17 @@ def test_the_api_tells_the_same(hello: Any, alice: Any, charlie: Any) -> None:
     stranger = api_as(charlie, "read")
     assert stranger.get(f"/api/v1/images/{row['id']}/").status_code == 404
     assert stranger.get("/api/v1/images/").json()["results"] == []
+
+
+def test_a_config_of_unbearable_length_is_not_shown(hello: Any, alice: Any, sign_in: Any) -> None:
+    pipeline = seeding.make_pipeline(hello, 9)
+    make_image(pipeline)
+    runs = {"Env": ["A=" + "x" * 30_000], "Labels": {str(n): "y" * 600 for n in range(600)}}
+    image = image_reading.write(pipeline.digest, {"config": runs}, [])
+    assert image.labels.count() == 500
+    text = page(sign_in(alice), f"/projects/hello/images/{pipeline.digest}/")
+    assert "Env=too long to be shown" in text
+    assert "xxxx" not in text
 
 
 def test_many_images_are_asked_for_as_seldom_as_few(

@@ -123,6 +123,10 @@ def test_what_inflates_to_too_much_is_not_read_to_its_end(monkeypatch: Any) -> N
     bomb = gzip.compress(tar(("zeros", bytes(4 * 1024 * 1024))))
     with pytest.raises(BadLayer, match="inflates to too much"):
         listing.read([bomb])
+    monkeypatch.setattr(listing, "MOST_NAMES", 3)
+    with pytest.raises(BadLayer, match="too long names"):
+        listing.read([tar(("name", b""))])
+    monkeypatch.undo()
     monkeypatch.setattr(listing, "MOST_ENTRIES", 3)
     with pytest.raises(BadLayer, match="more than 3 entries"):
         listing.read([tar(*((str(number), b"") for number in range(5)))])
