@@ -19,7 +19,7 @@ from ciserver.dashboard import images
 from ciserver.dashboard.matrix import Row, rows_for
 from ciserver.pipelines.models import Pipeline
 from ciserver.projects.models import Project, Role
-from ciserver.releases import fleet, policy
+from ciserver.releases import fleet
 from ciserver.releases.models import Environment, Release
 
 OF_EACH = 5  # hits of a kind
@@ -188,11 +188,16 @@ def _everywhere(user: Any) -> list[Hit]:
         ("New project", "new-project", "make, add"),
         ("Registry", "registry", "images, layers"),
         ("Hosts", "hosts", "machines"),
+        ("Your account", "account", "password, sessions"),
         ("Your tokens", "tokens", "passwords for Git and the API"),
         ("API documentation", "api-docs", ""),
     ]
     if user.is_superuser:
-        places.append(("Who did what", "audit", "audit log"))
+        places += [
+            ("Users", "users", "people, administrators, reset a password"),
+            ("Teams", "teams", "people, groups"),
+            ("Who did what", "audit", "audit log"),
+        ]
     return [Hit("action", title, reverse(name), detail) for title, name, detail in places]
 
 
@@ -203,7 +208,7 @@ def _of_projects(user: Any, projects: QuerySet[Project], asked: Asked) -> Iterat
     found = list(projects.filter(_any(asked.words, "slug"))[:ACTED_ON])
     for row in rows_for(found, user):
         slug = row.project.slug
-        yield from _promotions(user, row)
+        yield from _promotions(row)
         if row.pipeline and row.role >= Role.DEVELOPER:
             yield Hit(
                 "action", f"Start a pipeline of {slug}", reverse("start-pipeline", args=[slug])
@@ -212,6 +217,7 @@ def _of_projects(user: Any, projects: QuerySet[Project], asked: Asked) -> Iterat
             ("Tests over time", "project-tests", Role.VIEWER),
             ("Images", "images", Role.VIEWER),
             ("Deliveries", "deliveries", Role.VIEWER),
+            ("Members", "members", Role.VIEWER),
             ("Secrets", "secrets", Role.MAINTAINER),
             ("Repository", "repository", Role.MAINTAINER),
             ("New environment", "new-environment", Role.MAINTAINER),
@@ -221,10 +227,10 @@ def _of_projects(user: Any, projects: QuerySet[Project], asked: Asked) -> Iterat
                 yield Hit("action", f"{title} of {slug}", reverse(name, args=[slug]))
 
 
-def _promotions(user: Any, row: Row) -> Iterator[Hit]:
+def _promotions(row: Row) -> Iterator[Hit]:
     """The same that the cells of the matrix offer."""
     for cell in row.chain:
-        ready = cell.candidate if policy.may_promote(user, cell.environment) else None
+        ready = cell.candidate if cell.may_promote else None
         if ready is not None:
             slug, name = row.project.slug, cell.environment.name
             url = reverse("promote", args=[slug, ready.number, name])
