@@ -54,16 +54,14 @@ def spent(host: Host) -> list[Release]:
 
 def _prune(host: Host) -> int:
     """How many went from ``host``. One that cannot be reached is left for the next time."""
-    unneeded = spent(host)
-    names = {row.digest for row in unneeded} | {row.image["config_digest"] for row in unneeded}
-    if not names:
+    unneeded = {row.image["config_digest"] for row in spent(host)}
+    if not unneeded:
         return 0
     try:
         with opened(host) as target:
-            there = target.images() & names
-            if there:
-                target.remove_images(there)
-            gone = there - target.images() if there else set()
+            there = target.images(unneeded)
+            target.remove_images(there)
+            gone = there - target.images(there)
     except TargetError as error:
         log.warning("old images stay on %s for now: %s", host, error)
         return 0

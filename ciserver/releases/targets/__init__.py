@@ -84,8 +84,8 @@ class Target(Protocol):
         """Ask it to stop, kill it after ``grace`` seconds, and remove it and its volumes; its
         network, too, if it was ``alone`` there."""
 
-    def images(self) -> set[str]:
-        """Ids of all images, which are digests of their configurations, or of their manifests."""
+    def images(self, among: Iterable[str]) -> set[str]:
+        """Which images of these ids (digests of configurations) are there."""
 
     def remove_images(self, ids: Iterable[str]) -> None:
         """Away with those, but for what has a container or more than one name."""

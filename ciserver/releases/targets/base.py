@@ -6,10 +6,11 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -27,6 +28,7 @@ PORT_TRIES = 5
 NAME_TAKEN = "is already in use by"
 TAKEN = ("address already in use", "port is already allocated")
 NO_PORT = "the image exposes no port to ask; let it EXPOSE one, or check it by 'exec COMMAND'"
+AT_A_TIME = 100  # images
 KEPT = 64 * 1024  # bytes of what a container says, at most
 STALE = 60.0  # seconds after which a network is looked at again before something starts in it
 QUICK, SLOW = 30.0, 600.0  # seconds for a command that asks, and for one that moves layers
@@ -196,9 +198,8 @@ class EngineTarget:
         if network and alone:
             networks.remove_unused(self.machine, self.engine, network)
 
-    def images(self) -> set[str]:
-        listed = self.machine.attempt(self.engine.list_images(), timeout=QUICK)
-        return set(listed.out.split())
+    def images(self, among: Iterable[str]) -> set[str]:
+        return {f"sha256:{row['Id'].removeprefix('sha256:')}" for row in self._inspected(among)}
 
     def remove_images(self, ids: Iterable[str]) -> None:
         for one in sorted(ids):
@@ -240,14 +241,18 @@ class EngineTarget:
 
     def _layers(self, images: Collection[str]) -> set[str]:
         """Diff ids of all layers of ``images`` that are there, to tell what a pull moves."""
-        if not images:
-            return set()
-        some = self.engine.inspect_images([one.removeprefix("sha256:") for one in images])
-        answer = self.machine.attempt(some, timeout=QUICK)
         found: set[str] = set()
-        for image in json.loads(answer.out or "[]"):
+        for image in self._inspected(images):
             found.update((image.get("RootFS") or {}).get("Layers") or ())
         return found
+
+    def _inspected(self, ids: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Of those that are there, whatever the exit code. To list what a machine has would take
+        podman seconds."""
+        asked = sorted(one.removeprefix("sha256:") for one in ids)
+        for first in range(0, len(asked), AT_A_TIME):
+            some = self.engine.inspect_images(asked[first : first + AT_A_TIME])
+            yield from json.loads(self.machine.attempt(some, timeout=QUICK).out or "[]")
 
     def _probe_command(self, container: Container, check: Check) -> str:
         argv = self.engine.execute(container.id, check.command)

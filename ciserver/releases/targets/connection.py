@@ -75,8 +75,13 @@ class Connection:
         self.lock = folder.parent / f"{place.name}.lock"
         self._forwards: dict[str, Path] = {}
         self._guard = threading.Lock()
-        said = self.run(["sh", "-c", facts.script(place.engine)], timeout=QUICK).out
-        self.facts: Facts = facts.parse(said)
+        self.facts: Facts = self._look(place.engine)
+        if not self.facts.engine and place.engine:
+            self.facts = self._look()
+
+    def _look(self, known: str = "") -> Facts:
+        script = facts.script(known)
+        return facts.parse(self.run(["sh", "-c", script], timeout=QUICK).out)
 
     def attempt(
         self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", keep: int | None = None

@@ -157,15 +157,11 @@ class Engine:
     def inspect(self, containers: Sequence[str]) -> list[str]:
         return [self.program, "container", "inspect", *containers]
 
-    def list_images(self) -> list[str]:
-        return [self.program, "image", "ls", "--all", "--quiet", "--no-trunc"]
-
     def inspect_images(self, images: Sequence[str]) -> list[str]:
         return [self.program, "image", "inspect", *images]
 
     def remove_image(self, image: str) -> list[str]:
-        """Not by force: refused while a container is made of it. Its id as ``list_images`` has
-        it."""
+        """Not by force: refused while a container is made of it."""
         return [self.program, "image", "rm", image.removeprefix("sha256:")]
 
     def execute(self, container: str, command: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from ciserver.releases.targets.errors import TargetError
 CAP_SYS_RESOURCE = 24
 PATH = "export LC_ALL=C.UTF-8 PATH=$PATH:/usr/local/bin:/usr/sbin:/sbin"
 PROGRAMS = ("podman", "docker", "nft", "caddy", "apt-get", "systemd-run")
-# Which engine works is found by asking each; one that worked the last time only must be there.
+# Which engine works is found by asking each.
 ASK = """
 for one in podman docker; do
   command -v $one >/dev/null 2>&1 || continue
@@ -18,7 +18,7 @@ for one in podman docker; do
   echo says=$one does not work: $(echo "$said" | tail -n 1)
 done
 """
-REST = f"""{PATH}
+REST = f"""
 echo uid=$(id -u)
 echo user=$(id -un)
 echo home=$HOME
@@ -41,11 +41,11 @@ echo machine=$(uname -m)
 
 
 def script(known: str = "") -> str:
-    """What to run for ``parse``. ``known`` is the engine that worked the last time; if it is not
-    there any more, the other is asked for, too."""
+    """What to run for ``parse``. ``known`` is the engine that worked the last time: it is told as
+    working if it is there, and nothing is if it is not."""
     if not known:
         return f"{REST}{ASK}true\n"
-    return f"{REST}if command -v {known} >/dev/null 2>&1; then echo works={known}; else {ASK}fi\n"
+    return f"{REST}command -v {known} >/dev/null 2>&1 && echo works={known}\ntrue\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,4 +97,6 @@ class Here:
 
 @cache
 def _facts() -> Facts:
-    return facts.parse(commands.run(["sh", "-c", facts.script()], timeout=QUICK).out)
+    return facts.parse(
+        commands.run(["sh", "-c", f"{facts.PATH}; {facts.script()}"], timeout=QUICK).out
+    )

@@ -190,17 +190,13 @@ def test_a_container_is_started_checked_served_stopped_and_removed(
         listed = target.machine.run(target.engine.list_networks(), timeout=20).out
         assert f"{MINE}-net" not in listed
         assert _has(target, second)
-        target.remove_images({one for one in target.images() if _is_of(one, first, second)})
+        target.remove_images({first.config_digest, second.config_digest})
         assert not _has(target, first)
         assert not _has(target, second)
 
 
 def _has(target: Target, image: ImageFacts) -> bool:
-    return any(_is_of(one, image) for one in target.images())
-
-
-def _is_of(name: str, *of: ImageFacts) -> bool:
-    return name in {digest for one in of for digest in (one.config_digest, one.digest)}
+    return target.images([image.config_digest]) == {image.config_digest}
 
 
 def _is_streamed(target: Target) -> None:
