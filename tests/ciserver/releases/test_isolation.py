@@ -47,7 +47,10 @@ class Ship:
             id_base=BASE + number * 65536,
             labels={"installation": MINE, "network": network},
         )
-        return self.target.start(wanted)
+        self.target.start(wanted)
+        started = self.target.find(wanted.name)
+        assert started is not None
+        return started
 
     def connect(self, container: Container, host: str, port: int) -> str:
         """Empty if a connection from inside was taken, else what the shell said."""
