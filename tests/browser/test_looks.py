@@ -34,6 +34,8 @@ PAGES = [
     "/projects/hello/repository/",
     "/projects/hello/secrets/",
     "/projects/hello/building/",
+    "/projects/hello/members/",
+    "/account/",
     "/projects/hello/statuses/",
     "/projects/hello/environments/prod/secrets/",
     "/hosts/",
