@@ -43,6 +43,7 @@ from ciserver.releases.steps import Recorder
 from ciserver.releases.targets import Target
 from ciserver.releases.targets.errors import TargetError
 from ciserver.releases.targets.images import Location
+from ciserver.releases.targets.secret_files import fits_a_variable
 from ciserver.releases.targets.spec import Container, ImageFacts, Wanted, check_as
 
 if TYPE_CHECKING:
@@ -232,7 +233,8 @@ class HostDeployment:
             release.project.id_base,
         ]
         # Of secrets what tells values apart: the name must not tell anything about them.
-        content += [[row.fingerprint for row in secrets]] if secrets else []
+        content += [["files", *(row.fingerprint for row in secrets)]] if secrets else []
+        values = {row.name: row.value().reveal() for row in secrets}
         known = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
         name = f"gantry-{installation()}-{release.project.slug}-{environment.name}-{known}"
         return Wanted(
@@ -243,7 +245,8 @@ class HostDeployment:
             cpus=environment.cpus,
             pids=environment.pids,
             env={key: value for key, value in env.items() if value}
-            | {row.name: row.value().reveal() for row in secrets},
+            | {name: value for name, value in values.items() if fits_a_variable(value)},
+            files=values,
             network=self.network,
             id_base=release.project.id_base,
             labels={

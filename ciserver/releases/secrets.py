@@ -1,4 +1,4 @@
-"""Secrets of an environment: variables of its containers that nobody reads again."""
+"""Secrets of an environment: files and variables of its containers that nobody reads again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from ciserver.lib.problems import Refused
 from ciserver.projects.models import SECRET_NAME, Role
 from ciserver.projects.services import check_secret, require
 from ciserver.releases.models import Environment, EnvironmentSecret
-from ciserver.releases.targets.spec import wrong_variable
 
 MOST = 100
 
@@ -33,9 +32,6 @@ def set_secret(
             status=400,
         )
     check_secret(value.reveal())
-    if wrong := wrong_variable({name: value.reveal()}):
-        hint = "Containers get it as a variable: encode it, for example with base64."
-        raise Refused(wrong, code="secret.value", hint=hint, status=400)
     if name in environment.variables:
         raise Refused(
             f"{environment} has a variable {name} that everybody can read.",

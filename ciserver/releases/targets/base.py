@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from ciserver.lib.certificates import trusted
-from ciserver.releases.targets import credentials, engine, networks
+from ciserver.releases.targets import credentials, engine, networks, secret_files
 from ciserver.releases.targets.credentials import Credentials
 from ciserver.releases.targets.engine import Engine
 from ciserver.releases.targets.errors import CommandFailed, CommandTimedOut, NoEngine, TargetError
@@ -218,7 +218,11 @@ class EngineTarget:
             port = self.machine.free_port()
             argv = self.engine.run(known, host_port=port)
             try:
-                said = self.machine.run(argv, timeout=QUICK, stdin=env).out
+                id = self.machine.run(argv, timeout=QUICK, stdin=env).out.split()[-1]
+                if wanted.files:
+                    files = secret_files.archive(wanted.files)
+                    self.machine.run(self.engine.copy_in(id), timeout=QUICK, stdin=files)
+                    self.machine.run(self.engine.start(id), timeout=QUICK)
             except CommandFailed as error:
                 if NAME_TAKEN in str(error):
                     raise
@@ -227,7 +231,7 @@ class EngineTarget:
                 if not tries_left or not any(words in str(error) for words in TAKEN):
                     raise
             else:
-                return _new(wanted, said.split()[-1], port)
+                return _new(wanted, id, port)
 
     def _inspect(self, ids: list[str]) -> list[Container]:
         if not ids:

@@ -86,7 +86,8 @@ class Engine:
         return words[-1] if self.program == "podman" and words else reference
 
     def run(self, wanted: Wanted, *, host_port: int) -> list[str]:
-        """Starts ``wanted`` in the background and prints its id. Reads ``env_file(wanted.env)``
+        """Starts ``wanted`` in the background and prints its id; one that is to have files is
+        only made, for ``copy_in`` to come before its ``start``. Reads ``env_file(wanted.env)``
         from standard input.
 
         Its port is served on 127.0.0.1:``host_port``: one that docker chose would change each
@@ -94,8 +95,7 @@ class Engine:
         """
         return [
             self.program,
-            "run",
-            "--detach",
+            *(["create"] if wanted.files else ["run", "--detach"]),
             "--pull=never",  # only what was pulled by digest may start
             f"--name={wanted.name}",
             *(f"--label={PREFIX}{key}={value}" for key, value in wanted.labels.items()),
@@ -144,6 +144,10 @@ class Engine:
         chosen = f"--filter=label={PREFIX}network"
         shape = "{{.Name}}" if self.program == "docker" else "json"
         return [self.program, "network", "ls", chosen, f"--format={shape}"]
+
+    def copy_in(self, container: str) -> list[str]:
+        """Unpacks the tar on standard input at the container's root."""
+        return [self.program, "cp", "-", f"{container}:/"]
 
     def start(self, container: str) -> list[str]:
         return [self.program, "start", container]

@@ -77,6 +77,7 @@ class Wanted:
     pids: int
     labels: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)  # /run/secrets/NAME: what is in it
     network: str = ""  # made if it is not there; the engine's default if empty
     id_base: int | None = None  # first of the host ids that the container's are mapped to
 

@@ -204,12 +204,16 @@ def test_secrets_of_the_environment_are_in_its_containers_and_in_no_record(
     shop: Shop, alice: Any
 ) -> None:
     value = "hunter2-hunter2"
+    key = f"-----BEGIN KEY-----\n{value}\n"
     set_secret(environment=shop.qa, user=alice, name="TOKEN", value=Secret(value))
+    set_secret(environment=shop.qa, user=alice, name="KEY", value=Secret(key))
     deployment = shop.deploy("one")
     assert deployment.state == "succeeded", deployment.reason
     (container,) = shop.containers()
+    root = Path(f"/proc/{container.pid}/root/run/secrets")
+    assert {one.name: one.read_text() for one in root.iterdir()} == {"TOKEN": value, "KEY": key}
     inspected = commands.run([target().engine.program, "inspect", container.id], timeout=30).out
-    assert f"TOKEN={value}" in inspected
+    assert f"TOKEN={value}" in inspected and "BEGIN KEY" not in inspected
     told = f"{container.name} {container.labels} {deployment.configuration}"
     assert "hunter2" not in told + str(list(deployment.steps.values()))
 

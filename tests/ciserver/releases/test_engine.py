@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from ciserver.releases.targets import commands, credentials, engine, firewall
 from ciserver.releases.targets.engine import choose, parse_container, parse_exit_code
 from ciserver.releases.targets.errors import CommandFailed, TargetError
 from ciserver.releases.targets.facts import Facts, parse
+from ciserver.releases.targets.secret_files import archive
 from ciserver.releases.targets.spec import Check, ImageFacts, Wanted
 
 READ = "config.json"
@@ -46,6 +49,19 @@ def test_a_machine_is_understood_from_what_its_shell_prints() -> None:
     assert there.programs == {"podman", "nft"}
     with pytest.raises(TargetError, match="It must be Linux, with a POSIX shell"):
         parse("Windows PowerShell")
+
+
+@pytest.mark.parametrize("program", ["podman", "docker"])
+def test_one_that_is_to_have_files_is_made_filled_and_then_started(program: str) -> None:
+    known = choose(program, facts())
+    wanted = replace(WANTED, files={"KEY": "two\nlines"})
+    argv = known.run(wanted, host_port=34567)
+    assert argv[1] == "create" and "--detach" not in argv and "two" not in str(argv)
+    assert known.run(WANTED, host_port=34567)[1:3] == ["run", "--detach"]
+    assert known.copy_in("abc") == [program, "cp", "-", "abc:/"]
+    with tarfile.open(fileobj=io.BytesIO(archive(wanted.files))) as tar:
+        assert tar.getnames() == ["run/secrets", "run/secrets/KEY"]
+        assert tar.extractfile("run/secrets/KEY").read() == b"two\nlines"  # type: ignore[union-attr]
 
 
 def test_a_container_is_started_under_limits_and_without_privileges() -> None:

@@ -60,7 +60,6 @@ def test_it_opens_under_no_other_name(qa: Any, alice: Any) -> None:
         ("GANTRY_COMMIT", VALUE, "secret.name"),
         ("PORT", VALUE, "secret.name"),
         ("TOKEN", "abc", "secret.value"),
-        ("TOKEN", "two\nlines", "secret.value"),
         ("PLAIN", VALUE, "secret.variable"),
     ],
 )
@@ -98,7 +97,7 @@ def test_the_page_sets_and_removes(qa: Any, alice: Any, client: Any) -> None:
     html = client.get(url).content.decode()
     assert "TOKEN" in html
     assert VALUE not in html
-    assert client.post(url, {"name": "X", "value": "a\nb-long"}).status_code == 400
+    assert client.post(url, {"name": "X", "value": "abc"}).status_code == 400
     assert "Secrets</a>: 1" in client.get(qa.get_absolute_url()).content.decode()
     assert client.post(f"{url}remove/", {"name": "TOKEN"}).status_code == 302
     assert not EnvironmentSecret.objects.exists()
