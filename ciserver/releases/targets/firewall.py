@@ -5,7 +5,7 @@
               container -> anywhere else: yes
     input     container -> the machine itself, by any of its addresses: answers only
 
-The rules hold for the bridges in one set, and each load replaces the whole set.
+The rules hold for the bridges in one set, and each load replaces the whole table at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterable
 TABLE = "inet gantry_deployed"
 LINK_LOCAL = ("169.254.0.0/16", "fe80::/10")
 METADATA = "fd00:ec2::254"  # Amazon's by IPv6, which is not link-local
+OTHERS = "iifname != @bridges accept"  # whatever comes from elsewhere is not judged here
 REFUSE = "reject with icmpx type admin-prohibited"
 # Neighbour discovery, without which a bridge carries no IPv6 at all.
 NEIGHBOURS = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"
@@ -27,9 +28,10 @@ def script(bridges: Iterable[str]) -> str:
     The chains stand before those of the engines (priority filter), whose ``accept`` is not the
     last word then.
     """
-    names = sorted(set(bridges))
+    names = ", ".join(f'"{name}"' for name in sorted(set(bridges)))
+    afresh = f"add table {TABLE}\ndelete table {TABLE}\n"
     if not names:
-        return f"add table {TABLE}\ndelete table {TABLE}\n"
+        return afresh
     rules = {
         "forward": [
             "ct state established,related accept",
@@ -39,14 +41,9 @@ def script(bridges: Iterable[str]) -> str:
         ],
         "input": ["ct state established,related accept", NEIGHBOURS, REFUSE],
     }
-    lines = [
-        f"add table {TABLE}",
-        f"add set {TABLE} bridges {{ type ifname; }}",
-        f"flush set {TABLE} bridges",
-        *(f'add element {TABLE} bridges {{ "{name}" }}' for name in names),
-    ]
+    # Few words: each deployment to another machine sends them.
+    lines = [f"table {TABLE} {{", f"set bridges {{ type ifname; elements = {{ {names} }}; }}"]
     for chain, wanted in rules.items():
         hook = f"type filter hook {chain} priority filter - 5; policy accept;"
-        lines += [f"add chain {TABLE} {chain} {{ {hook} }}", f"flush chain {TABLE} {chain}"]
-        lines += [f"add rule {TABLE} {chain} iifname @bridges {rule}" for rule in wanted]
-    return "\n".join(lines) + "\n"
+        lines += [f"chain {chain} {{", hook, OTHERS, *wanted, "}"]
+    return afresh + "\n".join([*lines, "}"]) + "\n"

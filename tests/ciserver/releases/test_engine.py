@@ -106,12 +106,19 @@ def test_the_bridges_of_either_engine_are_known() -> None:
     assert f"--opt=com.docker.network.bridge.name={device}" in docker
 
 
-def test_the_firewall_names_only_the_bridges_it_was_given() -> None:
-    text = firewall.script(["podman7", "podman7"])
-    assert text.count("add element") == 1
-    rules = [line for line in text.splitlines() if line.startswith("add rule")]
-    assert all("iifname @bridges" in rule for rule in rules)
+def test_the_firewall_names_only_the_bridges_it_was_given(tmp_path: Path) -> None:
+    text = firewall.script(["podman7", "podman7", "podman8"])
+    assert 'elements = { "podman7", "podman8" }' in text
+    for chain in text.split("chain ")[1:]:
+        first = chain.splitlines()[2]
+        assert first == "iifname != @bridges accept", "before any other rule"
     assert firewall.script([]).splitlines()[-1] == f"delete table {firewall.TABLE}"
+    load = ["unshare", "--net", "sh", "-c", "nft -f $0 && nft -f $0 && nft list ruleset"]
+    (tmp_path / "rules").write_text(text)
+    twice = commands.run([*load, str(tmp_path / "rules")], timeout=20).out
+    assert twice.count("reject with icmpx") == 4
+    (tmp_path / "rules").write_text(firewall.script([]))
+    assert commands.run([*load, str(tmp_path / "rules")], timeout=20).out == ""
 
 
 def test_variables_are_never_on_a_command_line() -> None:
