@@ -71,7 +71,7 @@ def command(request: HttpRequest, pk: int) -> HttpResponse:
         "command": row,
         "environment": row.environment,
         "project": row.environment.project,
-        "title": ASKS.get(row.verb, (row.verb, ""))[0],
+        "title": ASKS.get(row.verb, (row.verb, ""))[0].removeprefix("Show the ").capitalize(),
         "goes_on": row.state in {"queued", "running"},
     }
     return render(request, "releases/command.html", context)
