@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from builders.images.digests import (
 from builders.images.disk import Disk, read_json
 from builders.images.documents import Malformed
 from builders.images.extract import extract_tar
-from builders.images.layers import LayerLimits, LayerTooBig, Written, write_tree
+from builders.images.layers import LayerLimits, LayerTooBig, Sink, Written, write_tree
 from builders.images.packing import FROM, Packer
 from builders.images.pins import Pins
 from builders.images.streams import (
@@ -39,6 +40,7 @@ from builders.images.streams import (
 from builders.images.tarformat import BadTar
 from runtime.snapshots import LowerDir
 
+Check = Callable[[], None]
 EMPTY_DIFF_ID = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
 
 _SINKS: dict[str, type[GzipSink] | type[ZstdSink]] = {
@@ -71,6 +73,19 @@ class Layer:
         return LowerDir(self.tree, self.base)
 
 
+class _Checked:
+    """A sink that asks ``check`` before it takes more, and passes it to ``then``."""
+
+    def __init__(self, check: Check, then: Sink | None = None) -> None:
+        self._check = check
+        self._then = then
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> None:
+        self._check()
+        if self._then is not None:
+            self._then.write(data)
+
+
 class Layers:
     """The layers of a store. Safe for threads and for processes of one machine."""
 
@@ -92,20 +107,27 @@ class Layers:
         return Layer(diff_id, known["size"], known["files"], folder / "tree", known["base"])
 
     def commit(
-        self, tree: Path, *, base: int, epoch: int, limits: LayerLimits, pack: bool = False
+        self,
+        tree: Path,
+        *,
+        base: int,
+        epoch: int,
+        limits: LayerLimits,
+        pack: bool = False,
+        check: Check = lambda: None,
     ) -> Layer:
         """Move ``tree`` into the store as the layer that its content is.
 
         Where an equal layer is there already, that one is returned and ``tree`` stays. With
-        ``pack`` a large one is compressed at the same time. Raises StoreError, LayerTooBig,
-        UnlayerableFile.
+        ``pack`` a large one is compressed at the same time. ``check`` is called again and again
+        and may raise. Raises StoreError, LayerTooBig, UnlayerableFile.
         """
         if not pack:
-            sink = HashingSink()
+            sink = HashingSink(_Checked(check))
             written = write_tree(tree, sink, base=base, epoch=epoch, limits=limits)
             return self.get(sink.digest) or self._adopt(tree, base, sink.digest, written)
         with Packer(self._blobs, self._media_type, _SINKS[self._media_type], start=FROM) as packer:
-            sink = HashingSink(packer)
+            sink = HashingSink(_Checked(check, packer))
             written = write_tree(tree, sink, base=base, epoch=epoch, limits=limits)
             layer = self.get(sink.digest) or self._adopt(tree, base, sink.digest, written)
             with self._disk.lock("blob", layer.diff_id):

@@ -29,7 +29,7 @@ from builders.images.digests import MANIFESTS, OCI_CONFIG, OCI_LAYER, Descriptor
 from builders.images.disk import Disk, read_json
 from builders.images.documents import Malformed
 from builders.images.layers import LayerLimits
-from builders.images.layerstore import Layer, Layers
+from builders.images.layerstore import Check, Layer, Layers
 from builders.images.manifest import Manifest, build_manifest, parse
 from builders.images.pins import Pins
 from builders.images.prune import Pruned, PruneLimits, Pruning, image_note
@@ -89,17 +89,24 @@ class Store:
         epoch: int,
         limits: LayerLimits | None = None,
         pack: bool = False,
+        check: Check = lambda: None,
     ) -> Layer:
         """Turn an overlay's upper directory, owned by ``ids``, into a layer.
 
         The directory is moved into the store (copied from another file system), unless an
         equal layer is there. Times later than ``epoch`` (seconds) become it, on disk too.
         An upper without changes gives the empty layer (``Layer.empty``). With ``pack`` it will be
-        pushed: a large one is compressed while it is hashed.
+        pushed: a large one is compressed while it is hashed. ``check`` is called meanwhile, and
+        what it raises ends the work.
         Raises StoreError, LayerTooBig, UnlayerableFile.
         """
         return self._layers.commit(
-            upper, base=ids.base, epoch=epoch, limits=limits or LayerLimits(), pack=pack
+            upper,
+            base=ids.base,
+            epoch=epoch,
+            limits=limits or LayerLimits(),
+            pack=pack,
+            check=check,
         )
 
     def commit_tree(

@@ -144,7 +144,11 @@ def layer_of(
     ) as rootfs:
         receipt = act(rootfs)
         layer = bench.store.commit_upper(
-            rootfs.upper, bench.ids, epoch=bench.layer_time(key), pack=bench.pack
+            rootfs.upper,
+            bench.ids,
+            epoch=bench.layer_time(key),
+            pack=bench.pack,
+            check=bench.check_cancelled,
         )
     kept = None if layer.empty else layer
     seconds = time.monotonic() - started

@@ -343,17 +343,23 @@ def test_a_failed_step_is_not_cached(builder: Builder, project: Project) -> None
             builder.all(root)
 
 
-def test_a_cancelled_build_ends_within_seconds(builder: Builder, project: Project) -> None:
+@pytest.mark.parametrize(
+    ("command", "delay"), [("echo go; sleep 60", 0), ("truncate -s 30G /much; echo go", 0.3)]
+)
+def test_a_cancelled_build_ends_within_seconds(
+    builder: Builder, project: Project, command: str, delay: float
+) -> None:
+    """While a command runs, and while what it left becomes a layer."""
     cancel = threading.Event()
 
     class Canceller(Recorder):
         def step_output(self, step: StepInfo, stream: Stream, data: bytes) -> None:
-            cancel.set()
+            threading.Timer(delay, cancel.set).start()
 
     started = time.monotonic()
     with pytest.raises(BuildCancelled):
         builder.all(
-            project({"Dockerfile": "FROM busybox\nRUN echo go; sleep 60\n"}),
+            project({"Dockerfile": f"FROM busybox\nRUN {command}\n"}),
             listener=Canceller(),
             cancel=cancel,
         )
