@@ -18,6 +18,7 @@ from ciserver.cli import (
     domains,
     hook_secret,
     hosts,
+    images,
     inspecting,
     ledger,
     lint,
@@ -99,6 +100,9 @@ app.command("coverage", rich_help_panel=WHAT)(coverage.coverage)
 app.command("releases", rich_help_panel=WHAT)(look.releases)
 app.add_typer(artifacts.app, name="artifacts", rich_help_panel=WHAT)
 app.command("schedules", rich_help_panel=WHAT)(starts.schedules)
+app.command("images", rich_help_panel=WHAT)(images.images)
+app.command("image", rich_help_panel=WHAT)(images.image)
+app.command("find", rich_help_panel=WHAT)(images.find)
 app.command("deliveries", rich_help_panel=WHAT)(ledger.deliveries)
 app.command("delivery", rich_help_panel=WHAT)(ledger.delivery)
 app.command("lint", rich_help_panel=WHAT)(lint.lint)
