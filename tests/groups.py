@@ -29,6 +29,7 @@ GROUPS = {
     "test_engine.py": "engine",
     "test_interop.py": "engine",
     "test_isolation.py": "engine",
+    "test_run_here.py": "engine",
 }
 
 

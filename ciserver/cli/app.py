@@ -31,6 +31,7 @@ from ciserver.cli import (
     promotions,
     pulls,
     repository,
+    run,
     secrets,
     session,
     starts,
@@ -130,6 +131,7 @@ app.command("cancel", rich_help_panel=DO)(deliveries.cancel)
 app.command("domains", rich_help_panel=DO)(domains.domains)
 app.add_typer(hosts.app, name="hosts", rich_help_panel=DO)
 app.command("inspect", rich_help_panel=DO)(inspecting.inspect)
+app.command("run", rich_help_panel=DO)(run.run)
 app.add_typer(secrets.app, name="secrets", rich_help_panel=DO)
 app.add_typer(hook_secret.app, name="hook-secret", rich_help_panel=DO)
 app.add_typer(pulls.app, name="pulls", rich_help_panel=DO)

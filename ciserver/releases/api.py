@@ -18,7 +18,7 @@ from ciserver.lib.problems import Refused
 from ciserver.projects.api import SecretValueSerializer
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
-from ciserver.releases import approvals, environments, fleet, policy, services
+from ciserver.releases import approvals, containers, environments, fleet, policy, services
 from ciserver.releases import preview as previews
 from ciserver.releases.daytwo.api import CommandRequest, CommandSerializer
 from ciserver.releases.daytwo.api import asked as command_asked
@@ -33,6 +33,7 @@ from ciserver.releases.models import (
 )
 from ciserver.releases.secrets import remove_secret, set_secret
 from ciserver.releases.serializers import (
+    ContainerSerializer,
     DeploymentSerializer,
     EnvironmentChangeSerializer,
     EnvironmentSecretSerializer,
@@ -158,6 +159,14 @@ class EnvironmentViewSet(viewsets.ReadOnlyModelViewSet[Environment]):
         """List, read, enter, stop or start its containers; read the answer's ``stream``."""
         row = command_asked(request, self.get_object())
         return Response(CommandSerializer(row).data, status=201)
+
+    @extend_schema(responses=ContainerSerializer)
+    @action(detail=True)
+    def container(self, request: Request, pk: str) -> Response:
+        """What serves it, to be run elsewhere: the image by digest and a login to pull it, limits,
+        variables, and names of secrets."""
+        row = ContainerSerializer(containers.recipe(self.get_object())).data
+        return Response(row, headers={"Cache-Control": "no-store"})
 
     @extend_schema(responses=EnvironmentSecretSerializer(many=True))
     @action(detail=True, pagination_class=None, filter_backends=[])

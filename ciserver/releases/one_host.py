@@ -17,14 +17,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from ciserver.accounts import registry_tokens
-from ciserver.releases import domains
+from ciserver.releases import containers, domains
 from ciserver.releases.health import Gate
 from ciserver.releases.hosts import LOCAL, clock_words, opened
 from ciserver.releases.leases import Lease, LeaseLost
@@ -104,7 +102,7 @@ class HostDeployment:
 
     def _pull(self) -> str:
         def credentials() -> Credentials | None:
-            return _credentials(self.location)
+            return containers.credentials(self.deployment.release.repository)
 
         moved = self.target.pull(
             self.image, self.location, credentials, network=self.network, brought=self._brought()
@@ -217,13 +215,9 @@ class HostDeployment:
         """Its name covers all that makes it what it is: the same again is the same container."""
         environment, release = self.environment, self.deployment.release
         secrets = secrets_of(self.deployment, environment)
-        env = {
-            "PORT": str(self.image.port or ""),
-            **{key: str(value) for key, value in environment.variables.items()},
-            "GANTRY_COMMIT": release.commit,
-            "GANTRY_RELEASE": release.name,
-            "GANTRY_ENVIRONMENT": environment.name,
-        }
+        env = containers.variables(
+            release, environment, given=environment.variables, port=self.image.port
+        )
         content = [
             self.image.digest,
             env,
@@ -244,7 +238,7 @@ class HostDeployment:
             memory=environment.memory_mib * MIB,
             cpus=environment.cpus,
             pids=environment.pids,
-            env={key: value for key, value in env.items() if value}
+            env=env
             | {name: value for name, value in values.items() if fits_a_variable(value)},
             files=values,
             network=self.network,
@@ -265,9 +259,3 @@ class HostDeployment:
 
     def _ours(self) -> list[Container]:
         return self.target.containers(labels_of(self.environment))
-
-
-def _credentials(location: Location) -> Credentials | None:
-    if location.registry != settings.GANTRY.registry:
-        return None
-    return registry_tokens.PULL_USER, registry_tokens.pull_password(location.name)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from ciserver.accounts.registry_tokens import LIFETIME
 from ciserver.projects.models import Role
+from ciserver.releases.containers import Recipe
 from ciserver.releases.models import (
     Approval,
     Deployment,
@@ -169,6 +172,39 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
 
     def get_page(self, environment: Environment) -> str:
         return f"{settings.GANTRY.url}{environment.get_absolute_url()}"
+
+
+class LoginSerializer(serializers.Serializer[Any]):
+    username = serializers.CharField()
+    password = serializers.CharField()
+    expires_in = serializers.IntegerField(help_text="seconds")
+
+
+class ContainerSerializer(serializers.Serializer[Any]):
+    """What serves an environment, to be run elsewhere. ``variables`` are all that it was given;
+    of ``secrets`` the names alone. ``login`` may pull ``repository`` and nothing else for a short
+    time; null where the registry is not Gantry's own."""
+
+    project = serializers.CharField(source="environment.project.slug")
+    environment = serializers.CharField(source="environment.name")
+    release = serializers.CharField(source="release.name")
+    commit = serializers.CharField(source="release.commit")
+    repository = serializers.CharField(source="release.repository")
+    digest = serializers.CharField(source="release.digest")
+    port = serializers.IntegerField(allow_null=True, help_text="that the image exposes first")
+    variables = serializers.DictField(child=serializers.CharField())
+    secrets = serializers.ListField(child=serializers.CharField())
+    memory_mib = serializers.IntegerField()
+    cpus = serializers.FloatField()
+    pids = serializers.IntegerField()
+    login = serializers.SerializerMethodField()
+
+    @extend_schema_field(LoginSerializer(allow_null=True))
+    def get_login(self, recipe: Recipe) -> dict[str, Any] | None:
+        if recipe.login is None:
+            return None
+        username, password = recipe.login
+        return {"username": username, "password": password, "expires_in": LIFETIME}
 
 
 class DeploymentStepSerializer(serializers.ModelSerializer[DeploymentStep]):

@@ -133,6 +133,7 @@ MATRIX: dict[str, tuple[Ask, ...]] = {
     "/api/v1/commands/{pk}/": (get(MAINTAINER),),
     "/api/v1/commands/{pk}/input/": (post(MAINTAINER),),
     "/api/v1/commands/{pk}/stream/": (get(MAINTAINER),),
+    "/api/v1/environments/{pk}/container/": (get(VIEWER),),
     "/api/v1/environments/{pk}/secrets/": (get(VIEWER),),
     "/api/v1/environments/{pk}/secrets/{secret}/": (
         Ask("PUT", MAINTAINER, {"value": "a-value-long-enough"}),

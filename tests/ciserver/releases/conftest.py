@@ -278,3 +278,24 @@ def succeeded() -> Callable[..., Any]:
         return row
 
     return make
+
+
+@pytest.fixture
+def serves(succeeded: Callable[..., Any]) -> Callable[..., None]:
+    """Makes releases that serve, started with what the environment's settings are now."""
+
+    def make(release: Any, environment: Any) -> None:
+        from django.utils import timezone
+
+        from ciserver.releases import policy
+        from ciserver.releases.models import Host, Running
+
+        deployment, now = succeeded(release, environment), timezone.now()
+        deployment.configuration, deployment.started_at = policy.configuration_of(environment), now
+        deployment.save()
+        host, _ = Host.objects.get_or_create(name="local")
+        Running.objects.create(
+            environment=environment, host=host, release=release, digest=release.digest, since=now
+        )
+
+    return make
