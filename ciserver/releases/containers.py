@@ -92,4 +92,4 @@ def _configuration(release: Release, environment: Environment) -> dict[str, Any]
     if row is None or not row.configuration:
         return now
     now.pop("secrets", None)  # a deployment without any has none
-    return now | row.configuration
+    return {**now, **row.configuration}
