@@ -10,8 +10,13 @@ import pytest
 from ciserver.accounts.registry_tokens import PULL_USER, repository_of
 from ciserver.lib.crypto import Secret
 from ciserver.releases import secrets, services
+from ciserver.releases.one_host import HostDeployment
+from ciserver.releases.targets import images
+from ciserver.releases.targets.images import Location
 from tests.conftest import api_as
 
+CONFIG = {"config": {"ExposedPorts": {"8080/tcp": {}}}, "rootfs": {"diff_ids": []}}
+MANIFEST = {"config": {"digest": f"sha256:{'ab' * 32}"}, "layers": []}
 pytestmark = pytest.mark.django_db
 
 
@@ -51,6 +56,20 @@ def test_it_tells_the_digest_and_the_variables_and_of_secrets_only_the_names(
     assert (told["memory_mib"], told["cpus"], told["pids"]) == (512, 1.0, 512)
     assert told["login"] is None  # of a registry that is not ours we have no password
     assert answer.headers["Cache-Control"] == "no-store"
+
+
+def test_a_host_gives_its_container_the_same_variables_and_the_secrets(api: Any, qa: Any) -> None:
+    release = qa.running.get().release
+    there = HostDeployment(
+        deployment=release.deployments.get(environment=qa),
+        location=Location.parse(release.repository),
+        image=images.facts(release.digest, MANIFEST, CONFIG),
+        host=qa.hosts.first(),
+        target=None,  # type: ignore[arg-type]  # nothing is started
+        lease=None,  # type: ignore[arg-type]  # nor written
+    )
+    given = ask(api, qa).json()["variables"]
+    assert dict(there.wanted.env) == given | {"KEY": "the-secret-itself"}
 
 
 def test_the_login_opens_that_repository_for_a_short_time(api: Any, qa: Any, settings: Any) -> None:
