@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -35,10 +36,11 @@ def show(
     of its own Ctrl-C is the container's.
     """
     helpers: list[subprocess.Popen[bytes]] = []
+    ways = itertools.chain([engine.stop(name)], itertools.repeat(engine.kill(name)))
 
     def end(*_: object) -> None:
-        say("It is asked to stop. Once more: it is killed." if not helpers else "It is killed.")
-        argv = engine.kill(name) if helpers else engine.stop(name)
+        argv = next(ways)  # first of all: the next signal may come before this one is done with
+        say("It is asked to stop. Once more: it is killed." if "stop" in argv else "It is killed.")
         helpers.append(_quiet(argv))
 
     with heard(end):
