@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from types import FrameType
 
 from ciserver.cli.engines import Engine
 
+STDERR = 2
 Handler = Callable[[int, FrameType | None], object] | int | None
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -26,9 +28,7 @@ def heard(do: Handler) -> Iterator[None]:
             signal.signal(one, handler)
 
 
-def show(
-    engine: Engine, name: str, *, interactive: bool, terminal: bool, say: Callable[[str], None]
-) -> int:
+def show(engine: Engine, name: str, *, interactive: bool, terminal: bool) -> int:
     """Start ``name`` and show what it says until it ends; its exit code.
 
     The engine's program is in a session of its own, so that Ctrl-C reaches us alone: we ask the
@@ -40,8 +40,11 @@ def show(
 
     def end(*_: object) -> None:
         argv = next(ways)  # first of all: the next signal may come before this one is done with
-        say("It is asked to stop. Once more: it is killed." if "stop" in argv else "It is killed.")
         helpers.append(_quiet(argv))
+        words = (
+            "It is asked to stop. Once more: it is killed." if "stop" in argv else "It is killed."
+        )
+        os.write(STDERR, f"{words}\n".encode())  # a handler may not come between a stream's writes
 
     with heard(end):
         child = subprocess.Popen(

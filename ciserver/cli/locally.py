@@ -19,7 +19,6 @@ from ciserver.cli.client import Row
 from ciserver.cli.engines import Asked, Engine
 from ciserver.cli.errors import CliError, Exit
 
-STDERR = 2
 LIMITS = ("cgroup", "controller", "limit", "cpu", "memory")  # words of an engine that has none
 
 
@@ -49,9 +48,7 @@ class Local:
         terminal = interactive and sys.stdin.isatty() and sys.stdout.isatty()
         with self._made(interactive=interactive, terminal=terminal):
             self._say_addresses("" if terminal else " Ctrl-C ends and removes it.")
-            return attached.show(
-                self.engine, self.name, interactive=interactive, terminal=terminal, say=_say
-            )
+            return attached.show(self.engine, self.name, interactive=interactive, terminal=terminal)
 
     def leave(self, *, quiet: bool) -> int:
         """Start it in the background, and unless ``quiet`` say what it is called."""
@@ -121,7 +118,9 @@ class Local:
         with self._credentials() as folder:
             quiet = not sys.stderr.isatty()
             argv = self.engine.pull(self.reference, quiet=quiet, folder=folder)
-            pulled = _told(argv) if quiet else subprocess.run(argv, stdout=STDERR, check=False)
+            pulled = (
+                _told(argv) if quiet else subprocess.run(argv, stdout=attached.STDERR, check=False)
+            )
         if pulled.returncode != 0:
             words = _last_words(pulled.stderr) if quiet else "see above"
             raise CliError(
