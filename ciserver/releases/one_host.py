@@ -238,8 +238,7 @@ class HostDeployment:
             memory=environment.memory_mib * MIB,
             cpus=environment.cpus,
             pids=environment.pids,
-            env=env
-            | {name: value for name, value in values.items() if fits_a_variable(value)},
+            env=env | {name: value for name, value in values.items() if fits_a_variable(value)},
             files=values,
             network=self.network,
             id_base=release.project.id_base,
