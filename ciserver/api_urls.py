@@ -19,6 +19,7 @@ from ciserver.dashboard.discovery import HttpSd
 from ciserver.dashboard.image_api import ImageViewSet
 from ciserver.dashboard.search_pages import Search
 from ciserver.notifications.api import Statuses
+from ciserver.notifications.outgoing_api import WebhookViewSet
 from ciserver.pipelines.api import PipelineViewSet
 from ciserver.pipelines.artifact_api import ArtifactViewSet
 from ciserver.pipelines.case_api import CaseViewSet
@@ -38,6 +39,7 @@ from ciserver.releases.api import (
 )
 from ciserver.releases.daytwo.api import CommandViewSet
 from ciserver.releases.daytwo.api import stream as command_stream
+from ciserver.releases.event_stream import events
 from ciserver.repositories.api import AccessView, HostKeysView, KeyView, LoginView, Rules
 from ciserver.webhooks.api import DeliveryViewSet
 from ciserver.webhooks.pulls_api import PullRequestViewSet
@@ -64,8 +66,10 @@ router.register("users", UserViewSet)
 router.register("teams", TeamViewSet)
 router.register("deliveries", DeliveryViewSet)
 router.register("pull-requests", PullRequestViewSet)
+router.register("projects/(?P<slug>[a-z0-9-]+)/webhooks", WebhookViewSet, basename="webhook")
 
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("events/", events, name="events"),
     path("http_sd/", HttpSd.as_view(), name="http-sd"),
     path("search/", Search.as_view(), name="api-search"),
     path("me/", Me.as_view(), name="me"),

@@ -24,6 +24,7 @@ BOTH = [
     "tests/ciserver/webhooks/test_order.py",
     "tests/ciserver/webhooks/test_ledger.py",
     "tests/ciserver/releases/test_leases.py",
+    "tests/ciserver/notifications/test_outgoing.py",
 ]
 # What waits for a second or more, or is about no database.
 RACES = "not heartbeat and not thirty_promotions and not pool_processes and not hangs and not found"

@@ -39,6 +39,7 @@ from ciserver.cli import (
     teams,
     tokens,
     users,
+    webhooks,
 )
 
 EPILOG = (
@@ -137,3 +138,4 @@ app.add_typer(hook_secret.app, name="hook-secret", rich_help_panel=DO)
 app.add_typer(pulls.app, name="pulls", rich_help_panel=DO)
 app.add_typer(repository.app, name="repository", rich_help_panel=DO)
 app.add_typer(statuses.app, name="statuses", rich_help_panel=DO)
+app.add_typer(webhooks.app, name="webhooks", rich_help_panel=DO)

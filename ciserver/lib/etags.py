@@ -7,12 +7,13 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
 from django.http.response import HttpResponseBase
 from django.template.response import SimpleTemplateResponse
 
 from ciserver.lib.problems import problem_response
+from ciserver.lib.turns import one_at_a_time
 
 AnyResponse = TypeVar("AnyResponse", bound=HttpResponseBase)
 View = Callable[..., HttpResponseBase]
@@ -26,7 +27,7 @@ def answer(view: View, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpR
     if request.method not in CHANGES or not (wanted := request.headers.get("If-Match")):
         return view(request, *args, **kwargs)
     with transaction.atomic():
-        _one_at_a_time(request.path)
+        one_at_a_time(request.path)  # of two who change the same, the second sees the first's
         if not _holds(wanted, view, request, *args, **kwargs):
             return problem_response(
                 412,
@@ -79,11 +80,3 @@ def _rendered(response: AnyResponse) -> AnyResponse:
     if isinstance(response, SimpleTemplateResponse):
         response.render()
     return response
-
-
-def _one_at_a_time(path: str) -> None:
-    """Of two who changed the same, the second sees the first's. SQLite writes by turns anyway."""
-    if connection.vendor == "postgresql":
-        number = int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], signed=True)
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [number])

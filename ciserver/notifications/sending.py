@@ -40,6 +40,7 @@ class Outcome:
     wait: timedelta | None = None
     limited: bool = False  # it asked for patience, which is no attempt that failed
     final: bool = False  # trying again is of no use
+    answered: bool = False  # it was asked, whatever it said
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,11 @@ def send(request: Request, secret: str) -> Outcome:
     except Refused as refusal:
         return Outcome(str(refusal), final=True)
     except TimeoutError:
-        return Outcome(f"The forge did not answer within {IN_ALL:g} s.")
+        return Outcome(f"The {request.whom} did not answer within {IN_ALL:g} s.")
     except (httpx.HTTPError, OSError) as error:
         said = Masker([Secret(secret)]).mask_text(str(error)) or type(error).__name__
-        return Outcome(f"The forge did not answer: {said}.")
-    return judge(answer.status, answer.headers, _readable(answer, secret))
+        return Outcome(f"The {request.whom} did not answer: {said}.")
+    return judge(answer.status, answer.headers, _readable(answer, secret), request.whom)
 
 
 async def _post(request: Request, host: str, address: str) -> _Answer:
@@ -83,7 +84,8 @@ async def _post(request: Request, host: str, address: str) -> _Answer:
         client.stream(
             "POST",
             url.copy_with(host=address),
-            json=request.json,
+            json=request.json if request.content is None else None,
+            content=request.content,
             headers=headers,
             extensions={"sni_hostname": host},
         ) as response,
@@ -107,19 +109,19 @@ def _readable(answer: _Answer, secret: str) -> str:
     return masked.decode("utf-8", "replace")
 
 
-def judge(status: int, headers: Mapping[str, str], body: str) -> Outcome:
+def judge(status: int, headers: Mapping[str, str], body: str, whom: str = "forge") -> Outcome:
     """What an answer means. A redirect is no answer: a token goes nowhere else."""
     if 200 <= status < 300:
         return Outcome()
-    said = f"The forge answered {status}: {' '.join(body.split())[:MOST_TOLD]}"
+    said = f"The {whom} answered {status}: {' '.join(body.split())[:MOST_TOLD]}"
     if status == 400 and "Cannot transition status" in body:
         return Outcome()  # GitLab's word for "it is so already"
     wait = _wait(headers)
     if status in LIMITS and wait is not None:
-        return Outcome(f"The forge's rate limit is reached. {said}", wait=wait, limited=True)
+        return Outcome(f"The {whom}'s rate limit is reached. {said}", wait=wait, limited=True)
     if status == 429 or status >= 500 or status == 408:
         return Outcome(said, wait=wait)
-    return Outcome(said, final=True)
+    return Outcome(said, final=True, answered=True)
 
 
 def _wait(headers: Mapping[str, str]) -> timedelta | None:

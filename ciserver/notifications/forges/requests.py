@@ -22,8 +22,10 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A POST of ``json`` to ``url``."""
+    """A POST of ``json`` to ``url``; of ``content``, byte by byte, when there is some."""
 
     url: str
     json: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+    whom: str = "forge"  # what errors call who is asked

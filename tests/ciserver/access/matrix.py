@@ -74,6 +74,19 @@ MATRIX: dict[str, tuple[Ask, ...]] = {
     "/api/v1/images/{pk}/compare/{other}/": (get(VIEWER),),
     "/api/v1/lint/": (post(STRANGER, text="tests: {}"),),
     "/api/v1/gantry.schema.json": (get(ANYONE),),
+    "/api/v1/projects/{slug}/webhooks/": (
+        get(MAINTAINER),
+        post(MAINTAINER, url="https://1.1.1.1/"),
+    ),
+    "/api/v1/projects/{slug}/webhooks/{webhook}/": (
+        get(MAINTAINER),
+        Ask("PATCH", MAINTAINER, {"active": False}),
+        Ask("DELETE", MAINTAINER),
+    ),
+    "/api/v1/projects/{slug}/webhooks/{webhook}/rotate/": (post(MAINTAINER),),
+    "/api/v1/projects/{slug}/webhooks/{webhook}/test/": (post(MAINTAINER),),
+    "/api/v1/projects/{slug}/webhooks/{webhook}/messages/": (get(MAINTAINER),),
+    "/api/v1/projects/{slug}/webhooks/{webhook}/messages/{message}/redeliver/": (post(MAINTAINER),),
     "/api/v1/http_sd/": (get(STRANGER),),
     "/api/v1/projects/": (get(STRANGER), post(STRANGER, slug="new-one")),
     "/api/v1/projects/{slug}/": (
@@ -218,6 +231,8 @@ MATRIX: dict[str, tuple[Ask, ...]] = {
     "/projects/{slug}/pipelines/{number}/coverage/": (get(VIEWER),),
     "/projects/{slug}/pipelines/{number}/cancel/": (post(DEVELOPER),),
     "/projects/{slug}/pipelines/{number}/run-again/": (post(DEVELOPER),),
+    "/projects/{slug}/webhooks/": (get(MAINTAINER), post(MAINTAINER)),
+    "/projects/{slug}/webhooks/{webhook}/": (post(MAINTAINER, do="test"),),
     "/projects/{slug}/environments/{name}/": (get(VIEWER),),
     "/projects/{slug}/environments/{name}/containers/{verb}/": (get(VIEWER), post(DEVELOPER)),
     "/commands/{pk}/": (get(MAINTAINER),),
@@ -253,6 +268,7 @@ MATRIX: dict[str, tuple[Ask, ...]] = {
 
 # What asks for something else than a role, and the tests that try it.
 OTHERWISE: dict[str, str] = {
+    "/api/v1/events/": "a stream without end: tests/ciserver/releases/test_events.py",
     "/hooks/{forge}/{slug}/": "a MAC: tests/ciserver/webhooks",
     "/api/v1/registry/token": "grants the scopes that the caller has: tests/ciserver/projects",
     "/api/v1/pipelines/inputs/": "needs a commit: tests/ciserver/pages/test_start.py",

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.django_db
 RENAMED = {
     "/projects/{slug}/releases/{number}/": "/projects/{slug}/releases/{release}/",
     "/artifacts/{pk}": "/artifacts/{artifact}",
+    "/webhooks/{pk}/": "/webhooks/{webhook}/",
     "/secrets/{name}/": "/secrets/{secret}/",
     "/deliveries/{number}/": "/deliveries/{delivery}/",
     "/hosts/{name}/": "/hosts/{host}/",
@@ -50,7 +51,7 @@ def world(alice: Any, bob: Any, charlie: Any) -> dict[str, Any]:
     """One of everything in project ``hello``; callers by who they are in it."""
     from ciserver.accounts.models import AuditEntry, Team, User
     from ciserver.lib.crypto import Secret
-    from ciserver.notifications import services
+    from ciserver.notifications import outgoing, services
     from ciserver.pipelines.models import Artifact, Inspection, State
     from ciserver.projects.models import Membership, Role, TeamMembership
     from ciserver.projects.services import set_secret
@@ -109,6 +110,8 @@ def world(alice: Any, bob: Any, charlie: Any) -> dict[str, Any]:
     services.set_target(
         project=hello, user=alice, forge="gitea", repository="a/b", token=Secret("a-token-1")
     )
+    webhook, _ = outgoing.add(project=hello, user=alice, url="https://1.1.1.1/")
+    message = outgoing.ping(endpoint=webhook, user=alice)
     inspection = Inspection.objects.create(job=job, asked_by="alice", kept="x", command=["ls"])
     stop = Stop.objects.create(project=hello, reason="Wait", by="somebody")
     running = make_pipeline(hello, 60, state=State.RUNNING)
@@ -120,6 +123,8 @@ def world(alice: Any, bob: Any, charlie: Any) -> dict[str, Any]:
         "artifact": artifact.pk,
         "name": "qa",
         "secret": "KEY",
+        "webhook": webhook.pk,
+        "message": message.pk,
         "username": "dora",
         "team": "crew",
         "release": newest.number,

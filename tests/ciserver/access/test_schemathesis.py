@@ -40,6 +40,7 @@ NAMES = {
     "/releases/{number}": ("number", "release"),
     "/secrets/{name}/": ("name", "secret"),
     "/teams/{name}/": ("name", "team"),
+    "/webhooks/{id}/": ("id", "webhook"),
 }
 
 
@@ -108,11 +109,11 @@ def _try(operation: Any, world: dict[str, Any], token: str) -> None:  # noqa: F8
 
 def _known(operation: Any, world: dict[str, Any]) -> dict[str, Any]:  # noqa: F811 - its value
     values = {key: value for key, value in world.items() if key not in {"people", "pk"}}
+    kind = operation.path.split("/")[3]
+    values["id"] = world["pk"].get("cancel" if "/cancel" in operation.path else kind, 1)
     for path, (name, other) in NAMES.items():
         if path in operation.path:
             values[name] = world[other]
-    kind = operation.path.split("/")[3]
-    values["id"] = world["pk"].get("cancel" if "/cancel" in operation.path else kind, 1)
     wanted = {parameter.name for parameter in operation.path_parameters}
     return {name: values[name] for name in wanted if name in values}
 

@@ -7,7 +7,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from email.utils import formatdate
@@ -212,18 +212,22 @@ def test_a_forge_in_trouble_is_asked_again_with_longer_pauses(
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Retry-After": "120"},
-        {"Retry-After": formatdate(time.time() + 120, usegmt=True)},
-        {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) + 120)},
-        {"RateLimit-Remaining": "0", "RateLimit-Reset": str(int(time.time()) + 120)},
+        lambda _: {"Retry-After": "120"},
+        lambda at: {"Retry-After": formatdate(at, usegmt=True)},
+        lambda at: {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(at))},
+        lambda at: {"RateLimit-Remaining": "0", "RateLimit-Reset": str(int(at))},
     ],
 )
 @pytest.mark.parametrize("status", [403, 429])
 def test_a_rate_limit_holds_all_that_would_go_there(
-    status: int, headers: dict[str, str], stub: Stub, target: StatusTarget, project: Any
+    status: int,
+    headers: Callable[[float], dict[str, str]],
+    stub: Stub,
+    target: StatusTarget,
+    project: Any,
 ) -> None:
     begin(project)
-    stub.answers = [(status, headers)]
+    stub.answers = [(status, headers(time.time() + 120))]
     tell_forges()
     target.refresh_from_db()
     assert target.paused_until is not None

@@ -21,9 +21,11 @@ from ciserver.accounts.sessions import SessionStore
 from ciserver.celery import app
 from ciserver.dashboard.image_reading import promise_unread
 from ciserver.lib import outbox
+from ciserver.notifications import outgoing
 from ciserver.pipelines import leases
 from ciserver.pipelines.starting import start_scheduled
 from ciserver.pipelines.statuses import tell_forges
+from ciserver.releases import events
 from ciserver.releases.queue import look_at_waiting
 from ciserver.releases.runner import recover_deployments
 from ciserver.webhooks.reconcile import look_around
@@ -60,6 +62,7 @@ CHORES: dict[str, Callable[[], object]] = {
     "take up pushes that were not told": ingest_spools,
     "start pipelines by the time of day": start_scheduled,
     "tell forges how pipelines stand": tell_forges,
+    "note events and send webhooks": events.note,
     "look for heads that no webhook told of": look_around,
 }
 
@@ -95,6 +98,7 @@ class Command(BaseCommand):
                 _do("forget sessions that ended", SessionStore.clear_expired)
                 _do("forget old guesses of passwords", lock.forget_old)
                 _do("forget answers to repeated requests", idempotency.forget_old)
+                _do("forget old events and webhooks", outgoing.forget_old)
                 _do("forget old deliveries", forget_old)
                 _do("have workers make room in the registry", retire_images)
                 _do("have images read that never were", promise_unread)

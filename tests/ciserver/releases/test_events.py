@@ -1,0 +1,69 @@
+"""Events as a stream: what is new, from where it was left, of what one may see."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from django.test import AsyncClient
+
+from ciserver.pipelines.models import State
+from ciserver.releases.events import note
+from tests.ciserver.pages.seeding import make_pipeline, make_project
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def told(alice: Any, charlie: Any, project: Any) -> None:
+    make_pipeline(project, 1, state=State.PASSED)
+    make_pipeline(make_project("other", charlie), 2, state=State.FAILED)
+    make_pipeline(project, 3, state=State.FAILED)
+    note()
+
+
+def _token(user: Any) -> dict[str, str]:
+    from ciserver.accounts.models import Scope, Token
+
+    return {"Authorization": f"Bearer {Token.make(user=user, name='x', scope=Scope.READ)[1]}"}
+
+
+def _frames(user: Any, query: str = "", last: str = "0", most: int = 3) -> list[str]:
+    headers = _token(user) | {"Last-Event-ID": last}
+
+    async def read() -> list[str]:
+        answer = await AsyncClient().get(f"/api/v1/events/{query}", headers=headers)
+        assert answer.headers["Content-Type"] == "text/event-stream"
+        found = []
+        try:
+            async with asyncio.timeout(3):
+                async for frame in answer.streaming_content:
+                    found.append(frame.decode())
+                    if len(found) == most:
+                        break
+        finally:
+            answer.close()
+        return found
+
+    return asyncio.run(read())
+
+
+def test_a_reader_gets_what_it_may_see_and_goes_on_where_it_was(told: None, alice: Any) -> None:
+    retry, first, second = _frames(alice)
+    assert retry.startswith("retry:")
+    assert "event: pipeline.passed" in first
+    assert "event: pipeline.failed" in second
+    assert '"project":"hello"' in second
+    number = first.split("\n")[0].removeprefix("id: ")
+    assert _frames(alice, "?project=hello", number, 2)[1] == second
+
+
+def test_who_may_not_see_a_project_gets_no_stream_of_it(
+    told: None, bob: Any, charlie: Any, client: Any
+) -> None:
+    assert client.get("/api/v1/events/").status_code == 401
+    url = "/api/v1/events/?project=hello"
+    assert client.get(url, headers=_token(charlie)).status_code == 404
+    wrong = _token(bob) | {"Last-Event-ID": "x"}
+    assert client.get(url, headers=wrong).json()["code"] == "events.last-id"
