@@ -56,6 +56,7 @@ Element.prototype.animate = function (frames, options) {
   moves.push([this.closest(".cell").id, frames[0].transform]);
   return animate.call(this, frames, options);
 };
+null;  // else Playwright would call the function
 """
 
 
