@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-shared = Path()  # set by tests/conftest.py: a folder of this test run
+# Set by tests/conftest.py: a folder of this test run. Benchmarks have none.
+shared: Path | None = None
 
 
 def migrate(env: dict[str, str]) -> None:
     """Lay the tables out for ``env``, which names a home, and perhaps another database."""
     file = Path(env["GANTRY_HOME"]) / "db" / "gantry.sqlite3"
-    if "GANTRY_DATABASE_URL" in env:
+    if "GANTRY_DATABASE_URL" in env or shared is None:
         _migrate(env)
         return
     ready = shared / "migrated.sqlite3"
