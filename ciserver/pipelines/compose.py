@@ -8,7 +8,6 @@ if somebody could miss it. https://github.com/compose-spec/compose-spec/blob/mai
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,8 @@ import yaml
 from pydantic import ValidationError
 
 from ciserver.pipelines.definition import NAME, Build, NamedBuild, Test, line_of, load
-from ciserver.pipelines.faults import DefinitionError
+from ciserver.pipelines.faults import DefinitionError, nearest
+from ciserver.pipelines.mistakes import explained
 from ciserver.pipelines.service_definition import STARTED, Service, bad_services, chosen
 
 COMPOSE_FILES = (
@@ -310,10 +310,8 @@ class _Reader:
         try:
             return kind.model_validate(part)
         except ValidationError as error:
-            first = error.errors()[0]
-            keys = ".".join(map(str, first["loc"]))
-            message = first["msg"].removeprefix("Value error, ").rstrip(".")
-            raise self._error(f"{message}.", f"services.{name}.{keys}") from None
+            first = explained(kind, part, error.errors())[0]
+            raise self._error(first.message, f"services.{name}.{first.path}") from None
 
     def _filled(self, value: Any, path: str) -> Any:
         """With variables replaced by their defaults: there is no environment to take them from."""
@@ -338,8 +336,8 @@ class _Reader:
         return _VARIABLE.sub(replaced, value)
 
     def _nearest(self, name: str, known: Any) -> str:
-        near = difflib.get_close_matches(name, list(known), n=1)
-        return f"Did you mean {near[0]!r}?" if near else "Leave it out, or write gantry.yml."
+        near = nearest(name, known)
+        return f"Did you mean {near!r}?" if near else "Leave it out, or write gantry.yml."
 
     def _say(self, words: str) -> None:
         self.notices.append(f"{self.file}: {words}")

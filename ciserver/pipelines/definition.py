@@ -6,20 +6,26 @@ for the commented example.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from math import prod
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError
-from pydantic_core import ErrorDetails
 
 from ciserver.pipelines.expression import parse as parse_expression
-from ciserver.pipelines.faults import FILE, DefinitionError, Fault, circle, in_circle, unknown
+from ciserver.pipelines.faults import (
+    FILE,
+    DefinitionError,
+    Fault,
+    circle,
+    in_circle,
+    shortened,
+    unknown,
+)
+from ciserver.pipelines.mistakes import explained
 from ciserver.pipelines.service_definition import (
     Dependencies,
     Service,
@@ -38,11 +44,31 @@ DEEPEST = 50  # levels
 MOST_FAULTS = 50
 MOST_TESTS = 100
 MOST_JOBS = 400  # each combination of a matrix is one
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where it was built
 NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}\Z")
 # It becomes part of a repository's name in the registry (distribution-spec, "Pulling manifests").
 IMAGE_NAME = re.compile(r"^[a-z0-9]+(?:[_-][a-z0-9]+)*\Z")
 OWN_JOBS = ("build", "push")  # names of jobs that Gantry itself adds
+LONGEST_NUMBER = 100  # digits
+# What libyaml says, and what most often is behind it.
+_NEXT_STEPS = {
+    "mapping values are not allowed": "Is a quote missing, or is this line indented too far?",
+    "cannot start any token": "Put the text in quotes; indent by spaces, not by tabs.",
+    "could not find expected ':'": "A line above lacks its ':', or is indented too little.",
+    "did not find expected key": "Is this line indented like those beside it?",
+    "did not find expected '-' indicator": "Is this line indented like those beside it?",
+    "did not find expected ',' or": "A bracket or a comma is missing.",
+    "found unexpected end of stream": "A quote or a bracket is never closed.",
+    "found another document": "There can be no line '---' in the middle.",
+}
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """libyaml's where it was built, which is ten times faster. A date is a text."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        letter: [(tag, found) for tag, found in pairs if not tag.endswith(":timestamp")]
+        for letter, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 class Build(Part):
@@ -103,7 +129,7 @@ class Test(Part):
     environment: Words = Field(default_factory=dict)
     secrets: Secrets = ()
     memory: Size = 512 * 1024**2
-    cpus: Annotated[float, Field(ge=0.01)] = 1.0
+    cpus: Annotated[float, Field(ge=0.01, allow_inf_nan=False)] = 1.0
     pids: Annotated[int, Field(ge=2)] = 256
     timeout: Duration = 600.0
     silence: Duration | None = None
@@ -163,7 +189,7 @@ def parse(text: str) -> Definition:
     try:
         definition = Definition.model_validate(data)
     except ValidationError as error:
-        faults += [_explained(fault) for fault in error.errors()[:MOST_FAULTS]]
+        faults += explained(Definition, data, error.errors()[:MOST_FAULTS])
     else:
         faults += _bad_images(definition, data)
         faults += _bad_services(definition)
@@ -171,7 +197,7 @@ def parse(text: str) -> Definition:
     if faults:
         # The nearest name and the line of each take time: nobody reads so many.
         faults = faults[:MOST_FAULTS]
-        raise DefinitionError([replace(fault, line=line_of(tree, fault.path)) for fault in faults])
+        raise DefinitionError([fault.at(line_of(tree, fault.path)) for fault in faults])
     return definition
 
 
@@ -186,6 +212,8 @@ def _check_events(text: str) -> None:
         wrong = ""
         if isinstance(event, yaml.AliasEvent):
             wrong = "an alias cannot be used here."
+        elif isinstance(event, yaml.ScalarEvent):
+            wrong = _wrong_scalar(event)
         elif isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             wrong = f"more than {DEEPEST} levels within one another." if depth > DEEPEST else ""
@@ -194,6 +222,17 @@ def _check_events(text: str) -> None:
         if wrong:
             line = event.start_mark.line + 1 if event.start_mark else None
             raise DefinitionError([Fault(wrong, line)])
+
+
+def _wrong_scalar(event: yaml.ScalarEvent) -> str:
+    """What no program takes as a word, no row holds, or Python takes too long to read."""
+    if "\0" in event.value:
+        return "the character U+0000 cannot be used."
+    if event.tag and not any(event.implicit):
+        return f"a tag cannot be used here: leave {shortened(event.tag)!r} out."
+    if event.implicit[0] and len(event.value) > LONGEST_NUMBER and event.value[1:].isdecimal():
+        return f"expected a number of {LONGEST_NUMBER} digits at the most."
+    return ""
 
 
 def schema() -> dict[str, Any]:
@@ -209,16 +248,35 @@ def load(text: str) -> tuple[yaml.Node | None, Any]:
         loader = _Loader(text)
         tree = loader.get_single_node()
         if twice := next(_written_twice(tree), None):
-            message = f"the key {twice.value!r} is written twice."
+            message = f"the key {shortened(twice.value)!r} is written twice."
             raise DefinitionError([Fault(message, twice.start_mark.line + 1)])
         data = loader.construct_document(tree) if tree else None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "this is not YAML"
-        # What is missing at the end is missed behind the last line.
-        line = min(mark.line, text.rstrip("\n").count("\n")) + 1 if mark else None
-        raise DefinitionError([Fault(f"{problem}.", line)]) from None
+        raise DefinitionError([_not_yaml(text, error)]) from None
     return tree, data
+
+
+def _not_yaml(text: str, error: Exception) -> Fault:
+    last = text.rstrip("\n").count("\n")  # what is missing at the end is missed behind this line
+    if isinstance(error, yaml.reader.ReaderError):
+        place = next((at for at, one in enumerate(text) if not _may_stand(one)), 0)
+        message = f"the character U+{ord(text[place]):04X} cannot be used in YAML."
+        return Fault(message, text.count("\n", 0, place) + 1)
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or "this is not YAML"
+    line = min(mark.line, last) + 1 if mark else None
+    step = next((words for part, words in _NEXT_STEPS.items() if part in problem), "")
+    return Fault(f"{problem}. {step}".rstrip(), line)
+
+
+def _may_stand(letter: str) -> bool:
+    """https://yaml.org/spec/1.1/#c-printable"""
+    return letter in "\t\n\r\x85" or not (
+        letter < " "
+        or "\x7f" <= letter <= "\x9f"
+        or letter in "\ufffe\uffff"
+        or "\ud800" <= letter <= "\udfff"
+    )
 
 
 def _written_twice(tree: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
@@ -330,19 +388,6 @@ def _bad_needs(tests: Mapping[str, Test]) -> list[Fault]:
     return faults
 
 
-def _explained(fault: ErrorDetails) -> Fault:
-    path = [str(part) for part in fault["loc"]]
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        known = known_keys(Definition, path[:-1])
-        near = difflib.get_close_matches(path[-1], known, n=1)
-        message = f"there is no key {path[-1]!r}"
-        message += f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}."
-    elif not message.endswith((".", "?")):
-        message += "."
-    return Fault(message, path=".".join(path))
-
-
 def _bad_inputs(definition: Definition) -> list[Fault]:
     """Names that are none, and values or questions for inputs that are not there."""
     message = "an input's name is lower-case letters, digits and '_'."
@@ -358,24 +403,6 @@ def _bad_inputs(definition: Definition) -> list[Fault]:
         asked = parse_expression(test.when.if_).names if test.when.if_ else ()
         for one in asked:
             if one.startswith("inputs.") and one.removeprefix("inputs.") not in definition.inputs:
-                known = ", ".join(definition.inputs) or "none"
-                faults.append(
-                    Fault(
-                        f"there is no input {one.removeprefix('inputs.')!r}; known are {known}.",
-                        path=f"tests.{name}.when.if",
-                    )
-                )
+                missing = one.removeprefix("inputs.")
+                faults.append(unknown("input", missing, definition.inputs, f"tests.{name}.when.if"))
     return faults
-
-
-def known_keys(kind: Any, path: Sequence[str]) -> list[str]:
-    """The keys that there are at ``path`` below ``kind``, a Part or the type of one's field."""
-    if isinstance(kind, type) and issubclass(kind, Part):
-        fields = {field.alias or name: field for name, field in kind.model_fields.items()}
-        if not path:
-            return list(fields)
-        field = fields.get(path[0])
-        return known_keys(field.annotation, path[1:]) if field else []
-    if get_origin(kind) in {dict, list}:
-        return known_keys(get_args(kind)[-1], path[1:])
-    return next((found for part in get_args(kind) if (found := known_keys(part, path))), [])

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
+from itertools import islice
 
 FILE = "gantry.yml"
+_LONGEST = 60  # letters of a name, where one is told
+_LONGEST_PATH = 200
+_MOST_KNOWN = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,10 @@ class Fault:
         where = f"{FILE}:{self.line}" if self.line else FILE
         return f"{where}: {self.path}" if self.path else where
 
+    def at(self, line: int | None) -> Fault:
+        """The same with its line, and no more of a long path than anybody reads."""
+        return replace(self, line=line, path=shortened(self.path, _LONGEST_PATH))
+
 
 class DefinitionError(Exception):
     """``gantry.yml`` cannot be used. ``faults`` are all that were found; the first one speaks."""
@@ -38,9 +46,24 @@ class DefinitionError(Exception):
 
 def unknown(what: str, name: str, known: Iterable[str], path: str) -> Fault:
     """There is no such name; the nearest one that there is."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return Fault(f"there is no {what} {name!r}{hint}", path=path)
+    near = nearest(name, known)
+    hint = f"; did you mean {near!r}?" if near else "."
+    return Fault(f"there is no {what} {shortened(name)!r}{hint}", path=path)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The one of ``known`` that was meant, perhaps; empty if none is like it.
+
+    Comparing takes time by the product of both lengths: nobody mistypes what is longer.
+    """
+    if len(name) > _LONGEST:
+        return ""
+    short = (one for one in known if len(one) <= _LONGEST)
+    return next(iter(difflib.get_close_matches(name, islice(short, _MOST_KNOWN), n=1)), "")
+
+
+def shortened(text: str, most: int = _LONGEST) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
@@ -53,4 +76,5 @@ def circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def in_circle(names: Sequence[str], path: str) -> Fault:
-    return Fault(f"these wait for one another: {' -> '.join(names)}.", path=path)
+    way = " -> ".join(map(shortened, [*names[:20], *(["..."] if len(names) > 20 else [])]))
+    return Fault(f"these wait for one another: {way}.", path=path)

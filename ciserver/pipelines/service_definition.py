@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandle
 from pydantic_core import core_schema
 
 from ciserver.lib.image_words import is_port
-from ciserver.pipelines.faults import Fault, circle, in_circle, unknown
+from ciserver.pipelines.faults import Fault, circle, in_circle, shortened, unknown
 from ciserver.pipelines.values import Command, Duration, Part, Secrets, Size, Words
 
 MOST_SERVICES = 16  # of one test
@@ -118,7 +118,7 @@ class Service(Part):
     healthcheck: Healthcheck | None = None
     depends_on: Dependencies = Field(default_factory=dict)
     memory: Size = 512 * 1024**2
-    cpus: Annotated[float, Field(ge=0.01)] = 1.0
+    cpus: Annotated[float, Field(ge=0.01, allow_inf_nan=False)] = 1.0
     pids: Annotated[int, Field(ge=2)] = 256
     disk: Size | None = None
     inodes: Annotated[int, Field(ge=100)] | None = None
@@ -137,7 +137,8 @@ def bad_services(
         faults.append(Fault(f"a test has at most {MOST_SERVICES} services.", path=path))
     for name, service in services.items():
         if not can_be_host(name):
-            message = f"{name!r} cannot be a host's name: it means something else, or ends in '-'."
+            message = "cannot be a host's name: it means something else, or ends in '-'."
+            message = f"{shortened(name)!r} {message}"
             faults.append(Fault(message, path=path))
         if service is None and name not in (shared or {}):
             faults.append(unknown("service", name, shared or {}, f"{path}.{name}"))

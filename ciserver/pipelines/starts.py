@@ -17,6 +17,7 @@ from ciserver.pipelines.values import Part
 INPUT = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 MOST_TEXT = 1000  # characters of an input
 MOST_GROUP = 200
+MOST_CRON = 100  # letters: what its row holds
 _PLACE = re.compile(r"\$\{([^}]*)\}")
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0", "")
 
@@ -113,11 +114,14 @@ def variables(inputs: Mapping[str, str]) -> dict[str, str]:
 
 
 def _cron(value: Any) -> str:
+    words = " ".join(str(value)[: 2 * MOST_CRON].split())
+    if len(words) > MOST_CRON:
+        raise ValueError(f"expected {MOST_CRON} letters at the most: make it several entries")
     try:
-        next_after(str(value), datetime.now(UTC))
+        next_after(words, datetime.now(UTC))
     except ValueError as error:
         raise ValueError(str(error)) from None
-    return " ".join(str(value).split())
+    return words
 
 
 def next_after(cron: str, moment: datetime) -> datetime:

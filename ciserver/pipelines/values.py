@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from math import prod
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ MOST_LETTERS = 40
 MOST_NAME = 200
 SECRET = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,99}\Z")
 LEAST_MEMORY = 16 * 1024**2
+MOST_SECONDS = 3650 * 86400.0  # what dates can be counted with, and longer than anybody waits
 _SIZES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _TIMES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -31,6 +33,8 @@ def _duration(value: Any) -> float:
     seconds = _scaled(value, _TIMES, "", "a time such as 90s or 5m")
     if seconds < 1:
         raise ValueError("expected 1s or more")
+    if seconds > MOST_SECONDS:
+        raise ValueError("expected ten years (3650d) at the most")
     return seconds
 
 
@@ -49,11 +53,16 @@ def _scaled(value: Any, units: dict[str, int], tail: str, wanted: str) -> float:
 def _words(value: Any) -> Any:
     """Environment as a mapping, or as Compose's list of NAME=VALUE."""
     if isinstance(value, list):
-        pairs = [str(item).partition("=") for item in value]
-        return {name: text for name, _, text in pairs}
-    if isinstance(value, dict):
-        return {str(name): "" if text is None else str(text) for name, text in value.items()}
-    return value
+        pairs = (_text(item).partition("=") for item in value)
+        value = {name: text for name, _, text in pairs}
+    if not isinstance(value, dict):
+        raise ValueError("expected names with values, or a list of NAME=VALUE")  # noqa: TRY004
+    for name, text in value.items():
+        if not str(name) or "=" in str(name):
+            raise ValueError(f"expected the name of a variable, not {str(name)[:40]!r}")
+        if isinstance(text, dict | list):
+            raise ValueError(f"expected a word or a number for {str(name)[:40]}")  # noqa: TRY004
+    return {_text(name): "" if text is None else _text(text) for name, text in value.items()}
 
 
 def _secret_names(value: Any) -> Any:
@@ -61,7 +70,9 @@ def _secret_names(value: Any) -> Any:
     if not isinstance(names, list) or not all(
         isinstance(name, str) and SECRET.match(name) for name in names
     ):
-        raise ValueError("expected a list of secrets' names, such as [API_TOKEN]")
+        raise ValueError(
+            "expected a list of secrets' names, such as [API_TOKEN]: letters, digits and '_'"
+        )
     return tuple(dict.fromkeys(names))
 
 
@@ -151,10 +162,15 @@ def _matrix(value: Any) -> Any:
             raise ValueError("expected names of letters, digits and '_': they become variables")
         if not isinstance(values, list) or not values:
             raise ValueError(f"expected a list of values for {str(name)[:40]}")
-        if any(isinstance(one, dict | list) or len(str(one)) > MOST_LETTERS for one in values):
+        if any(one is None or isinstance(one, dict | list) for one in values) or any(
+            len(str(one)) > MOST_LETTERS for one in values
+        ):
             raise ValueError(f"expected short words or numbers for {str(name)[:40]}")
     if prod(map(len, value.values())) > MOST_COMBINATIONS:
         raise ValueError(f"expected at most {MOST_COMBINATIONS} combinations")
+    names = [", ".join(map(_text, one)) for one in product(*value.values())]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise ValueError(f"expected combinations that differ: two would be called ({twice})")
     if sum(max(len(str(one)) + 2 for one in values) for values in value.values()) > MOST_NAME:
         raise ValueError("expected fewer or shorter values: together they name the job")
     return {str(name): list(map(_text, values)) for name, values in value.items()}

@@ -44,13 +44,21 @@ def test_compose_words_are_understood() -> None:
         ("tests: {unit: {timeout: true}}", "gantry.yml:1: tests.unit.timeout", "a time such as"),
         ("tests: {unit: {memory: 1m}}", "gantry.yml:1: tests.unit.memory", "16m or more"),
         ("tests: {unit: {timeout: 0}}", "gantry.yml:1: tests.unit.timeout", "1s or more"),
-        ("tests: {unit: {cpus: 0}}", "gantry.yml:1: tests.unit.cpus", "greater than or equal"),
-        ("tests: {unit: {pids: 0}}", "gantry.yml:1: tests.unit.pids", "greater than or equal to 2"),
+        (
+            "tests: {unit: {cpus: 0}}",
+            "gantry.yml:1: tests.unit.cpus",
+            "expected 0.01 or more, not 0",
+        ),
+        ("tests: {unit: {pids: 0}}", "gantry.yml:1: tests.unit.pids", "expected 2 or more, not 0"),
         ("tests: {Unit!: {}}", "gantry.yml:1: tests.Unit!", "lower-case letters"),
         ("tests: {a: {needs: [bb]}, b: {}}", "gantry.yml:1: tests.a.needs", "no test 'bb'"),
         ("tests:\n a: {needs: b}\n b: {needs: a}", "gantry.yml:2: tests.a.needs", "a -> b -> a"),
         ("tests: {a: {when: {brnch: x}}}", "gantry.yml:1: tests.a.when.brnch", "mean 'branch'"),
-        ("tests: {a: {retries: 9}}", "gantry.yml:1: tests.a.retries", "less than or equal to 5"),
+        (
+            "tests: {a: {retries: 9}}",
+            "gantry.yml:1: tests.a.retries",
+            "expected 5 at the most, not 9",
+        ),
         ("tests: {a: {matrix: {X: 1}}}", "gantry.yml:1: tests.a.matrix", "a list of values"),
         ("tests: {a: {matrix: {a-b: [1]}}}", "gantry.yml:1: tests.a.matrix", "become variables"),
         ("services: {db: {healthchek: {}}}", "gantry.yml:1: services.db.healthchek", "healthcheck"),
@@ -100,13 +108,88 @@ def test_compose_words_are_understood() -> None:
             "gantry.yml:1: tests.a.stage",
             "built here has stages",
         ),
-        ("tests: {a: {network: host}}", "gantry.yml:1: tests.a.network", "'none' or 'egress'"),
+        (
+            "tests: {a: {network: host}}",
+            "gantry.yml:1: tests.a.network",
+            "one of none, egress, not 'host'",
+        ),
         ("tests: {a: {command: []}}", "gantry.yml:1: tests.a.command", "a list of words"),
         ("tests: {push: {}}", "gantry.yml:1: tests.push", "a job that Gantry adds"),
         ("- a\n- b", "gantry.yml", "expected keys such as"),
         ("a: [1,\nb: 2", "gantry.yml:2", "expected"),
-        ("tests: {unit: 3}", "gantry.yml:1: tests.unit", "valid dictionary"),
-        ("tests: 3", "gantry.yml:1: tests", "valid dictionary"),
+        ("tests: {unit: 3}", "gantry.yml:1: tests.unit", "expected keys with values, not 3"),
+        ("tests: 3", "gantry.yml:1: tests", "expected keys with values, not 3"),
+        ("build: .", "gantry.yml:1: build", "expected keys with values, not '.'"),
+        ("tests: {a: {user: 0}}", "gantry.yml:1: tests.a.user", "not 0: put it in quotes"),
+        ("tests: {a: {pids: many}}", "gantry.yml:1: tests.a.pids", "a whole number, not 'many'"),
+        ("tests: {a: {network: egres}}", "gantry.yml:1: tests.a.network", "did you mean 'egress'?"),
+        ("tests: {a: {cpus: .inf}}", "gantry.yml:1: tests.a.cpus", "expected a number, not inf"),
+        ("tests: {a: {when: {event: pusch}}}", "gantry.yml:1: tests.a.when.event", "mean 'push'?"),
+        (
+            "tests: {a: {services: {d: {}}, depends_on: {d: {condition: service_helthy}}}}",
+            "gantry.yml:1: tests.a.depends_on.d.condition",
+            "did you mean 'service_healthy'?",
+        ),
+        (
+            "tests:\n a:\n  cache:\n   kee: x\n   paths: [x]",
+            "gantry.yml:4: tests.a.cache.kee",
+            "did you mean 'key'?",
+        ),
+        (
+            "tests: {a: {cache: [{key: {fils: [x]}, paths: [x]}]}}",
+            "gantry.yml:1: tests.a.cache.0.key.fils",
+            "did you mean 'files'?",
+        ),
+        (
+            "tests: {a: {cache: {key: 1, paths: [x]}}}",
+            "gantry.yml:1: tests.a.cache.key",
+            "expected a text, not 1: put it in quotes.",
+        ),
+        (
+            "tests: {a: {cache: {key: x}}}",
+            "gantry.yml:1: tests.a.cache",
+            "the key 'paths' is needed here",
+        ),
+        (
+            "services: {d: {healthcheck: {http: 'http://x'}}}",
+            "gantry.yml:1: services.d.healthcheck.http",
+            "PORT/PATH, such as 8080/healthz, not 'http://x'",
+        ),
+        (
+            "tests: {a: {matrix: {A: ['a, b', a], B: [c, 'b, c']}}}",
+            "gantry.yml:1: tests.a.matrix",
+            "two would be called (a, b, c)",
+        ),
+        ("tests: {a: {matrix: {A: [1, 1]}}}", "gantry.yml:1: tests.a.matrix", "be called (1)"),
+        ("tests: {a: {matrix: {A: [~]}}}", "gantry.yml:1: tests.a.matrix", "short words"),
+        (
+            "tests: {a: {environment: {A=B: c}}}",
+            "gantry.yml:1: tests.a.environment",
+            "the name of a variable, not 'A=B'",
+        ),
+        (
+            "tests: {a: {environment: {A: [b]}}}",
+            "gantry.yml:1: tests.a.environment",
+            "a word or a number for A",
+        ),
+        ("build: {args: 3}", "gantry.yml:1: build.args", "a list of NAME=VALUE"),
+        (
+            "tests: {a: {artifacts: {paths: [x], expire_in: 99999d}}}",
+            "gantry.yml:1: tests.a.artifacts.expire_in",
+            "ten years",
+        ),
+        (
+            f"schedule: [{{cron: '{','.join('0' * 60)} * * * *'}}]",
+            "gantry.yml:1: schedule.0.cron",
+            "100 letters at the most",
+        ),
+        ('a: 1\ntests: {a: {command: "x\\0"}}', "gantry.yml:2", "U+0000 cannot be used"),
+        ("tests: \x01", "gantry.yml:1", "U+0001 cannot be used"),
+        ("x: 1\ntests: {a: {command: !!binary AAEC}}", "gantry.yml:2", "a tag cannot be used"),
+        (f"x: 1\ny: {'9' * 5000}", "gantry.yml:2", "a number of 100 digits"),
+        ("2020-01-01: x", "gantry.yml:1: 2020-01-01", "there is no key '2020-01-01'"),
+        ("tests:\n\tx: 1", "gantry.yml:2", "not by tabs"),
+        ("tests: a: b", "gantry.yml:1", "Is a quote missing"),
     ],
 )
 def test_a_mistake_names_its_place_and_what_was_expected(text: str, place: str, words: str) -> None:
@@ -163,12 +246,41 @@ def test_tests_and_jobs_have_a_number() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 5000, "a: 2020-99-99", f"tests: {{unit: {{memory: {'9' * 400}}}}}"]
+    "text",
+    [
+        "[" * 5000,
+        "a: 2020-99-99",
+        f"tests: {{unit: {{memory: {'9' * 400}}}}}",
+        f"{'k' * 1000}: 1",
+        f"tests: {{a: {{needs: [{'n' * 9999}]}}}}",
+        f"deploy: {'d' * 9999}",
+        f"? {'s' * 9999}\n: 1\n? {'s' * 9999}\n: 2",
+    ],
 )
 def test_whatever_is_written_is_an_error_of_one_short_sentence(text: str) -> None:
     with pytest.raises(DefinitionError) as caught:
         parse(text)
-    assert len(str(caught.value)) < 300
+    assert len(str(caught.value)) < 450
+
+
+def test_looking_for_the_nearest_of_long_names_takes_no_time() -> None:
+    letters = [chr(0x4E00 + number % 150) for number in range(20_000)]
+    names = "".join(letters), "".join(reversed(letters))
+    before = time.process_time()
+    for text in (
+        f"tests:\n  ? {names[0]}\n  : {{}}\n  b: {{needs: [{names[1]}]}}",
+        f"images:\n  ? {names[0]}\n  : {{}}\ndeploy: {names[1]}",
+        f"services:\n  ? {names[0]}\n  : {{}}\ntests: {{b: {{services: [{names[1]}]}}}}",
+    ):
+        with pytest.raises(DefinitionError):
+            parse(text)
+    assert time.process_time() - before < 1  # each took several seconds
+
+
+def test_values_of_variables_are_what_yaml_says() -> None:
+    text = "tests: {a: {environment: {A: true, B: 1.5, C: , D: 2024-01-02, E: 'no'}}}"
+    (test,) = (parse(text).tests or {}).values()
+    assert test.environment == {"A": "true", "B": "1.5", "C": "", "D": "2024-01-02", "E": "no"}
 
 
 def test_every_mistake_is_told_with_its_line_and_key_path() -> None:
