@@ -19,7 +19,6 @@ import fcntl
 import json
 import os
 import secrets
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +31,7 @@ from runtime import bundle, owner
 from runtime.errors import SpecError
 from runtime.network import open_network
 from runtime.output import Stream
+from runtime.removal import remove_path
 from runtime.sandbox import run
 from runtime.snapshots import LowerDir, RootFs, mount_rootfs
 from runtime.snapshots.copy import copy_tree
@@ -125,7 +125,8 @@ def _keep(
         _move(rootfs.upper, new / UPPER)
         new.rename(state.kept_dir / spec.id)
     except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
+        with suppress(OSError):
+            remove_path(new)
         raise
     for old in sorted(listed(state), key=lambda each: each.since)[:-MAXIMUM]:
         with suppress(SpecError):  # somebody is in it
@@ -308,7 +309,7 @@ def drop(state: StateDirectory, id: str) -> None:
     with _held(state, id) as path:
         aside = state.kept_dir / f"{UNFINISHED}{owner.token()}-{secrets.token_hex(8)}"
         path.rename(aside)
-        shutil.rmtree(aside)
+        remove_path(aside)
 
 
 def prune(state: StateDirectory) -> list[str]:
@@ -321,6 +322,7 @@ def prune(state: StateDirectory) -> list[str]:
                 done.append(f"removed the kept sandbox {each.id}")
     for path in state.kept_dir.glob(f"{UNFINISHED}*"):
         if not owner.is_alive(path.name.removeprefix(UNFINISHED).partition("-")[0]):
-            shutil.rmtree(path, ignore_errors=True)
-            done.append(f"removed the unfinished directory {path.name}")
+            with suppress(OSError):
+                remove_path(path)
+                done.append(f"removed the unfinished directory {path.name}")
     return done

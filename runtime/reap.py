@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from runtime import cgroups, kept, owner
 from runtime.network import directory, egress, firewall
+from runtime.removal import remove_path
 from runtime.sandbox import remove_cgroup
 from runtime.snapshots import overlay
 from runtime.state import Box, StateDirectory
@@ -28,15 +28,22 @@ def reap(state: StateDirectory) -> list[str]:
         done = [_reap_box(state, box) for box in dead]
         done += [sentence for box in state.boxes() for sentence in _reap_parts(box)]
         for path in state.abandoned():
-            shutil.rmtree(path, ignore_errors=True)
-            done.append(f"removed the unfinished directory {path.name}")
+            done.append(_remove(path, f"the unfinished directory {path.name}"))
         done += [_reap_network(path) for path in _dead_networks(state)]
         done += [f"unmounted {target}" for target in overlay.unmount_dead()]
         done += kept.prune(state)
         for path in state.dead_scratch():
-            shutil.rmtree(path, ignore_errors=True)
-            done.append(f"removed the directory {path}")
+            done.append(_remove(path, f"the directory {path}"))
     return done
+
+
+def _remove(path: Path, what: str) -> str:
+    """One that cannot be removed now must not keep the reaper from the next."""
+    try:
+        remove_path(path)
+    except OSError as error:
+        return f"{what} cannot be removed ({error.strerror}); it is tried again later"
+    return f"removed {what}"
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ from pathlib import Path
 from runtime import owner
 from runtime.cgroups import CgroupName
 from runtime.errors import SpecError
+from runtime.removal import remove_path
 
 RECORD = "record.json"
 UNFINISHED = ".new-"  # being made, or being removed
@@ -105,7 +105,7 @@ class StateDirectory:
         try:
             new.rename(box.path)
         except OSError as error:
-            shutil.rmtree(new)
+            remove_path(new)
             raise SpecError(f"A sandbox called {box.record.id} exists already.") from error
 
     def remove(self, box: Box) -> None:
@@ -114,7 +114,7 @@ class StateDirectory:
         aside = self.boxes_dir / f"{UNFINISHED}{owner.token()}-{secrets.token_hex(8)}"
         with suppress(FileNotFoundError):
             box.path.rename(aside)
-            shutil.rmtree(aside)
+            remove_path(aside)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -125,7 +125,7 @@ class StateDirectory:
         try:
             yield path
         finally:
-            shutil.rmtree(path)
+            remove_path(path)
 
     def dead_scratch(self) -> list[Path]:
         """Scratch directories whose owner is gone."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from builders.bases import apt
 from builders.bases.recipes import Recipe
-from builders.images.removal import remove_path
+from runtime.removal import remove_path
 
 # As docker's slim images: no manuals and translations, but copyright files stay.
 EXCLUDED = (

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from builders.images.removal import remove_path
+from runtime.removal import remove_path
 
 # Other users may pass through to the mount points, never into the layers: those hold
 # set-user-id files of root that strangers wrote.

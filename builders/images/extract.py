@@ -19,10 +19,10 @@ from pathlib import Path
 
 from builders.images import tarformat, xattrs
 from builders.images.layers import OPAQUE_MARKER, WHITEOUT, LayerLimits, LayerTooBig
-from builders.images.removal import remove_tree
 from builders.images.streams import CHUNK, TarStream
 from builders.images.tarformat import BadTar, Member
 from runtime.paths import open_in_root
+from runtime.removal import remove_tree
 
 _AUFS = b".wh..wh."
 _NANO = 1_000_000_000

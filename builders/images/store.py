@@ -34,9 +34,9 @@ from builders.images.manifest import Manifest, build_manifest, parse
 from builders.images.pins import Pins
 from builders.images.prune import Pruned, PruneLimits, Pruning, image_note
 from builders.images.reference import Reference
-from builders.images.removal import remove_path
 from builders.images.streams import Readable
 from runtime import syscalls
+from runtime.removal import remove_path
 from runtime.snapshots import RootFs, mount_rootfs
 from runtime.spec import IdRange
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builders.images.prune import CACHES, tree_bytes
-from builders.images.removal import remove_path
 from builders.images.store import Store
+from runtime.removal import remove_path
 
 Say = Callable[[str], None]
 

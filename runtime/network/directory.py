@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from runtime import owner, syscalls
 from runtime.errors import HostError
+from runtime.removal import remove_path
 from runtime.state import UNFINISHED, StateDirectory
 
 OWNER = "owner"
@@ -42,7 +42,7 @@ def claim(state: StateDirectory, taken: Collection[str] = ()) -> tuple[int, Path
         try:
             new.rename(path)
         except OSError:  # another process was faster
-            shutil.rmtree(new)
+            remove_path(new)
             continue
         return number, path
     raise HostError(

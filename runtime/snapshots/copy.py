@@ -7,6 +7,7 @@ opaque directories").
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -19,6 +20,9 @@ from runtime.spec import IdRange
 
 if TYPE_CHECKING:
     from runtime.snapshots import LowerDir
+
+
+DEEPEST = 400  # directories, as in runtime.disk: a stranger may have nested them
 
 
 @contextmanager
@@ -36,14 +40,20 @@ def view(lowers: Sequence[LowerDir], ids: IdRange, scratch: Path) -> Iterator[Se
 
 
 def copy_tree(source: Path, target: Path, *, shift: int) -> None:
-    """Copy a layer; every owner grows by ``shift``. Follows no link."""
+    """Copy a layer; every owner grows by ``shift``. Follows no link. Raises OSError."""
     linked: dict[tuple[int, int], Path] = {}
     _copy_entry(source, target, shift, linked)
 
 
 def _copy_entry(
-    source: Path, target: Path, shift: int, linked: dict[tuple[int, int], Path]
+    source: Path,
+    target: Path,
+    shift: int,
+    linked: dict[tuple[int, int], Path],
+    depth: int = 0,
 ) -> None:
+    if depth > DEEPEST:
+        raise OSError(errno.ENAMETOOLONG, f"nested more than {DEEPEST} directories deep")
     found = source.lstat()
     first = linked.get((found.st_dev, found.st_ino))
     if first is not None:
@@ -54,7 +64,7 @@ def _copy_entry(
     _make_entry(source, target, found)
     if stat.S_ISDIR(found.st_mode):
         for entry in os.scandir(source):
-            _copy_entry(Path(entry.path), target / entry.name, shift, linked)
+            _copy_entry(Path(entry.path), target / entry.name, shift, linked, depth + 1)
     _copy_attributes(source, target, found, shift)
 
 

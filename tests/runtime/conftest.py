@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 
 from runtime import host
 from runtime.network import later
+from runtime.removal import remove_path
 from runtime.sandbox import Stream, run
 from runtime.snapshots import LowerDir, RootFs, mount_rootfs
 from runtime.spec import MIB, NO_PARENT, IdRange, Limits, Parent, Receipt, SandboxSpec
@@ -46,7 +48,8 @@ def each_runtime(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 
 def _removed(path: Path) -> bool:
-    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        remove_path(path)
     return not path.exists()
 
 

@@ -60,8 +60,8 @@ def test_what_a_failed_one_left_is_seen_with_its_limits_mounts_and_user(
     )
     assert receipt.exit_code == 3 and receipt.kept
     limits = (
-        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max;"
-        "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max"
+        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null;"
+        "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null"
     )
     for _ in range(2):
         seen, text = look(
@@ -131,9 +131,9 @@ def test_a_failure_to_keep_does_not_hide_how_it_ended(
     assert list(sandboxes.state.kept_dir.iterdir()) == []
 
 
-def test_a_layer_on_another_disk_is_copied(
-    sandboxes: Sandboxes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def another_disk(sandboxes: Sandboxes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The upper directory cannot be moved to the kept ones."""
     plain = Path.rename
 
     def rename(self: Path, target: Path) -> Path:
@@ -142,9 +142,21 @@ def test_a_layer_on_another_disk_is_copied(
         return plain(self, target)
 
     monkeypatch.setattr(Path, "rename", rename)
+
+
+@pytest.mark.usefixtures("another_disk")
+def test_a_layer_on_another_disk_is_copied(sandboxes: Sandboxes) -> None:
     receipt = fail(sandboxes, "echo x > /tmp/trace; rm /bin/ls; exit 1")
     seen, text = look(sandboxes.state, receipt.kept, "cat /tmp/trace; [ -e /bin/ls ] || echo gone")
     assert (seen.ok, text) == (True, "x\ngone\n")
+
+
+@pytest.mark.usefixtures("another_disk")
+def test_a_layer_too_deep_to_be_copied_is_not_kept(sandboxes: Sandboxes) -> None:
+    deep = "cd /tmp; i=0; while [ $i -lt 1200 ]; do mkdir d && cd d; i=$((i + 1)); done; exit 9"
+    receipt = fail(sandboxes, deep)
+    assert (receipt.exit_code, receipt.kept) == (9, "")
+    assert list(sandboxes.state.kept_dir.iterdir()) == []
 
 
 def test_without_a_wish_nothing_is_kept(sandboxes: Sandboxes) -> None:

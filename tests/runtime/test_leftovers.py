@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime import syscalls
 from runtime.network import open_network
 from runtime.reap import reap
 from runtime.sandbox import run
@@ -214,6 +215,46 @@ def test_reaping_does_not_touch_the_living(sandboxes: Sandboxes) -> None:
     reaper.join()
     assert ran.out == "up\nalive\n"
     assert reaped == []
+
+
+DEEP = "cd /tmp; i=0; while [ $i -lt 1500 ]; do mkdir d && cd d; i=$((i + 1)); done; echo made"
+
+
+def test_a_tree_of_any_depth_is_removed_after_its_run(area: Path, busybox: LowerDir) -> None:
+    """Deeper than a program may call itself, and than it may have files open."""
+    state = StateDirectory(area / "state")
+    owner = start_elsewhere(area, busybox, DEEP)
+    assert owner.communicate(timeout=60)[0] == b"made\n"
+    assert owner.returncode == 0
+    assert list(state.scratch_dir.iterdir()) == []
+
+
+def test_a_tree_of_any_depth_does_not_stop_the_reaper(
+    area: Path, busybox: LowerDir, state: StateDirectory, nothing_left: None
+) -> None:
+    owner = start_elsewhere(area, busybox, f"{DEEP}; sleep 60")
+    assert owner.stdout is not None and owner.stdout.readline() == b"made\n"
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    assert wait_until(lambda: is_clean(state), 30)
+
+
+def test_what_cannot_be_removed_does_not_keep_the_reaper_from_the_rest(
+    state: StateDirectory,
+) -> None:
+    for number in (1, 2):
+        (state.scratch_dir / f"{number}.1.nowhere-x" / "in" / "it").mkdir(parents=True)
+    busy = state.scratch_dir / "1.1.nowhere-x/in"
+    syscalls.mount("none", busy, "tmpfs", 0)
+    try:
+        first, second = reap(state)
+    finally:
+        syscalls.umount2(busy)
+    assert first.endswith("cannot be removed (Invalid cross-device link); it is tried again later")
+    assert second.startswith("removed the directory")
+    assert len(reap(state)) == 1
+    assert list(state.scratch_dir.iterdir()) == []
 
 
 def test_an_unfinished_box_of_a_dead_owner_is_removed(state: StateDirectory) -> None:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from builders.images import tarformat
 from builders.images.extract import extract_tar
 from builders.images.layers import LayerLimits
-from builders.images.removal import remove_path
 from builders.images.streams import HashingReader, TarStream
 from builders.images.tarformat import Member
+from runtime.removal import remove_path
 from tests.builders.images.trees import describe, digest_of, tar, tar_of, whiteout
 
 pytestmark = pytest.mark.root

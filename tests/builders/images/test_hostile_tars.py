@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from builders.images import tarformat
 from builders.images.extract import extract_tar
 from builders.images.layers import LayerLimits, LayerTooBig
-from builders.images.removal import remove_path
 from builders.images.streams import HashingReader, TarStream
 from builders.images.tarformat import BadTar, Member
 from runtime import syscalls
+from runtime.removal import remove_path
 from tests.builders.images import trees
 from tests.builders.images.trees import nest
 
