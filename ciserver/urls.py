@@ -8,8 +8,6 @@ from drf_spectacular.views import SpectacularAPIView
 from ciserver.lib.api_docs import Docs
 from ciserver.lib.health import healthz, readyz
 
-handler500 = "ciserver.lib.error_pages.broken"
-
 urlpatterns = [
     path("healthz", healthz),
     path("readyz", readyz),
@@ -28,4 +26,4 @@ urlpatterns = [
 ]
 
 handler404 = "ciserver.lib.problems.not_found"
-handler500 = "ciserver.lib.problems.server_error"
+handler500 = "ciserver.lib.error_pages.broken"

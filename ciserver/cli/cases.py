@@ -23,7 +23,7 @@ def tests(
     limit: Limit = 200,
     as_json: AsJson = False,
 ) -> None:
-    """The tests of a pipeline, as their reports tell, failed ones first."""
+    """The tests of a pipeline, as reported, failed ones first."""
     with Client(settings.load()) as client:
         filters = {"project": project}
         if flaky:

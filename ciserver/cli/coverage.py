@@ -19,7 +19,10 @@ def coverage(
     limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
-    """How much of the code a pipeline's tests ran; files with most lines missed first."""
+    """How much of the code a pipeline's tests ran.
+
+    Files with most lines missed first.
+    """
     with Client(settings.load()) as client:
         pipeline = find_pipeline(client, project, number)
         found = client.get(f"/pipelines/{pipeline['id']}/coverage/")

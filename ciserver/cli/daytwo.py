@@ -59,16 +59,47 @@ def _line(row: Row) -> list[str | Text]:
             str(row["restarts"]), started]  # fmt: skip
 
 
-def show_logs(place: str, *, host: str, follow: bool, tail: int, since: str) -> None:
+def show_logs(place: str, *, host: str, follow: bool, tail: int, since: str, as_json: bool) -> None:
     """What its container says; until it ends or you do, with ``follow``."""
     with Client(settings.load()) as client:
         asked = _ask(client, place, "logs", host=host, follow=follow, tail=tail, since=since)
-        _finish(_pass_on(client, asked))
+        if as_json:
+            out, err = _JsonLines("out"), _JsonLines("err")
+            end = _pass_on(client, asked, out, err)
+            out.close()
+            err.close()
+        else:
+            end = _pass_on(client, asked)
+        _finish(end)
 
 
-def attach(place: Place, host: Host = "") -> None:
-    """Follow what a container says from now on; Ctrl-C leaves it running."""
-    show_logs(place, host=host, follow=True, tail=0, since="")
+class _JsonLines(io.RawIOBase):
+    """Takes bytes, prints one JSON object for each line of them."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__()
+        self._stream = stream
+        self._rest = b""
+
+    def write(self, data: Any, /) -> int:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._print(line)
+        return len(data)
+
+    def close(self) -> None:
+        if self._rest and not self.closed:
+            self._print(self._rest)
+        super().close()
+
+    def _print(self, line: bytes) -> None:
+        text = line.removesuffix(b"\r").decode(errors="replace")
+        print(json.dumps({"stream": self._stream, "line": text}), flush=True)
+
+
+def attach(place: Place, host: Host = "", as_json: AsJson = False) -> None:
+    """Follow what a container says; Ctrl-C leaves it running."""
+    show_logs(place, host=host, follow=True, tail=0, since="", as_json=as_json)
 
 
 def execute(
@@ -80,7 +111,10 @@ def execute(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a program in the container that serves. Its exit code is passed on."""
+    """Run a program in the container that serves.
+
+    Its exit code is passed on.
+    """
     with Client(settings.load()) as client:
         asked = _ask(client, place, "exec", host=host, words=command, stdin=stdin)
         if stdin:
@@ -104,8 +138,12 @@ def cp(
     source: Annotated[str, typer.Argument(help="PROJECT@ENV:/PATH, or a path here.")],
     target: Annotated[str, typer.Argument(help="A directory here, or PROJECT@ENV:/DIRECTORY.")],
     host: Host = "",
+    as_json: AsJson = False,
 ) -> None:
-    """Copy files out of the container that serves, or into a directory of it."""
+    """Copy files out of the container that serves, or into it.
+
+    What is copied into it goes into a directory.
+    """
     there, here = _there(source), _there(target)
     if (there is None) == (here is None):
         raise CliError(
@@ -116,12 +154,17 @@ def cp(
     with Client(settings.load()) as client:
         if there:
             asked = _ask(client, there[0], "get", host=host, words=[there[1]])
-            _unpack(client, asked, Path(target))
+            copied = _unpack(client, asked, Path(target))
         elif here:
             with _packed(Path(source)) as tar:
                 asked = _ask(client, here[0], "put", host=host, words=[here[1]])
                 _give_beside(client, asked, tar)
                 _finish(_pass_on(client, asked))
+            copied = [f"{target.rstrip('/')}/{Path(source).resolve().name}"]
+    if as_json:
+        print_json({"copied": copied})
+    else:
+        output.next_step(f"Here it is: {', '.join(copied)}")
 
 
 def stop(place: Place, host: Host = "", as_json: AsJson = False) -> None:
@@ -137,7 +180,10 @@ def start(place: str, *, host: str, as_json: bool) -> None:
 
 
 def restart(place: Place, host: Host = "", as_json: AsJson = False) -> None:
-    """Stop and start what serves, host after host, and wait until each is healthy."""
+    """Stop and start what serves, host after host.
+
+    Each is waited for until it is healthy.
+    """
     _change(place, "restart", host, as_json=as_json)
 
 
@@ -230,8 +276,9 @@ def _there(word: str) -> tuple[str, str] | None:
     return (place, path) if colon and is_place(place) and path.startswith("/") else None
 
 
-def _unpack(client: Client, asked: Row, target: Path) -> None:
-    """What leaves the directory, or is no file, directory or link, is refused (PEP 706)."""
+def _unpack(client: Client, asked: Row, target: Path) -> list[str]:
+    """The paths of what came. What leaves the directory, or is no file, directory or link, is
+    refused (PEP 706)."""
     with tempfile.TemporaryFile() as whole:
         _finish(_pass_on(client, asked, whole))
         whole.seek(0)
@@ -243,8 +290,7 @@ def _unpack(client: Client, asked: Row, target: Path) -> None:
             raise CliError(
                 f"It cannot be unpacked in {target}: {error}.", exit_code=Exit.REFUSED
             ) from error
-    shown = ", ".join(str(target / name) for name in sorted(names))
-    output.next_step(f"Here it is: {shown}")
+    return [str(target / name) for name in sorted(names)]
 
 
 def _packed(source: Path) -> IO[bytes]:

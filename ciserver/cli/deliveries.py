@@ -37,7 +37,10 @@ def new(
     description: Annotated[str, typer.Option(help="A line for the pages.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make a project with its environments on this machine, ready for a git push."""
+    """Make a project, ready for a git push.
+
+    With its environments on this machine.
+    """
     with Client(settings.load()) as client:
         made = client.post("/projects/", slug=project, description=description)
         for word in environment or ["qa:auto", "prod"]:
@@ -63,7 +66,10 @@ def promote(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put a release into the next environment: the same digest, nothing is rebuilt."""
+    """Put a release into the next environment: the same digest.
+
+    Nothing is rebuilt.
+    """
     if dry_run:
         promotions.preview(project, release, environment, as_json=as_json)
         return
@@ -77,7 +83,10 @@ def rollback(
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put an environment back to a release that ran there before; 'previous': the last one."""
+    """Put an environment back to a release that ran there before.
+
+    ``previous``: the last one.
+    """
     _move("roll-back", project, release, environment, wait=not no_wait, as_json=as_json)
 
 
@@ -102,7 +111,10 @@ def rerun(
     failed: Annotated[bool, typer.Option("--failed", help="Keep the tests that passed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a pipeline that failed or was cancelled once more, at the same commit."""
+    """Run a pipeline that failed or was cancelled once more.
+
+    At the same commit.
+    """
     with Client(settings.load()) as client:
         pipeline = find_pipeline(client, project, number)
         row = client.post(f"/pipelines/{pipeline['id']}/run-again/", only_failed=failed)

@@ -30,7 +30,10 @@ def domains(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Show an environment's host names; --add, --remove and --https change them at once."""
+    """Show or change an environment's host names.
+
+    ``--add``, ``--remove`` and ``--https`` change them at once.
+    """
     with Client(settings.load()) as client:
         row = find(client, project, environment)
         if add or remove:

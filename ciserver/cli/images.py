@@ -23,7 +23,10 @@ def images(
     limit: Limit = 30,
     as_json: AsJson = False,
 ) -> None:
-    """Images in the registry, newest first, by name, tag, digest or label."""
+    """Images in the registry by name, tag, digest or label.
+
+    Newest first.
+    """
     filters = {"q": " ".join(asked or []), "project": project}
     with Client(settings.load()) as client:
         rows = client.rows("/images/", limit=limit, **{k: v for k, v in filters.items() if v})
@@ -55,7 +58,7 @@ def image(
     ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """The layers of an image, bytes for each line of its Dockerfile; or what differs."""
+    """The layers of an image, bytes for each line; or what differs."""
     with Client(settings.load()) as client:
         path = f"/images/{number}/"
         found = client.get(f"{path}compare/{against}/" if against else path)
@@ -71,7 +74,10 @@ def find(
     words: Annotated[list[str], typer.Argument(help="Such as: hello prod, v3, #12, promote.")],
     as_json: AsJson = False,
 ) -> None:
-    """Projects, environments, pipelines, releases, hosts and images by a few words."""
+    """Find projects, pipelines, releases and others by a few words.
+
+    Environments, hosts and images, too.
+    """
     with Client(settings.load()) as client:
         hits = client.list("/search/", q=" ".join(words))
     if as_json:

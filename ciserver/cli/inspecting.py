@@ -29,7 +29,10 @@ def inspect(
     number: Annotated[int, typer.Option("--pipeline", help="The newest without.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Run a program over what a failed job left, while it is kept (GANTRY_KEEP_FAILED)."""
+    """Run a program over what a failed job left.
+
+    While it is kept: GANTRY_KEEP_FAILED.
+    """
     with Client(settings.load()) as client:
         pipeline = find_pipeline(client, project, number)
         found = _job(client.get(f"/pipelines/{pipeline['id']}/"), job)

@@ -17,7 +17,10 @@ File = Annotated[Path, typer.Argument(help="The file to check.")]
 
 
 def lint(file: File = Path("gantry.yml"), as_json: AsJson = False) -> None:
-    """Check a gantry.yml: file, line and key of each mistake. Exit code 1 when there is one."""
+    """Check a gantry.yml: file, line and key of each mistake.
+
+    Exit code 1 when there is one.
+    """
     try:
         text = file.read_text()
     except (OSError, UnicodeDecodeError) as error:

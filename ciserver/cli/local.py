@@ -15,7 +15,10 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def demo(context: typer.Context) -> None:
-    """Set all up, push an example and follow it to production. --exit: stop after it."""
+    """Set all up, push an example, follow it to production.
+
+    ``--exit``: stop after it.
+    """
     _script("demo", context)
 
 
@@ -30,17 +33,26 @@ def test(context: typer.Context) -> None:
 
 
 def admin(context: typer.Context) -> None:
-    """Make the administrator and log this client in. --new-password: another password."""
+    """Make the administrator and log this client in.
+
+    ``--new-password``: another password.
+    """
     _script("admin", context)
 
 
 def collect(context: typer.Context) -> None:
-    """Give back what the registry holds for no image any more. --dry-run: only tell."""
+    """Give back what the registry holds for no image any more.
+
+    ``--dry-run``: only tell.
+    """
     _script("collect", context)
 
 
 def base(context: typer.Context) -> None:
-    """Make a base image from this machine's package mirror; without a name, list the recipes."""
+    """Make a base image from this machine's package mirror.
+
+    Without a name, list the recipes.
+    """
     command = [sys.executable, "-m", "builders", "base", *context.args]
     os.execv(command[0], command)  # noqa: S606
 

@@ -18,7 +18,7 @@ FINISHED = {"passed", "failed", "cancelled"}
 
 
 def status(as_json: AsJson = False) -> None:
-    """What runs where: each project's environments and the release that serves there."""
+    """What runs where: each environment and its release."""
     with Client(settings.load()) as client:
         environments = sorted(
             client.every("/environments/"), key=lambda row: (row["project"], row["position"])
@@ -107,10 +107,12 @@ def logs(
     host: Annotated[str, typer.Option(help="Of PROJECT@ENV: one of its hosts.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """A pipeline's log, with exit code 1 when it failed; or of PROJECT@ENV what its container
-    says."""
+    """A pipeline's log; or of PROJECT@ENV what its container says.
+
+    Exit code 1 when the pipeline failed.
+    """
     if daytwo.is_place(project):
-        daytwo.show_logs(project, host=host, follow=follow, tail=tail, since=since)
+        daytwo.show_logs(project, host=host, follow=follow, tail=tail, since=since, as_json=as_json)
         return
     with Client(settings.load()) as client:
         pipeline = find_pipeline(client, project, number)

@@ -24,7 +24,10 @@ def open_page(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Open a page in the browser; in a pipe, or where there is none, print its address."""
+    """Open a page in the browser, or print its address.
+
+    It is printed in a pipe, and where there is no browser.
+    """
     with Client(settings.load()) as client:
         page = _page(client, project, what)
     if as_json:

@@ -25,7 +25,10 @@ def env(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show an environment's settings; --set and --unset change its variables."""
+    """Show an environment's settings, or change its variables.
+
+    ``--set`` and ``--unset`` change them.
+    """
     with Client(settings.load()) as client:
         row = find(client, project, environment)
         if sets or unset:

@@ -50,7 +50,10 @@ def policy(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show who may promote to an environment and who approves; with options, change it."""
+    """Show or change who may promote to an environment.
+
+    And who approves, and how long a release must have run before.
+    """
     given = {
         "promote_role": _role(promote_role) if promote_role else None,
         "promoters": _names(promoter),

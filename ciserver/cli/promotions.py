@@ -22,7 +22,10 @@ SHOWN_FILES = 10
 def approve(
     project: Project, release: ReleaseName, environment: EnvironmentName, as_json: AsJson = False
 ) -> None:
-    """Say yes to a promotion that waits: to this digest with this configuration, no other."""
+    """Say yes to a promotion that waits.
+
+    To this digest with this configuration, no other.
+    """
     with Client(settings.load()) as client:
         waiting = _waiting(client, project, release, environment)
         row = client.post(f"/deployments/{waiting['id']}/approve/")

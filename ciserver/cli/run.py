@@ -43,7 +43,9 @@ def run(
     engine: Annotated[str, typer.Option(help="podman or docker; whichever works without.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Run what an environment runs, by its very digest and with its variables, on this machine.
+    """Run on this machine what an environment runs.
+
+    By its very digest and with its variables.
 
     Secrets stay in the service: give your own with --env or --env-file. Ctrl-C ends and removes
     it; its exit code is passed on."""

@@ -24,7 +24,7 @@ def login(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Keep a service's address and your token for the other commands."""
+    """Keep a service's address and your token for other commands."""
     if not _is_address(url):
         raise CliError(
             f"{url!r} is not an address.",

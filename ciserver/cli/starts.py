@@ -28,7 +28,7 @@ def start(
     host: Annotated[str, typer.Option(help="Of PROJECT@ENV: one of its hosts.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Start a pipeline of what a branch or tag is at; or of PROJECT@ENV what was stopped."""
+    """Start a pipeline of a branch or tag; or a stopped PROJECT@ENV."""
     if daytwo.is_place(project):
         daytwo.start(project, host=host, as_json=as_json)
         return
@@ -46,7 +46,10 @@ def start(
 
 
 def schedules(project: AnyProject = "", as_json: AsJson = False) -> None:
-    """When pipelines start by themselves (UTC), as gantry.yml of the default branch says."""
+    """When pipelines start by themselves (UTC).
+
+    As gantry.yml of the default branch says.
+    """
     with Client(settings.load()) as client:
         filters = {"project": project} if project else {}
         rows = list(client.every("/schedules/", **filters))

@@ -51,15 +51,15 @@ def add(project: Project, url: str, event: Events = None, as_json: AsJson = Fals
 
 
 @app.command("pause")
-def pause(project: Project, webhook: Number) -> None:
+def pause(project: Project, webhook: Number, as_json: AsJson = False) -> None:
     """Send nothing there for now; what happens meanwhile is not sent later."""
-    _set(project, webhook, active=False)
+    _set(project, webhook, active=False, as_json=as_json)
 
 
 @app.command("resume")
-def resume(project: Project, webhook: Number) -> None:
+def resume(project: Project, webhook: Number, as_json: AsJson = False) -> None:
     """Send there again."""
-    _set(project, webhook, active=True)
+    _set(project, webhook, active=True, as_json=as_json)
 
 
 @app.command("rotate")
@@ -74,10 +74,13 @@ def rotate(project: Project, webhook: Number, as_json: AsJson = False) -> None:
 
 
 @app.command("test")
-def test(project: Project, webhook: Number) -> None:
+def test(project: Project, webhook: Number, as_json: AsJson = False) -> None:
     """Send a test.ping."""
     with Client(settings.load()) as client:
-        client.post(f"/projects/{project}/webhooks/{webhook}/test/")
+        row = client.post(f"/projects/{project}/webhooks/{webhook}/test/")
+    if as_json:
+        print_json(row)
+        return
     output.next_step(f"On its way. Look: gantry webhooks messages {project} {webhook}")
 
 
@@ -110,24 +113,34 @@ def redeliver(
     project: Project,
     webhook: Number,
     message: Annotated[int, typer.Argument(help="The message's ID.")],
+    as_json: AsJson = False,
 ) -> None:
     """Send a message once more."""
     with Client(settings.load()) as client:
-        client.post(f"/projects/{project}/webhooks/{webhook}/messages/{message}/redeliver/")
+        row = client.post(f"/projects/{project}/webhooks/{webhook}/messages/{message}/redeliver/")
+    if as_json:
+        print_json(row)
+        return
     output.console.print("It is sent once more.")
 
 
 @app.command("remove")
-def remove(project: Project, webhook: Number) -> None:
+def remove(project: Project, webhook: Number, as_json: AsJson = False) -> None:
     """Tell it no more, and forget what it was told."""
     with Client(settings.load()) as client:
         client.delete(f"/projects/{project}/webhooks/{webhook}/")
+    if as_json:
+        print_json({"removed": webhook})
+        return
     output.console.print("It is told no more.")
 
 
-def _set(project: str, webhook: int, *, active: bool) -> None:
+def _set(project: str, webhook: int, *, active: bool, as_json: bool) -> None:
     with Client(settings.load()) as client:
-        client.patch(f"/projects/{project}/webhooks/{webhook}/", active=active)
+        row = client.patch(f"/projects/{project}/webhooks/{webhook}/", active=active)
+    if as_json:
+        print_json(row)
+        return
     output.console.print("It is on." if active else "It is paused.")
 
 

@@ -59,18 +59,6 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     return problem_response(404, code="not-found", detail=NOT_FOUND)
 
 
-def server_error(request: HttpRequest) -> HttpResponse:
-    """Django's ``handler500``."""
-    if not request.path.startswith("/api/"):
-        return defaults.server_error(request)
-    return problem_response(
-        500,
-        code="error",
-        detail="Gantry could not do this, and it is not your fault.",
-        hint="Ask whoever runs it to look at the log of the web process.",
-    )
-
-
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's ``EXCEPTION_HANDLER``."""
     if isinstance(error, Refused):

@@ -24,6 +24,7 @@ DOES: dict[str, tuple[str, ...]] = {
     ),
     f"{OF}members/": (f"PUT {OF}members/{{username}}/", f"PUT {OF}teams/{{team}}/"),
     f"{OF}members/remove/": (f"DELETE {OF}members/{{username}}/", f"DELETE {OF}teams/{{team}}/"),
+    f"{OF}hook-test/": (f"POST {OF}hook-test/",),
     f"{OF}hook-secret/": (f"POST {OF}hook-secret/", f"DELETE {OF}hook-secret/"),
     f"{OF}repository/": (f"PATCH {OF}repository/",),
     f"{OF}repository/key/": (f"POST {OF}repository/access/key/",),
@@ -53,6 +54,7 @@ DOES: dict[str, tuple[str, ...]] = {
     f"{OF}environments/{{name}}/edit/": ("PATCH /environments/{pk}/",),
     f"{OF}environments/{{name}}/secrets/": ("PUT /environments/{pk}/secrets/{secret}/",),
     f"{OF}environments/{{name}}/secrets/remove/": ("DELETE /environments/{pk}/secrets/{secret}/",),
+    f"{OF}environments/{{name}}/containers/{{verb}}/": ("POST /environments/{pk}/commands/",),
     f"{OF}releases/{{release}}/promote/{{environment}}/": (
         "POST /releases/{pk}/promote/",
         "GET /releases/{pk}/preview/",
