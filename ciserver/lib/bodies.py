@@ -10,6 +10,7 @@ from ciserver.lib.problems import CONTENT_TYPE, problem
 
 MIB = 1024 * 1024
 DEFAULT = 2 * MIB
+HINT = "Send less at once. What a forge could not tell is found by a look at its repository."
 
 
 class _TooLarge(Exception):
@@ -59,7 +60,7 @@ def _declared(scope: Scope) -> int:
 
 async def _refuse(send: Send, limit: int) -> None:
     detail = f"A body may have at most {limit} bytes here."
-    body = json.dumps(problem(413, code="too-large", detail=detail)).encode()
+    body = json.dumps(problem(413, code="too-large", detail=detail, hint=HINT)).encode()
     headers = [
         (b"content-type", CONTENT_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),

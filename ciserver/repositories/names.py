@@ -31,20 +31,29 @@ def check_sha(text: str) -> str:
 
 
 def check_ref(text: str) -> str:
-    """``text`` if it is a full ref (``refs/…``) that Git would take. Raises BadName."""
+    """``text`` if it is a full ref (``refs/…``) that Git would take, and we do. Raises BadName."""
     parts = text.split("/")
     wrong = (
-        not text.startswith("refs/")
+        not is_gits_ref(text)
         or len(parts) < 3
-        or len(text.encode(errors="surrogatepass")) > MAX_REF
-        or _FORBIDDEN.search(text)
-        or text.endswith(".")
-        or any(not part or part[0] in ".-" or part.endswith(".lock") for part in parts)
-        or not _encodes(text)
+        or len(text.encode()) > MAX_REF
+        or any(part.startswith("-") for part in parts)
     )
     if wrong:
         raise BadName(f"{text[:80]!r} is not a ref that can be built.")
     return text
+
+
+def is_gits_ref(text: str) -> bool:
+    """Whether a repository may have it, though perhaps we build nothing of it: one that is very
+    long, or that looks like an option."""
+    return (
+        text.startswith("refs/")
+        and not _FORBIDDEN.search(text)
+        and not text.endswith(".")
+        and all(part and part[0] != "." and not part.endswith(".lock") for part in text.split("/"))
+        and _encodes(text)
+    )
 
 
 def is_ref(text: str) -> bool:

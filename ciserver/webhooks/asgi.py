@@ -27,7 +27,8 @@ from ciserver.lib.asgi import App, Receive, Scope, Send
 from ciserver.webhooks.intake import Hook, answer_all, unavailable
 
 log = logging.getLogger(__name__)
-PATH = re.compile(r"/hooks/([-\w]+)/([-\w]+)/", re.ASCII)
+# Without the slash, too: people copy addresses so, and forges follow no redirect with a POST.
+PATH = re.compile(r"/hooks/([-\w]+)/([-\w]+)/?", re.ASCII)
 AT_ONCE = 50  # in one transaction
 # Gitea waits 5 s, others 10 s: what cannot be told by then is told to be sent again.
 DEADLINE = 4.0

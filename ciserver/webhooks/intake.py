@@ -17,17 +17,20 @@ from dataclasses import dataclass
 from django.db import DatabaseError, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
+from ciserver.lib import bodies
 from ciserver.lib.crypto import Secret
+from ciserver.lib.masking import Masker
 from ciserver.lib.problems import problem_response
 from ciserver.projects.models import Project
 from ciserver.webhooks import services
 from ciserver.webhooks.forges import FORGES, Forge
-from ciserver.webhooks.forges.events import Envelope, Event, Malformed
+from ciserver.webhooks.forges.events import Envelope, Event, Malformed, Nothing
 from ciserver.webhooks.models import Verdict
-from ciserver.webhooks.payloads import parse, text_of
+from ciserver.webhooks.payloads import TOO_MUCH, is_heavy, json_of, text_of, unfold
 from ciserver.webhooks.questions import project_of
 
 log = logging.getLogger(__name__)
+MARGIN = 1024  # bytes beyond what is kept: a secret must not be cut before it is masked
 MAX_BODY = 25 * 1024 * 1024  # what GitHub and GitLab send at most
 NOBODY = Secret(random.token_hex(32))  # checked where there is no secret, for the time it takes
 
@@ -94,7 +97,7 @@ def _verified(request: HttpRequest, forge: Forge, slug: str) -> _Told | HttpResp
     body = _body(request)
     if body is None:
         detail = f"A webhook's body may have at most {MAX_BODY} bytes."
-        return problem_response(413, code="too-large", detail=detail)
+        return problem_response(413, code="too-large", detail=detail, hint=bodies.HINT)
     project = project_of(slug)
     secrets = project.hook_secrets if project else []
     # Always two, so that the time tells neither of a project nor of a rotation.
@@ -102,17 +105,25 @@ def _verified(request: HttpRequest, forge: Forge, slug: str) -> _Told | HttpResp
     if project is None or not secrets or not signed:
         return problem_response(
             401, code="bad-signature", detail="The signature is missing or wrong.",
-            hint="Use the webhook secret that the project's settings show.",
+            hint="Give the forge the project's webhook secret. A new one is made on the project's "
+            "page, or by: gantry hook-secret renew PROJECT",
         )  # fmt: skip
-    text = text_of(request.headers.get("Content-Type", ""), forge, body)
-    head, digest = body[: services.KEPT_BODY], hashlib.sha256(body).hexdigest()
-    del body  # before the JSON is unfolded, which takes several times its size
     envelope = forge.envelope(request.headers)
+    head = _kept(body, secrets)
+    digest = "" if envelope.delivery_id else hashlib.sha256(body).hexdigest()
+    told = json_of(request.headers.get("Content-Type", ""), forge, body)
+    del body  # before the JSON is unfolded, which takes several times its size
+    if is_heavy(told):
+        events: Sequence[Event] = [Nothing(TOO_MUCH, look=True)]
+    else:
+        text = text_of(told)
+        del told
+        events = forge.read(envelope.event, unfold(text))
     return _Told(
         project=project,
         forge=forge,
         envelope=envelope,
-        events=forge.read(envelope.event, parse(text)),
+        events=events,
         headers={n: request.headers[n][:500] for n in forge.HEADERS if n in request.headers},
         head=head,
         digest=digest,
@@ -164,8 +175,17 @@ def _body(request: HttpRequest) -> bytes | None:
     return body if len(body) <= MAX_BODY else None
 
 
+def _kept(body: bytes, secrets: Sequence[Secret]) -> bytes:
+    """The start of a body, as it is kept and shown: old versions of Gitea send the secret in it."""
+    head = body[: services.KEPT_BODY + MARGIN]
+    return (Masker(secrets).mask(head) if b"secret" in head else head)[: services.KEPT_BODY]
+
+
 def _malformed(error: Malformed) -> HttpResponse:
-    return problem_response(400, code="malformed", detail=str(error))
+    return problem_response(
+        400, code="malformed", detail=str(error),
+        hint="Is this the address of the forge that sends it? Docs: webhooks.md.",
+    )  # fmt: skip
 
 
 def _unavailable() -> HttpResponse:
@@ -176,7 +196,10 @@ def _unavailable() -> HttpResponse:
 
 def _failed() -> HttpResponse:
     log.exception("a webhook was not answered for a reason that nobody foresaw")
-    return problem_response(500, code="internal", detail="Gantry failed over this delivery.")
+    return problem_response(
+        500, code="internal", detail="Gantry failed over this delivery.",
+        hint="Send it again. The reason is in the web process's log.",
+    )  # fmt: skip
 
 
 def unavailable() -> HttpResponse:

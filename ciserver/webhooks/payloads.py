@@ -3,31 +3,75 @@
 from __future__ import annotations
 
 import json
-from urllib.parse import parse_qs
+import re
 
 from ciserver.webhooks.forges import Forge
 from ciserver.webhooks.forges.events import Malformed
+from ciserver.webhooks.forges.forms import field, is_form
+
+LIGHT = 1024 * 1024  # bytes: whatever such a body holds, it does not take much
+MOST_TEXT = 25 * 1024 * 1024  # bytes of memory for its text
+MOST_VALUES = 150_000  # each takes about a hundred bytes, and all of them a quarter of a second
+# What makes Python use two or four bytes for each character of a text; escapes do, too.
+_WIDE = re.compile(rb"[\xc4-\xef]|\\u(?!00)")
+_WIDEST = re.compile(rb"[\xf0-\xff]|\\u[dD][89aAbB]")
+TOO_MUCH = (
+    "This request holds more than is read at once; a look at the repository finds what it tells."
+)
 
 
 def payload_of(content_type: str, forge: Forge, body: bytes) -> object:
     """The JSON object, also where it travels in a form. Raises Malformed."""
-    return parse(text_of(content_type, forge, body))
+    return parse(json_of(content_type, forge, body))
 
 
-def text_of(content_type: str, forge: Forge, body: bytes) -> str:
-    """The JSON itself, apart from ``parse`` so that a big body can be let go of between the two.
+def json_of(content_type: str, forge: Forge, body: bytes) -> bytes:
+    """The JSON itself, as it was sent."""
+    if forge.FORM_FIELD and is_form(content_type):
+        return field(forge.FORM_FIELD, body)
+    return body
+
+
+def is_heavy(body: bytes) -> bool:
+    """Whether to unfold this JSON would take so much memory or time that others feel it.
+
+    A few megabytes of empty lists are enough for that. No forge sends such; a push of so many
+    commits has more than its forge tells anyway.
+    """
+    if len(body) < LIGHT:
+        return False
+    return b"\0" in body or _width(body) * len(body) > MOST_TEXT or _has_many_values(body)
+
+
+def _width(body: bytes) -> int:
+    """Bytes of memory that each character takes (PEP 393)."""
+    if body.isascii() and b"\\u" not in body:
+        return 1
+    return 4 if _WIDEST.search(body) else 2 if _WIDE.search(body) else 1
+
+
+def _has_many_values(body: bytes) -> bool:
+    found = 0
+    for start in range(0, len(body), LIGHT):
+        part = body[start : start + LIGHT]
+        found += part.count(b",") + part.count(b"[") + part.count(b"{")
+        if found > MOST_VALUES:
+            return True
+    return False
+
+
+def text_of(body: bytes) -> str:
+    """Apart from ``unfold`` so that a big body can be let go of between the two.
 
     Raises Malformed.
     """
-    if forge.FORM_FIELD and content_type.startswith("application/x-www-form-urlencoded"):
-        body = _form_field(forge.FORM_FIELD, body)
     try:
         return body.decode(json.detect_encoding(body), "surrogatepass")
     except ValueError as error:
         raise Malformed("The body is not JSON.") from error
 
 
-def parse(text: str) -> object:
+def unfold(text: str) -> object:
     """Raises Malformed."""
     try:
         payload = json.loads(text)
@@ -38,9 +82,6 @@ def parse(text: str) -> object:
     return payload
 
 
-def _form_field(name: str, body: bytes) -> bytes:
-    try:
-        fields = parse_qs(body, max_num_fields=10)
-    except ValueError as error:
-        raise Malformed("The body is not a form.") from error
-    return fields.get(name.encode(), [b""])[0]
+def parse(body: bytes) -> object:
+    """Raises Malformed."""
+    return unfold(text_of(body))

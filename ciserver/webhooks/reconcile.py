@@ -80,6 +80,7 @@ def look(project_id: int) -> None:
         quiet=0 if moved else poll.quiet + 1,
         looked_at=timezone.now(),
         error="",
+        **({"next_at": timezone.now()} if moved[AT_A_TIME:] else {}),  # the rest in the next one
     )
 
 

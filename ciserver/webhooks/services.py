@@ -21,7 +21,14 @@ from ciserver.projects.services import require
 from ciserver.repositories import spool
 from ciserver.repositories.errors import BadName
 from ciserver.repositories.git import git_dir, pull_number
-from ciserver.repositories.names import MAX_REF, check_ref, check_sha, is_null, is_ref
+from ciserver.repositories.names import (
+    MAX_REF,
+    check_ref,
+    check_sha,
+    is_gits_ref,
+    is_null,
+    is_ref,
+)
 from ciserver.repositories.spool import Push as HostedPush
 from ciserver.repositories.spool import Update
 from ciserver.webhooks import pulls, questions, runner
@@ -34,7 +41,7 @@ from ciserver.webhooks.forges.events import (
     PullRequest,
     Push,
 )
-from ciserver.webhooks.models import POLL, PULL, Delivery, Verdict
+from ciserver.webhooks.models import POLL, PULL, Delivery, Poll, Verdict
 from ciserver.webhooks.payloads import payload_of
 
 log = logging.getLogger(__name__)
@@ -305,12 +312,18 @@ def _judge(delivery: Delivery, event: Event) -> None:
     delivery.verdict = Verdict.IGNORED
     if isinstance(event, Nothing):
         delivery.detail = event.reason
+        if event.look:
+            Poll.objects.filter(project=delivery.project_id).update(next_at=timezone.now())
         return
     if isinstance(event, PullRequest):
         found = pulls.note(delivery, event)
         if found is None:
             return
         event = found
+    if is_gits_ref(event.ref) and not is_ref(event.ref):
+        # A forge that is refused again and again turns its webhook off; who may push could do that.
+        delivery.ref, delivery.detail = event.ref[:MAX_REF], _not_built(event.ref)
+        return
     _describe(delivery, event)
     if delivery.kind == "delete":
         delivery.detail = f"{event.ref} was deleted: there is nothing to build."
@@ -320,6 +333,13 @@ def _judge(delivery: Delivery, event: Event) -> None:
         pulls.wait(delivery)
     else:
         judge_push(delivery)
+
+
+def _not_built(ref: str) -> str:
+    return (
+        f"{ref[:80]!r} is not built: no part of a ref may begin with '-', and all of it may have "
+        f"{MAX_REF} bytes. Push the commit under another name."
+    )
 
 
 def kind_of(ref: str) -> str:

@@ -18,7 +18,9 @@ from ciserver.webhooks.forges.events import (
     Nothing,
     PullRequest,
     Push,
+    first_of,
     identity,
+    is_null,
     member,
     number,
     printable,
@@ -59,10 +61,12 @@ def read(event: str, payload: object) -> Sequence[Event]:
     if event != "repo:push":
         return [Nothing(f"Nothing is built for the event {event!r}.")]
     changes = member(payload, "push", "changes")
-    if not isinstance(changes, list) or len(changes) > MAX_CHANGES:
-        raise Malformed(f"'push.changes' must be a list of at most {MAX_CHANGES}.")
+    if not isinstance(changes, list):
+        raise Malformed("'push.changes' must be a list.")
     sender = word(payload, "actor", "display_name")
-    return [_change(change, sender) for change in changes] or [Nothing("No ref was changed.")]
+    taken, left = first_of(changes, MAX_CHANGES)
+    found = [_change(change, sender) for change in taken]
+    return [*found, *left] or [Nothing("No ref was changed.")]
 
 
 def _change(change: object, sender: str) -> Push:
@@ -75,6 +79,8 @@ def _change(change: object, sender: str) -> Push:
 def _pull_request(event: str, payload: object) -> Event:
     """Bitbucket Cloud keeps no ref of a fork's commits, and tells 12 digits of a commit."""
     source, target = (("pullrequest", side) for side in ("source", "destination"))
+    if is_null(payload, *source, "commit"):
+        return Nothing("The commit of this pull request is gone, as with a fork that was deleted.")
     return PullRequest(
         number=number(payload, "pullrequest", "id"),
         sha=text(payload, *source, "commit", "hash"),

@@ -18,6 +18,7 @@ from ciserver.webhooks.forges.events import (
     Nothing,
     PullRequest,
     Push,
+    first_of,
     identity,
     member,
     number,
@@ -56,13 +57,15 @@ def read(event: str, payload: object) -> Sequence[Event]:
     if event != "repo:refs_changed":
         return [Nothing(f"Nothing is built for the event {event!r}.")]
     changes = member(payload, "changes")
-    if not isinstance(changes, list) or len(changes) > MAX_CHANGES:
-        raise Malformed(f"'changes' must be a list of at most {MAX_CHANGES}.")
+    if not isinstance(changes, list):
+        raise Malformed("'changes' must be a list.")
     sender = word(payload, "actor", "name")
-    return [
+    taken, left = first_of(changes, MAX_CHANGES)
+    found = [
         Push(ref=text(change, "ref", "id"), sha=text(change, "toHash"), sender=sender)
-        for change in changes
-    ] or [Nothing("No ref was changed.")]
+        for change in taken
+    ]
+    return [*found, *left] or [Nothing("No ref was changed.")]
 
 
 def _pull_request(event: str, payload: object) -> Event:

@@ -57,9 +57,13 @@ class PullRequest:
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """Well signed, of no interest; ``reason`` is a sentence."""
+    """Well signed, of no interest; ``reason`` is a sentence.
+
+    ``look``: the request does not tell all that moved, so that the repository is looked at soon.
+    """
 
     reason: str
+    look: bool = False
 
 
 Event = Push | PullRequest | Nothing
@@ -82,6 +86,12 @@ def member(payload: object, *keys: str) -> Any:
     return payload
 
 
+def is_null(payload: object, *keys: str) -> bool:
+    """Whether what holds the last of ``keys`` is there, and says nothing of it or null."""
+    holder = member(payload, *keys[:-1])
+    return isinstance(holder, Mapping) and holder.get(keys[-1]) is None
+
+
 def text(payload: object, *keys: str) -> str:
     """The string there. Raises Malformed, naming the field, for anything else."""
     value = member(payload, *keys)
@@ -96,6 +106,13 @@ def number(payload: object, *keys: str) -> int:
     if type(value) is not int or not 0 < value <= MAX_NUMBER:
         raise Malformed(f"'{'.'.join(keys)}' must be a number above 0.")
     return value
+
+
+def first_of(changes: list[object], most: int) -> tuple[list[object], list[Nothing]]:
+    """As many changes as are taken from one request, and a word on the others."""
+    more = len(changes) - most
+    words = f"{more} more refs are told of in this request: a look at the repository finds them."
+    return changes[:most], [Nothing(words, look=True)] if more > 0 else []
 
 
 def identity(payload: object, *keys: str) -> str:

@@ -7,7 +7,6 @@ signature empty when it has no secret. Each replay has a new id.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from urllib.parse import parse_qs
 
 from ciserver.lib.crypto import Secret
 from ciserver.webhooks.forges.events import (
@@ -20,6 +19,7 @@ from ciserver.webhooks.forges.events import (
     text,
     word,
 )
+from ciserver.webhooks.forges.forms import field, is_form
 from ciserver.webhooks.forges.github import pull_request
 from ciserver.webhooks.forges.signing import signed
 
@@ -37,12 +37,7 @@ def verify(headers: Mapping[str, str], body: bytes, secrets: Sequence[Secret]) -
 
 def json_of(headers: Mapping[str, str], body: bytes) -> bytes:
     """What the signature covers: the body, or the form's field in it."""
-    if not headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):
-        return body
-    try:
-        return parse_qs(body, max_num_fields=10).get(FORM_FIELD.encode(), [b""])[0]
-    except ValueError:
-        return b""
+    return field(FORM_FIELD, body) if is_form(headers.get("Content-Type", "")) else body
 
 
 def envelope(headers: Mapping[str, str]) -> Envelope:

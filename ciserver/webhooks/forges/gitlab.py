@@ -23,6 +23,7 @@ from ciserver.webhooks.forges.events import (
     PullRequest,
     Push,
     identity,
+    is_null,
     number,
     printable,
     text,
@@ -96,6 +97,10 @@ def read(event: str, payload: object) -> Sequence[Event]:
 
 def _merge_request(payload: object) -> Event:
     place = "object_attributes"
+    if is_null(payload, place, "action"):
+        return Nothing("GitLab's test of a merge request: it names no action.")
+    if is_null(payload, place, "last_commit"):
+        return Nothing("This merge request has no commit.")
     action = text(payload, place, "action")
     if action not in ACTIONS:
         return Nothing(f"Nothing is built for the action {printable(action, 60)!r}.")

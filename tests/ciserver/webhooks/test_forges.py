@@ -15,7 +15,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from ciserver.webhooks.models import Delivery
+from ciserver.webhooks.models import Delivery, Poll
 from ciserver.webhooks.services import forget_old
 
 SHA, ZERO, MAIN = "a" * 40, "0" * 40, "refs/heads/main"
@@ -99,6 +99,59 @@ def test_every_change_of_one_request_is_recorded(secret: str) -> None:
 
     found = Delivery.objects.order_by("id").values_list("ref", "kind", "verdict")
     assert list(found) == [(MAIN, "push", "accepted"), ("refs/heads/x", "delete", "ignored")]
+
+
+@pytest.mark.parametrize("forge", ["bitbucket", "bitbucket-server"])
+def test_of_very_many_changes_the_first_are_recorded_and_the_others_looked_for(
+    forge: str, secret: str, project: Any
+) -> None:
+    Poll.objects.create(project=project, next_at=timezone.now() + timedelta(minutes=5))
+    if forge == "bitbucket":
+        body: Any = {"push": {"changes": []}}
+        change = {"old": None, "new": {"type": "branch", "target": {"hash": SHA}}}
+        several = [change | {"new": {**change["new"], "name": f"b{n}"}} for n in range(120)]
+        body["push"]["changes"] = several
+    else:
+        refs = [{"id": f"refs/heads/b{n}"} for n in range(120)]
+        body = {"changes": [{"ref": ref, "toHash": SHA} for ref in refs]}
+
+    assert send(forge, secret, body).status_code == 202
+
+    assert Delivery.objects.filter(verdict="accepted").count() == 100
+    assert Delivery.objects.get(verdict="ignored").detail.startswith("20 more refs are told of")
+    assert Poll.objects.get().next_at <= timezone.now()
+
+
+def test_gitlabs_test_of_a_merge_request_and_one_without_a_commit_are_a_200(secret: str) -> None:
+    event = {"X-Gitlab-Event": "Merge Request Hook"}
+    told = {"iid": 7, "source_branch": "x", "target_branch": "main", "last_commit": {"id": SHA}}
+    for number, more in enumerate(({}, {"action": None}, {"action": "open", "last_commit": None})):
+        body = {"object_attributes": told | more}
+        answer = send("gitlab", secret, body, **event, **{"Idempotency-Key": f"t{number}"})
+        assert answer.status_code == 200, answer.json()
+    assert send("gitlab", secret, {"object_attributes": []}, **event).status_code == 400
+
+
+def test_bitbuckets_pull_request_of_a_fork_that_is_gone_is_a_200(secret: str) -> None:
+    source = {"branch": {"name": "x"}, "commit": None, "repository": None}
+    body = {"pullrequest": {"id": 7, "source": source, "destination": {}}}
+    answer = send("bitbucket", secret, body, **{"X-Event-Key": "pullrequest:rejected"})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("form", [False, True])
+def test_the_secret_that_old_gitea_sends_in_its_body_is_not_kept(secret: str, form: bool) -> None:
+    raw = json.dumps({"secret": secret} | PLAIN).encode()
+    mac = hmac.new(secret.encode(), raw, hashlib.sha256).hexdigest()
+    headers = {"X-Gitea-Event": "push", "X-Gitea-Signature": mac}
+    kind = "application/x-www-form-urlencoded" if form else "application/json"
+    body = urlencode({"payload": raw}).encode() if form else raw
+
+    assert Client().post("/hooks/gitea/hello/", body, kind, headers=headers).status_code == 202
+
+    kept = bytes(Delivery.objects.get().body).decode()
+    assert "***" in kept
+    assert secret not in kept
 
 
 def test_bitbuckets_ping_is_a_200(secret: str) -> None:

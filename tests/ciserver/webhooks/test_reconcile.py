@@ -59,6 +59,21 @@ class Outside:
         return [pipeline.commit for pipeline in Pipeline.objects.order_by("id")]
 
 
+def test_a_push_of_more_refs_than_one_look_takes_is_found_by_looks_that_follow_at_once(
+    away: Outside,
+) -> None:
+    refs = [f"HEAD:refs/heads/b{number}" for number in range(45)]
+    git("push", str(away.upstream), *refs, cwd=away.work)
+    looks = 0
+    while looks == 0 or Poll.objects.get().next_at <= timezone.now():
+        Poll.objects.update(next_at=timezone.now() + timedelta(minutes=5))  # as the scheduler does
+        away.look()
+        looks += 1
+
+    assert looks == 3
+    assert Delivery.objects.filter(verdict="accepted").count() == 45
+
+
 @pytest.fixture
 def away(outside: Project, upstream: Path, tmp_path: Path) -> Outside:
     """An outside repository with one commit that a first look has seen."""

@@ -56,6 +56,13 @@ def test_a_body_without_end_is_refused_while_it_is_read(server: Server, secret: 
     assert _most_held(server) - held < 64 * MIB
 
 
+def test_an_address_without_its_last_slash_is_taken(server: Server, secret: str) -> None:
+    headers = {"X-Hub-Signature-256": sign(secret, b"{}"), "X-GitHub-Event": "ping"}
+    answer = httpx.post(f"{server.url}/hooks/github/hello", content=b"{}", headers=headers)
+
+    assert answer.status_code == 200
+
+
 def test_a_large_body_to_any_other_page_is_refused(server: Server) -> None:
     answer = httpx.post(f"{server.url}/api/v1/projects/", content=b" " * (3 * MIB))
 

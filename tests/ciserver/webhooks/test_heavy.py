@@ -1,0 +1,144 @@
+"""Bodies that are small on the wire and large in memory: neither signed nor unsigned do they
+take much, or hold up others."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote_plus, urlencode
+
+import httpx
+import pytest
+from django.utils import timezone
+
+from ciserver.webhooks.forges.forms import field
+from ciserver.webhooks.models import Delivery, Poll
+from ciserver.webhooks.payloads import is_heavy
+from tests.ciserver.repositories.serving import Server
+from tests.ciserver.webhooks.conftest import Post, push, sign
+from tests.ciserver.webhooks.test_sizes import _most_held, running, server
+
+__all__ = ["running", "server"]
+MIB = 1024 * 1024
+START = json.dumps(push())[:-1].encode() + b', "pad": '
+HEAVY = {
+    "lists": b"[" + b"[]," * (8 * MIB) + b"0]}",
+    "dictionaries": b"[" + b"{}," * (8 * MIB) + b"0]}",
+    "numbers": b"[" + b"0," * (12 * MIB) + b"0]}",
+    "wide characters": b'"' + b"x" * (20 * MIB) + "\U0001f600".encode() + b'"}',
+    "an escape of a wide character": b'"' + b"x" * (20 * MIB) + b"\\ud83d\\ude00" + b'"}',
+    "UTF-16": b'"' + b"x" * (2 * MIB) + b'"}',
+}
+
+
+def heavy(kind: str) -> bytes:
+    body = START + HEAVY[kind]
+    return body.decode().encode("utf-16") if kind == "UTF-16" else body
+
+
+@pytest.mark.parametrize("kind", HEAVY)
+def test_a_signed_one_is_recorded_and_not_unfolded(server: Server, secret: str, kind: str) -> None:
+    body = heavy(kind)
+    _post(server, "github", b"{}", {"X-Hub-Signature-256": sign(secret, b"{}")})
+    held = _most_held(server)
+
+    def send() -> None:
+        answer = _post(server, "github", body, {"X-Hub-Signature-256": sign(secret, body)})
+        assert answer.status_code == 200
+        assert "a look at the repository finds" in answer.json()["detail"]
+
+    assert _longest_wait(server, secret, send) < 1
+    assert _most_held(server) - held < 64 * MIB
+    assert Delivery.objects.get(detail__contains="a look").verdict == "ignored"
+
+
+@pytest.mark.parametrize("forge", ["gitea", "forgejo", "github"])
+def test_an_unsigned_form_takes_no_more_than_its_size(
+    server: Server, secret: str, forge: str
+) -> None:
+    body = b"payload=" + b"%41" * (8 * MIB)
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    _post(server, forge, b"payload=x", form)
+    held = _most_held(server)
+
+    def send() -> None:
+        assert _post(server, forge, body, form).status_code == 401
+
+    assert _longest_wait(server, secret, send) < 1
+    assert _most_held(server) - held < 100 * MIB
+
+
+def test_what_it_may_have_told_is_looked_for_at_once(post: Post, project: Any) -> None:
+    later = timezone.now() + timedelta(minutes=5)
+    Poll.objects.create(project=project, next_at=later)
+
+    assert post(heavy("lists")).status_code == 200
+
+    assert Poll.objects.get().next_at <= timezone.now()
+
+
+def test_what_forges_send_is_not_heavy() -> None:
+    words = {"id": "a" * 40, "message": "Größe \U0001f600, or so", "added": ["a/b.py"] * 5}
+    commit = words | {"author": {"name": "A", "email": "a@example.org"}, "url": "https://x/" * 5}
+    assert not is_heavy(json.dumps(push(commits=[commit] * 2048)).encode())
+    assert not is_heavy(json.dumps(push(commits=[commit] * 2048), ensure_ascii=False).encode())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b'{"a": "=%+& \xc3\xa9 \r\n\t."}  \n', b"=41", b"%41", b"a=\nb", os.urandom(5000)],
+)
+def test_a_field_is_read_as_it_was_written(value: bytes) -> None:
+    assert field("payload", f"payload={quote_plus(value)}".encode()) == value
+    assert (
+        field("payload", urlencode({"a": "payload=1", "payload": value, "z": 1}).encode()) == value
+    )
+    assert field("payload", f"xpayload={quote_plus(value)}".encode()) == b""
+
+
+def _post(server: Server, forge: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
+    sent = {"X-GitHub-Event": "push", "Content-Type": "application/json"} | headers
+    url = f"{server.url}/hooks/{forge}/hello/"
+    return httpx.post(url, content=body, headers=sent, timeout=60)
+
+
+def _longest_wait(server: Server, secret: str, send: Callable[[], None]) -> float:
+    """Seconds that the slowest of others took while ``send`` went on: of three times the best,
+    since the machine may be at something else."""
+    longest = []
+    while len(longest) < 3 and (not longest or longest[-1] >= 1):
+        with _others(server, secret) as took:
+            send()
+        longest.append(max(took))
+    return min(longest)
+
+
+@contextmanager
+def _others(server: Server, secret: str) -> Iterator[list[float]]:
+    """Seconds that each of a row of pings took meanwhile."""
+    took, over = [0.0], threading.Event()
+    mac = hmac.new(secret.encode(), b"{}", hashlib.sha256).hexdigest()
+    headers = {"X-GitHub-Event": "ping", "X-Hub-Signature-256": f"sha256={mac}"}
+
+    def ask() -> None:
+        while not over.is_set():
+            began = time.monotonic()
+            _post(server, "github", b"{}", headers)
+            took.append(time.monotonic() - began)
+            time.sleep(0.05)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield took
+    finally:
+        over.set()
+        asking.join()
