@@ -25,6 +25,7 @@ from ciserver.cli import (
     local,
     look,
     members,
+    moving,
     opening,
     places,
     policy,
@@ -124,6 +125,7 @@ app.command("resume-line", rich_help_panel=DO)(promotions.resume_line)
 app.command("start", rich_help_panel=DO)(starts.start)
 app.command("stop", rich_help_panel=DO)(daytwo.stop)
 app.command("restart", rich_help_panel=DO)(daytwo.restart)
+app.command("move", rich_help_panel=DO)(moving.move)
 app.command("exec", rich_help_panel=DO)(daytwo.execute)
 app.command("cp", rich_help_panel=DO)(daytwo.cp)
 app.command("rerun", rich_help_panel=DO)(deliveries.rerun)

@@ -200,6 +200,12 @@ def _change(place: str, verb: str, host: str, *, as_json: bool) -> None:
 
 
 def _ask(client: Client, place: str, verb: str, **options: object) -> Row:
+    row = find_place(client, place, verb)
+    return client.post(f"/environments/{row['id']}/commands/", verb=verb, **options)
+
+
+def find_place(client: Client, place: str, verb: str) -> Row:
+    """The environment that ``place`` (PROJECT@ENV) names. Raises CliError."""
     project, at, name = place.partition("@")
     if not (at and project and name):
         raise CliError(
@@ -208,7 +214,7 @@ def _ask(client: Client, place: str, verb: str, **options: object) -> Row:
             exit_code=Exit.USAGE,
         )
     for row in client.every("/environments/", project=project, name=name):
-        return client.post(f"/environments/{row['id']}/commands/", verb=verb, **options)
+        return row
     raise CliError(
         f"{project} has no environment {name!r}.",
         next_step="See what there is: gantry status",

@@ -134,7 +134,7 @@ def _move(
         row = promotions.find_release(client, project, release)
         deployment = client.post(f"/releases/{row['id']}/{verb}/", environment=environment)
         if wait:
-            deployment = _wait(client, deployment, quiet=as_json)
+            deployment = wait_for(client, deployment, quiet=as_json)
     if as_json:
         print_json(deployment)
     if deployment["state"] == WAITING:
@@ -152,7 +152,8 @@ def _move(
         output.console.print(f"{release} {words} {environment}  ({row['digest']})")
 
 
-def _wait(client: Client, deployment: Row, *, quiet: bool) -> Row:
+def wait_for(client: Client, deployment: Row, *, quiet: bool) -> Row:
+    """``deployment`` when it has ended, or waits for something. Its steps are shown meanwhile."""
     shown = 0
     while True:
         row = client.get(f"/deployments/{deployment['id']}/")

@@ -18,7 +18,7 @@ from ciserver.lib.problems import Refused
 from ciserver.projects.api import SecretValueSerializer
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
-from ciserver.releases import approvals, containers, environments, fleet, policy, services
+from ciserver.releases import approvals, containers, environments, fleet, moving, policy, services
 from ciserver.releases import preview as previews
 from ciserver.releases.daytwo.api import CommandRequest, CommandSerializer
 from ciserver.releases.daytwo.api import asked as command_asked
@@ -40,6 +40,7 @@ from ciserver.releases.serializers import (
     EnvironmentSerializer,
     FingerprintSerializer,
     HostSerializer,
+    MoveSerializer,
     NewEnvironmentSerializer,
     NewHostSerializer,
     NewStopSerializer,
@@ -153,6 +154,18 @@ class EnvironmentViewSet(viewsets.ReadOnlyModelViewSet[Environment]):
         )
         return Response(EnvironmentSerializer(row).data)
 
+    @extend_schema(request=MoveSerializer, responses={202: DeploymentSerializer})
+    @action(detail=True, methods=["post"])
+    def move(self, request: Request, pk: str) -> Response:
+        """Have another host serve in place of one of its own: what runs there, by the same digest
+        and with the same configuration. The old one serves until the new one is healthy."""
+        asked = MoveSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        deployment = moving.move(
+            environment=self.get_object(), user=request.user, **asked.validated_data
+        )
+        return _accepted(request, deployment)
+
     @extend_schema(request=CommandRequest, responses={201: CommandSerializer})
     @action(detail=True, methods=["post"])
     def commands(self, request: Request, pk: str) -> Response:
@@ -222,7 +235,7 @@ class DeploymentViewSet(viewsets.ReadOnlyModelViewSet[Deployment]):
         steps = DeploymentStep.objects.select_related("host")
         deployments = (
             Deployment.objects.filter(environment__project__in=seen)
-            .select_related("environment__project", "release")
+            .select_related("environment__project", "release", "from_host", "to_host")
             .prefetch_related(Prefetch("steps", steps), "approval_set__user")
         )
         fields = {

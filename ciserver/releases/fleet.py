@@ -8,14 +8,15 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from ciserver.accounts.models import AuditEntry
 from ciserver.lib import outbox
 from ciserver.lib.crypto import Secret
 from ciserver.lib.problems import Refused
 from ciserver.projects.models import SLUG, Project
-from ciserver.releases.models import UNFINISHED, Host
+from ciserver.releases import leaving
+from ciserver.releases.models import UNFINISHED, Deployment, Host
 from ciserver.releases.services import LOCAL
 from ciserver.releases.targets.connection import Address
 
@@ -110,15 +111,19 @@ def remove(*, user: Any, host: Host) -> None:
     _require_administrator(user)
     host = Host.objects.select_for_update().get(pk=host.pk)
     used = sorted({str(one) for one in host.environments.select_related("project")})
-    used += sorted({str(row.environment) for row in host.running.select_related("environment")})
+    # What was left behind there goes by itself once the host answers; it may never do so.
+    gone = {row.pk for row in leaving.left_behind(host)}
+    running = host.running.exclude(pk__in=gone).select_related("environment__project")
+    used += sorted({str(row.environment) for row in running})
     if used:
         raise Refused(
             f"{host} is used by {', '.join(dict.fromkeys(used))}.",
             code="host.used",
-            hint="Take it out of these environments first; what runs there is stopped by you.",
+            hint=f"Move each to another host first: gantry move {used[0]} OTHER --host {host}",
         )
     going = host.deploymentstep_set.filter(deployment__state__in=UNFINISHED)
-    if going.exists():
+    moves = Deployment.objects.filter(Q(to_host=host) | Q(from_host=host), state__in=UNFINISHED)
+    if going.exists() or moves.exists():
         raise Refused(
             f"A deployment to {host} is under way.",
             code="host.used",

@@ -30,6 +30,7 @@ from ciserver.releases import policy, queue
 from ciserver.releases.models import (
     DEPLOYMENT_MOVES,
     Deployment,
+    DeploymentKind,
     DeploymentState,
     DeploymentStep,
     Environment,
@@ -75,7 +76,8 @@ def _take(deployment: Deployment) -> Deployment | None:
     waiting = Deployment.objects.filter(
         environment=deployment.environment_id, state=DeploymentState.QUEUED
     )
-    newest = waiting.order_by("-pk").first()
+    # A move gives way to whatever brings another release, also to one that was asked for before.
+    newest = waiting.exclude(kind=DeploymentKind.MOVE).order_by("-pk").first()
     if newest and newest.pk != deployment.pk:
         supersede(deployment, by=newest)
         return None
@@ -87,6 +89,8 @@ def _take(deployment: Deployment) -> Deployment | None:
     configuration = policy.configuration_for(deployment.release, environment, deployment.kind)
     for key in policy.RESTORED:
         setattr(environment, key, configuration[key])  # for this worker; it is never saved
+    if deployment.kind == DeploymentKind.MOVE:
+        configuration["hosts"] = policy.hosts_after(deployment)
     now = timezone.now()
     move(
         deployment,

@@ -234,6 +234,7 @@ class DeploymentKind(models.TextChoices):
     AUTO = "auto", "automatic"
     PROMOTION = "promotion"
     ROLLBACK = "rollback"
+    MOVE = "move"  # of what serves, from one host to another
 
 
 class Deployment(models.Model):
@@ -257,6 +258,9 @@ class Deployment(models.Model):
     attempt = models.PositiveSmallIntegerField(default=0)
     lease_until = models.DateTimeField(null=True)
     bytes_pulled = models.BigIntegerField(null=True)
+    # Of a move: the host that is left, and the one that takes its place.
+    from_host = models.ForeignKey(Host, models.SET_NULL, null=True, related_name="moves_from")
+    to_host = models.ForeignKey(Host, models.SET_NULL, null=True, related_name="moves_to")
 
     class Meta:
         ordering = ["-id"]

@@ -155,7 +155,9 @@ def _context(request: HttpRequest, row: Environment) -> dict[str, Any]:
     running = list(row.running.select_related("host", "release__project").order_by("host__name"))
     current = preview.serving(row)
     started_with = preview.configured(row) if running else None
-    deployments = row.deployments.select_related("release__project").prefetch_related("steps__host")
+    deployments = row.deployments.select_related(
+        "release__project", "from_host", "to_host"
+    ).prefetch_related("steps__host")
     first = policy.before(row)
     candidate = preview.serving(first) if first else row.project.releases.first()
     if candidate and current and candidate.number <= current.number:

@@ -33,6 +33,8 @@ from ciserver.releases.models import (
 GATE = ("health_timeout", "health", "health_passes", "stable_seconds")
 # Of a configuration; hosts and ports are those that there are now.
 RESTORED = ("variables", "memory_mib", "cpus", "pids", *GATE)
+# Kinds that need nobody's word: they bring a digest and a configuration that had it before.
+UNAPPROVED = (DeploymentKind.ROLLBACK, DeploymentKind.MOVE)
 
 
 def before(environment: Environment) -> Environment | None:
@@ -67,14 +69,21 @@ def configuration_of(environment: Environment) -> dict[str, Any]:
 
 
 def configuration_for(release: Release, environment: Environment, kind: str) -> dict[str, Any]:
-    """What a deployment of that kind starts with. A roll-back restores what the release last ran
-    with: it needs no approval, so it must bring nothing that nobody approved."""
+    """What a deployment of that kind starts with. A roll-back and a move restore what the release
+    last ran with: they need no approval, so they must bring nothing that nobody approved."""
     now = configuration_of(environment)
-    if kind != DeploymentKind.ROLLBACK:
+    if kind not in UNAPPROVED:
         return now
     served = environment.deployments.filter(release=release, state=DeploymentState.SUCCEEDED)
     then = served.order_by("-pk").values_list("configuration", flat=True).first() or {}
     return now | {key: then[key] for key in RESTORED if key in then}
+
+
+def hosts_after(deployment: Deployment) -> list[str]:
+    """The names of the environment's hosts once the move ``deployment`` has ended well."""
+    names = set(deployment.environment.hosts.values_list("name", flat=True))
+    left, taken = deployment.from_host, deployment.to_host
+    return sorted(names - {left.name if left else ""} | ({taken.name} if taken else set()))
 
 
 def fingerprint(release: Release, environment: Environment) -> str:
@@ -170,13 +179,16 @@ def counting(deployment: Deployment) -> list[Approval]:
 
 
 def blockers(deployment: Deployment) -> list[str]:
-    """What ``deployment`` waits for, in words. A roll-back waits for nothing: it is the remedy."""
+    """What ``deployment`` waits for, in words. A roll-back waits for nothing: it is the remedy.
+    A move waits for the line alone: what it moves is there already."""
     if deployment.kind == DeploymentKind.ROLLBACK:
         return []
     environment, release = deployment.environment, deployment.release
     found = []
     if stop := stopped(environment):
         found.append(f"The line is stopped by {stop.by}: {stop.reason}")
+    if deployment.kind == DeploymentKind.MOVE:
+        return found
     if reason := refusal(release, environment):
         found.append(reason)
     elif left := soak_left(release, environment):

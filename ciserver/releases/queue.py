@@ -39,6 +39,8 @@ def ask(release: Release, environment: Environment, kind: str, actor: str) -> De
     environment = Environment.objects.select_for_update().get(pk=environment.pk)
     newest = environment.deployments.first()
     asked = newest is not None and newest.release_id == release.pk and not newest.finished
+    if newest and newest.kind == DeploymentKind.MOVE:
+        asked = False  # that one goes to another host alone
     if newest and asked and (newest.kind == kind or kind != DeploymentKind.ROLLBACK):
         return newest  # asked twice is asked once
     # All begin as waiting: a row that only waits takes nothing from one that was granted.
@@ -116,7 +118,7 @@ def follow(deployment: Deployment) -> None:
     """After a success: images of earlier releases may go, and the next environment gets the
     release too, if it takes them by itself."""
     outbox.promise(DEPLOYED, deployment.environment_id)
-    if deployment.kind == DeploymentKind.ROLLBACK:
+    if deployment.kind in policy.UNAPPROVED:
         return
     here = deployment.environment
     chain = Environment.objects.filter(project=here.project_id, position__gt=here.position)
@@ -173,6 +175,8 @@ def _expiry(release: Release, environment: Environment, kind: str) -> datetime |
 
 
 def _supersede_others(deployment: Deployment, *states: str) -> None:
+    if deployment.kind == DeploymentKind.MOVE:
+        return  # it brings nothing new, and takes nothing from who waits
     older = deployment.environment.deployments.filter(state__in=states, pk__lt=deployment.pk)
     for other in older:
         supersede(other, by=deployment)

@@ -6,7 +6,7 @@ import logging
 
 from django.db.models import Q
 
-from ciserver.releases import domains, leases, rolling
+from ciserver.releases import domains, leases, leaving, rolling
 from ciserver.releases.hosts import opened
 from ciserver.releases.leases import Lease, LeaseLost
 from ciserver.releases.models import Environment, Host, Running
@@ -38,6 +38,10 @@ def _restore_host(host: Host) -> None:
             for environment in host.environments.select_related("project"):
                 if not _is_right(target, environment, host):
                     _restore(target, environment, host)
+            for row in leaving.left_behind(host):
+                with leases.tend(row.environment) as lease:
+                    if lease:
+                        leaving.leave(target, row, lease)
     except LeaseLost:
         log.warning("the routes of %s are being restored by another worker", host)
     except TargetError as error:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from django.conf import settings
 
 from ciserver.accounts import registry_tokens
-from ciserver.releases import leases, rolling
+from ciserver.releases import leases, leaving, rolling
 from ciserver.releases.health import Unhealthy
 from ciserver.releases.leases import Lease, LeaseLost, recover_deployments
 from ciserver.releases.models import Deployment, DeploymentState, Environment, Host, Release
@@ -51,7 +51,7 @@ class HostsFailed(Exception):
 def _to_every_host(deployment: Deployment, lease: Lease) -> None:
     location = Location.parse(deployment.release.repository)
     environment = deployment.environment
-    hosts = list(environment.hosts.all())
+    hosts = leaving.hosts_of(deployment)
     if not hosts:
         raise TargetError(f"{environment.name} has no host. Attach one, then deploy again.")
     image = _facts_of(deployment.release, location)
@@ -66,7 +66,9 @@ def _to_every_host(deployment: Deployment, lease: Lease) -> None:
             break
     if failed:
         raise HostsFailed(_words_of(failed, among=len(hosts)))
-    leases.finish(deployment, DeploymentState.SUCCEEDED)
+    leaving.put_in_place(deployment, lease)
+    left = leaving.leave_others(deployment, lease)
+    leases.finish(deployment, DeploymentState.SUCCEEDED, reason=left)
 
 
 def _to_host(

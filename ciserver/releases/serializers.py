@@ -226,7 +226,8 @@ class ApprovalSerializer(serializers.ModelSerializer[Approval]):
 
 
 class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
-    """``bytes_pulled``: compressed layers that the hosts did not have before."""
+    """``bytes_pulled``: compressed layers that the hosts did not have before. ``from_host`` and
+    ``to_host`` are those of a move; null otherwise."""
 
     url = serializers.HyperlinkedIdentityField(view_name="deployment-detail", read_only=True)
     project = serializers.CharField(source="environment.project.slug", read_only=True)
@@ -234,6 +235,10 @@ class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
     release = serializers.PrimaryKeyRelatedField[Any](read_only=True)
     release_name = serializers.CharField(source="release.name", read_only=True)
     digest = serializers.CharField(source="release.digest", read_only=True)
+    from_host = serializers.SlugRelatedField[Any](
+        slug_field="name", read_only=True, allow_null=True
+    )
+    to_host = serializers.SlugRelatedField[Any](slug_field="name", read_only=True, allow_null=True)
     steps = DeploymentStepSerializer(many=True, read_only=True)
     approvals = ApprovalSerializer(source="approval_set", many=True, read_only=True)
 
@@ -248,6 +253,8 @@ class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
             "release_name",
             "digest",
             "kind",
+            "from_host",
+            "to_host",
             "state",
             "reason",
             "requested_by",
@@ -337,6 +344,16 @@ class NewStopSerializer(ReasonSerializer):
 
 class WhereSerializer(serializers.Serializer[Any]):
     environment = serializers.CharField(help_text="name of an environment of the project")
+
+
+class MoveSerializer(serializers.Serializer[Any]):
+    to = serializers.CharField(max_length=63, help_text="name of the host that is to serve")
+    host = serializers.CharField(
+        max_length=63,
+        default="",
+        allow_blank=True,
+        help_text="name of the one that serves now; not needed where there is only one",
+    )
 
 
 class CommitSerializer(serializers.Serializer[Any]):

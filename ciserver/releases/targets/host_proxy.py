@@ -55,6 +55,9 @@ class NoProxy(Proxy):
     def forget(self, name: str, *, permit: Permit = granted) -> None:
         """Nothing answers there."""
 
+    def close(self, name: str, *, seconds: float, permit: Permit = granted) -> None:
+        """Nothing answers there."""
+
     def drain(self, name: str, *, seconds: float, permit: Permit = granted) -> bool:
         return True
 

@@ -90,6 +90,18 @@ class Proxy:
         """Nothing answers there any more. May be called again. ``permit`` as for ``serve``."""
         self._change(f"{SERVERS}/{name}", lambda _: None, permit)
 
+    def close(self, name: str, *, seconds: float, permit: Permit = granted) -> None:
+        """``forget``, once no request is under way or ``seconds`` are over. May be called again,
+        also after a crash. New requests are refused from the beginning."""
+
+        def changed(now: Any) -> Any:
+            before = _dial(now, 0)
+            return closing(before) if before else now
+
+        self._change(f"{SERVERS}/{name}", changed, permit)
+        self.drain(name, seconds=seconds, permit=permit)
+        self.forget(name, permit=permit)
+
     def drain(self, name: str, *, seconds: float, permit: Permit = granted) -> bool:
         """Wait until no request is under way to what served before the last ``serve``; False if
         ``seconds`` were too few. May be called again, also after a crash."""
@@ -201,12 +213,28 @@ def server(
     """
     routes = [{"handle": [_handler(upstream)]}]
     if leaving:
-        routes.append({"match": [{"not": [{}]}], "handle": [_handler(leaving)]})
+        routes.append(_kept(leaving))
     return {
         "listen": [f"{address}:{port}"],
         "automatic_https": {"disable": True},
         "routes": routes,
     }
+
+
+def closing(leaving: str) -> dict[str, Any]:
+    """A server in whose place nothing answers: it is only there so that Caddy goes on counting
+    requests to ``leaving``. It has to listen somewhere; nobody is told where."""
+    refused = {"handler": "static_response", "status_code": 503}
+    return {
+        "listen": ["127.0.0.1:0"],
+        "automatic_https": {"disable": True},
+        "routes": [{"handle": [refused]}, _kept(leaving)],
+    }
+
+
+def _kept(leaving: str) -> dict[str, Any]:
+    """A route that matches nothing."""
+    return {"match": [{"not": [{}]}], "handle": [_handler(leaving)]}
 
 
 def _handler(upstream: str) -> dict[str, Any]:

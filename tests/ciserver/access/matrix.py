@@ -142,6 +142,7 @@ MATRIX: dict[str, tuple[Ask, ...]] = {
         post(MAINTAINER, project="hello", name="late", position=9, hosts=[]),
     ),
     "/api/v1/environments/{pk}/": (get(VIEWER), Ask("PATCH", MAINTAINER, {"soak_minutes": 1})),
+    "/api/v1/environments/{pk}/move/": (post(MAINTAINER, to="local"),),
     "/api/v1/environments/{pk}/commands/": (post(VIEWER, verb="ps"),),
     "/api/v1/commands/{pk}/": (get(MAINTAINER),),
     "/api/v1/commands/{pk}/input/": (post(MAINTAINER),),

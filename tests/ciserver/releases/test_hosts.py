@@ -13,7 +13,16 @@ import httpx
 import pytest
 from django.utils import timezone
 
-from ciserver.releases import drift, fleet, health, runner, services, visits
+from ciserver.releases import (
+    drift,
+    fleet,
+    health,
+    moving,
+    restoring,
+    runner,
+    services,
+    visits,
+)
 from ciserver.releases.hosts import opened
 from ciserver.releases.models import Deployment, DeploymentStep, Environment, Host, Release, Running
 from ciserver.releases.targets import connection as targets_connection
@@ -169,6 +178,89 @@ def test_deploy_failure_rollback_and_killed_workers_lose_no_request(
     assert len(harbour.ships["qa-1"].sh("podman ps --all -q").split()) == 1
     left = [one for one in (HOME / "run" / "ssh").iterdir() if one.is_dir()]
     assert left == [], "no socket is left of the killed ones"
+
+
+@pytest.mark.timeout(600)
+def test_what_serves_moves_to_another_host_through_killed_workers(
+    harbour: Fleet, doomed: Doomed
+) -> None:
+    harbour.only("qa-1")
+    first = harbour.deploy("one")
+    asked = moving.move(environment=harbour.qa, user=harbour.admin, to="qa-2")
+    served = harbour.url("qa-1")
+    with Probe(served) as old:
+        for step in [*STEPS[:-1], "record", "retire"]:
+            Deployment.objects.filter(pk=asked.pk).update(attempt=0)
+            assert doomed.deploy(asked.pk, step) == -9, step
+            Deployment.objects.filter(pk=asked.pk).update(lease_until=timezone.now())
+            assert runner.recover_deployments() == [asked.pk]
+    assert old.failures == [], "it serves until the new one does"
+    with Probe(harbour.url("qa-2")) as new:
+        Deployment.objects.filter(pk=asked.pk).update(attempt=0)
+        assert doomed.deploy(asked.pk, "leave") == -9
+        assert harbour.page("qa-1") == "one"
+        Deployment.objects.filter(pk=asked.pk).update(lease_until=timezone.now())
+        runner.recover_deployments()
+        moved = harbour.run(asked)
+    assert (moved.state, moved.reason, new.failures) == ("succeeded", "", [])
+    assert [step.host.name for step in moved.steps.filter(name="leave")] == ["qa-1", "qa-1"]
+    assert [host.name for host in harbour.qa.hosts.all()] == ["qa-2"]
+    running = Running.objects.get()
+    assert (running.host.name, running.digest) == ("qa-2", first.release.digest)
+    with pytest.raises(httpx.ConnectError):
+        harbour.page("qa-1")
+    assert harbour.ships["qa-1"].sh("podman ps --all -q") == ""
+    assert (drift.look(), Running.objects.get().drift) == (0, "")
+    assert harbour.deploy("two").state == "succeeded"
+    assert harbour.page("qa-2") == "two"
+
+
+def test_what_serves_moves_away_from_a_host_that_is_down_and_is_gone_there_once_it_is_up(
+    harbour: Fleet, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(targets_connection, "CONNECT", 3)
+    harbour.only("qa-1")
+    harbour.deploy("one")
+    harbour.ships["qa-1"].unplug()
+    asked = moving.move(environment=harbour.qa, user=harbour.admin, to="qa-2")
+    moved = harbour.run(asked)
+    assert moved.state == "succeeded"
+    assert moved.reason.startswith("qa-1 could not be left: qa-1 cannot be reached: ")
+    assert moved.reason.endswith("What runs there goes as soon as it answers.")
+    assert moved.steps.get(name="leave").state == "failed"
+    assert harbour.page("qa-2") == "one"
+    drift.look()
+    assert Running.objects.get(host__name="qa-1").drift.startswith("qa-1 cannot be looked at")
+    harbour.ships["qa-1"].plug_in()
+    restoring.restore_routes()
+    assert Running.objects.get().host.name == "qa-2"
+    assert harbour.ships["qa-1"].sh("podman ps --all -q") == ""
+    assert harbour.page("qa-2") == "one"
+
+
+def test_a_move_that_fails_leaves_everything_where_it_was(harbour: Fleet) -> None:
+    harbour.only("qa-1")
+    harbour.deploy("one")
+    harbour.ships["qa-2"].hide("podman")
+    asked = moving.move(environment=harbour.qa, user=harbour.admin, to="qa-2")
+    failed = harbour.run(asked)
+    assert (failed.state, "No container engine works" in failed.reason) == ("failed", True)
+    assert failed.reason.endswith("; v1 still serves qa.")
+    assert [host.name for host in harbour.qa.hosts.all()] == ["qa-1"]
+    assert harbour.page("qa-1") == "one"
+
+
+def test_a_host_that_an_environment_no_longer_has_is_left_by_the_next_deployment(
+    harbour: Fleet,
+) -> None:
+    first = harbour.deploy("one")
+    harbour.only("qa-2")
+    restoring.restore_routes()
+    assert harbour.page("qa-1") == "one", "hosts hold from the next deployment on"
+    again = services.promote(release=first.release, environment=harbour.qa, user=harbour.admin)
+    assert harbour.run(again).reason == ""
+    assert Running.objects.get().host.name == "qa-2"
+    assert harbour.ships["qa-1"].sh("podman ps --all -q") == ""
 
 
 def test_batches_stop_at_the_first_that_fails_and_the_record_says_where_what_serves(

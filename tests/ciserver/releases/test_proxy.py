@@ -99,6 +99,32 @@ def test_a_request_that_never_ends_is_not_waited_for_for_ever(proxy: Proxy) -> N
         slow.join()
 
 
+def test_what_is_closed_refuses_new_requests_and_waits_for_those_under_way(proxy: Proxy) -> None:
+    port = free_port()
+    said: list[str] = []
+    with answering("one") as one, answering("two") as two:
+        proxy.serve("a", port=port, upstream=one)
+        proxy.serve("b", port=free_port(), upstream=two)
+        slow = threading.Thread(
+            target=lambda: said.append(httpx.get(f"http://127.0.0.1:{port}/slow").text)
+        )
+        slow.start()
+        wait_for(lambda: not proxy._is_idle(one, 0))
+        closing = threading.Thread(target=lambda: proxy.close("a", seconds=10))
+        closing.start()
+        wait_for(lambda: not proxy.routes()["a"])
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://127.0.0.1:{port}/")
+        assert said == []
+        closing.join()
+        slow.join()
+        assert said == ["one"]
+        assert proxy.routes() == {"b": two}
+        proxy.close("a", seconds=10)
+        proxy.serve("a", port=port, upstream=one)
+        assert httpx.get(f"http://127.0.0.1:{port}/").text == "one", "it can be had again"
+
+
 def test_who_slept_before_a_change_cannot_undo_what_a_successor_did(proxy: Proxy) -> None:
     port = free_port()
     asked: list[str] = []
