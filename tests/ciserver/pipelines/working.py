@@ -20,6 +20,7 @@ def workshop_in(area: Path, registry: str) -> Any:
     from ciserver.pipelines.runner.workshop import Workshop
     from runtime.state import StateDirectory
 
+    (area / "run").mkdir(exist_ok=True)
     store = Store(area / "store")
     return Workshop(
         config=replace(settings.GANTRY, home=area, registry=registry),
