@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from ciserver.lib.endings import LONG_LINE, Ending
 from ciserver.lib.masking import Masker
 from ciserver.pipelines.logfiles import open_log
 
 LINE_CAP = 64 * 1024
 JOB_CAP = 64 * 1024 * 1024
+END_CAP = 64 * 1024  # of a step whose output is not kept
+ENDS_CAP = 8 * 1024 * 1024  # of all such steps of a job
 READ_SIZE = 256 * 1024
 
 
@@ -55,12 +58,28 @@ class Position:
         return position
 
 
+@dataclass(slots=True)
+class _Text:
+    """A line or a part of one, and for how many bytes of a program it stands: masking makes that
+    another number."""
+
+    text: bytes = b""
+    raw: int = 0
+
+    def cut(self, place: int) -> _Text:
+        """Take off what is before ``place``."""
+        head, self.text = self.text[:place], self.text[place:]
+        raw = max(0, self.raw - len(self.text))
+        self.raw -= raw
+        return _Text(head, raw)
+
+
 class LogWriter:
     """Appends to one job's log. Safe to use from the threads of one job's steps.
 
-    A line past 64 KiB is split; past 64 MiB a job's output is counted but not kept,
-    and a last line says how much was dropped. Secrets are masked in whole lines, so that it
-    does not matter how a program's writes cut them.
+    A line past 64 KiB is split. Once 64 MiB are kept, of each step only its end is, behind a
+    line that says exactly how many bytes before it are not; sentences of our own are always kept.
+    Secrets are masked in whole lines, so that it does not matter how a program's writes cut them.
     """
 
     def __init__(self, path: Path, *, cap: int = JOB_CAP) -> None:
@@ -68,48 +87,46 @@ class LogWriter:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
         self._start = time.monotonic()
         self._lock = threading.Lock()
-        self._open_lines: dict[tuple[int, str], bytes] = {}
-        self._room = cap
-        self._dropped = 0
+        self._open_lines: dict[tuple[int, str], _Text] = {}
+        self._cap = self._room = cap
+        self._full = False
+        self._missing: dict[int, int] = {}  # bytes of each step that are not kept
+        self._ends: dict[tuple[int, str], Ending] = {}
+        self._room_for_ends = ENDS_CAP
         self.masker = Masker()
 
     def write(self, step: int, stream: str, data: bytes) -> None:
         """Output of a step as it came: any bytes, lines broken anywhere."""
         with self._lock:
-            held = self._open_lines.pop((step, stream), b"") + data
-            *lines, rest = held.split(b"\n")
-            # A secret that is not whole yet lies behind the cut: it will be masked with what comes.
-            while len(rest) > LINE_CAP + self.masker.longest:
-                rest = self.masker.mask(rest)
-                if len(rest) <= LINE_CAP + self.masker.longest:
-                    break
-                cut = _cut(rest)
-                lines.append(rest[:cut])
-                rest = rest[cut:]
-            if rest:
-                self._open_lines[step, stream] = rest
-            self._append(step, stream, lines)
+            if self._full:
+                self._keep_end(step, stream, _Text(data, len(data)))
+                return
+            line = self._open_lines.pop((step, stream), _Text())
+            line.text += data
+            line.raw += len(data)
+            ended = [*_ended(line), *self._pieces_of_long(line)]
+            if left := self._append(step, stream, ended):
+                left.append(line)
+                text = b"".join(one.text for one in left)
+                self._keep_end(step, stream, _Text(text, sum(one.raw for one in left)))
+                return
+            if line.text:
+                self._open_lines[step, stream] = line
 
     def say(self, text: str, step: int = 0) -> None:
         """A sentence of our own."""
         with self._lock:
-            self._append(step, "sys", text.encode().split(b"\n"))
+            self._say(text, step)
 
     def flush(self, step: int) -> None:
         """End the lines that ``step`` left without a newline."""
         with self._lock:
-            for key in [key for key in self._open_lines if key[0] == step]:
-                self._append(*key, [self._open_lines.pop(key)])
+            self._flush(step)
 
     def close(self) -> None:
         with self._lock:
-            for (step, stream), rest in self._open_lines.items():
-                self._append(step, stream, [rest])
-            self._open_lines.clear()
-            if self._dropped:
-                self._room = LINE_CAP
-                note = f"[{self._dropped} bytes more were written and not kept]"
-                self._append(0, "sys", [note.encode()])
+            for step in {*(step for step, _ in self._open_lines), *self._missing}:
+                self._flush(step)
             os.close(self._fd)
 
     def __enter__(self) -> LogWriter:
@@ -123,21 +140,81 @@ class LogWriter:
     ) -> None:
         self.close()
 
-    def _append(self, step: int, stream: str, lines: list[bytes]) -> None:
+    def _pieces_of_long(self, line: _Text) -> list[_Text]:
+        """What is cut off a line that is too long to be waited for."""
+        pieces = []
+        # A secret that is not whole yet lies behind the cut: it will be masked with what comes.
+        while len(line.text) > LINE_CAP + self.masker.longest:
+            line.text = self.masker.mask(line.text)
+            if len(line.text) <= LINE_CAP + self.masker.longest:
+                break
+            pieces.append(line.cut(_cut(line.text)))
+        return pieces
+
+    def _append(self, step: int, stream: str, lines: list[_Text]) -> list[_Text]:
+        """Keep lines as long as there is room; those for which there is none."""
+        head = self._head(step, stream)
+        kept = []
+        for number, line in enumerate(lines):
+            record = self._records(head, line.text.removesuffix(b"\n"))
+            # What is kept counts, not what was written: an empty line takes room, too.
+            if self._full or len(record) > self._room:
+                _write_all(self._fd, b"".join(kept))
+                self._fill()
+                return lines[number:]
+            self._room -= len(record)
+            kept.append(record)
+        _write_all(self._fd, b"".join(kept))
+        return []
+
+    def _fill(self) -> None:
+        """From here on only ends are kept, also of the lines that are not ended yet."""
+        if self._full:
+            return
+        self._full = True
+        size = f"{self._cap >> 20} MiB" if self._cap >= 1 << 20 else f"{self._cap} bytes"
+        self._say(f"[{size} of output are kept: of what follows, only the end of each step]", 0)
+        for key, line in self._open_lines.items():
+            self._keep_end(*key, line)
+        self._open_lines.clear()
+
+    def _keep_end(self, step: int, stream: str, data: _Text) -> None:
+        self._missing[step] = self._missing.get(step, 0) + data.raw
+        self._ends.setdefault((step, stream), Ending(END_CAP)).add(data.text)
+
+    def _flush(self, step: int) -> None:
+        for key in [key for key in self._open_lines if key[0] == step]:
+            for line in self._append(*key, [self._open_lines.pop(key)]):
+                self._keep_end(*key, line)
+        if step in self._missing:
+            self._write_ends(step)
+
+    def _write_ends(self, step: int) -> None:
+        missing = self._missing.pop(step)
+        kept = []
+        for key in [key for key in self._ends if key[0] == step]:
+            text = self._ends.pop(key).whole_lines()
+            if text != LONG_LINE and len(text) <= self._room_for_ends:
+                self._room_for_ends -= len(text)
+                missing -= len(text)
+                head = self._head(*key)
+                lines = text.removesuffix(b"\n").split(b"\n")
+                kept += [self._records(head, line) for line in lines]
+        if missing > 0:
+            self._say(f"[{missing} bytes were written here and are not kept]", step)
+        _write_all(self._fd, b"".join(kept))
+
+    def _say(self, text: str, step: int) -> None:
+        head = self._head(step, "sys")
+        lines = text.encode().split(b"\n")
+        _write_all(self._fd, b"".join(self._records(head, line) for line in lines))
+
+    def _head(self, step: int, stream: str) -> bytes:
         at = int((time.monotonic() - self._start) * 1000)
-        records = []
-        for line in lines:
-            for piece in _pieces(self.masker.mask(line)):
-                record = b"%d %d %s %s\n" % (at, step, stream.encode(), piece)
-                # What is kept counts, not what was written: an empty line takes room, too.
-                if self._room < len(record):
-                    self._room = 0
-                    self._dropped += len(piece) + 1
-                    continue
-                self._room -= len(record)
-                records.append(record)
-        if records:
-            _write_all(self._fd, b"".join(records))
+        return b"%d %d %s " % (at, step, stream.encode())
+
+    def _records(self, head: bytes, line: bytes) -> bytes:
+        return b"".join(head + piece + b"\n" for piece in _pieces(self.masker.mask(line)))
 
 
 class LogReader:
@@ -175,6 +252,17 @@ class LogReader:
             if not lines:
                 return
             yield from lines
+
+
+def _ended(line: _Text) -> list[_Text]:
+    """Take off ``line`` what has an end, with its newline."""
+    *whole, rest = line.text.split(b"\n")
+    if not whole:
+        return []
+    ended = [_Text(text + b"\n", len(text) + 1) for text in whole]
+    ended[0].raw += line.raw - len(line.text)
+    line.text, line.raw = rest, len(rest)
+    return ended
 
 
 def _pieces(line: bytes) -> Iterator[bytes]:

@@ -1,6 +1,6 @@
 """Finding lines of a log: by number, by what they say, and the first that tells of an error.
 
-A log is at most 64 MiB (see ``logs``), which is looked through in a fraction of a second:
+A log is hardly more than 64 MiB (see ``logs``), which is looked through in a fraction of a second:
 pieces of 1 MiB are searched whole, and only records that match are taken apart.
 """
 

@@ -33,7 +33,7 @@ from runtime.spec import Limits
 from runtime.state import StateDirectory
 
 log = logging.getLogger(__name__)
-MAX_OUTPUT = 64 * 1024 * 1024  # of one step's or test's log
+MAX_OUTPUT = 1024 * 1024 * 1024  # of one step or test, of which its log keeps what logs.py says
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,14 +71,35 @@ def test_a_line_past_the_cap_is_split_and_nothing_of_it_lost(tmp_path: Path) -> 
     assert [len(text) for text in texts(path)] == [LINE_CAP, LINE_CAP, 6]
 
 
-def test_past_the_jobs_cap_the_rest_is_counted_exactly(tmp_path: Path) -> None:
+def test_past_the_jobs_cap_the_ends_are_kept_and_the_rest_is_counted_exactly(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "1.log"
-    with LogWriter(path, cap=100) as log:
-        for _ in range(30):
-            log.write(1, "out", b"123456789\n")
-    kept = texts(path)
-    note = texts(path, step=0, stream="sys")
-    assert note == [f"[{(30 - len(kept)) * 10} bytes more were written and not kept]"]
+    with LogWriter(path, cap=1000) as log:
+        log.write(2, "out", b"in the mid")
+        for number in range(20_000):
+            log.write(1, "out", b"%09d\n" % number)
+        log.write(1, "err", b"the last words")
+        log.flush(1)
+        log.write(2, "out", b"dle\n")
+        log.say("Kept a file.")
+    lines = [(line.step, line.stream, line.text) for line in LogReader(path)]
+    full, mark = (
+        place for place, line in enumerate(lines) if line[1] == "sys" and place + 3 < len(lines)
+    )
+    assert "[1000 bytes of output are kept" in lines[full][2]
+    assert full == mark - 1
+    kept = [int(text) for step, stream, text in lines if (step, stream) == (1, "out")]
+    head, tail = kept[:full], kept[full:]
+    assert head == list(range(full)) and tail == list(range(20_000 - len(tail), 20_000))
+    assert len(tail) > 6000
+    missing = (20_000 - len(kept)) * 10
+    assert lines[mark][2] == f"[{missing} bytes were written here and are not kept]"
+    assert lines[-3:] == [
+        (1, "err", "the last words"),
+        (0, "sys", "Kept a file."),
+        (2, "out", "in the middle"),
+    ]
 
 
 def test_steps_may_write_from_several_threads(tmp_path: Path) -> None:
@@ -117,8 +138,15 @@ def test_a_position_that_we_did_not_write_is_refused(text: str) -> None:
 def test_empty_lines_take_room_too(tmp_path: Path) -> None:
     path = tmp_path / "1.log"
     with LogWriter(path, cap=1000) as log:
-        log.write(1, "out", b"\n" * 5000)
-    assert path.stat().st_size < 1200
+        log.write(1, "out", b"\n" * 500_000)
+    assert path.stat().st_size < 1300
+    assert len(texts(path)) + _missing(path) == 500_000
+
+
+def _missing(path: Path) -> int:
+    """Bytes that the log's marks say are not kept."""
+    said = [line.text for line in LogReader(path) if line.stream == "sys"]
+    return sum(int(text.split()[0][1:]) for text in said if text.endswith("are not kept]"))
 
 
 @pytest.mark.parametrize("before", range(8))
