@@ -154,9 +154,10 @@ class LogWriter:
     def _append(self, step: int, stream: str, lines: list[_Text]) -> list[_Text]:
         """Keep lines as long as there is room; those for which there is none."""
         head = self._head(step, stream)
-        kept = []
-        for number, line in enumerate(lines):
-            record = self._records(head, line.text.removesuffix(b"\n"))
+        kept: list[bytes] = []
+        masked = self.masker.mask_lines([line.text.removesuffix(b"\n") for line in lines])
+        for number, line in enumerate(masked):
+            record = _records(head, line)
             # What is kept counts, not what was written: an empty line takes room, too.
             if self._full or len(record) > self._room:
                 _write_all(self._fd, b"".join(kept))
@@ -191,7 +192,7 @@ class LogWriter:
 
     def _write_ends(self, step: int) -> None:
         missing = self._missing.pop(step)
-        kept = []
+        kept: list[bytes] = []
         for key in [key for key in self._ends if key[0] == step]:
             text = self._ends.pop(key).whole_lines()
             if text != LONG_LINE and len(text) <= self._room_for_ends:
@@ -199,22 +200,19 @@ class LogWriter:
                 missing -= len(text)
                 head = self._head(*key)
                 lines = text.removesuffix(b"\n").split(b"\n")
-                kept += [self._records(head, line) for line in lines]
+                kept += [_records(head, line) for line in self.masker.mask_lines(lines)]
         if missing > 0:
             self._say(f"[{missing} bytes were written here and are not kept]", step)
         _write_all(self._fd, b"".join(kept))
 
     def _say(self, text: str, step: int) -> None:
         head = self._head(step, "sys")
-        lines = text.encode().split(b"\n")
-        _write_all(self._fd, b"".join(self._records(head, line) for line in lines))
+        lines = self.masker.mask_lines(text.encode().split(b"\n"))
+        _write_all(self._fd, b"".join(_records(head, line) for line in lines))
 
     def _head(self, step: int, stream: str) -> bytes:
         at = int((time.monotonic() - self._start) * 1000)
         return b"%d %d %s " % (at, step, stream.encode())
-
-    def _records(self, head: bytes, line: bytes) -> bytes:
-        return b"".join(head + piece + b"\n" for piece in _pieces(self.masker.mask(line)))
 
 
 class LogReader:
@@ -252,6 +250,10 @@ class LogReader:
             if not lines:
                 return
             yield from lines
+
+
+def _records(head: bytes, line: bytes) -> bytes:
+    return b"".join(head + piece + b"\n" for piece in _pieces(line))
 
 
 def _ended(line: _Text) -> list[_Text]:

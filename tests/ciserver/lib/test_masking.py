@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import subprocess
 import time
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -35,6 +36,14 @@ FORMS = {
     "hex": RAW.hex().encode(),
     "HEX": RAW.hex().upper().encode(),
     "json": json.dumps(VALUE).encode(),
+    "json, as PHP writes it": json.dumps(VALUE).replace("/", "\\/").encode(),
+    "json in json": json.dumps(json.dumps({"a": VALUE})).encode(),
+    "url in a url": quote(quote(VALUE, safe=""), safe="").encode(),
+    "shell": subprocess.check_output(["bash", "-c", 'printf %q "$1"', "-", VALUE]),
+    "a trace of the shell": subprocess.run(
+        ["bash", "-xc", ': "$1"', "-", VALUE], capture_output=True, check=True
+    ).stderr.strip(),
+    "base64 in base64": base64.b64encode(b'{"auth": "' + base64.b64encode(b"u:" + RAW) + b'"}'),
     "json, not ascii": json.dumps({"a": VALUE}, ensure_ascii=False).encode(),
     "colours between": b"".join(b"\x1b[3%dm%c" % (n % 8, byte) for n, byte in enumerate(RAW)),
     "a title between": RAW[:5] + b"\x1b]0;title\x07" + RAW[5:],
@@ -56,6 +65,47 @@ def test_base64_that_is_broken_into_lines_is_masked() -> None:
     lines = base64.encodebytes(value.encode()).splitlines()
     masker = Masker([Secret(value)])
     assert {masker.mask(line) for line in lines} == {b"***"}
+
+
+@pytest.mark.parametrize("before", range(60))
+def test_base64_of_more_than_the_secret_that_is_broken_into_lines_is_masked(before: int) -> None:
+    """As ``printf user:TOKEN | base64`` writes it: no line is nothing but a piece of it."""
+    value = "".join(random.Random(7).choices("abcdefghijklmnop0123456789", k=93))
+    text = b"u" * before + b":" + value.encode() + b"@host.example.org/"
+    lines = base64.encodebytes(text).splitlines()
+    masked = Masker([Secret(value)]).mask_lines(lines)
+    first, last = -(-(before + 1) * 4 // 3), (before + 1 + len(value)) * 4 // 3
+    found = 0
+    for number, line in enumerate(lines):
+        part = line[max(0, first - 76 * number) : max(0, last - 76 * number)]
+        if len(part) >= 8:
+            found += 1
+            assert part[:8] not in masked[number]
+            assert part[-8:] not in masked[number]
+            assert masked[number] == line.replace(part, b"***")
+        else:
+            assert masked[number] == line
+    assert found >= 2
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [b"", b"ok", b"hunter2-secret", b"\x1b[1m", b"aHVudGVyMi1z", b"ZWNyZXQ=", b"x" * 40]
+        ),
+        max_size=12,
+    )
+)
+def test_lines_together_are_masked_as_each_alone(lines: list[bytes]) -> None:
+    masker = Masker([Secret("hunter2-secret")])
+    assert list(masker.mask_lines(lines)) == [masker.mask(line) for line in lines]
+    assert list(Masker().mask_lines(lines)) == lines
+
+
+def test_words_at_the_end_of_a_line_are_not_taken_for_the_beginning_of_a_secret() -> None:
+    masker = Masker([Secret("postgres://gantry:hunter2@db.example.org:5432/gantry")])
+    for line in (b"connecting to postgres", b"postgres://", b"deadbeef", b"5432/gantry ready"):
+        assert masker.mask(line) == line
 
 
 def test_each_line_of_a_secret_of_several_lines_is_masked() -> None:
