@@ -161,7 +161,7 @@ class Container:
         """
         running = self._running
         if running is None:
-            raise SpecError("Nothing runs in this container.")
+            raise SpecError("Nothing runs in this container.", hint="Start it first.")
         return use.execute(
             self._state,
             running.id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import secrets
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from runtime import copying, host, hostroot, kept, use
 from runtime.errors import SandboxError, SpecError
@@ -25,6 +26,7 @@ from runtime.sandbox import Stream
 from runtime.snapshots import LowerDir, RootFs, mount_rootfs
 from runtime.spec import (
     ID_RANGE_SIZE,
+    IDS_END,
     IdRange,
     Limits,
     Mount,
@@ -54,12 +56,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read our output has gone, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SIGPIPE
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        sudo = isinstance(error, PermissionError) and os.geteuid() != 0
+        hint = "Run it with sudo" if sudo else "`python -m runtime check` may tell why"
+        print(f"runtime: {place}{error.strerror or error}. {hint}.", file=sys.stderr)
+        return OURS
+
+
+class Parser(argparse.ArgumentParser):
+    """What cannot be read is told by 125, too: 2 may be the program's own."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(OURS, f"{self.prog}: {message}. `{self.prog} --help` tells more.\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m runtime", description=__doc__)
+    parser = Parser(prog="python -m runtime", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--state", type=Path, default=default_state(), metavar="DIR")
     _add_run(commands.add_parser("run", parents=[common], help="run a command in a sandbox"))
     for name, function, text in (
@@ -90,11 +106,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _copy(arguments: argparse.Namespace) -> int:
-    state = StateDirectory(arguments.state)
+    state = _state(arguments.state)
     cancel = _cancel_by_signal()
     out, inside = arguments.source.partition(":"), arguments.target.partition(":")
     if bool(out[1]) is bool(inside[1]):
-        raise SpecError("One of the two is in a sandbox: write it as ID:PATH.")
+        raise SpecError(
+            "One of the two is a file of here, one is in a sandbox.", hint="Write that as ID:PATH."
+        )
     if out[1]:
         copying.copy_out(
             state, out[0], out[2], Path(arguments.target),
@@ -106,14 +124,17 @@ def _copy(arguments: argparse.Namespace) -> int:
 
 
 def _on_running(arguments: argparse.Namespace) -> int:
-    arguments.verb(StateDirectory(arguments.state), arguments.id)
+    arguments.verb(_state(arguments.state), arguments.id)
     return 0
 
 
 def _drop(arguments: argparse.Namespace) -> int:
     state = _existing_state(arguments.state)
     if state is None:
-        raise SpecError(f"No failed sandbox called {arguments.id} is kept.")
+        raise SpecError(
+            f"No failed sandbox called {arguments.id} is kept.",
+            hint="`python -m runtime list` shows those that are.",
+        )
     kept.drop(state, arguments.id)
     return 0
 
@@ -133,7 +154,8 @@ def _add_exec(parser: argparse.ArgumentParser) -> None:
 
 def _exec(arguments: argparse.Namespace) -> int:
     """In one that runs, else in one that is kept."""
-    state = StateDirectory(arguments.state)
+    _check_receipt(arguments.receipt)
+    state = _state(arguments.state)
     how: dict[str, Any] = {"with_secrets": arguments.with_secrets}
     execute: Callable[..., Receipt] = use.execute
     if kept.is_kept(state, arguments.id):
@@ -180,7 +202,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--io-write", type=parse_size, metavar="10m", help="a second, to a disk")
     parser.add_argument("--inodes", type=int, metavar="10000", help="files it may make")
     parser.add_argument(
-        "--keep", type=float, default=0, metavar="SECONDS",
+        "--keep", type=parse_seconds, default=0, metavar="SECONDS",
         help="how long `exec` can look at what it left, should it fail; needs --rootfs",
     )  # fmt: skip
     parser.add_argument("--shm", type=parse_size, default=Limits().shm, metavar="64m")
@@ -219,6 +241,17 @@ def parse_size(text: str) -> int:
     return int(found[1]) * UNITS[found[2]]
 
 
+def parse_seconds(text: str) -> float:
+    """A number of seconds that ends some time."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds such as 3600")
+    return seconds
+
+
 def parse_user(text: str) -> User:
     uid, _, gid = text.partition(":")
     if not uid.isdecimal() or not (gid or "0").isdecimal():
@@ -228,10 +261,11 @@ def parse_user(text: str) -> User:
 
 def _run(arguments: argparse.Namespace) -> int:
     if missing := host.check():
-        raise SandboxError(missing[0])
+        raise SandboxError(missing[0], hint="`python -m runtime check` tells all that is missing.")
     if arguments.keep and arguments.rootfs is None:
         raise SpecError("Only a sandbox with a root of its own can be kept.", hint="Give --rootfs.")
-    state = StateDirectory(arguments.state)
+    _check_receipt(arguments.receipt)
+    state = _state(arguments.state)
     cancel = _cancel_by_signal()
     ids = _id_range(arguments.ids)
     kind = Network(arguments.network)
@@ -239,7 +273,7 @@ def _run(arguments: argparse.Namespace) -> int:
         rootfs, mounts = stack.enter_context(_rootfs(arguments, state, ids))
         network = stack.enter_context(open_network(kind, state=state, allow=arguments.allow))
         spec = SandboxSpec(
-            id=arguments.name or f"run-{secrets.token_hex(4)}",
+            id=f"run-{secrets.token_hex(4)}" if arguments.name is None else arguments.name,
             rootfs=rootfs.path,
             args=tuple(arguments.command),
             ids=ids,
@@ -272,6 +306,8 @@ def _run(arguments: argparse.Namespace) -> int:
             state=state, allow=arguments.allow, on_output=_print, cancel=cancel,
         )  # fmt: skip
     _tell(receipt, arguments.receipt)
+    if arguments.keep and not receipt.ok and not receipt.kept:
+        print("runtime: what it left could not be kept, or it was cancelled", file=sys.stderr)
     return receipt.exit_code
 
 
@@ -279,7 +315,9 @@ def _id_range(base: int) -> IdRange:
     try:
         return IdRange(base)
     except ValueError as error:
-        raise SpecError(f"{error}.".capitalize()) from error
+        raise SpecError(
+            f"{error}.".capitalize(), hint="Leave --ids out, or name the first of 65536 free ones."
+        ) from error
 
 
 @contextmanager
@@ -295,7 +333,19 @@ def _rootfs(
             lower.mkdir()
             mounts = hostroot.make(lower)
         elif not lower.is_dir():
-            raise SpecError(f"The root file system {lower} is no directory.")
+            raise SpecError(
+                f"The root file system {lower} is no directory.", hint="Unpack or mount it first."
+            )
+        elif home.resolve().is_relative_to(lower.resolve()):
+            raise SpecError(
+                f"The root file system {lower} holds {state.root}, where sandboxes are made.",
+                hint="Name a directory outside it with --state.",
+            )
+        if not 0 <= base < IDS_END - ID_RANGE_SIZE:
+            raise SpecError(
+                f"The owner of a root file system cannot be {base}.",
+                hint="Give --rootfs-base the number that `stat -c %u` tells of it.",
+            )
         layers = [LowerDir(lower.absolute(), base)]
         scratch = home / "layers"
         scratch.mkdir()
@@ -307,7 +357,10 @@ def _environment(pairs: Sequence[str]) -> dict[str, str]:
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        found[name] = value if equals else os.environ.get(name, "")
+        if equals:
+            found[name] = value
+        elif name in os.environ:  # as docker has it: the caller's own, or none
+            found[name] = os.environ[name]
     return found
 
 
@@ -348,6 +401,27 @@ def _list(arguments: argparse.Namespace) -> int:
     for old in left:
         print(f"{old.id}\tkept for {old.until - time.time():.0f} s\t{old.outcome}\t{old.command}")
     return 0
+
+
+def _state(root: Path) -> StateDirectory:
+    try:
+        return StateDirectory(root)
+    except PermissionError:
+        raise  # told by main, with what to do
+    except OSError as error:
+        raise SpecError(
+            f"The state directory {root} cannot be made: {error.strerror}.",
+            hint="Name another with --state.",
+        ) from error
+
+
+def _check_receipt(file: Path | None) -> None:
+    """Before the program runs, perhaps for an hour."""
+    if file is not None and (file.is_dir() or not os.access(file.absolute().parent, os.W_OK)):
+        raise SpecError(
+            f"The receipt cannot be written to {file}.",
+            hint="Name a file in a folder that is there.",
+        )
 
 
 def _existing_state(root: Path) -> StateDirectory | None:

@@ -5,16 +5,13 @@ What the kernel, the host and the sandbox's own directory add is handed in as Su
 
 from __future__ import annotations
 
-import posixpath
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime import namespaces, security
+from runtime import namespaces, security, validation
 from runtime.cgroups.usage import CPU_PERIOD, quota
-from runtime.errors import SpecError
 from runtime.host import CgroupVersion
 from runtime.spec import BindMount, Limits, Mount, Network, SandboxSpec, TmpfsMount
 
@@ -22,12 +19,8 @@ OCI_VERSION = "1.0.2"
 CONFIG = "config.json"
 SECRETS = "dev.gantry.secrets"  # annotation: which variables and mounts are secret
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-MEMORY_MINIMUM = 8 * 1024 * 1024  # below this the OCI runtime's own start does not fit
 OOM_SCORE = 500  # when the whole host runs out, a sandbox goes before the services
-MOUNTED_BY_US = ("/dev", "/proc", "/sys")
-IN_DEV = ("/dev/pipes",)  # where BuildKit shows a heredoc's script: nothing else of /dev is there
 FILES_OF_ETC = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
-ID_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,92 +38,9 @@ class Surroundings:
     sysfs: Path | None = None  # a sysfs of ``netns``; needed to show /sys when one is joined
 
 
-def validate(spec: SandboxSpec) -> None:
-    """Raise SpecError with one sentence when ``spec`` cannot be a sandbox."""
-    if not ID_FORM.fullmatch(spec.id):
-        raise SpecError(
-            f"{spec.id!r} is no sandbox id: letters, digits, '.', '_' and '-', 1 to 64."
-        )
-    if not spec.args:
-        raise SpecError("There is no command to run.", hint="Give at least the program's name.")
-    _validate_text("argument", spec.args)
-    _validate_text("environment variable", [f"{k}={v}" for k, v in spec.env.items()])
-    if bad := [name for name in spec.env if not name or "=" in name]:
-        raise SpecError(f"{bad[0]!r} is no name of an environment variable.")
-    if spec.network is Network.PRIVATE and spec.netns is None:
-        raise SpecError("A sandbox joins a private network by the netns of one of its members.")
-    validate_cwd(spec.cwd)
-    for number in (spec.user.uid, spec.user.gid, *spec.user.groups):
-        if not 0 <= number < spec.ids.size:
-            raise SpecError(
-                f"User or group id {number} is outside the sandbox's {spec.ids.size} ids.",
-                hint=f"Use an id from 0 to {spec.ids.size - 1}.",
-            )
-    _validate_limits(spec.limits)
-    limited = spec.limits.disk is not None or spec.limits.inodes is not None
-    if limited and spec.upper is None:
-        raise SpecError("A limit of the disk needs the directory that is written to.")
-    for mount in spec.mounts:
-        _validate_mount(mount)
-
-
-def validate_cwd(path: str) -> None:
-    """Raises SpecError for what is no normal absolute path, or the kernel's."""
-    _validate_path("working directory", path)
-    if within(path, MOUNTED_BY_US):
-        raise SpecError(f"The working directory may not be in {path}: it belongs to the kernel.")
-
-
-def _validate_text(what: str, values: list[str] | tuple[str, ...]) -> None:
-    for value in values:
-        if "\0" in value:
-            raise SpecError(f"An {what} holds a NUL byte: {value!r}.")
-
-
-def _validate_path(what: str, path: str) -> None:
-    if not path.startswith("/") or "\0" in path or posixpath.normpath(path) != path:
-        raise SpecError(f"The {what} {path!r} is no normal absolute path.")
-
-
-def within(path: str, parents: tuple[str, ...]) -> bool:
-    """Whether normal ``path`` is one of ``parents`` or below one."""
-    return any(path == parent or path.startswith(parent + "/") for parent in parents)
-
-
-def _validate_mount(mount: Mount) -> None:
-    _validate_path("mount target", mount.target)
-    ours = within(mount.target, MOUNTED_BY_US) and not within(mount.target, IN_DEV)
-    if mount.target == "/" or ours:
-        raise SpecError(f"Nothing can be mounted at {mount.target}.")
-
-
-def _validate_limits(limits: Limits) -> None:
-    if limits.memory is not None and limits.memory < MEMORY_MINIMUM:
-        raise SpecError(
-            f"A memory limit of {limits.memory} bytes is too small to start anything.",
-            hint=f"Use at least {MEMORY_MINIMUM // 1024 // 1024} MiB.",
-        )
-    if limits.cpus is not None and limits.cpus < 0.01:
-        raise SpecError(f"A limit of {limits.cpus} CPUs is too small.", hint="Use at least 0.01.")
-    if limits.pids is not None and limits.pids < 1:
-        raise SpecError("A process limit is at least 1.")
-    if limits.timeout is not None and limits.timeout <= 0:
-        raise SpecError("A timeout is more than 0 seconds.")
-    for name, value in (("silence", limits.silence), ("disk", limits.disk)):
-        if value is not None and value <= 0:
-            raise SpecError(f"A limit of {name} is more than 0.")
-    for rate in (limits.io_read, limits.io_write):
-        if rate is not None and rate < 1:
-            raise SpecError("A limit of io is at least 1 byte a second.")
-    if limits.io_weight is not None and not 1 <= limits.io_weight <= 1000:
-        raise SpecError("A weight of io is a number from 1 to 1000.")
-    if limits.inodes is not None and limits.inodes < 1:
-        raise SpecError("A limit of files is at least 1.")
-
-
 def build(spec: SandboxSpec, around: Surroundings) -> dict[str, Any]:
-    """The whole config.json. Raises SpecError (see validate)."""
-    validate(spec)
+    """The whole config.json. Raises SpecError (see runtime.validation)."""
+    validation.validate(spec)
     return {
         "ociVersion": OCI_VERSION,
         "root": {"path": str(spec.rootfs), "readonly": spec.read_only},
@@ -189,7 +99,7 @@ def mounts(spec: SandboxSpec, around: Surroundings) -> list[dict[str, Any]]:
 
 def targets(spec: SandboxSpec) -> list[str]:
     """Where in the root file system something will be mounted."""
-    return [*MOUNTED_BY_US, *FILES_OF_ETC, *(mount.target for mount in spec.mounts)]
+    return [*validation.MOUNTED_BY_US, *FILES_OF_ETC, *(mount.target for mount in spec.mounts)]
 
 
 def _sys(around: Surroundings) -> dict[str, Any]:

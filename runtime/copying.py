@@ -13,7 +13,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -52,7 +52,7 @@ def copy_out(
         source, name = paths.open_parent_in_root(root, path)
         try:
             into, new_name = (target, name) if target.is_dir() else (target.parent, target.name)
-            with paths.open_root(into) as folder:
+            with _opened(into) as folder:
                 _Copier(blocked, None, max_bytes, cancel).copy(source, name, folder, new_name)
         finally:
             os.close(source)
@@ -71,6 +71,8 @@ def copy_in(
 
     Files belong to the sandbox's root. Raises as copy_out.
     """
+    if not source.name or not os.path.lexists(source):
+        raise SpecError(f"There is no {source} to copy.", hint="Name a file or folder of here.")
     with _root_of(state, id, True) as (root, blocked, base), _refused(path):
         found = paths.exists_in_root(root, path)
         if found is not None and stat.S_ISDIR(found.st_mode):
@@ -79,8 +81,11 @@ def copy_in(
             folder, name = paths.open_parent_in_root(root, path)
         try:
             if os.fstat(folder).st_dev in blocked:
-                raise SpecError(f"Nothing can be copied to {path}: it belongs to the kernel.")
-            with paths.open_root(source.absolute().parent) as above:
+                raise SpecError(
+                    f"Nothing can be copied to {path}: it belongs to the kernel.",
+                    hint="Choose a folder outside /dev, /proc and /sys.",
+                )
+            with _opened(source.absolute().parent) as above:
                 copier = _Copier(frozenset(), (base, base), max_bytes, cancel)
                 copier.copy(above, source.name, folder, name)
         finally:
@@ -88,11 +93,23 @@ def copy_in(
 
 
 @contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """An fd of a folder outside, which the caller vouches for."""
+    with ExitStack() as stack:
+        with _refused(str(folder)):
+            fd = stack.enter_context(paths.open_root(folder))
+        yield fd
+
+
+@contextmanager
 def _refused(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SpecError(f"Cannot copy {path}: {error.strerror}.") from error
+        raise SpecError(
+            f"{path} cannot be copied or written to: {error.strerror}.",
+            hint="See whether it is there, and its folder.",
+        ) from error
 
 
 @contextmanager
@@ -143,13 +160,19 @@ class _Copier:
     def copy(self, source: int, name: str, target: int, new_name: str, depth: int = 0) -> None:
         """The entry ``name`` of folder ``source`` to ``new_name`` in folder ``target``."""
         if depth > DEEPEST:
-            raise SpecError(f"The folders are nested more than {DEEPEST} deep.")
+            raise SpecError(
+                f"The folders are nested more than {DEEPEST} deep.",
+                hint="Pack them with tar in the sandbox, and copy that.",
+            )
         handle = syscalls.openat2(source, name, os.O_PATH | os.O_NOFOLLOW, resolve=BENEATH)
         try:
             found = os.fstat(handle)
             if found.st_dev in self.blocked:
                 if depth == 0:
-                    raise SpecError(f"{name} cannot be copied: it belongs to the kernel.")
+                    raise SpecError(
+                        f"{name} cannot be copied: it belongs to the kernel.",
+                        hint="Read it by `python -m runtime exec ID -- cat FILE`.",
+                    )
             elif stat.S_ISREG(found.st_mode):
                 self._file(handle, found, target, new_name)
             elif stat.S_ISDIR(found.st_mode):
@@ -159,7 +182,9 @@ class _Copier:
                 if self.owner:
                     os.chown(new_name, *self.owner, dir_fd=target, follow_symlinks=False)
             elif depth == 0:
-                raise SpecError(f"{name} is no file, folder or link.")
+                raise SpecError(
+                    f"{name} is no file, folder or link.", hint="Those alone can be copied."
+                )
         finally:
             os.close(handle)
 
@@ -185,9 +210,12 @@ class _Copier:
             while data := file.read(CHUNK):
                 self.left -= len(data)
                 if self.left < 0:
-                    raise SpecError("There is more to copy than is allowed.")
+                    raise SpecError(
+                        "There is more to copy than is allowed.",
+                        hint=f"Copy it in parts of at most {MOST_BYTES // MIB} MiB.",
+                    )
                 if self.cancel is not None and self.cancel.is_set():
-                    raise SpecError("Cancelled.")
+                    raise SpecError("Cancelled.", hint="A folder may be there in part.")
                 view = memoryview(data)
                 while view:
                     view = view[os.write(new, view) :]

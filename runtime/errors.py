@@ -17,7 +17,7 @@ class SandboxError(Exception):
 
     code = "sandbox"
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -10,12 +10,13 @@ from pathlib import Path
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
 _PREFIX = re.compile(
-    r"^(runc run failed|runc exec failed|unable to start container process|exec)\b:? ?"
+    r"^(runc run failed|runc exec failed|failed|unable to start container process|exec)\b:? ?"
 )
 _MISSING = re.compile(
     r"executable file not found|executable file [^ ]* not found|"
     r"exec:? .*no such file or directory|exec_process.*No such file"
 )
+_NO_DIRECTORY = re.compile(r"\bchdir( to\b|: )")
 _FORBIDDEN = re.compile(
     r"exec:? .*(permission denied|exec format error|is a directory)|"
     r"open executable: Permission denied|is not a regular file|"
@@ -52,6 +53,8 @@ def _error(line: str) -> str:
 
 def explain(message: str) -> Failure:
     """Pure: the runtime's message to a failure."""
+    if _NO_DIRECTORY.search(message):  # before the next: runc's words hold those of both
+        return Failure("its working directory cannot be entered", NOT_EXECUTABLE)
     if _MISSING.search(message):
         return Failure("not found", NOT_FOUND)
     if _FORBIDDEN.search(message):

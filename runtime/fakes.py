@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from runtime import bundle
+from runtime import validation
 from runtime.output import Stream
 from runtime.spec import NO_PARENT, Outcome, Parent, Receipt, SandboxSpec
 from runtime.state import StateDirectory
@@ -45,7 +45,7 @@ class FakeSandboxes:
         parent: Parent = NO_PARENT,
     ) -> Receipt:
         """As runtime.sandbox.run. Raises SpecError for what the real one would refuse."""
-        bundle.validate(spec)
+        validation.validate(spec)
         self.specs.append(spec)
         answer = self.answer(spec)
         count = 0

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from runtime import bundle, owner
+from runtime import owner
 from runtime.errors import SpecError
 from runtime.network import open_network
 from runtime.output import Stream
@@ -48,6 +48,7 @@ from runtime.spec import (
     User,
 )
 from runtime.state import UNFINISHED, StateDirectory
+from runtime.validation import ID_FORM
 
 MAXIMUM = 10
 LONGEST = 24 * 3600.0  # seconds
@@ -81,7 +82,13 @@ def run_and_keep(
     ``rootfs`` is the spec's; after a failure its upper directory has moved away, and it can
     only be read. ``allow`` is what an EGRESS network of later programs may reach; ``how`` is for
     ``run``. The receipt's ``kept_until`` tells: it is 0 where ``seconds`` is, or keeping failed.
+    Raises SpecError also for an id under which one is kept already.
     """
+    if seconds > 0 and is_kept(state, spec.id):
+        raise SpecError(
+            f"A failed sandbox called {spec.id} is kept already.",
+            hint=f"Choose another name, or: python -m runtime drop {spec.id}",
+        )
     receipt = run(spec, state=state, **how)
     if seconds <= 0 or receipt.ok or receipt.outcome is Outcome.CANCELLED:
         return receipt
@@ -193,7 +200,7 @@ def is_kept(state: StateDirectory, id: str) -> bool:
 @contextmanager
 def _held(state: StateDirectory, id: str) -> Iterator[Path]:
     """The directory of one, for us alone. Raises SpecError where it is not there or in use."""
-    if not bundle.ID_FORM.fullmatch(id) or not is_kept(state, id):
+    if not ID_FORM.fullmatch(id) or not is_kept(state, id):
         raise _unknown(id)
     path = state.kept_dir / id
     try:

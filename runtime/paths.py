@@ -85,7 +85,10 @@ def resolve_in_root(root_fd: int, path: str) -> str:
             continue
         links += 1
         if links > SYMLINKS_MAXIMUM:
-            raise SpecError(f"Too many symbolic links in {path}.")
+            raise SpecError(
+                f"Too many symbolic links in {path}.",
+                hint="Look for links that lead round in circles.",
+            )
         if target.startswith("/"):
             done.clear()
         todo.extend([p for p in target.split("/") if p not in ("", ".")][::-1])
@@ -169,7 +172,7 @@ def open_parent_in_root(root_fd: int, path: str) -> tuple[int, str]:
     """
     parent, name = posixpath.split(posixpath.normpath("/" + path.lstrip("/")))
     if name in ("", ".."):
-        raise SpecError(f"{path!r} names the root itself.")
+        raise SpecError(f"{path!r} names the root itself.", hint="Name something in it.")
     return open_in_root(root_fd, parent, os.O_RDONLY | os.O_DIRECTORY), name
 
 
@@ -182,14 +185,14 @@ def read_in_root(root_fd: int, path: str, maximum: int) -> bytes:
     handle = open_in_root(root_fd, path, os.O_PATH)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise SpecError(f"{path} is no regular file.")
+            raise SpecError(f"{path} is no regular file.", hint="Name a file.")
         # Opened again by its fd: the name may mean something else by now.
         with open(f"/proc/self/fd/{handle}", "rb") as file:  # noqa: PTH123
             content = file.read(maximum + 1)
     finally:
         os.close(handle)
     if len(content) > maximum:
-        raise SpecError(f"{path} is bigger than {maximum} bytes.")
+        raise SpecError(f"{path} is bigger than {maximum} bytes.", hint="Make it smaller.")
     return content
 
 

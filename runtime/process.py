@@ -125,10 +125,16 @@ def run(command: Command, *, timeout: float = 30.0) -> str:
             hint="Install it from the distribution's packages.",
         ) from error
     except subprocess.TimeoutExpired as error:
-        raise HostError(f"{command.args[0]} did not end within {timeout:g} s.") from error
+        raise HostError(
+            f"{command.args[0]} did not end within {timeout:g} s.",
+            hint="The machine may be overloaded: try again.",
+        ) from error
     if done.returncode != 0:
         words = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
-        raise HostError(f"{command.args[0]} failed: {words}")
+        raise HostError(
+            f"{command.args[0]} failed: {words}.",
+            hint="`python -m runtime check` tells what is missing.",
+        )
     return done.stdout.decode(errors="replace")
 
 
@@ -152,7 +158,10 @@ class Holder:
         self._process.stdin.write(b"x")
         if self._process.stdout.read(1) != b"x":
             self.__exit__()
-            raise HostError(f"{self._process.args!r} could not be started.")
+            raise HostError(
+                f"{self._process.args!r} could not be started.",
+                hint="`python -m runtime check` tells what is missing.",
+            )
         return self._process.pid
 
     def __exit__(self, *_: object) -> None:

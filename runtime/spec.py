@@ -12,6 +12,7 @@ from pathlib import Path
 
 MIB = 1024 * 1024
 ID_RANGE_SIZE = 65536
+IDS_END = 2**32 - 1  # the last number means "no id" (chown(2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class IdRange:
             raise ValueError(f"an id range starts at {ID_RANGE_SIZE} or above, not at {self.base}")
         if self.size < 1:
             raise ValueError("an id range holds at least one id")
+        if self.base + self.size >= IDS_END:
+            raise ValueError(f"an id range ends below {IDS_END}, not at {self.base + self.size}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

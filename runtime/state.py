@@ -106,7 +106,10 @@ class StateDirectory:
             new.rename(box.path)
         except OSError as error:
             remove_path(new)
-            raise SpecError(f"A sandbox called {box.record.id} exists already.") from error
+            raise SpecError(
+                f"A sandbox called {box.record.id} exists already.",
+                hint="Choose another id, or wait for its end.",
+            ) from error
 
     def remove(self, box: Box) -> None:
         """Moved aside first: others may be adding files of theirs (runtime.use), and find no place

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from runtime import bundle, cgroups, host, oci, owner, security, watcher
+from runtime import bundle, cgroups, host, oci, owner, security, validation, watcher
 from runtime.cgroups.part import Part
 from runtime.entering import entrance
 from runtime.errors import HostError, RuntimeFailed, SpecError
@@ -124,15 +124,17 @@ def execute(
     receipt counts time and output; memory and processor are in the sandbox's own.
     """
     box = find(state, id)
+    limits = Limits(timeout=timeout, output=output)
+    validation.validate_limits(limits)
     config = _open_config(box, with_secrets)
     if cgroups.open_cgroup(box.record.cgroup_name).frozen():
         raise SpecError(f"The sandbox {id} is paused.", hint="Resume it first.")
     watcher.ensure(state.root)
-    with _entered(box, config, other_process(config["process"], args, env, cwd, user)) as way:
+    with _entered(box, config, other_process(config, args, env, cwd, user)) as way:
         done = follow(
             way.command,
             cgroup=way.part,
-            limits=Limits(timeout=timeout, output=output),
+            limits=limits,
             log=way.log,
             on_output=on_output,
             cancel=cancel,
@@ -179,7 +181,10 @@ def _receipt(id: str, program: str, done: Followed) -> Receipt:
     code, detail = done.exit_code, done.detail
     if done.failure is not None:
         if done.failure.exit_code is None:
-            raise RuntimeFailed(f"Nothing could be run in the sandbox {id}: {done.failure.words}")
+            raise RuntimeFailed(
+                f"Nothing could be run in the sandbox {id}: {done.failure.words}.",
+                hint="It may have just ended: `python -m runtime list` shows those that run.",
+            )
         code, detail = done.failure.exit_code, f"{program}: {done.failure.words}"
     return Receipt(
         outcome=done.outcome,
@@ -219,23 +224,25 @@ def just_ended(id: str) -> SpecError:
 
 
 def other_process(
-    own: dict[str, Any],
+    config: dict[str, Any],
     args: Sequence[str],
     env: Mapping[str, str] | None,
     cwd: str | None,
     user: User | None,
 ) -> dict[str, Any]:
-    """``process`` of the sandbox's config.json for another program. Raises SpecError."""
-    if not args or any("\0" in word for word in args):
-        raise SpecError("There is no program to run, or its words hold a NUL byte.")
+    """``process`` for another program in the sandbox of ``config``. Raises SpecError."""
+    own: dict[str, Any] = config["process"]
+    validation.validate_args(args)
     found = own | {"args": list(args)}
     if env:
+        validation.validate_env(env)
         before = dict(pair.split("=", 1) for pair in own["env"])
         found["env"] = [f"{name}={value}" for name, value in (before | dict(env)).items()]
     if cwd is not None:
-        bundle.validate_cwd(cwd)
+        validation.validate_cwd(cwd)
         found["cwd"] = cwd
     if user is not None:
+        validation.validate_user(user, config["linux"]["uidMappings"][0]["size"])
         found["user"] = {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)}
         found["capabilities"] = security.capabilities(user.uid)
     return found

@@ -36,7 +36,10 @@ class Part:
         try:
             self.directory.mkdir(mode=0o755)
         except OSError as error:
-            raise HostError(f"The cgroup {self.directory} cannot be made: {error}.") from error
+            raise HostError(
+                f"The cgroup {self.directory} cannot be made: {error}.",
+                hint="The sandbox may have just ended: try again.",
+            ) from error
 
     def usage(self) -> Usage:
         return Usage()

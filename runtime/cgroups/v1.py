@@ -47,7 +47,10 @@ class Cgroup:
             try:
                 directory.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise HostError(f"The cgroup {directory} cannot be made: {error}.") from error
+                raise HostError(
+                    f"The cgroup {directory} cannot be made: {error}.",
+                    hint="`python -m runtime check` tells what is missing.",
+                ) from error
 
     def set_limits(self, limits: Limits) -> None:
         try:
@@ -63,7 +66,8 @@ class Cgroup:
                     file.write_text(f"{disk} {rate}")
         except OSError as error:
             raise HostError(
-                f"A limit of the cgroup {self._path} cannot be set: {error}."
+                f"A limit of the cgroup {self._path} cannot be set: {error}.",
+                hint="Ask for less, or leave that limit out.",
             ) from error
         if limits.io_weight is not None:
             # Present only while a disk's scheduler is BFQ: a preference, not a promise.

@@ -74,7 +74,8 @@ class Cgroup:
                     (self._dir / "io.max").write_text(f"{disk} {name}={rate}")
         except OSError as error:
             raise HostError(
-                f"A limit of the cgroup {self._path} cannot be set: {error}."
+                f"A limit of the cgroup {self._path} cannot be set: {error}.",
+                hint="Ask for less, or leave that limit out.",
             ) from error
         if limits.io_weight is not None:
             # Present only where the io controller is: a preference, not a promise.

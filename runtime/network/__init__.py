@@ -108,7 +108,9 @@ def open_network(
     none of these, HostError when the network cannot be made.
     """
     if kind is Network.PRIVATE:
-        raise SpecError("A private network has members: it is opened by open_private.")
+        raise SpecError(
+            "A private network has members.", hint="Open it by runtime.network.open_private."
+        )
     if kind is Network.NONE:
         yield None
     elif kind is Network.EGRESS:

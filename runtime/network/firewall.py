@@ -76,7 +76,10 @@ def parse_allow(text: str) -> list[Allowed]:
     """
     place, port_text = _split_port(text.strip())
     if port_text and not (port_text.isdecimal() and 0 < int(port_text) < 65536):
-        raise SpecError(f"{text!r} is no destination to allow: {port_text!r} is no port.")
+        raise SpecError(
+            f"{text!r} is no destination to allow: {port_text!r} is no port.",
+            hint="Write it as HOST, HOST:PORT, NET/BITS or NET/BITS:PORT.",
+        )
     port = int(port_text) if port_text else None
     try:
         return [Allowed(ipaddress.ip_network(place, strict=False), port)]

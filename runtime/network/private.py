@@ -89,13 +89,21 @@ class Hub:
         """(number of the member, those of its names that nobody has heard of yet)."""
         with self._lock:
             if taken := sorted(self._present & set(names)):
-                raise SpecError(f"The name {taken[0]} is taken in this private network.")
+                raise SpecError(
+                    f"The name {taken[0]} is taken in this private network.", hint="Choose another."
+                )
             number = self._numbers.get(names[0], 0) or max(self._numbers.values(), default=0) + 1
             if number > MEMBERS:
-                raise SpecError(f"A private network has at most {MEMBERS} members.")
+                raise SpecError(
+                    f"A private network has at most {MEMBERS} members.",
+                    hint="Use another network, or a wider GANTRY_PRIVATE_SUBNET.",
+                )
             moved = [name for name in names if self._numbers.get(name, number) != number]
             if moved:
-                raise SpecError(f"The name {moved[0]} belongs to another member of this network.")
+                raise SpecError(
+                    f"The name {moved[0]} belongs to another member of this network.",
+                    hint="Choose another, or the same first name as then.",
+                )
             new = [name for name in names if name not in self._numbers]
             self._numbers.update(dict.fromkeys(names, number))
             self._present |= set(names)

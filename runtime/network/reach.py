@@ -24,7 +24,10 @@ def connect(member: NetworkHandle, port: int, *, timeout: float) -> socket.socke
     """A TCP connection to ``port`` of the member; the caller closes. Raises OSError, SpecError."""
     netns, address = member.netns, member.address
     if netns is None or address is None:
-        raise SpecError("Only a member of a private network can be reached from outside.")
+        raise SpecError(
+            "Only a member of a private network can be reached from outside.",
+            hint="Make it one (runtime.network.open_private).",
+        )
     made: list[socket.socket] = []
 
     def make() -> None:

@@ -49,7 +49,10 @@ def mount(lowers: Sequence[Path], upper: Path, work: Path, target: Path) -> None
         names = [f"/proc/self/fd/{fd}" for fd in fds]
         data = f"{OPTIONS},upperdir={names[0]},workdir={names[1]},lowerdir={':'.join(names[2:])}"
         if len(data) > DATA_MAXIMUM:
-            raise SpecError(f"The image has too many layers to be mounted: {len(lowers) - 1}.")
+            raise SpecError(
+                f"The image has too many layers to be mounted: {len(lowers) - 1}.",
+                hint="Join some RUN instructions, or start from a flattened base.",
+            )
         syscalls.mount(f"{MARK}{owner.token()}", target, "overlay", syscalls.MS_NODEV, data)
     except OSError as error:
         raise HostError(

@@ -90,7 +90,7 @@ specs = st.builds(
     SandboxSpec,
     id=names,
     rootfs=paths.map(Path),
-    args=st.lists(text, min_size=1, max_size=4).map(tuple),
+    args=st.builds(lambda name, rest: (name, *rest), names, st.lists(text, max_size=3)),
     ids=st.integers(65536, 2**32 - 65537).map(IdRange),
     env=st.dictionaries(names, text, max_size=4),
     cwd=paths,
@@ -108,7 +108,7 @@ specs = st.builds(
         output=st.none() | st.integers(0, 2**40),
         disk=st.none() | st.integers(1, 2**50),
         inodes=st.none() | st.integers(1, 2**40),
-        shm=st.integers(0, 2**40),
+        shm=st.integers(1, 2**40),
     ),
     upper=st.just(Path("/srv/upper")),
     secrets=st.lists(names, max_size=2).map(tuple),
@@ -159,6 +159,30 @@ def test_every_program_and_variable_arrives_unchanged(spec: SandboxSpec) -> None
     [
         ({"id": "../up"}, "no sandbox id"),
         ({"id": ""}, "no sandbox id"),
+        ({"hostname": ""}, "no host name"),
+        ({"hostname": "x\n1.2.3.4 evil"}, "no host name"),
+        ({"hostname": "a" * 64}, "no host name"),
+        ({"args": ("",)}, "no command"),
+        ({"args": ("a", "\udcff")}, "not UTF-8"),
+        ({"env": {"A": "\udcff"}}, "not UTF-8"),
+        ({"env": {"": "x"}}, "no name of an environment variable"),
+        ({"cwd": "//proc/self/fd/7"}, "no normal absolute path"),
+        ({"cwd": "/\udcff"}, "not UTF-8"),
+        ({"limits": Limits(cpus=float("nan"))}, "cpus is no number"),
+        ({"limits": Limits(cpus=float("inf"))}, "more than the kernel can count"),
+        ({"limits": Limits(timeout=float("nan"))}, "timeout is no number"),
+        ({"limits": Limits(timeout=float("inf"))}, "more than the kernel can count"),
+        ({"limits": Limits(silence=float("nan"))}, "silence is no number"),
+        ({"limits": Limits(memory=2**63)}, "more than the kernel can count"),
+        ({"limits": Limits(pids=2**23)}, "more than the kernel can count"),
+        ({"limits": Limits(output=-1)}, "at least 0 bytes"),
+        ({"limits": Limits(shm=0)}, "at least 1 byte"),
+        ({"limits": Limits(io_weight=0)}, "from 1 to 1000"),
+        ({"limits": Limits(io_weight=1001)}, "more than the kernel"),
+        ({"mounts": (TmpfsMount(target="/t", size=0),)}, "is given 0 bytes"),
+        ({"mounts": (TmpfsMount(target="/t", size=1, mode=0o10000),)}, "has the mode"),
+        ({"mounts": (TmpfsMount(target="/t", size=1, uid=-1),)}, "outside the sandbox's"),
+        ({"mounts": (TmpfsMount(target="//proc/sys", size=1),)}, "no normal absolute path"),
         ({"args": ()}, "no command"),
         ({"args": ("a\0b",)}, "NUL"),
         ({"env": {"A": "x\0"}}, "NUL"),
@@ -178,8 +202,16 @@ def test_every_program_and_variable_arrives_unchanged(spec: SandboxSpec) -> None
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(fields: dict[str, Any], words: str) -> None:
-    with pytest.raises(SpecError, match=words):
+    with pytest.raises(SpecError, match=words) as refused:
         bundle.build(replace(PLAIN, **fields), AROUND)
+    assert refused.value.hint.endswith(".")
+
+
+def test_an_id_range_ends_where_the_kernels_ids_do() -> None:
+    assert IdRange(2**32 - 1 - 65537).size == 65536
+    for base in (2**32 - 65536, 2**40):
+        with pytest.raises(ValueError, match="ends below"):
+            IdRange(base)
 
 
 @pytest.mark.parametrize("base", [0, 1, 1000, 65535])

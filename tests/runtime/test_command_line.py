@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import signal
 import subprocess
@@ -13,11 +14,12 @@ import pytest
 
 from runtime.__main__ import default_state, parse_size
 from runtime.snapshots import LowerDir
+from runtime.state import StateDirectory
 
 ROOT = Path(__file__).parents[2]
 
 
-def runtime(*args: str, area: Path) -> subprocess.CompletedProcess[str]:
+def runtime(*args: str | bytes, area: Path) -> subprocess.CompletedProcess[str]:
     command, *rest = args
     return subprocess.run(
         [sys.executable, "-m", "runtime", command, "--state", str(area / "state"), *rest],
@@ -98,14 +100,106 @@ def test_an_interrupt_ends_the_sandbox(area: Path, busybox: LowerDir) -> None:
         (("--ids", "5", "--", "true"), "starts at 65536"),
         (("--workdir", "/nowhere", "--", "true"), "is not there"),
         (("--memory", "1k", "--", "true"), "too small"),
+        (("--memory", "999999999999g", "--", "true"), "more than the kernel can count"),
+        (("--cpus", "nan", "--", "true"), "is no number"),
+        (("--timeout", "nan", "--", "true"), "is no number"),
+        (("--shm", "0", "--", "true"), "at least 1 byte"),
+        (("--hostname", "", "--", "true"), "no host name"),
+        (("--name", "", "--", "true"), "no sandbox id"),
+        (("--ids", "99999999999", "--", "true"), "ends below"),
+        (("--workdir", "//proc/self/fd/7", "--", "true"), "no normal absolute path"),
+        (("--receipt", "/nowhere/at/all", "--", "true"), "cannot be written"),
+        (("--receipt", "/tmp", "--", "true"), "cannot be written"),
+        (("--rootfs", "/", "--", "true"), "where sandboxes are made"),
+        (("--rootfs", "/usr", "--rootfs-base", "5000000000", "--", "true"), "cannot be 5000000000"),
+        (("--network", "egress", "--allow", "x:y", "--", "true"), "is no port"),
+        (("--", "echo", b"\xff"), "not UTF-8"),
+        (("--", ""), "no command"),
     ],
 )
 def test_a_wrong_wish_is_125_and_one_sentence(
-    args: tuple[str, ...], words: str, area: Path
+    args: tuple[str | bytes, ...], words: str, area: Path
 ) -> None:
     done = runtime("run", *args, area=area)
     assert done.returncode == 125 and words in done.stderr
     assert done.stderr.count("\n") == 1
+    assert done.stderr.count(". ") >= 1 and done.stderr.endswith(".\n"), "it names the next step"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("run",), "the following arguments are required"),
+        (("run", "--pids", "many", "--", "true"), "invalid int value"),
+        (("run", "--keep", "nan", "--", "true"), "is no number of seconds"),
+        (("run", "--keep", "-1", "--", "true"), "is no number of seconds"),
+        (("run", "--user", "root", "--", "true"), "is not UID or UID:GID"),
+        (("exec", "x"), "the following arguments are required"),
+    ],
+)
+def test_what_cannot_be_read_is_125_too(args: tuple[str, ...], words: str, area: Path) -> None:
+    done = runtime(*args, area=area)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert words in done.stderr and "--help" in done.stderr
+
+
+@pytest.mark.root
+def test_a_name_that_is_kept_already_is_said_before_the_program_runs(
+    area: Path, busybox: LowerDir
+) -> None:
+    keep = ("run", "--rootfs", str(busybox.path), "--keep", "60", "--name", "twice", "--")
+    assert "kept for" in runtime(*keep, "false", area=area).stderr
+    again = runtime(*keep, "echo", "ran", area=area)
+    assert (again.returncode, again.stdout) == (125, "") and "drop twice" in again.stderr
+    assert runtime("drop", "twice", area=area).returncode == 0
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("command", [("list",), ("reap",), ("exec", "x", "true"), ("pause", "x")])
+def test_without_root_it_is_a_sentence(command: tuple[str, ...], area: Path) -> None:
+    StateDirectory(area / "state")
+    words = [f"{sys.executable}", "-m", "runtime", command[0], "--state", f"{area}/state"]
+    nobody = subprocess.run(
+        ["setpriv", "--reuid", "65534", "--clear-groups", *words, *command[1:]],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert nobody.returncode == 125
+    assert nobody.stderr.endswith("Permission denied. Run it with sudo.\n"), nobody.stderr
+
+
+@pytest.mark.root
+def test_a_state_that_cannot_be_made_is_a_sentence(area: Path) -> None:
+    done = runtime("run", "--state", "/proc/nothing", "--", "true", area=area)
+    assert done.returncode == 125 and "Name another with --state." in done.stderr
+
+
+@pytest.mark.root
+def test_a_variable_without_a_value_is_the_callers_own_or_none(
+    area: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OF_THE_CALLER", "here")
+    asked = ("--env", "OF_THE_CALLER", "--env", "OF_NOBODY", "--env", "GIVEN=x")
+    out = runtime("run", *asked, "--", "env", area=area).stdout.splitlines()
+    assert {"OF_THE_CALLER=here", "GIVEN=x"} <= set(out)
+    assert not any(line.startswith("OF_NOBODY") for line in out)
+
+
+def test_every_error_of_the_package_names_the_next_step() -> None:
+    """The signature asks for a hint; that it is more than nothing is asked here."""
+    calls = [
+        (path.name, node)
+        for path in (ROOT / "runtime").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in {"SandboxError", "SpecError", "HostError", "RuntimeFailed"}
+    ]
+    assert len(calls) > 60
+    for name, call in calls:
+        hints = [keyword.value for keyword in call.keywords if keyword.arg == "hint"]
+        assert hints, f"{name}:{call.lineno}"
+        assert not (isinstance(hints[0], ast.Constant) and len(hints[0].value) < 9), name
 
 
 @pytest.mark.root

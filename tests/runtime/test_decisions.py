@@ -103,6 +103,14 @@ def test_only_runc_is_asked_to_keep_the_container() -> None:
         ("open executable: Permission denied", 126, "cannot be executed"),
         ("exec /x: exec format error", 126, "wrong format"),
         (
+            'exec failed: unable to start container process: chdir to cwd ("/x") set in '
+            "config.json failed: no such file or directory",
+            126,
+            "its working directory cannot be entered",
+        ),
+        ("chdir: No such file or directory", 126, "its working directory cannot be entered"),
+        ('exec: "chdir": executable file not found in $PATH', 127, "not found"),
+        (
             "runc run failed: unable to start container process: error during container init: "
             'error mounting "proc": permission denied',
             None,

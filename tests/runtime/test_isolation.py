@@ -226,12 +226,14 @@ def test_exec_has_no_working_directory_in_proc_either(sandboxes: Sandboxes) -> N
                 use.execute(sandboxes.state, f"{PREFIX}cwd", ["/bin/pwd"], cwd=place)
         for number in range(12):
             try:
-                use.execute(
+                entered = use.execute(
                     sandboxes.state, f"{PREFIX}cwd", ["/bin/sh", "-c", "pwd; ls ../../root"],
                     cwd=f"/traps/{number}", on_output=lambda stream, data: said.append(str(data)),
                 )  # fmt: skip
-            except RuntimeFailed:
-                said.append("refused")
+            except RuntimeFailed as error:
+                said.append(error.message)
+            else:
+                said.append(entered.detail)
         over.set()
 
     script = (

@@ -94,6 +94,32 @@ def test_exec_says_how_its_program_ended(sandboxes: Sandboxes) -> None:
             execute(sandboxes, "true", cwd="/proc/self/fd/7")
 
 
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"user": User(uid=70000)}, "outside the sandbox's 65536 ids"),
+        ({"cwd": "//proc/self/fd/7"}, "no normal absolute path"),
+        ({"env": {"": "x"}}, "no name of an environment variable"),
+        ({"env": {"A": "\udcff"}}, "not UTF-8"),
+        ({"timeout": float("nan")}, "no number"),
+        ({"timeout": 0}, "more than 0"),
+        ({"args": []}, "no command"),
+    ],
+)
+def test_exec_refuses_what_no_sandbox_could_be(
+    wish: dict[str, Any], words: str, sandboxes: Sandboxes
+) -> None:
+    with running(sandboxes), pytest.raises(SpecError, match=words):
+        use.execute(sandboxes.state, ID, **{"args": ["true"], **wish})
+
+
+def test_exec_says_that_its_working_directory_is_missing(sandboxes: Sandboxes) -> None:
+    with running(sandboxes):
+        receipt, _ = execute(sandboxes, "pwd", cwd="/nowhere")
+    assert receipt.exit_code == 126
+    assert receipt.detail == "/bin/sh: its working directory cannot be entered"
+
+
 @pytest.mark.parametrize("how", ["timeout", "cancel", "output"])
 def test_exec_is_ended_whole_and_the_sandbox_goes_on(how: str, sandboxes: Sandboxes) -> None:
     script = (
