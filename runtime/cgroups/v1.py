@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from runtime.cgroups import directories
 from runtime.cgroups.disks import whole_disks
 from runtime.cgroups.part import Part, parts_of
 from runtime.cgroups.usage import Usage, quota, read_fields, read_int, read_pids, read_text
@@ -45,7 +46,7 @@ class Cgroup:
     def create(self) -> None:
         for directory in self._everywhere():
             try:
-                directory.mkdir(parents=True, exist_ok=True)
+                directories.make(directory)
             except OSError as error:
                 raise HostError(
                     f"The cgroup {directory} cannot be made: {error}.",

@@ -12,6 +12,7 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+from runtime.cgroups import directories
 from runtime.cgroups.disks import whole_disks
 from runtime.cgroups.part import Part, parts_of
 from runtime.cgroups.usage import (
@@ -48,14 +49,20 @@ class Cgroup:
         return f"{self._path}/{BOX}"
 
     def create(self) -> None:
-        self._dir.mkdir(parents=True, exist_ok=True)
+        try:
+            directories.make(self._dir)
+        except OSError as error:
+            raise HostError(
+                f"The cgroup {self._dir} cannot be made: {error}.",
+                hint="`python -m runtime check` tells what is missing.",
+            ) from error
         _enable_controllers(self._root)
         above = list(reversed(self._dir.relative_to(self._root).parents))[1:]
         for directory in [*(self._root / path for path in above), self._dir]:
             # Whatever our umask is: mounting cgroup2 inside walks here as a mapped user (EACCES).
             directory.chmod(0o755)
             _enable_controllers(directory)
-        self._refused_before = self._refused_in(self._dir.parent)
+        self._refused_before = self._refused_here(self._dir.parent)
 
     def set_limits(self, limits: Limits) -> None:
         wanted = {
@@ -78,9 +85,10 @@ class Cgroup:
                 hint="Ask for less, or leave that limit out.",
             ) from error
         if limits.io_weight is not None:
-            # Present only where the io controller is: a preference, not a promise.
-            with suppress(OSError):
-                (self._dir / "io.weight").write_text(f"default {limits.io_weight}")
+            # Each present only with its scheduler (iocost, BFQ): a preference, not a promise.
+            for name in ("io.weight", "io.bfq.weight"):
+                with suppress(OSError):
+                    (self._dir / name).write_text(f"default {limits.io_weight}")
 
     def usage(self) -> Usage:
         cpu = read_fields(self._dir / "cpu.stat")
@@ -93,6 +101,7 @@ class Cgroup:
         )
 
     def oom_kills(self) -> int:
+        self._throttled()  # asked often, also shortly before the box goes
         events = read_fields(self._dir / "memory.events")
         return max(events.get("oom_kill", 0), events.get("oom_group_kill", 0))
 
@@ -102,12 +111,17 @@ class Cgroup:
         return self._refused
 
     def pids_refused_above(self) -> int:
-        """Since Linux 6.11 a refusal counts where the limit is: at the budget, for all in it."""
-        return self._refused_in(self._dir.parent) - self._refused_before
+        """Since Linux 6.11 a refusal counts where the limit is: at the budget, for all in it, and
+        at what is above. So ``pids.events`` of the budget has the neighbours' own limits too."""
+        return self._refused_here(self._dir.parent) - self._refused_before
 
     @staticmethod
     def _refused_in(directory: Path) -> int:
         return read_fields(directory / "pids.events").get("max", 0)
+
+    @staticmethod
+    def _refused_here(directory: Path) -> int:
+        return read_fields(directory / "pids.events.local").get("max", 0)
 
     def pids_current(self) -> int:
         return read_int(self._dir / "pids.current")
@@ -133,11 +147,15 @@ class Cgroup:
 
     def kill(self) -> None:
         try:
-            (self._dir / "cgroup.kill").write_text("1")
+            # Without O_CREAT, with which the kernel answers EACCES where there is no such file.
+            with (self._dir / "cgroup.kill").open("r+") as file:
+                file.write("1")
         except FileNotFoundError:  # before Linux 5.14
+            self.freeze(True)  # what stands still cannot fork meanwhile; it dies nevertheless
             for pid in self.processes():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            self.freeze(False)
         except OSError:
             return
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from runtime import failures, host, oci, oomlog, owner
-from runtime.cgroups import CgroupName, disks, v1, v2
+from runtime.cgroups import CgroupName, directories, disks, v1, v2
 from runtime.cgroups.usage import Usage
 from runtime.disk import words
 from runtime.errors import HostError, SpecError
@@ -410,6 +413,51 @@ def test_v2_counters_are_read(tmp_path: Path) -> None:
     assert (group.box, group.processes()) == ("/gantry/x/box", [12, 13])
     group.kill()
     assert (tmp_path / "gantry/x/cgroup.kill").read_text() == "1"
+    (tmp_path / "gantry/x/box/cpu.stat").unlink()
+    assert group.usage().throttled == 0.25, "as last seen: crun removes the box"
+
+
+def test_v2_tells_the_budgets_refusals_from_those_of_a_neighbours_own_limit(tmp_path: Path) -> None:
+    """``pids.events`` counts what was refused below as well (Linux 6.11)."""
+    budget = tmp_path / "gantry/p"
+    for directory in (tmp_path, tmp_path / "gantry", budget, budget / "x"):
+        fill(directory, {"cgroup.subtree_control": "cpu memory pids io\n"})
+    fill(budget, {"pids.events": "max 40\n", "pids.events.local": "max 3\n"})
+    group = v2.Cgroup(tmp_path, "/gantry/p/x")
+    group.create()
+    (budget / "pids.events").write_text("max 90\n")
+    assert group.pids_refused_above() == 0, "a bomb beside it, at its own limit"
+    (budget / "pids.events.local").write_text("max 5\n")
+    assert group.pids_refused_above() == 2
+
+
+def test_v2_without_a_kill_file_is_frozen_while_its_processes_are_killed(tmp_path: Path) -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    directory = tmp_path / "gantry/x"
+    fill(directory, {"cgroup.procs": f"{child.pid}\n", "cgroup.freeze": "0"})
+    v2.Cgroup(tmp_path, "/gantry/x").kill()
+    assert child.wait(10) == -signal.SIGKILL
+    assert (directory / "cgroup.freeze").read_text() == "0", "let go again"
+
+
+def test_directories_are_made_while_others_remove_empty_parents(tmp_path: Path) -> None:
+    """Tests of one pipeline end while others begin; the last one out takes the parent away."""
+    over = threading.Event()
+
+    def take_away() -> None:
+        while not over.is_set():
+            with suppress(OSError):
+                (tmp_path / "p").rmdir()
+
+    remover = threading.Thread(target=take_away)
+    remover.start()
+    try:
+        for number in range(300):
+            directories.make(tmp_path / f"p/{number}")
+            (tmp_path / f"p/{number}").rmdir()
+    finally:
+        over.set()
+        remover.join()
 
 
 def test_v1_counters_are_read(tmp_path: Path) -> None:
@@ -476,6 +524,7 @@ def test_v2_limits_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     group.set_limits(Limits(memory=64 * MIB, cpus=0.5, pids=9, io_weight=50, io_write=MIB))
     written = {name: (tmp_path / "gantry/p" / name).read_text() for name in (
         "memory.max", "memory.swap.max", "cpu.max", "pids.max", "io.weight", "io.max",
+        "io.bfq.weight",
     )}  # fmt: skip
     assert written == {
         "memory.max": str(64 * MIB),
@@ -483,6 +532,7 @@ def test_v2_limits_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "cpu.max": "50000 100000",
         "pids.max": "9",
         "io.weight": "default 50",
+        "io.bfq.weight": "default 50",
         "io.max": f"8:0 wbps={MIB}",
     }
 
