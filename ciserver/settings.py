@@ -191,6 +191,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "PipelineState": "ciserver.pipelines.models.State",
         "DeploymentState": "ciserver.releases.models.DeploymentState",
+        "RoleName": ("viewer", "developer", "maintainer", "owner"),
     },
 }
 

@@ -253,8 +253,8 @@ def test_every_name_in_the_code_is_told_and_every_name_told_is_in_the_code() -> 
 @by_name
 def test_every_address_of_the_api_is_one(page: Path) -> None:
     wrong = []
-    for address in re.findall(r"/api/v1/[\w./-]*", page.read_text()):
-        path = re.sub(r"\bID\b", "1", address.rstrip(".")).replace("PROJECT", "shop")
+    for address in re.findall(r"/api/v1/[\w./{}-]*", page.read_text()):
+        path = re.sub(r"\bID\b|\{\w+\}", "1", address.rstrip(".")).replace("PROJECT", "shop")
         try:
             resolve(path)
         except Resolver404:

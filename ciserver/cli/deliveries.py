@@ -34,15 +34,18 @@ def new(
             show_default="qa:auto, prod",
         ),
     ] = None,
+    source: Annotated[
+        str, typer.Option("--from", help="A repository elsewhere: https://… or git@HOST:PATH.")
+    ] = "",
     description: Annotated[str, typer.Option(help="A line for the pages.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make a project, ready for a git push.
+    """Make a project, ready for a git push or a webhook.
 
     With its environments on this machine.
     """
     with Client(settings.load()) as client:
-        made = client.post("/projects/", slug=project, description=description)
+        made = client.post("/projects/", slug=project, description=description, clone_url=source)
         for word in environment or ["qa:auto", "prod"]:
             name, _, auto = word.partition(":")
             client.post("/environments/", project=project, name=name, auto=auto == "auto")
@@ -50,6 +53,12 @@ def new(
         print_json(made)
         return
     output.console.print(f"Made {project}: {made['page']}")
+    if source:
+        output.next_step(
+            f"Next: gantry hook-secret renew {project}, and give it to the forge\n"
+            f"      private: gantry repository key {project} --new"
+        )
+        return
     output.next_step(
         f"Next: git push {made['git_url']} HEAD:main\n"
         "      (user: your name here, password: your token)"

@@ -1,4 +1,4 @@
-"""``gantry hook-secret show|renew|end-old``: what a forge signs its webhooks with."""
+"""``gantry hook-secret show|renew|test|end-old``: what a forge signs its webhooks with."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from ciserver.cli import output, settings
 from ciserver.cli.client import Client
+from ciserver.cli.errors import CliError, Exit
 from ciserver.cli.options import AsJson, Project
 from ciserver.cli.output import print_json
 from ciserver.cli.secrets import read_value
@@ -58,6 +59,23 @@ def renew(
         return
     print(row["secret"])
     output.next_step("Enter it at the forge now: it is not shown again.")
+
+
+@app.command("test")
+def test(project: Project, as_json: AsJson = False) -> None:
+    """Send a signed webhook the whole way a forge's would go; it builds nothing."""
+    with Client(settings.load()) as client:
+        row = client.post(f"/projects/{project}/hook-test/")
+    if as_json:
+        print_json(row)
+    elif row["good"]:
+        output.console.print(f"{row['url']} answered {row['status']} in {row['milliseconds']} ms.")
+    if not row["good"]:
+        raise CliError(
+            row["words"],
+            next_step="It goes to GANTRY_URL, as forges do: look at the proxy and the name.",
+            exit_code=Exit.BAD_RESULT,
+        )
 
 
 @app.command("end-old")

@@ -13,6 +13,7 @@ from ciserver.cli.client import Client, Row
 from ciserver.cli.errors import CliError, Exit
 from ciserver.cli.options import AnyProject, AsJson, Limit, Project
 from ciserver.cli.output import age, print_json, print_table, state
+from ciserver.cli.progress import Progress
 
 FINISHED = {"passed", "failed", "cancelled"}
 
@@ -109,21 +110,22 @@ def logs(
 ) -> None:
     """A pipeline's log; or of PROJECT@ENV what its container says.
 
-    Exit code 1 when the pipeline failed.
+    Exit code 1 when the pipeline failed. With --follow --json each line is an object of its own.
     """
     if daytwo.is_place(project):
         daytwo.show_logs(project, host=host, follow=follow, tail=tail, since=since, as_json=as_json)
         return
-    with Client(settings.load()) as client:
+    with Client(settings.load()) as client, Progress(shown=follow and not as_json) as progress:
         pipeline = find_pipeline(client, project, number)
-        reader = _LogReader(client, job, as_json=as_json)
+        reader = _LogReader(client, job, as_json=as_json, at_once=follow)
         while True:
             row = client.get(f"/pipelines/{pipeline['id']}/")
+            progress.show(row)
             reader.read(row)
             if not follow or row["state"] in FINISHED:
                 break
             time.sleep(0.3)
-    if as_json:
+    if as_json and not follow:
         print_json(reader.lines)
     if row["state"] in {"failed", "cancelled"}:
         raise CliError(
@@ -131,6 +133,8 @@ def logs(
             next_step=f"Its page: {row['page']}",
             exit_code=Exit.BAD_RESULT,
         )
+    if follow and not as_json:
+        output.next_step(f"Pipeline #{row['number']} passed. Next: gantry releases {project}")
 
 
 def find_pipeline(client: Client, project: str, number: int) -> Row:
@@ -149,10 +153,11 @@ def find_pipeline(client: Client, project: str, number: int) -> Row:
 
 
 class _LogReader:
-    """Prints (or keeps, for JSON) what each job's log has grown by."""
+    """Prints (or keeps, for JSON that is no stream) what each job's log has grown by."""
 
-    def __init__(self, client: Client, job: str, *, as_json: bool) -> None:
-        self._client, self._job, self._as_json = client, job, as_json
+    def __init__(self, client: Client, job: str, *, as_json: bool, at_once: bool) -> None:
+        self._client, self._job = client, job
+        self._as_json, self._at_once = as_json, at_once
         self._positions: dict[int, str] = {}
         self.lines: list[dict[str, str]] = []
 
@@ -171,7 +176,9 @@ class _LogReader:
                 self._take(job["name"], line)
 
     def _take(self, job: str, line: str) -> None:
-        if self._as_json:
+        if self._as_json and self._at_once:
+            output.print_line({"job": job, "line": line})
+        elif self._as_json:
             self.lines.append({"job": job, "line": line})
         else:
             output.console.print(Text.assemble((f"{job}  ", "cyan"), line), soft_wrap=True)

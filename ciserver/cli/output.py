@@ -32,6 +32,11 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def print_line(value: object) -> None:
+    """One of many, as it comes: a JSON object in a line."""
+    print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
     """Where the terminal is too narrow, the last column gives way."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
@@ -23,7 +24,7 @@ PROBLEM = {
             "`not-found`, `method-not-allowed`, `not-acceptable`, `unsupported-media-type`, "
             "`throttled`, `etag-differs`, `idempotency-key-reused`, `idempotency-in-flight`, "
             "`idempotency-key-unfit`; a refusal of one part has its own, such as "
-            "`deployment.decided`.",
+            "`approval.over`.",
             "examples": ["not-found"],
         },
         "detail": {"type": "string", "description": "One sentence for a person."},
@@ -66,6 +67,85 @@ IF_NONE_MATCH = {
     "schema": {"type": "string"},
 }
 
+TEXT = {"schema": {"type": "string"}}
+# Answered by plain views of Django, which drf-spectacular does not see.
+PLAIN: dict[str, dict[str, Any]] = {
+    f"{PREFIX}events/": {
+        "operationId": "events",
+        "summary": "New states of pipelines, releases and deployments, as server-sent events.",
+        "description": "It never ends. `event` is a type as webhooks have them, `data` a JSON"
+        " object, `id` what to send as Last-Event-ID to go on from there.",
+        "tags": ["events"],
+        "parameters": [
+            {
+                "name": "project",
+                "in": "query",
+                "description": "slug of a project; without it, all that the caller may see",
+                "schema": {"type": "string"},
+            },
+            {
+                "name": "Last-Event-ID",
+                "in": "header",
+                "description": "without it, the stream begins with what is new",
+                "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
+            },
+        ],
+        "responses": {"200": {"description": "", "content": {"text/event-stream": TEXT}}},
+    },
+    f"{PREFIX}commands/{{id}}/stream/": {
+        "operationId": "commands_stream",
+        "summary": "What a command says, as server-sent events: `out`, `err` and `end`.",
+        "tags": ["commands"],
+        "parameters": [
+            {"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}}
+        ],
+        "responses": {"200": {"description": "", "content": {"text/event-stream": TEXT}}},
+    },
+    f"{PREFIX}gantry.schema.json": {
+        "operationId": "gantry_schema",
+        "summary": "The JSON Schema of gantry.yml, for editors. It needs no token.",
+        "tags": ["lint"],
+        "responses": {
+            "200": {"description": "", "content": {"application/schema+json": {"schema": {}}}}
+        },
+    },
+    f"{PREFIX}registry/token": {
+        "operationId": "registry_token",
+        "summary": "A token to pull images, as registries ask for it.",
+        "description": "Basic credentials: any name, and a token of Gantry's as the password.",
+        "tags": ["registry"],
+        "security": [{"basic": []}],
+        "parameters": [
+            {"name": "service", "in": "query", "schema": {"type": "string"}},
+            {
+                "name": "scope",
+                "in": "query",
+                "description": "repository:PROJECT:pull, again and again",
+                "schema": {"type": "array", "items": {"type": "string"}},
+            },
+        ],
+        "responses": {
+            "200": {
+                "description": "",
+                "content": {
+                    "application/json": {
+                        "schema": {
+                            "type": "object",
+                            "required": ["token", "access_token", "expires_in", "issued_at"],
+                            "properties": {
+                                "token": {"type": "string"},
+                                "access_token": {"type": "string"},
+                                "expires_in": {"type": "integer", "description": "seconds"},
+                                "issued_at": {"type": "string", "format": "date-time"},
+                            },
+                        }
+                    }
+                },
+            }
+        },
+    },
+}
+
 
 class Schema(AutoSchema):
     """The first line of the docstring is the summary, the rest of it the description."""
@@ -100,8 +180,12 @@ def complete(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     result["paths"] = {
         path: operations for path, operations in result["paths"].items() if path.startswith(PREFIX)
     }
+    for path, operation in deepcopy(PLAIN).items():
+        result["paths"][path] = {"get": {"security": [{"token": []}], **operation}}
+    result["paths"] = dict(sorted(result["paths"].items()))
     _plain(result)
     components = result.setdefault("components", {})
+    components.setdefault("securitySchemes", {})["basic"] = {"type": "http", "scheme": "basic"}
     components.setdefault("schemas", {})["Problem"] = PROBLEM
     components["responses"] = {f"Problem{status}": _response(WRITES[status]) for status in WRITES}
     components["parameters"] = {"Key": KEY, "IfMatch": IF_MATCH, "IfNoneMatch": IF_NONE_MATCH}

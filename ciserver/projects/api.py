@@ -114,7 +114,7 @@ class ProjectViewSet(
     mixins.CreateModelMixin,
     viewsets.GenericViewSet[Project],
 ):
-    """Projects the caller may see, by slug."""
+    """Projects the caller may see, newest first."""
 
     queryset = Project.objects.all()
     serializer_class = ProjectSerializer

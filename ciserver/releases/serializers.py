@@ -174,7 +174,7 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
         return f"{settings.GANTRY.url}{environment.get_absolute_url()}"
 
 
-class LoginSerializer(serializers.Serializer[Any]):
+class PullLoginSerializer(serializers.Serializer[Any]):
     username = serializers.CharField()
     password = serializers.CharField()
     expires_in = serializers.IntegerField(help_text="seconds")
@@ -199,7 +199,7 @@ class ContainerSerializer(serializers.Serializer[Any]):
     pids = serializers.IntegerField()
     login = serializers.SerializerMethodField()
 
-    @extend_schema_field(LoginSerializer(allow_null=True))
+    @extend_schema_field(PullLoginSerializer(allow_null=True))
     def get_login(self, recipe: Recipe) -> dict[str, Any] | None:
         if recipe.login is None:
             return None
@@ -362,7 +362,7 @@ class CommitSerializer(serializers.Serializer[Any]):
     subject = serializers.CharField()
 
 
-class ChangeSerializer(serializers.Serializer[Any]):
+class SettingChangeSerializer(serializers.Serializer[Any]):
     """``old`` or ``new`` null: it was not, or is no longer, set."""
 
     name = serializers.CharField()
@@ -393,8 +393,8 @@ class PreviewSerializer(serializers.Serializer[Any]):
     releases = serializers.SerializerMethodField()
     commits = CommitSerializer(many=True, allow_null=True)
     commit_count = serializers.IntegerField()
-    variables = ChangeSerializer(many=True)
-    settings = ChangeSerializer(many=True)
+    variables = SettingChangeSerializer(many=True)
+    settings = SettingChangeSerializer(many=True)
     layers = NewLayerSerializer(many=True, allow_null=True)
     travels = TravelSerializer(many=True, allow_null=True)
     unknown = serializers.ListField(child=serializers.CharField())

@@ -63,7 +63,7 @@ class CommandRequest(serializers.Serializer[None]):
     stdin = serializers.BooleanField(default=False)
 
 
-class InputSerializer(serializers.Serializer[None]):
+class StandardInputSerializer(serializers.Serializer[None]):
     """``content`` is base64; ``end`` says that nothing more comes."""
 
     content = serializers.CharField(default="", allow_blank=True, max_length=2 * MOST_INPUT)
@@ -94,12 +94,12 @@ class CommandViewSet(mixins.RetrieveModelMixin, viewsets.GenericViewSet[Containe
         rows = asking.visible_to(self.request.user)
         return rows.select_related("environment__project", "host")
 
-    @extend_schema(request=InputSerializer, responses={202: CommandSerializer})
+    @extend_schema(request=StandardInputSerializer, responses={202: CommandSerializer})
     @action(detail=True, methods=["post"])
     def input(self, request: Request, pk: str) -> Response:
         """Standard input of exec (with ``stdin``), or the tar of put. 429: send it again."""
         row = self.get_object()
-        asked = InputSerializer(data=request.data)
+        asked = StandardInputSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         wire.give(row.pk, asked.validated_data["content"], end=asked.validated_data["end"])
         return Response(CommandSerializer(row).data, status=202)
@@ -126,7 +126,7 @@ async def stream(request: HttpRequest, pk: int) -> HttpResponseBase:
     row = await sync_to_async(_mine)(request, pk)
     if row is None:
         return problem_response(
-            404, code="not_found", detail="There is no such command, or you may not see it."
+            404, code="not-found", detail="There is no such command, or you may not see it."
         )
     shutdown.watch()
     response = StreamingHttpResponse(_events(row), content_type="text/event-stream")

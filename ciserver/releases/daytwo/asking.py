@@ -89,7 +89,7 @@ def _may(user: Any, environment: Environment, verb: str) -> None:
     elif not policy.may_promote(user, environment):
         raise Refused(
             f"Only who may promote to {environment} may {verb} there.",
-            code="permission_denied",
+            code="permission-denied",
             hint="Ask a maintainer of the project.",
             status=403,
         )

@@ -104,3 +104,15 @@ def test_a_name_that_is_taken_is_exit_code_4(logged_in: Gantry, history: Any) ->
     ran = logged_in("new", "hello")
     assert ran.exit_code == 4
     assert "There is a project 'hello' already. Choose another name." in " ".join(ran.err.split())
+
+
+def test_a_project_with_its_repository_elsewhere_says_what_its_forge_needs(
+    logged_in: Gantry, history: Any
+) -> None:
+    address = "https://github.com/alice/shop.git"
+    ran = logged_in("new", "shop", "--from", address, "--json")
+    assert (ran.exit_code, json.loads(ran.out)["clone_url"]) == (0, address)
+    refused = logged_in("new", "other", "--from", "file:///etc")
+    assert refused.exit_code == 4
+    slugs = [row["slug"] for row in json.loads(logged_in("projects", "--json").out)]
+    assert slugs == ["shop", "hello"]

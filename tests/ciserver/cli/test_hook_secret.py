@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -50,3 +51,22 @@ def test_one_that_leaked_ends_at_once_and_one_that_the_forge_made_is_read_from_a
     words = ("--file", str(tmp_path / "made"), "--drop-old")
     assert logged_in("hook-secret", "renew", "hello", *words).exit_code == 0
     assert counting() == ["made-by-the-forge-itself"]
+
+
+def test_a_webhook_to_oneself_goes_the_whole_way(
+    logged_in: Gantry, history: Any, live_server: Any, settings: Any
+) -> None:
+    settings.GANTRY = dataclasses.replace(settings.GANTRY, url=live_server.url)
+    refused = logged_in("hook-secret", "test", "hello")
+    assert (refused.exit_code, "Make one" in refused.err) == (4, True)
+    logged_in("hook-secret", "renew", "hello")
+    sent = logged_in("hook-secret", "test", "hello")
+    assert (sent.exit_code, "answered 200" in " ".join(sent.out.split())) == (0, True), sent
+    assert json.loads(logged_in("hook-secret", "test", "hello", "--json").out)["good"] is True
+
+    settings.GANTRY = dataclasses.replace(settings.GANTRY, url="http://127.0.0.1:1")
+    away = logged_in("hook-secret", "test", "hello")
+    assert away.exit_code == 1
+    assert "Nothing answers at http://127.0.0.1:1/hooks/generic/hello/" in " ".join(
+        away.err.split()
+    )

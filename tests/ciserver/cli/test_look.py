@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.text import Text
 
+from ciserver.cli.progress import told
 from tests.ciserver.cli.conftest import Gantry
 
 pytestmark = pytest.mark.django_db(transaction=True)
+CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 def rows(text: str) -> list[list[str]]:
@@ -96,3 +107,53 @@ def test_what_is_not_there_is_exit_code_4_with_the_next_step(
     assert ran.exit_code == 4
     assert "hello has no pipeline #77." in ran.err
     assert "gantry pipelines hello" in ran.err
+
+
+def test_a_log_that_is_followed_as_json_is_an_object_in_each_line(
+    logged_in: Gantry, history: Any
+) -> None:
+    lines = [
+        json.loads(line)
+        for line in logged_in("logs", "hello", "1", "-f", "--json").out.splitlines()
+    ]
+    assert {line["job"] for line in lines} == {"build", "unit", "push"}
+    assert lines == json.loads(logged_in("logs", "hello", "1", "--json").out)
+
+
+def test_in_a_terminal_a_line_below_the_log_tells_how_far_each_job_is(
+    live_server: Any, token: str, history: Any
+) -> None:
+    ours, theirs = pty.openpty()
+    ran = subprocess.Popen(
+        [sys.executable, "-m", "ciserver.cli", "logs", "hello", "1", "--follow"],
+        cwd=CHECKOUT,
+        env=os.environ
+        | {"GANTRY_URL": live_server.url, "GANTRY_TOKEN": token, "TERM": "xterm", "COLUMNS": "120"},
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    said = b""
+    with suppress(OSError):  # the other end is closed
+        while piece := os.read(ours, 65536):
+            said += piece
+    os.close(ours)
+    assert ran.wait(timeout=60) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode())
+    assert "#1 · ✓ build" in text
+    assert "Pipeline #1 passed. Next: gantry releases hello" in text
+
+
+def test_progress_names_what_runs_and_since_when() -> None:
+    def job(name: str, state: str, started: str | None = None) -> dict[str, Any]:
+        return {"name": name, "state": state, "started_at": started}
+
+    now = datetime(2026, 1, 1, 12, 0, 30, tzinfo=UTC)
+    began = "2026-01-01T12:00:00Z"
+    jobs = [job("build", "passed"), job("a[b]", "running", began), job("push", "queued"),
+            job("left-out", "skipped")]  # fmt: skip
+    line = told({"number": 7, "state": "running", "reason": "", "jobs": jobs}, now)
+    assert Text.from_markup(line).plain == "#7 · ✓ build · a[b] 30 s · push"
+    waits = {"number": 7, "state": "queued", "reason": "two others [run]", "jobs": []}
+    assert Text.from_markup(told(waits, now)).plain == "#7 waits: two others [run]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,14 +63,33 @@ def test_the_exit_codes_told_are_those_that_there_are() -> None:
         assert f"{code.value} " in EPILOG
 
 
-def test_the_reference_is_what_the_commands_say() -> None:
-    file = CHECKOUT / "docs" / "reference.py"
-    spec = importlib.util.spec_from_file_location("reference", file)
+def _made_by(script: str) -> Any:
+    spec = importlib.util.spec_from_file_location(script, CHECKOUT / "docs" / f"{script}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_what_the_commands_say() -> None:
     said = (CHECKOUT / "docs" / "cli.md").read_text()
-    assert said == module.reference(), "Write it again: .venv/bin/python docs/reference.py"
+    made = _made_by("reference").reference()
+    assert said == made, "Write it again: .venv/bin/python docs/reference.py"
+
+
+def test_the_manual_is_what_the_example_and_the_schema_say() -> None:
+    said = (CHECKOUT / "docs" / "gantry-yml.md").read_text()
+    made = _made_by("manual").manual()
+    assert said == made, "Write it again: .venv/bin/python docs/manual.py"
+
+
+def test_the_manual_tells_every_key_of_the_schema() -> None:
+    said = (CHECKOUT / "docs" / "gantry-yml.md").read_text()
+    schema = json.loads((CHECKOUT / "docs" / "gantry.schema.json").read_text())
+    told = set(re.findall(r"^\| `([a-z_]+)` \|", said, re.MULTILINE))
+    headings = set(re.findall(r"`([a-z]+)`", " ".join(re.findall(r"^## .*", said, re.MULTILINE))))
+    assert headings == set(schema["properties"])
+    assert {key for one in schema["$defs"].values() for key in one.get("properties", {})} == told
 
 
 def _run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
