@@ -13,7 +13,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, Protocol
 
 import typer
 from rich.text import Text
@@ -71,6 +71,14 @@ def show_logs(place: str, *, host: str, follow: bool, tail: int, since: str, as_
         else:
             end = _pass_on(client, asked)
         _finish(end)
+
+
+class Sink(Protocol):
+    """Where what a container says goes, piece by piece."""
+
+    def write(self, piece: bytes, /) -> object: ...
+
+    def flush(self) -> object: ...
 
 
 class _JsonLines(io.RawIOBase):
@@ -230,11 +238,9 @@ def _answer(client: Client, asked: Row) -> bytes:
     return said.getvalue()
 
 
-def _pass_on(
-    client: Client, asked: Row, out: IO[bytes] | None = None, err: IO[bytes] | None = None
-) -> Row:
+def _pass_on(client: Client, asked: Row, out: Sink | None = None, err: Sink | None = None) -> Row:
     """Write what comes to where it belongs; how it ended."""
-    to = {"out": out or sys.stdout.buffer, "err": err or sys.stderr.buffer}
+    to: dict[str, Sink] = {"out": out or sys.stdout.buffer, "err": err or sys.stderr.buffer}
     for event, data in client.events(f"/commands/{asked['id']}/stream/"):
         if event == "end":
             return dict(json.loads(data))
