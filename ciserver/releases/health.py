@@ -11,7 +11,7 @@ from ciserver.releases.targets import Target
 from ciserver.releases.targets.spec import Check, Container
 
 BETWEEN_TRIES = 0.5  # seconds
-STABLE_FOR = 2.0  # seconds that it must stay up after the last pass
+STABLE_FOR = 6.0  # seconds that it must stay up after the last pass
 SHORTEST_TRY = 1.0  # seconds; less says nothing about a container
 LOG_LINES = 10
 MOST_WHY, MOST_LOG = 400, 4000  # characters of what a check said, and of the log

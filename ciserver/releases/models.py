@@ -119,7 +119,8 @@ class Environment(models.Model):
     # "http /PATH", "tcp" or "exec COMMAND"; the image's HEALTHCHECK, else "http /", if empty
     health = models.CharField(max_length=300, blank=True)
     health_passes = models.PositiveSmallIntegerField(default=2)  # in a row
-    stable_seconds = models.PositiveSmallIntegerField(default=2)  # that it must stay up then
+    # That it must stay up then: by default what passes and dies five seconds later gets no traffic.
+    stable_seconds = models.PositiveSmallIntegerField(default=6)
     memory_mib = models.PositiveIntegerField(default=512)  # of each container, as are the next two
     cpus = models.FloatField(default=1.0)
     pids = models.PositiveIntegerField(default=512)

@@ -23,6 +23,7 @@ from ciserver.releases.targets.spec import ImageFacts
 __all__ = ["deploy", "recover_deployments"]
 
 log = logging.getLogger(__name__)
+MEND_IT = "Mend that and push again, or change the check on the environment's page"
 
 
 def deploy(deployment_id: int) -> None:
@@ -41,7 +42,8 @@ def deploy(deployment_id: int) -> None:
             _fail(deployment, str(error))
         except Exception as error:
             log.exception("deployment %s failed", deployment_id)
-            _fail(deployment, f"An error of Gantry's own ({type(error).__name__}: {error})")
+            words = f"An error of Gantry's own ({type(error).__name__}: {error})."
+            _fail(deployment, f"{words} See the worker's log, then deploy again")
 
 
 class HostsFailed(Exception):
@@ -85,7 +87,9 @@ def _to_host(
                 target=target,
                 lease=lease,
             ).run()
-    except (TargetError, Unhealthy, Mismatch) as error:
+    except Unhealthy as error:
+        return f"{str(error).rstrip('. ')}. {MEND_IT}"
+    except (TargetError, Mismatch) as error:
         return str(error)
     return ""
 

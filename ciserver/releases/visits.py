@@ -19,7 +19,7 @@ from ciserver.releases.hosts import clock_words, opened, place_of
 from ciserver.releases.models import Host
 from ciserver.releases.targets import Target, connection
 from ciserver.releases.targets.base import QUICK
-from ciserver.releases.targets.errors import HostKeyChanged, TargetError
+from ciserver.releases.targets.errors import HostKeyChanged, TargetError, understood
 from ciserver.releases.targets.host_proxy import NoProxy
 from ciserver.releases.targets.images import Location
 
@@ -93,9 +93,12 @@ def check(host: Host, *, problem: str = "") -> None:
 def look(target: Target) -> dict[str, Any]:
     """Everything that a deployment there depends on, and ``warnings`` with the next step."""
     facts, engine = target.machine.facts, target.engine
-    info = json.loads(target.machine.run(engine.info(), timeout=QUICK).out)
-    version = target.machine.run(engine.version(), timeout=QUICK).out.strip()
-    free, total = _disk(target, _storage(info))
+    said = target.machine.run(engine.info(), timeout=QUICK).out
+    with understood("'info'"):
+        storage = _storage(json.loads(said))
+    version = target.machine.run(engine.version(), timeout=QUICK).out.strip()[:80]
+    with understood("'df'"):
+        free, total = _disk(target, storage)
     report = {
         "engine": f"{engine.program} {version}",
         "user": facts.user,

@@ -19,7 +19,13 @@ from ciserver.lib.certificates import trusted
 from ciserver.releases.targets import credentials, engine, networks, secret_files
 from ciserver.releases.targets.credentials import Credentials
 from ciserver.releases.targets.engine import Engine
-from ciserver.releases.targets.errors import CommandFailed, CommandTimedOut, NoEngine, TargetError
+from ciserver.releases.targets.errors import (
+    CommandFailed,
+    CommandTimedOut,
+    NoEngine,
+    TargetError,
+    understood,
+)
 from ciserver.releases.targets.images import Location, bytes_missing
 from ciserver.releases.targets.machine import Machine
 from ciserver.releases.targets.spec import Check, Container, ImageFacts, Wanted
@@ -95,9 +101,10 @@ class EngineTarget:
     def _is_here(self, image: ImageFacts, reference: str) -> bool:
         names = (reference, image.config_digest, image.digest)
         asked = self.machine.attempt(self.engine.inspect_images(names), timeout=QUICK)
-        found = json.loads(asked.out or "[]")  # those that are there, whatever the exit code
-        if found:
-            self._images[reference] = str(found[0]["Id"])
+        with understood("'image inspect'"):
+            found = json.loads(asked.out or "[]")  # those that are there, whatever the exit code
+            if found:
+                self._images[reference] = str(found[0]["Id"])
         return bool(found)
 
     def _fetch(
@@ -145,11 +152,11 @@ class EngineTarget:
 
     def find(self, name: str) -> Container | None:
         answer = self.machine.attempt(self.engine.inspect([name]), timeout=QUICK)
-        return engine.parse_container(json.loads(answer.out)[0]) if answer.code == 0 else None
+        return engine.parse_containers(answer.out)[0] if answer.code == 0 else None
 
     def containers(self, labels: Mapping[str, str]) -> list[Container]:
         said = self.machine.run(self.engine.inspect_all(labels), timeout=QUICK).out
-        return [engine.parse_container(raw) for raw in json.loads(said or "[]")][::-1]
+        return engine.parse_containers(said or "[]", some=False)[::-1]
 
     def checked(self, found: Sequence[Container]) -> list[Container]:
         """Podman goes on saying that one runs whose monitor was killed before it ended."""
@@ -199,7 +206,9 @@ class EngineTarget:
             networks.remove_unused(self.machine, self.engine, network)
 
     def images(self, among: Iterable[str]) -> set[str]:
-        return {f"sha256:{row['Id'].removeprefix('sha256:')}" for row in self._inspected(among)}
+        rows = list(self._inspected(among))
+        with understood("'image inspect'"):
+            return {f"sha256:{row['Id'].removeprefix('sha256:')}" for row in rows}
 
     def remove_images(self, ids: Iterable[str]) -> None:
         for one in sorted(ids):
@@ -218,7 +227,8 @@ class EngineTarget:
             port = self.machine.free_port()
             argv = self.engine.run(known, host_port=port)
             try:
-                id = self.machine.run(argv, timeout=QUICK, stdin=env).out.split()[-1]
+                said = self.machine.run(argv, timeout=QUICK, stdin=env).out
+                id = engine.parse_id(said)
                 if wanted.files:
                     files = secret_files.archive(wanted.files)
                     self.machine.run(self.engine.copy_in(id), timeout=QUICK, stdin=files)
@@ -238,16 +248,17 @@ class EngineTarget:
             return []
         answer = self.machine.attempt(self.engine.inspect(ids), timeout=QUICK)
         # One that was removed since it was listed makes the command fail; the others are there.
-        raws = json.loads(answer.out or "[]")
-        if not raws and len(ids) == 1:
+        found = engine.parse_containers(answer.out or "[]", some=False)
+        if not found and len(ids) == 1:
             raise CommandFailed(self.engine.inspect(ids), answer.code, answer.err)
-        return [engine.parse_container(raw) for raw in raws]
+        return found
 
     def _layers(self, images: Collection[str]) -> set[str]:
         """Diff ids of all layers of ``images`` that are there, to tell what a pull moves."""
         found: set[str] = set()
         for image in self._inspected(images):
-            found.update((image.get("RootFS") or {}).get("Layers") or ())
+            with understood("'image inspect'"):
+                found.update((image.get("RootFS") or {}).get("Layers") or ())
         return found
 
     def _inspected(self, ids: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -256,7 +267,10 @@ class EngineTarget:
         asked = sorted(one.removeprefix("sha256:") for one in ids)
         for first in range(0, len(asked), AT_A_TIME):
             some = self.engine.inspect_images(asked[first : first + AT_A_TIME])
-            yield from json.loads(self.machine.attempt(some, timeout=QUICK).out or "[]")
+            said = self.machine.attempt(some, timeout=QUICK).out
+            with understood("'image inspect'"):
+                rows = list(json.loads(said or "[]"))
+            yield from rows
 
     def _probe_command(self, container: Container, check: Check) -> str:
         argv = self.engine.execute(container.id, check.command)
@@ -292,7 +306,10 @@ def find_engine(machine: Machine) -> Engine:
         return engine.choose(facts.engine, facts)
     missing = [name for name in ("podman", "docker") if name not in facts.programs]
     said = [*(f"{name} is not installed" for name in missing), *facts.complaints]
-    raise NoEngine(f"No container engine works on this host ({'; '.join(said)}). Install podman.")
+    raise NoEngine(
+        f"No container engine works on this host ({'; '.join(said)}). Install podman, perhaps by"
+        " 'gantry hosts prepare', or start the one that there is."
+    )
 
 
 def probe_http(url: str, timeout: float, transport: httpx.AsyncBaseTransport | None = None) -> str:

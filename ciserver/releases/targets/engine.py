@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ciserver.releases.targets.errors import TargetError
+from ciserver.releases.targets.errors import TargetError, understood
 from ciserver.releases.targets.facts import Facts
 from ciserver.releases.targets.spec import PREFIX, Container, Wanted, wrong_variable
 
@@ -81,9 +82,10 @@ class Engine:
         return ["sh", "-c", WITH_CREDENTIALS, "pull", *words]
 
     def name_of(self, pulled: str, reference: str) -> str:
-        """What to run after ``pull`` of ``reference`` printed ``pulled``: podman tells the id."""
+        """What to run after ``pull`` of ``reference`` printed ``pulled``: podman tells the id.
+        Raises NotUnderstood."""
         words = pulled.split()
-        return words[-1] if self.program == "podman" and words else reference
+        return parse_id(words[-1], "'pull'") if self.program == "podman" and words else reference
 
     def run(self, wanted: Wanted, *, host_port: int) -> list[str]:
         """Starts ``wanted`` in the background and prints its id; one that is to have files is
@@ -267,8 +269,27 @@ def bridge_of(network: str) -> str:
 def parse_networks(listed: str) -> dict[str, str]:
     """Device by name, of the answer to ``Engine.list_networks``."""
     if listed.lstrip().startswith("["):
-        return {one["name"]: one["network_interface"] for one in json.loads(listed)}
+        with understood("'network ls'"):
+            return {str(one["name"]): str(one["network_interface"]) for one in json.loads(listed)}
     return {name: bridge_of(name) for name in listed.split()}
+
+
+def parse_containers(said: str, *, some: bool = True) -> list[Container]:
+    """The answer to ``inspect``; with ``some`` of at least one. Raises NotUnderstood."""
+    with understood("'container inspect'"):
+        found = [parse_container(raw) for raw in json.loads(said)]
+        if some and not found:
+            raise ValueError("it is empty")
+        return found
+
+
+def parse_id(said: str, asked: str = "'run'") -> str:
+    """The last word of ``said``, which is an ID. Raises NotUnderstood."""
+    with understood(asked):
+        id = said.rsplit(maxsplit=1)[-1]
+        if not re.fullmatch(r"(sha256:)?[0-9a-f]{12,64}", id):
+            raise ValueError(id)
+        return id
 
 
 def parse_container(raw: Mapping[str, Any]) -> Container:
@@ -293,11 +314,12 @@ def parse_exit_code(events: str) -> int | None:
     """The exit code in the last line of what ``deaths`` prints."""
     lines = events.split("\n")
     for line in reversed([line for line in lines if line.strip()]):
-        event = json.loads(line)
-        code = event.get("ContainerExitCode")
-        if code is None:
-            code = (event.get("Actor", {}).get("Attributes") or {}).get("exitCode")
-        return None if code is None else int(code)
+        with understood("'events'"):
+            event = json.loads(line)
+            code = event.get("ContainerExitCode")
+            if code is None:
+                code = (event.get("Actor", {}).get("Attributes") or {}).get("exitCode")
+            return None if code is None else int(code)
     return None
 
 
@@ -306,5 +328,5 @@ def _address(raw: Mapping[str, Any]) -> str:
     for bindings in ports.values():
         for binding in bindings or ():
             if binding.get("HostIp") == "127.0.0.1":
-                return f"127.0.0.1:{binding['HostPort']}"
+                return f"127.0.0.1:{int(binding['HostPort'])}"
     return ""

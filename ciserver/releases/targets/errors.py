@@ -4,6 +4,7 @@ TargetError
 ├── CommandFailed     the engine refused; carries its last words
 ├── CommandTimedOut   it did not answer in time
 ├── CommandTooLoud    it said more than anybody reads
+├── NotUnderstood     what it said is no answer to what was asked
 ├── NoEngine          neither podman nor docker works there
 ├── HostAway          no ssh connection, or it was lost
 ├── KeyRefused        sshd does not take our key
@@ -15,9 +16,11 @@ TargetError
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 LAST_WORDS = 600  # characters
+FULL = "no space left on device"
 
 
 class TargetError(Exception):
@@ -27,15 +30,19 @@ class TargetError(Exception):
 class CommandFailed(TargetError):
     def __init__(self, argv: Sequence[str], code: int, words: str) -> None:
         words = words.strip()[-LAST_WORDS:] or "it said nothing"
-        if "no space left on device" in words:
-            words = f"{words.rstrip('.')}. Make room on the host, then deploy again."
+        full = FULL in words.lower()
+        step = "Make room on the host, then deploy" if full else "See to that there, then try"
+        words = f"{words.rstrip('. ')}. {step} again."
         super().__init__(f"'{_short(argv)}' failed with exit code {code}: {words}")
         self.code = code
 
 
 class CommandTimedOut(TargetError):
     def __init__(self, argv: Sequence[str], seconds: float) -> None:
-        super().__init__(f"'{_short(argv)}' did not end within {seconds:g} s.")
+        super().__init__(
+            f"'{_short(argv)}' did not end within {seconds:g} s. See how busy the host is and"
+            " whether its engine answers, then try again."
+        )
 
 
 class CommandTooLoud(TargetError):
@@ -44,6 +51,23 @@ class CommandTooLoud(TargetError):
             f"'{_short(argv)}' wrote more than {most >> 20} MiB and was ended."
             " See on the host what it has to say."
         )
+
+
+class NotUnderstood(TargetError):
+    def __init__(self, asked: str) -> None:
+        super().__init__(
+            f"What the host answered to {asked} is no answer that podman, docker or Caddy gives."
+            " Look at what is installed there under these names, and who has been there."
+        )
+
+
+@contextmanager
+def understood(asked: str) -> Iterator[None]:
+    """A host may say anything: what cannot be read as an answer is an error that names it."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise NotUnderstood(asked) from error
 
 
 class NoEngine(TargetError):

@@ -67,7 +67,7 @@ def open_proxy(machine: Connection) -> Proxy:
     if "caddy" not in machine.facts.programs:
         return NoProxy(machine.place.name)
     folder = folder_on(machine)
-    proxy = Proxy(machine.forwarded(f"{folder}/caddy.sock"), listen="")
+    proxy = Proxy(machine.forwarded(f"{folder}/caddy.sock"), listen="", host=machine.place.name)
     if _answers(proxy):
         return proxy
     admin: Mapping[str, object] = {"listen": f"unix/{folder}/caddy.sock", "origins": ["localhost"]}

@@ -28,6 +28,7 @@ MANIFESTS = (
 LIMIT = 4 * 1024 * 1024  # bytes of a manifest or a config
 TRY = 5.0  # seconds, of a HEALTHCHECK that says nothing
 TIMEOUT = 15.0  # seconds
+MAKE_ANEW = "See who writes to it, then push the commit again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,9 @@ class Location:
     def parse(cls, repository: str) -> Location:
         registry, _, name = repository.partition("/")
         if not name or not ("." in registry or ":" in registry or registry == "localhost"):
-            raise ImageUnreadable(f"{repository!r} does not name a registry and a repository.")
+            raise ImageUnreadable(
+                f"{repository!r} does not name a registry and a repository. Push the commit again."
+            )
         return cls(registry, name)
 
     @property
@@ -94,6 +97,7 @@ def read_documents(
     except (ValueError, KeyError, TypeError) as error:
         raise ImageUnreadable(
             f"{location.registry} holds something else than an image's manifest under {digest}."
+            f" {MAKE_ANEW}"
         ) from error
     return manifest, config
 
@@ -189,12 +193,17 @@ def _fetch(
         if not response.is_success:
             raise ImageUnreadable(
                 f"{location.registry} answered {response.status_code} for {location.name}@{digest}."
+                " See its log, then deploy again."
             )
         content = b""
         for chunk in response.iter_bytes():
             content += chunk
             if len(content) > LIMIT:
-                raise ImageUnreadable(f"{location.name}: {path} is larger than {LIMIT} bytes.")
+                raise ImageUnreadable(
+                    f"{location.name}: {path} is larger than {LIMIT} bytes. {MAKE_ANEW}"
+                )
     if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
-        raise ImageUnreadable(f"{location.registry} gave other bytes than {digest} names.")
+        raise ImageUnreadable(
+            f"{location.registry} gave other bytes than {digest} names. {MAKE_ANEW}"
+        )
     return content

@@ -17,8 +17,9 @@ import h11
 import httpx
 
 from ciserver.releases.targets import admin_socket
+from ciserver.releases.targets.admin_socket import Answer
 from ciserver.releases.targets.domains import HTTP, HTTPS, Domains, Edge, domains_in, with_domains
-from ciserver.releases.targets.errors import TrafficError
+from ciserver.releases.targets.errors import TrafficError, understood
 
 APPS = "/config/apps"
 SERVERS = f"{APPS}/http/servers"
@@ -35,19 +36,28 @@ def granted() -> None:
 class Proxy:
     """The Caddy behind one admin socket."""
 
-    def __init__(self, socket: Path, *, listen: str = "127.0.0.1") -> None:
-        """``listen`` is the address that environments are served on; empty for all."""
+    def __init__(self, socket: Path, *, listen: str = "127.0.0.1", host: str = "") -> None:
+        """``listen`` is the address that environments are served on; empty for all. ``host`` is
+        the name of another machine that it runs on."""
         self.socket = socket
         self.listen = listen
+        self._named = f"Caddy on {host}" if host else f"The proxy at {socket}"
+        self._next_step = (
+            f"See caddy.log in its folder there; 'gantry hosts check {host}' starts it again."
+            if host
+            else "Look at the service's caddy log; the supervisor starts it again by itself."
+        )
 
     def routes(self) -> dict[str, str]:
         """Upstream (HOST:PORT) by server name."""
-        servers = self._servers().items()
-        return {name: _dial(row, 0) for name, row in servers if name not in {HTTP, HTTPS}}
+        with understood("what routes there are"):
+            servers = self._servers().items()
+            return {name: _dial(row, 0) for name, row in servers if name not in {HTTP, HTTPS}}
 
     def domains(self) -> dict[str, Domains]:
         """The host names that are served, by server name."""
-        return domains_in(self._get(APPS))
+        with understood("what names there are"):
+            return domains_in(self._get(APPS))
 
     def name(
         self, name: str, domains: Domains | None, *, edge: Edge, permit: Permit = granted
@@ -121,7 +131,8 @@ class Proxy:
         Compare-and-set: https://caddyserver.com/docs/api#concurrent-config-changes"""
         for _ in range(TRIES):
             now, etag = self._look(path)
-            wanted = changed(now)
+            with understood("what is set there"):
+                wanted = changed(now)
             if wanted == now:
                 return
             permit()
@@ -131,19 +142,24 @@ class Proxy:
             if response.status_code != httpx.codes.PRECONDITION_FAILED:
                 self._checked(response)
                 return
-        raise TrafficError(f"The proxy's {path} was changed by others {TRIES} times meanwhile.")
+        raise TrafficError(
+            f"The proxy's {path} was changed by others {TRIES} times meanwhile. Deploy again."
+        )
 
     def _is_idle(self, upstream: str, deadline: float) -> bool:
         while True:
             known = self._get("/reverse_proxy/upstreams") or []
-            if not any(row["num_requests"] for row in known if row["address"] == upstream):
+            with understood("how many requests there are"):
+                asked = [row["num_requests"] for row in known if row["address"] == upstream]
+            if not any(asked):
                 return True
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.1)
 
     def _servers(self) -> dict[str, Any]:
-        return self._get(SERVERS) or {}
+        with understood("what routes there are"):
+            return dict(self._get(SERVERS) or {})
 
     def _ensure_app(self) -> None:
         """A Caddy that has just started has no HTTP app, and no path below it can be set."""
@@ -163,35 +179,25 @@ class Proxy:
 
     def _look(self, path: str) -> tuple[Any, str]:
         """What is set at ``path``, None being nothing, and its ETag."""
-        try:
-            answer = admin_socket.get(self.socket, path, timeout=TIMEOUT)
-        except (OSError, h11.RemoteProtocolError) as error:
-            raise self._away(error) from error
+        answer = self._asked("GET", path)
         if answer.status == httpx.codes.BAD_REQUEST:
             return None, ""  # "invalid traversal path": nothing was set above it yet
-        response = httpx.Response(answer.status, content=answer.body)
-        return self._checked(response).json(), answer.etag
+        response = self._checked(httpx.Response(answer.status, content=answer.body))
+        with understood("what is set there"):
+            return response.json(), answer.etag
 
     def _request(self, method: str, path: str, value: Any, *, if_match: str) -> httpx.Response:
         content = None if value is None else json.dumps(value).encode()
-        headers = {"Content-Type": "application/json"} if content is not None else {}
-        if if_match:
-            headers["If-Match"] = if_match
-        # No TLS here, and no need to spend a twentieth of a second on reading all authorities.
-        transport = httpx.HTTPTransport(uds=str(self.socket), verify=False)
-        try:
-            with httpx.Client(transport=transport, timeout=TIMEOUT, trust_env=False) as client:
-                # Caddy refuses names that are not among its admin "origins".
-                url = f"http://localhost{path}"
-                return client.request(method, url, content=content, headers=headers)
-        except httpx.HTTPError as error:
-            raise self._away(error) from error
+        answer = self._asked(method, path, body=content, if_match=if_match)
+        return httpx.Response(answer.status, content=answer.body)
 
-    def _away(self, error: Exception) -> TrafficError:
-        return TrafficError(
-            f"The proxy at {self.socket} does not answer ({error})."
-            " Look at the service's caddy log; the supervisor starts it again by itself."
-        )
+    def _asked(self, method: str, path: str, **more: Any) -> Answer:
+        try:
+            return admin_socket.ask(self.socket, method, path, timeout=TIMEOUT, **more)
+        except (OSError, h11.ProtocolError) as error:
+            raise TrafficError(
+                f"{self._named} does not answer ({error}). {self._next_step}"
+            ) from error
 
     def _checked(self, response: httpx.Response) -> httpx.Response:
         if response.is_success:
@@ -200,6 +206,8 @@ class Proxy:
             words = str(response.json()["error"])
         except (ValueError, KeyError, TypeError):
             words = response.text[:300]
+        step = "Free that port" if "already in use" in words else "See Caddy's log"
+        words = f"{words.rstrip('. ')}. {step} on the host, then deploy again."
         raise TrafficError(f"The proxy refused the route: {words}")
 
 
@@ -254,5 +262,5 @@ def _dial(server: dict[str, Any] | None, route: int) -> str:
         return ""
     try:
         return str(server["routes"][route]["handle"][0]["upstreams"][0]["dial"])
-    except (KeyError, IndexError, TypeError):
+    except (LookupError, TypeError, AttributeError):
         return ""

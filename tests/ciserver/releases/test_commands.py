@@ -12,7 +12,7 @@ import pytest
 from ciserver.releases.targets import commands
 from ciserver.releases.targets.base import KEPT, EngineTarget
 from ciserver.releases.targets.engine import Engine
-from ciserver.releases.targets.errors import CommandTimedOut, CommandTooLoud
+from ciserver.releases.targets.errors import CommandFailed, CommandTimedOut, CommandTooLoud
 from ciserver.releases.targets.machine import Here
 from ciserver.releases.targets.spec import Check, Container
 
@@ -72,6 +72,20 @@ def test_it_is_read_from_while_it_is_written_to() -> None:
     assert shell("cat >&2; exit 3", stdin=sent) == commands.Result(3, "", sent.decode())
     assert shell("echo done", stdin=sent).out == "done\n", "it need not read what it is sent"
     assert shell("cat").out == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "step"),
+    [
+        (CommandFailed(["podman", "pull"], 125, "unauthorized."), "See to that there, then try"),
+        (CommandFailed(["podman", "pull"], 1, "No space left on device"), "Make room on the host"),
+        (CommandTimedOut(["podman", "ps"], 30), "See how busy the host is"),
+        (CommandTooLoud(["podman", "ps"], 1 << 24), "See on the host what it has to say"),
+    ],
+)
+def test_what_went_wrong_comes_with_the_next_step(error: Exception, step: str) -> None:
+    assert step in str(error)
+    assert ".." not in str(error)
 
 
 def test_of_one_that_may_talk_only_the_last_whole_lines_are_kept() -> None:

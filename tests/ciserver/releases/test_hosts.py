@@ -92,7 +92,7 @@ def _clear(ship: Machine) -> None:
     ship.show()
     ship.plug_in()
     ship.sh(
-        "rm -f /usr/local/sbin/date; podman rm --force --all --time 0;"
+        "rm -f /usr/local/sbin/date /usr/local/sbin/podman; podman rm --force --all --time 0;"
         " podman image rm --force --all; pkill -x caddy;"
         " rm -rf /var/lib/gantry-host /etc/ssh/allowed/*; true"
     )
@@ -298,7 +298,16 @@ BAD: dict[str, str] = {
     "engine missing": "(podman is not installed; docker is not installed). Install podman",
     "registry gone": "127.0.0.1:1 does not answer",
     "our key unknown": "qa-1 does not let root in with our key. Add this line there to",
+    "engine lies": "answered to 'container inspect' is no answer that podman",
 }
+
+
+LIAR = """#!/bin/sh
+case "$*" in
+  *"container inspect"*) echo "[{}]" ;;
+  *) exec /usr/bin/podman "$@" ;;
+esac
+"""
 
 
 def test_each_way_a_host_can_be_bad_is_told_and_the_old_version_serves_on(
@@ -320,9 +329,8 @@ def test_each_way_a_host_can_be_bad_is_told_and_the_old_version_serves_on(
         last = failed.steps.last()
         if case != "registry gone":
             assert last is not None
-            assert (last.state, last.name) == (
-                "failed", "pull" if case == "disk full" else "connect",
-            )  # fmt: skip
+            at = {"disk full": "pull", "engine lies": "check"}.get(case, "connect")
+            assert (last.state, last.name) == ("failed", at)
         assert harbour.page("qa-1") == "one", case
 
 
@@ -345,6 +353,9 @@ def _with_bad(harbour: Fleet, ship: Machine, case: str) -> tuple[Deployment, flo
             release = services.make_release(pipeline)
         case "our key unknown":
             ship.sh("echo > /etc/ssh/allowed/root")
+        case "engine lies":
+            ship.sh(f"cat > /usr/local/sbin/podman <<'END'\n{LIAR}END")
+            ship.sh("chmod 755 /usr/local/sbin/podman")
     assert release is not None
     with pytest.MonkeyPatch.context() as patched:
         if case == "host down":
@@ -352,11 +363,12 @@ def _with_bad(harbour: Fleet, ship: Machine, case: str) -> tuple[Deployment, flo
         started = time.monotonic()
         failed = harbour.run(release.deployments.get())
         took = time.monotonic() - started
-        if case == "host down":
+        if case in {"host down", "engine lies"}:
             drift.look()
+            assert Running.objects.get().drift.startswith("qa-1 cannot be looked at: ")
+            restoring.restore_routes()
     match case:
         case "host down":
-            assert Running.objects.get().drift.startswith("qa-1 cannot be looked at: ")
             ship.plug_in()
         case "disk full":
             ship.sh("rm /etc/containers/storage.conf; umount -l /tmp/images")
@@ -364,6 +376,10 @@ def _with_bad(harbour: Fleet, ship: Machine, case: str) -> tuple[Deployment, flo
             _accept(harbour, ship)
         case "our key unknown":
             ship.allow(keys.strip())
+        case "engine lies":
+            ship.sh("rm /usr/local/sbin/podman")
+            restoring.restore_routes()
+            assert len(ship.sh("podman ps --all --quiet").split()) == 1, "the new one is gone"
     ship.show()
     return failed, took
 
