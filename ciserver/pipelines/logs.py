@@ -9,6 +9,7 @@ not are replaced.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ JOB_CAP = 64 * 1024 * 1024
 END_CAP = 64 * 1024  # of a step whose output is not kept
 ENDS_CAP = 8 * 1024 * 1024  # of all such steps of a job
 READ_SIZE = 256 * 1024
+_POSITION = re.compile(r"([0-9]{1,15})-([0-9]{1,15})")  # no file is as long as 16 digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,10 @@ class Position:
     @classmethod
     def parse(cls, text: str) -> Position:
         """The position that ``str()`` wrote. Raises ValueError."""
-        line, _, offset = text.partition("-")
-        position = cls(int(line), int(offset))
-        if position.line < 0 or position.offset < 0:
-            raise ValueError(f"no position: {text!r}")
-        return position
+        found = _POSITION.fullmatch(text)
+        if not found:
+            raise ValueError(f"no position: {text[:40]!r}")
+        return cls(int(found[1]), int(found[2]))
 
 
 @dataclass(slots=True)
@@ -227,16 +228,19 @@ class LogReader:
         """The whole lines behind ``position`` (about ``size`` bytes at most), and where they end.
 
         A log that is not there yet reads as empty. Raises Refused when it is in an object storage
-        that does not answer, or damaged.
+        that does not answer, or damaged; ValueError for a position that is inside a line.
         """
         position = position or Position()
+        before = min(position.offset, 1)  # that a line ends there shows whether it is one of ours
         try:
             with open_log(self._path) as file:
-                file.seek(position.offset)
-                data = file.read(size)
+                file.seek(position.offset - before)
+                data = file.read(size + before)
         except FileNotFoundError:
             return [], position
-        whole = data[: data.rfind(b"\n") + 1]
+        if before and data and data[:1] != b"\n":
+            raise ValueError(f"no line begins at {position}")
+        whole = data[before : data.rfind(b"\n") + 1]
         lines = [
             parse_record(position.line + index, record)
             for index, record in enumerate(whole.split(b"\n")[:-1], start=1)

@@ -12,6 +12,7 @@ Every id holds how far each job's log was sent, so that ``Last-Event-ID`` goes o
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -35,6 +36,7 @@ TOGETHER = 0.02  # seconds in which lines that come gather for one frame
 KEEP_ALIVE = 15.0
 BATCH_BYTES = 16 * 1024
 RETRY_MS = 1000
+_NUMBER = re.compile(r"[0-9]{1,9}")
 Piece = tuple[str, Position]  # lines as the page shows them, and where they end
 SHARED_SECONDS = 1.0
 
@@ -54,6 +56,8 @@ class Progress:
     def parse(cls, text: str) -> Progress | None:
         """What ``str()`` wrote; None for anything else, which a browser never sends."""
         attempt, *jobs = text.split(".")
+        if not all(map(_NUMBER.fullmatch, [attempt, *(job.partition("-")[0] for job in jobs)])):
+            return None
         try:
             positions = {}
             for item in jobs:
@@ -142,7 +146,11 @@ class _Page:
                 return [frame("restart", "", self._progress)]
             if html := self._changed_fragments(shown.fragments):
                 frames.append(frame("state", html, self._progress))
-        logs = list(self._log_frames(self._view))
+        try:
+            logs = list(self._log_frames(self._view))
+        except ValueError:  # a place that is none of this log: the page begins anew
+            self.over = True
+            return [frame("restart", "", Progress(self._progress.attempt))]
         if not logs and self._view.pipeline.finished:
             self.over = True
             return [*frames, frame("end", self._view.pipeline.state, self._progress)]

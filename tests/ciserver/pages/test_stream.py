@@ -156,11 +156,28 @@ def test_charlie_is_told_nothing(stage: Stage) -> None:
         assert "hello" not in answer.text
 
 
-@pytest.mark.parametrize("text", ["x", "1.2", "1.1-2", "1.1-a-b", "-", "1.1--5-2", "1\x00"])
+NEVER_GIVEN = [
+    "x", "1.2", "1.1-2", "1.1-a-b", "-", "1.1--5-2", "1\x00", "+1", "1_0", "1.+1-0-0",
+    "9" * 10, "1.1-0-" + "9" * 16, "1.1-" + "9" * 4500 + "-0", "1." + "9" * 10 + "-0-0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NEVER_GIVEN)
 def test_an_id_that_we_never_gave_is_refused(stage: Stage, text: str) -> None:
     url = f"{stage.url}/projects/hello/pipelines/5/events"
     answer = httpx.get(url, params={"from": text}, cookies=stage.cookies())
     assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("place", ["1-1-5", "1-5-3", "1-0-7"])
+def test_a_place_inside_of_a_line_tells_the_page_to_load_again(stage: Stage, place: str) -> None:
+    pipeline = stage("start")
+    stage("number_lines", pipeline=pipeline["id"], first=1, last=10)
+    reader = Reader(stage, pipeline["number"])
+    reader.last_id = f"1.{place}"
+    assert [event for event, _ in reader.read()][-1] == "restart"
+    assert reader.last_id == "1"
+    stage("finish", pipeline=pipeline["id"])
 
 
 def test_long_and_broken_lines_arrive_whole(stage: Stage) -> None:

@@ -129,7 +129,9 @@ def test_a_log_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
     assert LogReader(tmp_path / "none.log").read() == ([], Position())
 
 
-@pytest.mark.parametrize("text", ["", "1", "a-b", "-1-5", "1--5"])
+@pytest.mark.parametrize(
+    "text", ["", "1", "a-b", "-1-5", "1--5", "1-2-3", "٣-٣", "1_0-1", "1-+1", "0-" + "9" * 16]
+)
 def test_a_position_that_we_did_not_write_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         Position.parse(text)
@@ -164,3 +166,16 @@ def test_a_secret_whose_end_is_still_to_come_is_not_torn_by_the_cut_of_a_long_li
     said = texts(tmp_path / "1.log")
     assert not any(part in line for line in said for part in ("corr", "horse", "battery", "aple"))
     assert "".join(said).count("***") == before + 1
+
+
+def test_no_reader_begins_inside_of_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "1.log"
+    with LogWriter(path) as log:
+        log.write(1, "out", b"one\ntwo\n")
+    size = path.stat().st_size
+    assert LogReader(path).read(Position(2, size)) == ([], Position(2, size))
+    assert LogReader(path).read(Position(9, size + 1))[0] == []
+    for offset in range(1, size):
+        if path.read_bytes()[offset - 1 : offset] != b"\n":
+            with pytest.raises(ValueError, match="no line begins"):
+                LogReader(path).read(Position(1, offset))
