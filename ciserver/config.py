@@ -47,6 +47,7 @@ class Config:
     shared_cache: bool
     egress_allow: tuple[str, ...]
     fetch_allow: tuple[IPNetwork, ...]
+    fetch_bytes: int
     build_memory: int
     build_cpus: float
     build_pids: int
@@ -97,6 +98,7 @@ class Config:
             shared_cache=env.get("GANTRY_SHARED_CACHE", "1") != "0",
             egress_allow=tuple(env.get("GANTRY_EGRESS_ALLOW", "").replace(",", " ").split()),
             fetch_allow=_networks(env, "GANTRY_FETCH_ALLOW"),
+            fetch_bytes=_integer(env, "GANTRY_FETCH_MAX_MIB", 8192, low=1) * 1024 * 1024,
             build_memory=_integer(env, "GANTRY_BUILD_MEMORY_MIB", 2048, low=16) * 1024 * 1024,
             build_cpus=_number(env, "GANTRY_BUILD_CPUS", float(os.cpu_count() or 1)),
             build_pids=_integer(env, "GANTRY_BUILD_PIDS", 1024, low=8),

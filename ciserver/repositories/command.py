@@ -19,6 +19,7 @@ from ciserver.repositories.errors import GitFailed
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TIMEOUT = 30.0  # seconds
+MEMORY = 2 * 1024**3  # bytes
 KILLED = {124, 137, -9}  # how timeout(1) ends when it had to end its command
 
 # Old but harmless faults, in the history of many well-known repositories.
@@ -85,15 +86,19 @@ def run(
     owner: Path | None = None,
     env: Mapping[str, str] | None = None,
     timeout: float = TIMEOUT,
+    memory: int = MEMORY,
+    largest: int | None = None,
 ) -> bytes:
     """What ``git ARGUMENTS`` printed. Raises GitFailed when it ended badly or too late.
 
-    It runs as whoever owns ``owner``, which is ``git_dir`` unless given.
+    It runs as whoever owns ``owner``, which is ``git_dir`` unless given. ``memory`` holds for each
+    of its processes, ``largest`` for each file that it writes; both in bytes.
     """
     place = owner or git_dir
     if place is None:
         raise TypeError("git needs git_dir or owner to know whose rights to take")
-    command = _command(arguments, git_dir, env or environment(), timeout)
+    limits = [f"--data={memory}", *([f"--fsize={largest}"] if largest else [])]
+    command = _command(arguments, git_dir, env or environment(), timeout, limits)
     try:
         output = Git(place).execute(
             command, stdout_as_string=False, strip_newline_in_stdout=False, **_identity(place)
@@ -106,12 +111,18 @@ def run(
 
 
 def _command(
-    arguments: Sequence[str], git_dir: Path | None, env: Mapping[str, str], timeout: float
+    arguments: Sequence[str],
+    git_dir: Path | None,
+    env: Mapping[str, str],
+    timeout: float,
+    limits: Sequence[str],
 ) -> list[str]:
     # GitPython adds to the environment it finds; only env(1) makes one from nothing. And
     # timeout(1) ends the whole process group, so that no transport helper is left behind.
-    start = ["timeout", "--signal=KILL", str(timeout), "env", "-i"]
+    # A file that grows too large is then an error to Git, and not the end of it.
+    start = ["timeout", "--signal=KILL", str(timeout), "env", "-i", "--ignore-signal=XFSZ"]
     start += [f"{name}={value}" for name, value in env.items()]
+    start += ["prlimit", *limits]
     where = [f"--git-dir={git_dir}"] if git_dir else []
     return [*start, "git", *where, *arguments]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import shutil
@@ -29,10 +30,13 @@ from ciserver.repositories.errors import (
     UnknownCommit,
     UnknownFile,
 )
+from ciserver.repositories.leftovers import remove_halves
 from ciserver.repositories.names import check_path, check_ref, check_sha, is_ref, is_sha
 
 FETCH_TIMEOUT = 600.0  # seconds
 LS_REMOTE_TIMEOUT = 60.0  # seconds
+LS_REMOTE_MEMORY = 256 * 1024**2  # bytes: of a million refs; a hostile forge lists without end
+BROKEN_OFF = 2 * 3600.0  # seconds: no push may last half as long (``http.backend.TOTAL``)
 # Where forges keep the commits of pull requests: GitHub, Gitea, Forgejo; GitLab; Bitbucket.
 PULL_REF = re.compile(r"refs/(?:pull|merge-requests|pull-requests)/([1-9]\d{0,8})/(?:head|from)")
 LOOKED_AT = (
@@ -41,6 +45,7 @@ LOOKED_AT = (
 )  # fmt: skip
 PULLS = 1000  # that are remembered of a repository: those of the greatest numbers
 PROTOCOLS = "https:http"
+log = logging.getLogger(__name__)
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 CREDENTIALS = re.compile(r"(\w://)[^/@\s]*@")
 REGULAR = {"100644", "100755"}
@@ -106,6 +111,13 @@ def create_hosted(project: Project) -> Path:
     return target
 
 
+def tidy_hosted() -> None:
+    """A chore: what pushes left whose web process was killed. Git tidies up after others."""
+    for project in Project.objects.filter(clone_url=""):
+        if gone := remove_halves(git_dir(project), older=BROKEN_OFF):
+            log.info("%s: %s halves of broken pushes removed", project, gone)
+
+
 def set_default_branch(project: Project) -> None:
     """What a clone of the hosted repository checks out, as the project's row has it."""
     place = git_dir(project)
@@ -136,7 +148,7 @@ def fetch(project: Project, ref: str) -> str:
         if not mirror.exists():
             with _made_beside(mirror) as fresh:
                 run("init", "--bare", "--template=", str(fresh), owner=fresh)
-        with _reaching(project, mirror) as env:
+        with _reaching(project, mirror) as env, _tidied(mirror):
             run(
                 "fetch",
                 "--quiet",
@@ -150,6 +162,7 @@ def fetch(project: Project, ref: str) -> str:
                 git_dir=mirror,
                 env=env,
                 timeout=FETCH_TIMEOUT,
+                largest=settings.GANTRY.fetch_bytes,
             )
         return heads(mirror, ref)[ref]
 
@@ -167,7 +180,7 @@ def ls_remote(project: Project) -> dict[str, str]:
     ):
         output = run(
             "ls-remote", "--end-of-options", project.clone_url, *LOOKED_AT,
-            owner=config.mirrors, env=env, timeout=LS_REMOTE_TIMEOUT,
+            owner=config.mirrors, env=env, timeout=LS_REMOTE_TIMEOUT, memory=LS_REMOTE_MEMORY,
         )  # fmt: skip
     lines = output.decode(errors="replace").removesuffix("\n").split("\n")
     found = {ref: sha for sha, _, ref in (line.partition("\t") for line in lines)}
@@ -299,6 +312,17 @@ def _reaching(project: Project, to: Path) -> Iterator[dict[str, str]]:
 
 
 @contextmanager
+def _tidied(mirror: Path) -> Iterator[None]:
+    """Half a pack stays of a fetch that is killed, or too large; of the one before, too."""
+    remove_halves(mirror)
+    try:
+        yield
+    except GitFailed:
+        remove_halves(mirror)
+        raise
+
+
+@contextmanager
 def _failing(project: Project, what: str) -> Iterator[None]:
     try:
         yield
@@ -314,6 +338,13 @@ def _proxied(url: str, host: str) -> bool:
 
 def _fetch_failed(project: Project, ref: str, said: str) -> FetchFailed:
     lowered = said.lower()
+    if "file too large" in lowered:
+        most = settings.GANTRY.fetch_bytes // 1024**2
+        return FetchFailed(
+            f"{ref} could not be fetched: its history has more than {most} MiB. Whoever runs "
+            "Gantry may allow more by GANTRY_FETCH_MAX_MIB.",
+            temporary=False,
+        )
     for words, sentence in PRIVATE.items():
         if words in lowered:
             return FetchFailed(f"{ref} could not be fetched: {sentence}", temporary=False)

@@ -6,12 +6,15 @@ It stands before Django because Django keeps a whole request body before a view 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
+
+from django.db import DatabaseError
 
 from ciserver.lib.asgi import App, Receive, Scope, Send
 from ciserver.lib.threads import in_database_thread
@@ -20,13 +23,17 @@ from ciserver.repositories.command import environment
 from ciserver.repositories.git import HOSTED
 from ciserver.repositories.http.access import RECEIVE, UPLOAD, Admitted, Denied, admit
 from ciserver.repositories.http.announce import Announcement
-from ciserver.repositories.http.backend import Backend, ClientGone
+from ciserver.repositories.http.backend import Backend, ClientGone, TooLarge
 from ciserver.repositories.spool import FOLDER
 
+log = logging.getLogger(__name__)
 ROUTE = re.compile(rf"/git/({SLUG})\.git/(info/refs|{UPLOAD}|{RECEIVE})")
 PROTOCOL = re.compile(r"version=[0-2]")
 HOOKS = Path(__file__).resolve().parent.parent / "hooks"
 MAX_BACKENDS = 32
+MIB = 1024 * 1024
+COMMANDS = 64 * MIB  # of a push beside its pack: the refs it moves, far more than may be moved
+QUESTION = 16 * MIB  # of a fetch: what it has already
 MAX_FOLLOWED = 16  # pushes that are waited for: fetches must find room beside them
 
 Ingest = Callable[[int, str], str]
@@ -53,10 +60,17 @@ class GitHttp:
             admitted = await in_database_thread(
                 partial(admit, slug, service, _header(scope, b"authorization"))
             )
+            if action == RECEIVE and _header(scope, b"content-encoding") not in {"", "identity"}:
+                # Git never does; it would unfold into a thousand times its size of ref names.
+                raise Denied(415, "A push is not sent compressed. Push with git itself.")
             if self._running >= MAX_BACKENDS:
                 raise Denied(503, "Too many pushes and fetches at once. Try again in a moment.")
         except Denied as denied:
             await _refuse(send, denied.status, str(denied))
+            return
+        except DatabaseError:
+            log.exception("a fetch or push was refused: the database is away")
+            await _refuse(send, 503, "The database does not answer just now; try again soon.")
             return
         await self._serve(scope, receive, send, admitted, action)
 
@@ -73,12 +87,19 @@ class GitHttp:
             follow = partial(self._follow, admitted.project_id, push_id)
             answer = push.answer(partial(in_database_thread, record), follow)
             tasks.append(asyncio.create_task(answer))
-        backend = Backend(env, (push.tell, push.hear) if push else ())
+        pipes = (push.tell, push.hear) if push else ()
+        pack = admitted.limits.pack
+        limit = pack + COMMANDS if push else QUESTION
+        backend = Backend(env, pipes, limit=limit, told=(pack, _too_large(pack)) if push else None)
         self._running += 1
         try:
             await backend.run(receive, send, push.handed_over if push else lambda: None)
         except ClientGone:
             pass
+        except TooLarge:
+            if backend.started:
+                raise
+            await _refuse(send, 413, _too_large(limit))
         except (TimeoutError, ConnectionError) as error:
             if backend.started:
                 raise  # the server cuts the connection, so that git sees it is not whole
@@ -101,6 +122,13 @@ class GitHttp:
                 yield text
         finally:
             self._followed -= 1
+
+
+def _too_large(limit: int) -> str:
+    return (
+        f"This is larger than {limit // MIB} MiB. Push it in parts, or have a maintainer raise the "
+        "limit of one push.\n"
+    )
 
 
 def _route(scope: Scope) -> tuple[str, str, str]:
@@ -133,8 +161,7 @@ def _environment(scope: Scope, admitted: Admitted, action: str) -> dict[str, str
         "REMOTE_USER": admitted.user,
         "REMOTE_ADDR": scope["client"][0] if scope.get("client") else "",
     }
-    if (length := _header(scope, b"content-length")).isdecimal():
-        more["CONTENT_LENGTH"] = length
+    # No CONTENT_LENGTH: of a push that broke off, Git would wait for the rest of it for ever.
     if (encoding := _header(scope, b"content-encoding")) in {"gzip", "x-gzip"}:
         more["HTTP_CONTENT_ENCODING"] = encoding
     if PROTOCOL.fullmatch(protocol := _header(scope, b"git-protocol")):

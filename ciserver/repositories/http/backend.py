@@ -18,9 +18,13 @@ from ciserver.lib.asgi import Receive, Send
 
 log = logging.getLogger(__name__)
 
+SIDE_BAND = b"side-band-64k"
+KEEP_ALIVE = b"0005\x01"  # an empty packet, which Git sends while it is at work
 CHUNK = 64 * 1024
 MAX_HEADER = 16 * 1024
 KEPT_STDERR = 4096
+MEMORY = 2 * 1024**3  # bytes that each process of Git may hold
+TIDYING = 5.0  # seconds
 IDLE = 120.0  # seconds without a byte either way; Git itself sends a keep-alive every 5
 TOTAL = 3600.0  # seconds of one request
 
@@ -29,23 +33,43 @@ class ClientGone(Exception):
     """The client closed the connection."""
 
 
-class Backend:
-    """Runs the CGI program with ``env`` alone; ``fds`` are handed down to it and its hooks."""
+class TooLarge(Exception):
+    """The request's body goes on past ``limit``."""
 
-    def __init__(self, env: Mapping[str, str], fds: tuple[int, ...] = ()) -> None:
+
+class Backend:
+    """Runs the CGI program with ``env`` alone; ``fds`` are handed down to it and its hooks.
+
+    ``limit`` is of the request's body, in bytes. Git refuses a pack of more than ``told[0]`` by
+    itself, but does not say what to do about it: ``told[1]`` is shown before its own words.
+    """
+
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        fds: tuple[int, ...] = (),
+        *,
+        limit: int,
+        told: tuple[int, str] | None = None,
+    ) -> None:
         self.env = env
         self.fds = fds
+        self.limit = limit
+        self._told = told
+        self._words = b""  # to be shown, once Git answers
+        self._shows = False  # whether the client shows words beside Git's answer
         self.started = False  # whether the response's head has been sent
         self._idle: asyncio.Timeout | None = None
 
     async def run(self, receive: Receive, send: Send, spawned: Callable[[], None]) -> None:
-        """Serve one request. Raises ClientGone or TimeoutError; Git is dead afterwards.
+        """Serve one request. Raises ClientGone, TooLarge or TimeoutError; Git is dead afterwards.
 
         ``spawned`` is called once the process has its own copies of ``fds``.
         """
         try:
             process = await asyncio.create_subprocess_exec(
-                "git", "http-backend", env=self.env, pass_fds=self.fds, limit=MAX_HEADER,
+                "prlimit", f"--data={MEMORY}", "git", "http-backend",
+                env=self.env, pass_fds=self.fds, limit=MAX_HEADER,
                 stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True,
             )  # fmt: skip
         finally:
@@ -54,7 +78,7 @@ class Backend:
             async with asyncio.timeout(TOTAL), asyncio.timeout(IDLE) as self._idle:
                 await self._converse(process, receive, send)
         finally:
-            await _end(process)
+            await _end(process, gently=bool(self.fds))
 
     async def _converse(self, process: Process, receive: Receive, send: Send) -> None:
         feed = asyncio.create_task(self._feed(process, receive))
@@ -77,11 +101,18 @@ class Backend:
     async def _feed(self, process: Process, receive: Receive) -> None:
         stdin = process.stdin
         assert stdin is not None  # noqa: S101 - it is a pipe
+        fed = 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             self._touch()
+            self._shows |= fed == 0 and SIDE_BAND in message.get("body", b"")
+            fed += len(message.get("body", b""))
+            if fed > self.limit:
+                raise TooLarge
+            if self._told and fed > self._told[0]:
+                self._words = _packet(self._told[1])
             # Git may have ended without reading everything; its answer says why.
             with suppress(BrokenPipeError, ConnectionResetError):
                 if message.get("body") and not stdin.is_closing():
@@ -96,14 +127,23 @@ class Backend:
         status, headers = await _head(stdout)
         self.started = True
         await send({"type": "http.response.start", "status": status, "headers": headers})
+        at_beginning = status == 200
         while chunk := await stdout.read(CHUNK):
             self._touch()
+            if at_beginning and self._shows and self._words:
+                chunk, self._words = self._words + chunk, b""
+            at_beginning = at_beginning and not chunk.replace(KEEP_ALIVE, b"")
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _touch(self) -> None:
         if self._idle:
             self._idle.reschedule(asyncio.get_running_loop().time() + IDLE)
+
+
+def _packet(words: str) -> bytes:
+    """One of side band 2, whose words a client shows (gitprotocol-pack(5))."""
+    return f"{len(words.encode()) + 5:04x}\x02{words}".encode()
 
 
 async def _head(stdout: asyncio.StreamReader) -> tuple[int, list[tuple[bytes, bytes]]]:
@@ -129,7 +169,15 @@ async def _tail(process: Process) -> str:
     return kept.decode(errors="replace")
 
 
-async def _end(process: Process) -> None:
+async def _end(process: Process, *, gently: bool) -> None:
+    """``gently``: let it find that nothing more comes, and remove what a broken push has brought.
+
+    A signal would have it leave all of that on the disk.
+    """
+    if gently and process.stdin and process.returncode is None:
+        process.stdin.close()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), TIDYING)
     if process.returncode is None:
         # The whole session, for Git starts helpers and hooks of its own.
         with suppress(ProcessLookupError):

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ciserver.projects import services as projects
 from ciserver.projects.models import Membership, Project, Role
 from ciserver.repositories import services
 from ciserver.repositories.errors import FetchFailed
-from ciserver.repositories.git import fetch, ls_remote
+from ciserver.repositories.git import fetch, git_dir, ls_remote
 from ciserver.repositories.models import Access
 from tests.ciserver.repositories.serving import Server, commit, git
 from tests.conftest import api_as
@@ -124,6 +124,23 @@ def test_a_private_repository_is_fetched_with_the_projects_own_key(
     (pinned,) = access.fingerprints
     assert pinned.split()[1] == told.stdout.split()[1]
     assert not list(Path("/dev/shm").glob(f"gantry-git-{os.getpid()}-*"))
+
+
+def test_a_fetch_that_brings_too_much_is_refused_and_leaves_nothing(
+    sshd: Sshd, private: Project, alice: Any, tmp_path: Path, settings: Any
+) -> None:
+    let_in(sshd, private, alice)
+    commit(tmp_path, {"big": os.urandom(4 * 1024 * 1024)} | {str(n): str(n) for n in range(200)})
+    git("push", "--quiet", str(sshd.folder / "x.git"), "HEAD:refs/heads/big", cwd=tmp_path)
+    settings.GANTRY = replace(settings.GANTRY, fetch_bytes=1024 * 1024)
+
+    with pytest.raises(FetchFailed, match=r"more than 1 MiB.*GANTRY_FETCH_MAX_MIB") as caught:
+        fetch(private, "refs/heads/big")
+
+    assert not caught.value.temporary
+    kept = [path for path in git_dir(private).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in kept) < 100_000
+    fetch(private, MAIN)
 
 
 def test_without_the_key_the_error_says_what_to_do(

@@ -101,6 +101,7 @@ def test_a_push_over_the_projects_size_is_refused(
     commit(tmp_path, {"big": bytes(range(256)) * 8192})
     said = git("push", remote, "main:big", cwd=tmp_path, ok=False)
     assert "pack exceeds maximum allowed size" in said
+    assert "larger than 1 MiB. Push it in parts, or have a maintainer raise the limit" in said
     assert "refs/heads/big" not in heads(git_dir(project))
 
 

@@ -28,6 +28,7 @@ from ciserver.pipelines.statuses import tell_forges
 from ciserver.releases import events
 from ciserver.releases.queue import look_at_waiting
 from ciserver.releases.runner import recover_deployments
+from ciserver.repositories.git import tidy_hosted
 from ciserver.webhooks.reconcile import look_around
 from ciserver.webhooks.services import forget_old, ingest_spools
 
@@ -100,6 +101,7 @@ class Command(BaseCommand):
                 _do("forget answers to repeated requests", idempotency.forget_old)
                 _do("forget old events and webhooks", outgoing.forget_old)
                 _do("forget old deliveries", forget_old)
+                _do("remove what broken pushes left", tidy_hosted)
                 _do("have workers make room in the registry", retire_images)
                 _do("have images read that never were", promise_unread)
             if stop.wait(options["interval"]):
