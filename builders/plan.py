@@ -245,7 +245,7 @@ def _needs(stages: Sequence[Stage], stage: Stage) -> frozenset[int]:
                 needs.add(found)
             elif word.isdecimal():
                 raise DockerfileError(
-                    f"There is no stage {word} before this one.",
+                    f"There is no stage {word[:40]} before this one.",
                     place=instruction.at.place,
                     hint="Stages count from 0, and only earlier ones can be used.",
                     code="dockerfile.stage",
@@ -267,9 +267,14 @@ def _stage_of(stages: Sequence[Stage], word: str, before: int) -> int | None:
     for stage in reversed(stages[:before]):
         if stage.name and stage.name == word.lower():
             return stage.index
-    if word.isdecimal() and int(word) < before:
+    if _is_index(word) and int(word) < before:
         return int(word)
     return None
+
+
+def _is_index(word: str) -> bool:
+    """Whether a stage could be meant by its number; Python reads no thousands of digits."""
+    return word.isdecimal() and len(word) < 10
 
 
 def _target(stages: Sequence[Stage], target: str | None, file: str) -> int:

@@ -101,6 +101,8 @@ class Stages:
                 self._changed.notify_all()
 
     def _wait(self, index: int) -> StageState:
+        if index not in self._first:  # nobody runs it: waiting would never end
+            raise ServiceError(f"Stage {index} is not part of the plan.", code="build.plan")
         with self._changed:
             self._changed.wait_for(lambda: index in self._states or self._failure is not None)
             if index not in self._states:
@@ -232,6 +234,13 @@ def located(at: Position) -> Iterator[None]:
             error.message, place=at.place, hint=error.hint, code=error.code
         ) from error
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(
+                "A name is longer than 255 bytes, or a path longer than 4095.",
+                place=at.place,
+                hint="Shorten what this line names.",
+                code="context.name",
+            ) from error
         words = _DISK.get(error.errno or 0, f"{error}.")
         raise StoreError(words, place=at.place, code="store.os") from error
 

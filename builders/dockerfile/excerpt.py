@@ -1,40 +1,70 @@
-"""Where in a Dockerfile's line a mistake is: the column, and the line with a caret under it."""
+"""Where in a Dockerfile a mistake is: its line and column, and the line with a caret under it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 
 from builders.errors import BuildError
 
 _WIDEST = 120
+_MOST_LINES = 500  # of one instruction that are looked through
 _NAMED = re.compile(r"'([^']+)'|\"([^\"]+)\"|(--[a-z][a-z-]*)|\$\{?(\w+)")
+_BACKTICK = re.compile(r"(?:#[^\n]*\n)*#\s*escape\s*=\s*`", re.IGNORECASE)
 
 
 def point_at(error: BuildError, data: bytes, file: str) -> None:
     """Give an error whose place is ``FILE:LINE`` its column and excerpt, where that line exists.
 
-    The column (from 1) is that of the word the message names, else of the line's first word.
+    The column (from 1) is that of the word the message names, else of the line's first word. Where
+    the instruction goes on over several lines, the place becomes the line that has the word.
     """
     name, colon, number = error.place.rpartition(":")
-    lines = data.decode("utf-8", "replace").split("\n")
+    text = data.decode("utf-8", "replace")
+    lines = text.split("\n")
     if not colon or name != file or not number.isdecimal() or not 0 < int(number) <= len(lines):
         return
-    line = lines[int(number) - 1].rstrip("\r").replace("\t", " ")
-    at = _column(error.message, line)
+    escape = "`" if _BACKTICK.match(text) else "\\"
+    row, at = _find(error.message, _continued(lines, int(number) - 1, escape))
+    shown = _plain(lines[int(number) - 1 + row])
     start = max(0, at - _WIDEST + 20)
-    shown = line[start : start + _WIDEST]
+    error.place = f"{file}:{int(number) + row}"
     error.column = at + 1
-    error.excerpt = f"  {shown}\n  {' ' * (at - start)}^"
+    error.excerpt = f"  {shown[start : start + _WIDEST]}\n  {' ' * (at - start)}^"
 
 
-def _column(message: str, line: str) -> int:
+def _continued(lines: Sequence[str], first: int, escape: str) -> list[str]:
+    """The lines of the instruction that begins at ``first``."""
+    found = [_plain(lines[first])]
+    for line in lines[first + 1 : first + _MOST_LINES]:
+        # Comments and empty lines between do not end it.
+        words = next((each for each in reversed(found) if _counts(each)), found[0])
+        if not words.rstrip().endswith(escape):
+            break
+        found.append(_plain(line))
+    return found
+
+
+def _counts(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith("#")
+
+
+def _plain(line: str) -> str:
+    return line.rstrip("\r").replace("\t", " ")
+
+
+def _find(message: str, lines: Sequence[str]) -> tuple[int, int]:
+    """(line, column) of what the message names, both from 0."""
+    for word in _names(message):
+        for row, line in enumerate(lines):
+            if word in line and (row == 0 or _counts(line)):
+                return row, line.find(word)
+    return 0, len(lines[0]) - len(lines[0].lstrip())
+
+
+def _names(message: str) -> Iterator[str]:
     for match in _NAMED.finditer(message):
-        word = next(group for group in match.groups() if group)
-        found = line.find(word)
-        if found >= 0:
-            return found
-    words = (word.strip("`,;") for word in message.split())
-    for word in words:  # a name that the message has without quotes
-        if len(word) > 3 and ("/" in word or "." in word[:-1]) and word.rstrip(".") in line:
-            return line.find(word.rstrip("."))
-    return len(line) - len(line.lstrip())
+        yield next(group for group in match.groups() if group)
+    for word in (word.strip("`,;") for word in message.split()):
+        if len(word) > 3 and ("/" in word or "." in word[:-1]):  # a name without quotes
+            yield word.rstrip(".")

@@ -5,8 +5,7 @@ Names without a value expand to nothing; quotes and escapes are removed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from e2b_dockerfile_utils import ShellLex, lexer
 
@@ -66,20 +65,26 @@ class Expander:
         )
 
 
-class _Metered(dict[str, str]):
+class _Metered(Mapping[str, str]):
     """Variables of one word. Raises ValueError once more than LONGEST characters were read:
     ``ENV A=$A$A`` forty times would fill any memory."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        super().__init__(env)
+        self._env = env  # not copied: there may be as many words as variables
         self._left = LONGEST
 
-    def get(self, name: str, default: Any = None) -> Any:
-        value = super().get(name, default)
-        self._left -= len(value or "")
+    def __getitem__(self, name: str) -> str:
+        value = self._env[name]
+        self._left -= len(value)
         if self._left < 0:
             raise ValueError(f"the result is longer than {LONGEST >> 10} KiB")
         return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._env)
+
+    def __len__(self) -> int:
+        return len(self._env)
 
 
 def _special(text: str, escape: str) -> bool:

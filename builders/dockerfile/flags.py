@@ -19,7 +19,8 @@ _UNITS = {
     "h": 3_600_000_000_000,
 }
 _LONGEST = 8760 * 3600 * 10**9
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_SHORTEST = 1_000_000
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -93,6 +94,13 @@ def duration(text: str, at: Position) -> int:
             code="dockerfile.value",
         )
     total = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if 0 < total < _SHORTEST:
+        raise DockerfileError(
+            f"{text[:40]!r} is too short a time.",
+            place=at.place,
+            hint="At least 1ms, or 0 for the default.",
+            code="dockerfile.value",
+        )
     if total > _LONGEST:
         # More does not fit what engines read it into: one such image breaks their listings.
         raise DockerfileError(

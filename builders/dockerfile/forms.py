@@ -15,7 +15,7 @@ from e2b_dockerfile_utils import (
 from builders.dockerfile import instructions as spec
 from builders.dockerfile.flags import Flags, duration
 from builders.dockerfile.instructions import Command, Heredoc, Instruction, Position
-from builders.dockerfile.mounts import parse_mount
+from builders.dockerfile.mounts import FROM_BY_STAGE, parse_mount
 from builders.errors import DockerfileError
 
 Form = Callable[[DockerfileInstruction, Position, str], Instruction]
@@ -97,6 +97,8 @@ def _run(node: DockerfileInstruction, at: Position, _: str) -> Instruction:
 def _copy(node: DockerfileInstruction, at: Position, _: str) -> Instruction:
     flags = Flags("COPY", node.flags, at)
     source = flags.one("from") or None
+    if source is not None and "$" in source:
+        raise _wrong(at, "COPY --from takes no variables", FROM_BY_STAGE)
     common = _copy_flags(flags)
     flags.finish()
     sources, dest, heredocs = _sources(node, at)
@@ -215,9 +217,11 @@ def _healthcheck(node: DockerfileInstruction, at: Position, _: str) -> Instructi
     kind = node.args[0].upper() if node.args else ""
     if kind not in {"CMD", "NONE"}:
         raise _wrong(at, "HEALTHCHECK is followed by CMD or NONE")
-    if not retries.isdecimal():
-        raise _wrong(at, f"--retries is a number, not {retries!r}")
+    if not re.fullmatch(r"[0-9]{1,9}", retries):
+        raise _wrong(at, f"--retries is a number below 1000000000, not {retries[:40]!r}")
     if kind == "NONE":
+        if len(node.args) > 1:
+            raise _wrong(at, "HEALTHCHECK NONE takes no arguments", "Remove them, or write CMD.")
         return spec.Healthcheck(at=at, command=None)
     if len(node.args) < 2:
         raise _wrong(at, "HEALTHCHECK CMD needs a command")

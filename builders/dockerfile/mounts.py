@@ -16,7 +16,7 @@ from builders.errors import DockerfileError
 
 _KEYS = {
     "bind": {"target", "source", "from", "rw"},
-    "cache": {"target", "id", "sharing", "from", "source", "mode", "uid", "gid", "ro", "env"},
+    "cache": {"target", "id", "sharing", "from", "source", "mode", "uid", "gid", "ro"},
     "tmpfs": {"target", "size"},
     "secret": {"target", "id", "required", "mode", "uid", "gid", "env"},
     "ssh": {"target", "id", "required", "mode", "uid", "gid"},
@@ -26,6 +26,8 @@ _SIZES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
 MOST_ID = 65535
+# Stages are known before anything is expanded; BuildKit refuses the same.
+FROM_BY_STAGE = "Name a stage for it: FROM $IMAGE AS name, with the ARG before the first FROM."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,8 @@ def parse_mount(value: str, at: Position, expand: Callable[[str], str] = str) ->
             at,
             f"Gantry knows the types {', '.join(sorted(_KEYS))}.",
         )
+    if "$" in fields.get("from", ""):
+        raise _error("from= of a mount takes no variables.", at, FROM_BY_STAGE)
     fields = {key: expand(text) for key, text in fields.items()}
     for key in fields:
         if key not in _KEYS[kind]:
@@ -80,6 +84,10 @@ def _checked(kind: str, fields: dict[str, str], at: Position) -> RunMount:
         raise _error(f"A mount of type {kind} needs target=PATH.", at)
     if kind == "secret" and not target and not fields.get("id"):
         raise _error("A secret mount needs id=NAME.", at)
+    if kind == "cache" and fields.get("source") and not fields.get("from"):
+        raise _error(
+            "source= of a cache mount needs from=.", at, "It names a folder of that stage or image."
+        )
     sharing = fields.get("sharing", "shared")
     if sharing not in {"shared", "private", "locked"}:
         raise _error(f"Sharing is shared, private or locked, not {sharing!r}.", at)

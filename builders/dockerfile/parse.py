@@ -17,6 +17,8 @@ from builders.dockerfile.instructions import Arg, From, Instruction, Position
 from builders.errors import DockerfileError
 
 MAX_BYTES = 1024 * 1024
+MOST_STAGES = 500
+MOST_INSTRUCTIONS = 10_000
 _PREFIX = re.compile(r"^Dockerfile parse error(?: on line \d+)?: ")
 _NO_EQUALS = re.compile(r"^Syntax error - can't find = in (.*)\. Must be of the form: .*$")
 _SYNTAX = re.compile(r"((?:#\s*(?:escape|check)\s*=.*\n)*)#\s*syntax\s*=\s*(\S+)", re.IGNORECASE)
@@ -43,6 +45,7 @@ def parse_dockerfile(data: bytes, *, file: str = "Dockerfile") -> Dockerfile:
         )
     instructions = [_instruction(node, _position(node, file), escape) for node in nodes]
     head = _head(instructions)
+    _bound(instructions)
     return Dockerfile(file, head, tuple(instructions[len(head) :]), escape, warnings)
 
 
@@ -150,6 +153,22 @@ def _head(instructions: list[Instruction]) -> tuple[Arg, ...]:
         hint="Add one.",
         code="dockerfile.no-stage",
     )
+
+
+def _bound(instructions: list[Instruction]) -> None:
+    """Each stage has a thread, and each instruction looks at all variables before it."""
+    stages = [each for each in instructions if isinstance(each, From)]
+    for found, most, what in (
+        (stages, MOST_STAGES, "stages"),
+        (instructions, MOST_INSTRUCTIONS, "instructions"),
+    ):
+        if len(found) > most:
+            raise DockerfileError(
+                f"The Dockerfile has more than {most:,} {what}.",
+                place=found[most].at.place,
+                hint="Split it into several.",
+                code="dockerfile.too-long",
+            )
 
 
 def _short(text: str, limit: int = 80) -> str:

@@ -14,9 +14,10 @@ class Malformed(ValueError):
 def load_object(data: bytes, what: str) -> dict[str, Any]:
     """The JSON object in ``data``. Raises Malformed, also for nesting that is too deep."""
     try:
-        return as_object(json.loads(data), what)
-    except (RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        value = json.loads(data)
+    except (RecursionError, ValueError) as error:  # a number of thousands of digits is one, too
         raise Malformed(f"{what} is not JSON") from error
+    return as_object(value, what)
 
 
 def as_object(value: object, what: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from runtime.paths import read_in_root
 from runtime.spec import User
 
 _MAX_BYTES = 4 * 1024 * 1024
+_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ def find_account(root_fd: int, text: str) -> Account:
             hint="Create it first, or use a number.",
             code="image.user",
         )
-    uid = int(name) if entry is None else int(entry[2])
-    gid = 0 if entry is None else int(entry[3])
+    uid = _number(name if entry is None else entry[2])
+    gid = 0 if entry is None else _number(entry[3])
     if group:
         gid = find_group(root_fd, group)
         return Account(User(uid=uid, gid=gid, groups=(gid,)), _home(entry))
@@ -50,7 +51,7 @@ def find_owner(root_fd: int, text: str) -> tuple[int, int]:
     """``--chown``: (uid, gid); a user alone means the group of the same number or its own."""
     name, sep, group = text.partition(":")
     if name.isdecimal():
-        uid = int(name)
+        uid = _number(name)
         gid = uid
     else:
         user = find_account(root_fd, name).user
@@ -62,10 +63,10 @@ def find_owner(root_fd: int, text: str) -> tuple[int, int]:
 
 def find_group(root_fd: int, name: str) -> int:
     if name.isdecimal():
-        return int(name)
+        return _number(name)
     for fields in _lines(root_fd, "/etc/group", 4):
         if fields[0] == name and fields[2].isdecimal():
-            return int(fields[2])
+            return _number(fields[2])
     raise UserError(
         f"The image has no group {name!r}.",
         hint="Create it first, or use a number.",
@@ -87,8 +88,8 @@ def _passwd(root_fd: int, name: str) -> list[str] | None:
 
 def _memberships(root_fd: int, name: str, gid: int) -> Iterator[int]:
     for fields in _lines(root_fd, "/etc/group", 4):
-        if name in fields[3].split(",") and fields[2].isdecimal() and int(fields[2]) != gid:
-            yield int(fields[2])
+        if name in fields[3].split(",") and fields[2].isdecimal() and _number(fields[2]) != gid:
+            yield _number(fields[2])
 
 
 def _lines(root_fd: int, path: str, count: int) -> Iterator[list[str]]:
@@ -100,6 +101,11 @@ def _lines(root_fd: int, path: str, count: int) -> Iterator[list[str]]:
         fields = line.split(":")
         if len(fields) >= count:
             yield fields
+
+
+def _number(digits: str) -> int:
+    """An id; whoever checks its range sees one beyond it. Python refuses thousands of digits."""
+    return int(digits[:_DIGITS])
 
 
 def _home(entry: list[str] | None) -> str:

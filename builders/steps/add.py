@@ -15,7 +15,7 @@ from builders.remote.places import GitPlace, NoPlace, parse_place
 from builders.remote.web import name_of
 from builders.steps.archives import compression_of, unpacked
 from builders.steps.bench import Bench, Done
-from builders.steps.copy import Order, Site, expand_order, find_all, finish, place, site_of
+from builders.steps.copy import CONTEXT, Order, Site, expand_order, find_all, finish, place, site_of
 from builders.steps.fetched import WHOLE, Remotes, WebSource
 from builders.steps.sources import ContextSource, Found, Source
 from builders.steps.state import StageState
@@ -49,7 +49,7 @@ def add(step: Add, state: StageState, bench: Bench) -> Done:
     site = site_of(step, order, state, bench)
     source = ContextSource(bench.tree)
     found = {
-        text: find_all(step, replace(order, sources=(text,)), source, "the build context")
+        text: find_all(step, replace(order, sources=(text,)), source, CONTEXT, bench)
         for text in kinds.local
     }
     with Remotes(step, bench) as remotes:

@@ -17,11 +17,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from builders.errors import StoreError
 from builders.images.prune import CACHES, tree_bytes
 from builders.images.store import Store
 from runtime.removal import remove_path
 
 Say = Callable[[str], None]
+Fill = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,13 @@ class Lane:
 
     def open(
         self, stack: ExitStack, name: str, *, sharing: str, owner: tuple[int, int], mode: int,
-        say: Say,
+        say: Say, fill: Fill | None = None,
     ) -> Path:  # fmt: skip
         """The tree to mount for the cache ``name``, held until ``stack`` closes.
 
         With ``sharing`` private, who comes second gets an empty one of its own; locked waits.
-        ``owner`` are ids inside. ``say`` hears what the cap took away.
+        ``owner`` are ids inside. ``say`` hears what the cap took away. ``fill`` writes what a new
+        one begins with into the folder it is given, whose owner and mode stay.
         """
         folder = self.folder / hashlib.sha256(name.encode()).hexdigest()
         use = _use(stack, folder)
@@ -61,11 +64,25 @@ class Lane:
         (folder / "name").write_text(name)
         tree = folder / "tree"
         stack.callback(self._cap, folder, use, say)
-        if not tree.exists():
-            tree.mkdir(parents=True, exist_ok=True)
-            os.chown(tree, self.base + owner[0], self.base + owner[1])
-            tree.chmod(mode)
+        if tree.exists():
+            return tree
+        if fill is not None:
+            self._filled(tree, fill)
+            return tree
+        tree.mkdir(parents=True, exist_ok=True)
+        os.chown(tree, self.base + owner[0], self.base + owner[1])
+        tree.chmod(mode)
         return tree
+
+    def _filled(self, tree: Path, fill: Fill) -> None:
+        """Make ``tree`` whole or not at all; of two steps at once the first one's stays."""
+        with self.store.staging() as staging:
+            (staging / "tree").mkdir()
+            fill(staging / "tree")
+            with suppress(OSError):  # another step's may hold files already
+                (staging / "tree").rename(tree)
+        if not tree.is_dir():
+            raise StoreError(f"The cache mount's folder {tree} could not be made.")
 
     def _cap(self, folder: Path, use: int, say: Say) -> None:
         """Empty what was not used for longest until the lane fits; what is mounted stays."""

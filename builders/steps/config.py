@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from builders.dockerfile import instructions as spec
@@ -14,7 +14,11 @@ from builders.errors import DockerfileError
 from builders.images.config import Healthcheck
 from builders.steps.state import StageState
 
-_PORT = re.compile(r"^(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?$", re.IGNORECASE)
+# An address and a port of the host may stand before it: docker reads over them.
+_HOST = r"(?:(?:\[[0-9a-f:]*\]|[0-9.]*):)?(?:\d{1,5}(?:-\d{1,5})?)?:"
+_PORT = re.compile(
+    rf"^(?:{_HOST})?(\d{{1,5}})(?:-(\d{{1,5}}))?(?:/(tcp|udp|sctp))?$", re.IGNORECASE | re.ASCII
+)
 
 
 def env(step: spec.Env, state: StageState, expander: Expander) -> StageState:
@@ -33,15 +37,16 @@ def arg(
     inherited: Mapping[str, str],
 ) -> StageState:
     """``given`` wins over the default, which wins over ``inherited`` (ARGs before FROM)."""
+    env, args = dict(state.env), dict(state.args)
+    seen = expander.seeing(env)  # each sees those before it on the same line
     for name, default in step.pairs:
         value = given.get(name)
         if value is None:
-            # Each sees those before it on the same line.
-            seen = expander.seeing(state.env)
             value = inherited.get(name) if default is None else seen.word(default)
-        environment = dict(state.env) if value is None else {**state.env, name: value}
-        state = replace(state, args={**state.args, name: value}, env=environment)
-    return state
+        if value is not None:
+            env[name] = value
+        args[name] = value
+    return replace(state, args=args, env=env)
 
 
 def label(step: spec.Label, state: StageState, expander: Expander) -> StageState:
@@ -66,9 +71,16 @@ def entrypoint(step: spec.Entrypoint, state: StageState, _: Expander) -> StageSt
 
 def expose(step: spec.Expose, state: StageState, expander: Expander) -> StageState:
     ports = set(state.config.exposed_ports)
+    ranges: dict[str, list[tuple[int, int]]] = {}
     for written in step.ports:
         for word in expander.words(written):
-            ports.update(_ports(word, step.at))
+            first, last, protocol = _ports(word, step.at)
+            ranges.setdefault(protocol, []).append((first, last))
+    for protocol, found in ranges.items():
+        done = 0
+        for first, last in sorted(found):  # each port once, however many ranges have it
+            ports.update(f"{port}/{protocol}" for port in range(max(first, done + 1), last + 1))
+            done = max(done, last)
     return state.configured(exposed_ports=tuple(sorted(ports)))
 
 
@@ -81,11 +93,11 @@ def stopsignal(step: spec.Stopsignal, state: StageState, expander: Expander) -> 
     name = expander.word(step.signal)
     known = {item.name for item in signal.Signals}
     plain = name.upper().removeprefix("SIG")
-    if not (name.isdecimal() and 0 < int(name) < 65) and not (
+    if not (name.isdecimal() and 0 < int(name[:9]) < 65) and not (
         f"SIG{plain}" in known or re.fullmatch(r"RT(MIN|MAX)([+-]\d+)?", plain)
     ):
         raise DockerfileError(
-            f"{name!r} is no signal.", place=step.at.place, hint="Use a name such as SIGTERM."
+            f"{name[:80]!r} is no signal.", place=step.at.place, hint="Use a name such as SIGTERM."
         )
     return state.configured(stop_signal=name)
 
@@ -124,19 +136,19 @@ def words_of(command: Command, state: StageState) -> tuple[str, ...]:
     return command.words
 
 
-def _ports(word: str, at: Position) -> Iterable[str]:
+def _ports(word: str, at: Position) -> tuple[int, int, str]:
+    """(first port, last port, protocol)."""
     match = _PORT.match(word)
     first = int(match.group(1)) if match else 0
     last = int(match.group(2) or first) if match else 0
     if not match or not 0 < first <= last <= 65535:
         raise DockerfileError(
-            f"{word!r} is no port.",
+            f"{word[:80]!r} is no port.",
             place=at.place,
             hint="Write it like 8080, 53/udp or 8000-8010.",
             code="dockerfile.value",
         )
-    protocol = (match.group(3) or "tcp").lower()
-    return [f"{port}/{protocol}" for port in range(first, last + 1)]
+    return first, last, (match.group(3) or "tcp").lower()
 
 
 def _filled(value: str, what: str, at: Position) -> str:

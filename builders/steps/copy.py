@@ -13,8 +13,9 @@ from e2b_dockerfile_utils import PatternMatcher
 
 from builders.cache import step_key
 from builders.context import Kind
+from builders.context.tree import has_wildcard
 from builders.dockerfile.instructions import Copy
-from builders.errors import BuildError, ContextError, DockerfileError
+from builders.errors import BuildError, ContextError
 from builders.images.layerstore import Layer
 from builders.steps.accounts import find_owner
 from builders.steps.bench import Bench, Done, layer_of
@@ -23,7 +24,10 @@ from builders.steps.placing import Placer
 from builders.steps.sources import ContextSource, Found, Item, RootSource, Source
 from builders.steps.state import StageState, chain_id
 from runtime.paths import open_root, resolve_in_root
+from runtime.sandbox import Stream
 from runtime.snapshots import RootFs
+
+CONTEXT = "the build context"
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def copy(step: Copy, state: StageState, bench: Bench) -> Done:
     if step.source is not None:
         return _copy_from_layers(step, order, state, bench)
     source = ContextSource(bench.tree)
-    found = find_all(step, order, source, "the build context")
+    found = find_all(step, order, source, CONTEXT, bench)
     content = [(item.path, source.digest(item, order.matcher)) for item in found]
     site = site_of(step, order, state, bench)
 
@@ -108,12 +112,8 @@ def expand_order(step: Copy, state: StageState, bench: Bench) -> Order:
     expander = bench.expander(step, state)
     dest = expander.word(step.dest)
     sources = tuple(expander.word(word) for word in step.sources)
-    if not dest or "" in sources:
-        raise DockerfileError(
-            f"A path of `{step.at.text}` is empty after expansion.",
-            place=step.at.place,
-            code="dockerfile.value",
-        )
+    if "" in sources and step.source is None:
+        _notice(bench, f"a source of {step.name} is empty, which means the whole build context")
     return Order(
         sources=sources,
         dest=_destination(dest, state.workdir),
@@ -129,18 +129,24 @@ def expand_order(step: Copy, state: StageState, bench: Bench) -> Order:
 
 
 def _destination(dest: str, workdir: str) -> str:
-    """Absolute; a final slash says "a folder", and so do ``.`` and ``..``."""
-    folder = dest.endswith("/") or posixpath.basename(dest) in {".", ".."}
+    """Absolute; a final slash says "a folder", and so do ``.``, ``..`` and nothing at all."""
+    folder = dest.endswith("/") or posixpath.basename(dest) in {"", ".", ".."}
     path = "/" + posixpath.normpath(posixpath.join(workdir, dest)).lstrip("/")
     return path + "/" if folder and path != "/" else path
 
 
-def find_all(step: Copy, order: Order, source: Source, where: str) -> list[Found]:
-    """Every source, in order. Raises ContextError naming the missing one and the nearest names."""
+def find_all(step: Copy, order: Order, source: Source, where: str, bench: Bench) -> list[Found]:
+    """Every source, in order. Raises ContextError naming the missing one and the nearest names.
+
+    A wildcard may match nothing, as in ``COPY package.json yarn.lock* ./``: then it copies
+    nothing. The folder that it looks in must be there, as in BuildKit.
+    """
     found: list[Found] = []
     for pattern in order.sources:
         matches = source.find(pattern)
-        if not matches:
+        if not matches and has_wildcard(pattern) and source.find(_before_wildcard(pattern)):
+            _notice(bench, f"nothing in {where} matches {pattern}")
+        elif not matches:
             raise ContextError(
                 f"{step.name} finds no {pattern} in {where}.",
                 place=step.at.place,
@@ -151,12 +157,25 @@ def find_all(step: Copy, order: Order, source: Source, where: str) -> list[Found
     return found
 
 
+def _before_wildcard(pattern: str) -> str:
+    parts = pattern.split("/")
+    return "/".join(parts[: next(n for n, part in enumerate(parts) if has_wildcard(part))])
+
+
+def _notice(bench: Bench, words: str) -> None:
+    bench.output(Stream.STDERR, f"Notice: {words}.\n".encode("utf-8", "replace"))
+
+
 def _missing(source: Source, pattern: str) -> str:
     if isinstance(source, ContextSource) and (link := source.broken_link(pattern)):
         return link
     near = source.nearest(pattern)
     if near:
         return f"The nearest names are {', '.join(near)}."
+    if not isinstance(source, ContextSource):
+        return "Is it made in that stage or image, and under this very path?"
+    if pattern.startswith(".."):
+        return "Nothing above the build context can be copied: build with a folder that holds it."
     return "Is it ignored by .dockerignore, or not committed?"
 
 
@@ -167,7 +186,7 @@ def _copy_from_layers(step: Copy, order: Order, state: StageState, bench: Bench)
 
     def write(rootfs: RootFs, key: str) -> None:
         with opened_layers(layers, bench) as source:
-            found = find_all(step, order, source, origin)
+            found = find_all(step, order, source, origin, bench)
             place(step, site.order, rootfs, site.bench, key, source, found)
 
     return finish("copy-from", site, state, chain_id(tuple(layers)), write)

@@ -12,6 +12,7 @@ import posixpath
 import stat
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -24,8 +25,9 @@ from builders.memory import memory_folder
 from builders.steps.agents import AgentRelay
 from builders.steps.bench import Bench, layer_of
 from builders.steps.caches import Lane
+from builders.steps.copy import CONTEXT, opened_layers
 from builders.steps.placing import Placer
-from builders.steps.sources import ContextSource, Found
+from builders.steps.sources import ContextSource, Found, RootSource
 from builders.steps.state import StageState, chain_id
 from runtime.paths import exists_in_root, open_root, resolve_in_root
 from runtime.sandbox import Stream
@@ -33,24 +35,27 @@ from runtime.snapshots import RootFs
 from runtime.spec import BindMount, Mount, TmpfsMount
 
 _TMPFS_SIZE = 256 * 1024 * 1024
+_NO_TIME = 0  # files of a stage have times of their own
 
 
 def mount_identity(mount: RunMount, step: Run, bench: Bench) -> object:
     """What of a mount shapes the step's result: never the content of secrets and caches."""
     known: list[object] = [mount.kind, mount.target, mount.source, mount.id, mount.env, mount.size]
-    if mount.kind == "bind":
-        if mount.origin:
-            known.append(chain_id(tuple(bench.origin(mount.origin, step))))
-        else:
-            source = ContextSource(bench.tree)
-            known.append([source.digest(found, None) for found in source.find(mount.source)])
+    known += [mount.read_only, mount.mode, mount.uid, mount.gid]
+    if mount.origin:
+        known.append(chain_id(tuple(bench.origin(mount.origin, step))))
+    elif mount.kind == "bind":
+        source = ContextSource(bench.tree)
+        found = source.find(mount.source, literal=True)
+        known.append([source.digest(each, None) for each in found])
     return known
 
 
 def is_file(mount: RunMount, step: Run, bench: Bench) -> bool:
     """Whether a bind mount shows a single file: its place in the root file system is one, too."""
     if not mount.origin:
-        return any(not found.folder for found in ContextSource(bench.tree).find(mount.source))
+        found = ContextSource(bench.tree).find(mount.source, literal=True)
+        return any(not each.folder for each in found)
     if not mount.source.strip("/."):
         return False
     layers = bench.origin(mount.origin, step)
@@ -173,23 +178,41 @@ class MountDesk:
 
     def _cache(self, mount: RunMount) -> Mount:
         """A folder that the builds of this lane have in common, by the mount's id."""
-        if mount.origin:
-            raise UserError(
-                "A cache mount with from= is not supported.",
-                place=self._step.at.place,
-                code="dockerfile.mount",
-            )
         bench = self._bench
+        name, fill = mount.id or self._target(mount), None
+        if mount.origin:
+            layers = bench.origin(mount.origin, self._step)
+            # What it begins with is part of the name, as in BuildKit.
+            name = "\0".join((name, chain_id(tuple(layers)), posixpath.normpath(mount.source)))
+            fill = partial(self._fill, mount, layers)
         lane = Lane(bench.store, bench.scope, bench.ids.base, bench.cache_mount_bytes)
         tree = lane.open(
             self._stack,
-            mount.id or self._target(mount),
+            name,
             sharing=mount.sharing,
             owner=(mount.uid, mount.gid),
             mode=0o755 if mount.mode is None else mount.mode,
             say=lambda words: bench.output(Stream.STDERR, words.encode()),
+            fill=fill,
         )
         return BindMount(source=tree, target=self._target(mount), read_only=mount.read_only)
+
+    def _fill(self, mount: RunMount, layers: Sequence[Layer], tree: Path) -> None:
+        """Copy the folder ``source`` of a stage or image: the cache's beginning."""
+        bench = self._bench
+        with opened_layers(layers, bench) as source, open_root(tree) as root:
+            found = source.find(mount.source, literal=True)
+            if not found or not found[0].folder:
+                raise ContextError(
+                    f"There is no folder {mount.source or '/'} in {mount.origin} to begin the cache"
+                    " with.",
+                    place=self._step.at.place,
+                    hint="It is a file." if found else _near(source, mount.source),
+                    code="context.missing",
+                )
+            placer = Placer(root, bench.ids, _NO_TIME)
+            placer.place_folder("/", source.items(found[0], None))
+            placer.become("/", source.folder(found[0].path))
 
     def _bind(self, mount: RunMount) -> Mount:
         layers = (
@@ -204,8 +227,9 @@ class MountDesk:
             real = resolve_in_root(root, "/" + mount.source)
             if exists_in_root(root, real) is None:
                 raise ContextError(
-                    f"There is no {mount.source} to mount.",
+                    f"There is no {mount.source} to mount in {mount.origin or CONTEXT}.",
                     place=self._step.at.place,
+                    hint=_near(RootSource(root, base=self._bench.ids.base), mount.source),
                     code="context.missing",
                 )
         # Resolved, and in a mount of this step's own that nothing else writes to: no part of
@@ -217,11 +241,12 @@ class MountDesk:
         """The asked part of the context as a layer of its own, made once for its content."""
         bench = self._bench
         source = ContextSource(bench.tree)
-        found = source.find(mount.source)
+        found = source.find(mount.source, literal=True)
         if not found:
             raise ContextError(
                 f"There is no {mount.source} in the build context.",
                 place=self._step.at.place,
+                hint=_near(source, mount.source) or "Is it ignored by .dockerignore?",
                 code="context.missing",
             )
         key = step_key("context", found[0].path, source.digest(found[0], None))
@@ -232,6 +257,11 @@ class MountDesk:
 
         made = layer_of(bench, (), key, act)
         return () if made.layer is None else (made.layer,)
+
+
+def _near(source: ContextSource | RootSource, path: str) -> str:
+    near = source.nearest(path)
+    return f"The nearest names are {', '.join(near)}." if near else ""
 
 
 def _place_whole(placer: Placer, source: ContextSource, found: Found) -> None:

@@ -44,7 +44,11 @@ class Placer:
         try:
             made = mkdir_in_root(self.root_fd, path, owner=self._host(*(self.owner or (0, 0))))
         except NotADirectoryError as error:
-            raise _not_a_folder(error.filename or path) from None
+            raise ContextError(
+                f"Cannot make the folder {error.filename or path}: the image has a file there.",
+                hint="Choose another destination, or remove the file first.",
+                code="context.replace-file",
+            ) from None
         for new in made:
             fd = open_in_root(self.root_fd, new, os.O_RDONLY | os.O_DIRECTORY)
             try:
@@ -63,6 +67,14 @@ class Placer:
                 os.close(fd)
         finally:
             os.close(parent)
+
+    def become(self, path: str, item: Item) -> None:
+        """Give the folder that is at ``path`` the owner, mode and attributes of ``item``."""
+        fd = open_in_root(self.root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self._finish(fd, item, folder=True)
+        finally:
+            os.close(fd)
 
     def place_file(self, path: str, items: Iterable[Item]) -> None:
         """The one item at exactly ``path``; its folder must exist."""
@@ -170,6 +182,7 @@ class Placer:
             if not 0 <= number < self.ids.size:
                 raise ContextError(
                     f"The owner {uid}:{gid} is beyond the {self.ids.size} ids of a build.",
+                    hint=f"Use numbers from 0 to {self.ids.size - 1}.",
                     code="context.owner",
                 )
         return self.ids.base + uid, self.ids.base + gid

@@ -51,7 +51,7 @@ def run(step: Run, state: StageState, bench: Bench) -> Done:
         sorted(env.items()),
         state.config.user,
         state.workdir,
-        step.network,
+        step.network if bench.may_fetch else "none",
         bench.platform,
         [mount_identity(mount, step, bench) for mount in mounts],
     )

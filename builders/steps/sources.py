@@ -80,8 +80,9 @@ class ContextSource:
     def __init__(self, tree: ContextTree) -> None:
         self._tree = tree
 
-    def find(self, pattern: str) -> list[Found]:
-        paths = self._tree.match(pattern) if has_wildcard(pattern) else [_clean(pattern)]
+    def find(self, pattern: str, *, literal: bool = False) -> list[Found]:
+        wild = has_wildcard(pattern) and not literal
+        paths = self._tree.match(pattern) if wild else [_clean(pattern)]
         found = []
         for path in paths:
             entry = self._tree.resolve(path)
@@ -155,8 +156,9 @@ class RootSource:
         self._root = root_fd
         self._base = base
 
-    def find(self, pattern: str) -> list[Found]:
-        paths = self._match(pattern) if has_wildcard(pattern) else [_clean(pattern)]
+    def find(self, pattern: str, *, literal: bool = False) -> list[Found]:
+        wild = has_wildcard(pattern) and not literal
+        paths = self._match(pattern) if wild else [_clean(pattern)]
         found = []
         for path in paths:
             status = exists_in_root(self._root, "/" + path)

@@ -132,6 +132,43 @@ def test_whatever_shapes_a_step_is_part_of_its_key(
     assert run not in recorder.cached()
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("type=secret,id=s,mode=0400", "type=secret,id=s,mode=0444"),
+        ("type=secret,id=s,uid=0", "type=secret,id=s,uid=1000"),
+        ("type=secret,id=s,gid=0", "type=secret,id=s,gid=50"),
+        ("type=cache,target=/c", "type=cache,target=/c,ro"),
+        ("type=cache,target=/c", "type=cache,target=/c,mode=0700"),
+        ("type=bind,target=/c", "type=bind,target=/c,rw"),
+        ("type=cache,target=/c", "type=cache,from=busybox,target=/c"),
+        ("type=tmpfs,target=/c", "type=tmpfs,target=/c,size=1m"),
+    ],
+)
+def test_whatever_a_mount_says_is_part_of_the_key(
+    builder: Builder, project: Project, one: str, other: str
+) -> None:
+    def runs(mount: str) -> bool:
+        text = f"FROM busybox\nRUN --mount={mount} ls -ln /c /run > /x; echo {one} {other}\n"
+        _, recorder = builder.all(project({"Dockerfile": text}), secrets={"s": b"secret"})
+        return not any(step.startswith("RUN") for step in recorder.cached())
+
+    assert runs(one) and runs(other)
+    assert not runs(one)
+
+
+def test_a_build_without_network_leaves_nothing_for_one_that_has_it(
+    builder: Builder, project: Project
+) -> None:
+    root = project({"Dockerfile": "FROM busybox\nRUN ip route > /routes\n"})
+    builder.all(root)
+    _, recorder = builder.all(root, network=Network.EGRESS)
+    assert recorder.cached() == ["FROM busybox"]
+    same = project({"Dockerfile": "FROM busybox\nRUN --network=none ip route > /routes\n"})
+    _, recorder = builder.all(same, network=Network.EGRESS)
+    assert len(recorder.cached()) == 2
+
+
 def test_no_cache_runs_all_and_gives_the_same_image(builder: Builder, project: Project) -> None:
     root = project({"Dockerfile": "FROM busybox\nCOPY a /a\nRUN echo x > /x; mkdir /y\n", "a": "1"})
     first = builder.one(root)

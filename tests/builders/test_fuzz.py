@@ -49,6 +49,8 @@ def understood(data: bytes) -> None:
 @example("FROM a\nHEALTHCHECK --retries=² CMD x")
 @example("FROM a\nCOPY --from=² a b")
 @example("FROM a\nUSER")
+@example("FROM a\nHEALTHCHECK --retries=" + "1" * 5000 + " CMD x")
+@example("FROM a\nCOPY --from=" + "1" * 5000 + " a b")
 def test_any_text_is_a_plan_or_an_error_with_its_place(text: str) -> None:
     data = text.encode("utf-8", "surrogatepass")
     for head in (b"", b"FROM scratch\n"):
@@ -72,6 +74,8 @@ STATE = StageState.of_image(ImageConfig(architecture="amd64"), ())
 
 @settings(max_examples=120, deadline=None)
 @given(TEXTS)
+@example("STOPSIGNAL " + "1" * 5000)
+@example("EXPOSE " + "1" * 5000)
 def test_what_is_parsed_is_carried_out_or_refused_with_its_place(text: str) -> None:
     from builders.dockerfile import instructions as spec
     from builders.dockerfile.expand import Expander

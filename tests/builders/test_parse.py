@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import pytest
 
 from builders.dockerfile import parse_dockerfile
 from builders.dockerfile.expand import Expander
 from builders.dockerfile.flags import duration
-from builders.dockerfile.instructions import Copy, From, Heredoc, Onbuild, Position, Run
+from builders.dockerfile.instructions import Arg, Copy, From, Heredoc, Onbuild, Position, Run
 from builders.dockerfile.mounts import parse_mount
 from builders.errors import DockerfileError
+from builders.images.config import ImageConfig
 from builders.plan import host_platform, normal_platform
+from builders.steps import config
+from builders.steps.state import StageState
 
 AT = Position("Dockerfile", 7, 7, "RUN x")
 
@@ -179,3 +185,37 @@ def test_a_mounts_numbers_stay_within_the_sandbox(flag: str) -> None:
 )
 def test_platforms_have_one_spelling(text: str, normal: str) -> None:
     assert normal_platform(text) == normal
+
+
+def test_a_dockerfile_without_bounds_is_refused() -> None:
+    """Each stage has a thread; each instruction looks at all variables before it."""
+    stages = "FROM a AS s0\n" + "".join(f"FROM s{n} AS s{n + 1}\n" for n in range(20_000))
+    with pytest.raises(DockerfileError, match="more than 500 stages") as caught:
+        parse_dockerfile(stages.encode(), file="D")
+    assert caught.value.place == "D:501"
+    with pytest.raises(DockerfileError, match="more than 10,000 instructions"):
+        parse_dockerfile(b"FROM a\n" + b"ENV a=b\n" * 10_001, file="D")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ARG " + " ".join(f"a{n}" for n in range(100_000)),
+        "ARG " + " ".join(f"a{n}=$a{n - 1}" for n in range(50_000)),
+        "ENV " + " ".join(f"a{n}=$b" for n in range(50_000)),
+        "LABEL " + " ".join(f"a{n}=$b" for n in range(50_000)),
+        "EXPOSE " + " ".join(f"{n}-65535" for n in range(1, 50_000)),
+    ],
+)
+def test_a_line_of_a_megabyte_takes_seconds_and_not_hours(line: str) -> None:
+    """Whoever pushes writes it, and nothing can end a step that only thinks."""
+    step = parse_dockerfile(f"FROM a\n{line}\n".encode()).instructions[1]
+    many = {f"v{n}": "x" for n in range(20_000)}
+    state = replace(StageState.of_image(ImageConfig(architecture="amd64"), ()), env=many)
+    started = time.process_time()
+    expander = Expander(state.env, escape="\\", at=step.at)
+    if isinstance(step, Arg):
+        config.arg(step, state, expander, given={}, inherited={})
+    else:
+        getattr(config, step.name.lower())(step, state, expander)
+    assert time.process_time() - started < 20
