@@ -23,9 +23,14 @@ OF_BOTH, OF_ADDRESS, OF_NAME = 10, 50, 100
 
 
 def address_of(request: HttpRequest) -> str:
-    """Whose guesses are counted together: an IPv4 address, or the /64 that one IPv6 line gets."""
+    """Whose guesses are counted together: see ``normal``."""
+    return normal(request.META.get("REMOTE_ADDR", ""))
+
+
+def normal(text: str) -> str:
+    """An IPv4 address, or the /64 that one IPv6 line gets; empty for anything else."""
     try:
-        address = ipaddress.ip_address(request.META.get("REMOTE_ADDR", ""))
+        address = ipaddress.ip_address(text)
     except ValueError:
         return ""
     if isinstance(address, ipaddress.IPv6Address):

@@ -1,6 +1,7 @@
-"""Who may fetch from and push to a hosted repository: HTTP Basic, any name, a token as password.
+"""Who may fetch from and push to a hosted repository, by HTTP Basic: any name and a token as the
+password, or one's own name and password.
 
-Without a token that is alive nothing is told, not even whether a project exists.
+Without either nothing is told, not even whether a project exists.
 """
 
 from __future__ import annotations
@@ -10,7 +11,11 @@ import binascii
 from dataclasses import dataclass
 from pathlib import Path
 
-from ciserver.accounts.models import Token
+from django.contrib.auth import authenticate
+
+from ciserver.accounts import lock
+from ciserver.accounts.models import PREFIX, Token, User
+from ciserver.lib.problems import Refused
 from ciserver.projects.models import Project, Role
 from ciserver.repositories.git import create_hosted
 from ciserver.repositories.rules import Limits, limits_for
@@ -35,40 +40,75 @@ class Admitted:
     limits: Limits
 
 
-def admit(slug: str, service: str, authorization: str) -> Admitted:
-    """The repository that ``authorization`` opens for ``service``. Raises Denied."""
-    token = Token.objects.find(_password(authorization))
-    if token is None:
+@dataclass(frozen=True, slots=True)
+class _Who:
+    user: User
+    may_write: bool
+
+
+def admit(slug: str, service: str, authorization: str, address: str = "") -> Admitted:
+    """The repository that ``authorization`` opens for ``service``. Raises Denied.
+
+    Wrong passwords are counted by name and ``address``, as those of the sign-in page are.
+    """
+    name, password = _credentials(authorization)
+    who = _by_token(password) or _by_password(name, password, address)
+    if who is None:
         raise Denied(
-            401, "Give a Gantry token as password, with any user name. Make one under your account."
-        )
-    token.touch()
-    project = Project.objects.visible_to(token.user).filter(slug=slug).first()
+            401, "Give a Gantry token as password, with any user name; or your own name and "
+            "password. A token is made under your account.",
+        )  # fmt: skip
+    project = Project.objects.visible_to(who.user).filter(slug=slug).first()
     if project is None:
         raise Denied(404, f"There is no project {slug!r}, or you may not see it.")
     if not project.hosted:
         raise Denied(404, f"{slug!r} is not hosted here but at {project.clone_url}.")
     if service == RECEIVE:
-        _may_push(token, project)
+        _may_push(who, project)
     place = create_hosted(project)
-    return Admitted(project.pk, token.user.get_username(), place, limits_for(project, token.user))
+    return Admitted(project.pk, who.user.get_username(), place, limits_for(project, who.user))
 
 
-def _may_push(token: Token, project: Project) -> None:
-    if not token.may_write:
+def _by_token(password: str) -> _Who | None:
+    token = Token.objects.find(password)
+    if token is None:
+        return None
+    token.touch()
+    return _Who(token.user, token.may_write)
+
+
+def _by_password(name: str, password: str, address: str) -> _Who | None:
+    """None too for a token that is over: that is no guess of somebody's password."""
+    if not (name and password) or password.startswith(PREFIX):
+        return None
+    try:
+        guess = lock.begin(name, address)
+    except Refused as refusal:
+        raise Denied(refusal.status, str(refusal)) from None
+    user = authenticate(username=name, password=password)
+    if not isinstance(user, User):
+        lock.failed(guess)
+        return None
+    lock.passed(guess)
+    return _Who(user, may_write=True)
+
+
+def _may_push(who: _Who, project: Project) -> None:
+    if not who.may_write:
         raise Denied(403, "This token may only read. Push with one of the scope 'write'.")
-    if not project.allows(token.user, Role.DEVELOPER):
+    if not project.allows(who.user, Role.DEVELOPER):
         raise Denied(
             403, f"Pushing to {project} needs the role developer. Ask an owner of the project."
         )
 
 
-def _password(authorization: str) -> str:
+def _credentials(authorization: str) -> tuple[str, str]:
     scheme, _, encoded = authorization.partition(" ")
     if scheme.lower() != "basic":
-        return ""
+        return "", ""
     try:
         pair = base64.b64decode(encoded.strip(), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
-        return ""
-    return pair.partition(":")[2]
+        return "", ""
+    name, _, password = pair.partition(":")
+    return name, password

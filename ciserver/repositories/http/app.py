@@ -16,6 +16,7 @@ from pathlib import Path
 
 from django.db import DatabaseError
 
+from ciserver.accounts.lock import normal as address_of
 from ciserver.lib.asgi import App, Receive, Scope, Send
 from ciserver.lib.threads import in_database_thread
 from ciserver.projects.models import SLUG
@@ -58,7 +59,7 @@ class GitHttp:
         try:
             slug, action, service = _route(scope)
             admitted = await in_database_thread(
-                partial(admit, slug, service, _header(scope, b"authorization"))
+                partial(admit, slug, service, _header(scope, b"authorization"), _address(scope))
             )
             if action == RECEIVE and _header(scope, b"content-encoding") not in {"", "identity"}:
                 # Git never does; it would unfold into a thousand times its size of ref names.
@@ -185,6 +186,10 @@ def _for_hooks(admitted: Admitted, push_id: str, push: Announcement) -> dict[str
 def _new_push_id() -> str:
     """Sorts by time, and cannot be guessed."""
     return f"{time.time_ns():016x}{secrets.token_hex(8)}"
+
+
+def _address(scope: Scope) -> str:
+    return address_of(scope["client"][0] if scope.get("client") else "")
 
 
 def _header(scope: Scope, name: bytes) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ciserver.accounts.models import SignInFailure
 from ciserver.projects.models import Membership, Project, Role
 from ciserver.repositories.git import create_hosted, git_dir, heads
 from ciserver.webhooks.models import Delivery
@@ -56,10 +57,52 @@ def test_credentials_of_any_other_shape_are_refused(server: Server, project: Any
         assert answer.status_code == 401
 
 
-def test_a_password_is_no_token(server: Server, project: Any) -> None:
-    answer = httpx.get(f"{server.git_url()}/{FETCH}", auth=("alice", "alice-password-1"))
+def test_ones_own_name_and_password_open_what_ones_role_does(
+    server: Server, project: Any, bob: Any, charlie: Any, work: Path, settings: Any
+) -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.PBKDF2PasswordHasher"]  # the server's
+    for user in (bob, charlie):
+        user.set_password(f"{user.username}-password-1")
+        user.save()
+    Membership.objects.create(project=project, user=charlie, role=Role.VIEWER)
+    remote = server.git_url()
+    as_bob, as_charlie = (_as(remote, user.username) for user in (bob, charlie))
 
-    assert answer.status_code == 401
+    git("push", as_bob, "main", cwd=work)
+    git("ls-remote", as_charlie)
+    said = git("push", as_charlie, "main:other", cwd=work, ok=False)
+
+    assert "needs the role developer" in said
+    assert list(heads(git_dir(project))) == ["refs/heads/main"]
+    assert not SignInFailure.objects.exists()
+
+
+def test_a_wrong_password_or_an_account_that_is_off_opens_nothing(
+    server: Server, project: Any, bob: Any, alice: Any
+) -> None:
+    bob.is_active = False
+    bob.save()
+    for auth in (("alice", "wrong"), ("bob", "bob-password-1"), ("nobody", "x"), ("alice", "")):
+        answer = httpx.get(f"{server.git_url()}/{FETCH}", auth=auth)
+        assert answer.status_code == 401
+
+
+def test_who_guesses_passwords_has_to_wait_and_an_old_token_is_no_guess(
+    server: Server, project: Any, alice: Any
+) -> None:
+    url = f"{server.git_url()}/{FETCH}"
+    for _ in range(12):
+        assert httpx.get(url, auth=("alice", "gantry_gone")).status_code == 401
+    answers = [httpx.get(url, auth=("alice", f"guess-{n}")).status_code for n in range(12)]
+    right = httpx.get(url, auth=("alice", "alice-password-1"))
+
+    assert answers == [401] * 10 + [429] * 2
+    assert right.status_code == 429
+    assert "Try again in 15 min" in right.text
+
+
+def _as(remote: str, name: str) -> str:
+    return remote.replace("://", f"://{name}:{name}-password-1@")
 
 
 def test_a_stranger_is_told_that_there_is_no_such_project(
@@ -198,7 +241,7 @@ def test_a_client_that_goes_away_takes_git_with_it(
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
         head = _head("POST", "/git/hello.git/git-receive-pack", token_of(bob))
         head += "Content-Type: application/x-git-receive-pack-request\r\nContent-Length: 99999\r\n"
-        sock.sendall(head.encode() + b"\r\n00000000")
+        sock.sendall(head.encode() + b"\r\n00")  # Git reads on
         assert _eventually(lambda: _children(server.process.pid) != [])
 
     assert _eventually(lambda: _children(server.process.pid) == [])
