@@ -102,6 +102,8 @@ CONTRAST = """
 }
 """
 
+OPEN = "(which) => document.querySelectorAll(which).forEach((one) => (one.open = true))"
+
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [WIDEST, 768, 360])
@@ -112,7 +114,7 @@ def test_pages_fit_and_can_be_read(open_page: OpenPage, theme: str, width: int) 
             sign_in(page)
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
-        page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+        page.evaluate(OPEN, "details")
         if width == WIDEST:  # colours are the same at each width
             assert page.evaluate(CONTRAST) == [], path
         page.evaluate("window.shifts = []")  # opening everything at once moves things, by our hand
@@ -151,7 +153,9 @@ def test_axe_finds_nothing_against_wcag_2_2_aa(open_page: OpenPage, theme: str) 
         if path == "/":
             sign_in(page)
         page.goto(path)
-        page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+        # A menu lies over the page: what it covers is no target while it is open.
+        opened = "details" if path in {"/login/", "/"} else "main details"
+        page.evaluate(OPEN, opened)
         if wrong := violations(page, *rules):
             found[path] = wrong
         page.evaluate("window.shifts = []")  # opening everything at once moves things, by our hand
