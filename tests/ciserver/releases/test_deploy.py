@@ -351,6 +351,32 @@ def test_traffic_and_record_agree_again_after_a_worker_died_between_them(
     assert len(shop.containers()) == 1
 
 
+@pytest.mark.timeout(300)  # a whole lease passes
+def test_within_a_minute_of_a_kill_pages_show_what_serves(
+    shop: Shop, doomed: Doomed, alice: Any, client: Any
+) -> None:
+    """With the lease as it is and rounds as the scheduler makes them, nothing is hurried on."""
+    shop.deploy("one")
+    deployment = shop.release("two").deployments.get()
+    client.force_login(alice)
+    url = f"/api/v1/environments/{shop.qa.pk}/"
+    with Probe(shop.url) as probe:
+        assert doomed.deploy(deployment.pk, "record") == -9
+        killed = time.monotonic()
+        shown = client.get(url).json()["running"][0]["release"]
+        assert (shown, shop.page()) == ("v1", "two"), "it died between the two"
+        while Deployment.objects.get(pk=deployment.pk).state != DeploymentState.SUCCEEDED:
+            time.sleep(2)
+            runner.recover_deployments()
+            for promised in OutboxEntry.objects.filter(topic=queue.TOPIC):
+                runner.deploy(promised.object_id)
+        took = time.monotonic() - killed
+    shown = client.get(url).json()["running"][0]["release"]
+    assert (shown, shop.page()) == ("v2", "two")
+    assert took < 60
+    assert probe.failures == []
+
+
 def test_what_three_dead_workers_left_is_tidied_away(shop: Shop, doomed: Doomed) -> None:
     shop.deploy("one")
     deployment = shop.release("two").deployments.get()
