@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -139,11 +140,14 @@ class Upload:
         if self._shared is not None and self._error is None:
             self._shared.save(cancel=self._stop)
 
-    def finish(self, writer: LogWriter, cancel: threading.Event) -> Pushed:
+    def finish(
+        self, writer: LogWriter, cancel: threading.Event, may_push: Callable[[], None]
+    ) -> Pushed:
         """Wait for the blobs and push the manifest. Raises builders' RegistryError.
 
         Raises JobFailed or BuildCancelled when ``cancel`` is set meanwhile: then there is no
-        manifest yet.
+        manifest yet. ``may_push`` is called last before that, and raises if it must not be: whoever
+        was stopped for a while, and goes on, is there before its heartbeat.
         """
         while not self._over.wait(CANCEL_SECONDS):
             if cancel.is_set():
@@ -156,6 +160,7 @@ class Upload:
             workshop = self._workshop
             return workshop.registry.push_manifest(image, self._reference, workshop.store)
 
+        may_push()
         # What a thread that is left alone may still do names a tested image.
         digest = unless_cancelled(push, cancel, name="manifest")
         early = self._early
@@ -215,10 +220,13 @@ class Uploads:
             self._started[name] = self._stack.enter_context(upload)
         return upload
 
-    def finish(self, writer: LogWriter, plan: Plan, cancel: threading.Event) -> Pushed:
+    def finish(
+        self, writer: LogWriter, plan: Plan, cancel: threading.Event, may_push: Callable[[], None]
+    ) -> Pushed:
         """Wait for all blobs, then push the manifests, the deployed image's last of all."""
         done = {
-            name: self._started[name].finish(writer, cancel) for name in reversed(plan.released)
+            name: self._started[name].finish(writer, cancel, may_push)
+            for name in reversed(plan.released)
         }
         main = done[plan.deployed]
         several = {

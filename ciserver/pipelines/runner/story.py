@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 from django.db.models import Max
 from django.utils import timezone
@@ -118,8 +119,13 @@ def _work(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartbeat
         if pipeline.from_fork:
             return _End(State.PASSED)
         with working_on(push, workshop, heart.cancel) as run:
-            pushed = uploads.finish(run.log, plan, heart.cancel)
+            pushed = uploads.finish(run.log, plan, heart.cancel, partial(_check, lease))
     return _End(State.PASSED, pushed=pushed)
+
+
+def _check(lease: Lease) -> None:
+    with held(lease):
+        pass  # not for as long as a push may take: others write meanwhile
 
 
 def _first_job(pipeline: Pipeline, limits: Limits) -> Job:

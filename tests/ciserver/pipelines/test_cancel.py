@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
+from builders.errors import ImageNotFound
+from builders.images.reference import Reference
 from builders.registry import Registry
-from ciserver.pipelines import drain, services
+from ciserver.pipelines import drain, leases, services
 from ciserver.pipelines.models import Pipeline, State
 from ciserver.pipelines.runner import story
 from tests.builders.registry.conftest import RegistryProcess
@@ -137,6 +140,32 @@ def test_a_cancel_ends_a_push_to_a_registry_that_hangs(
 
     assert pipeline.jobs.get(kind="push").state == State.CANCELLED
     assert pipeline.digest == ""
+
+
+def test_who_was_stopped_for_longer_than_its_lease_pushes_nothing_when_it_goes_on(
+    workplace: Workplace, elsewhere: RegistryProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = workplace.queue(AT["push"])
+    monkeypatch.setattr(leases.Heartbeat, "_look", lambda _: None)  # it has not had its turn yet
+    monkeypatch.setattr(leases.Heartbeat, "_renew", lambda _: None)
+
+    def is_at_it() -> bool:
+        if pipeline.jobs.filter(kind="test", state=State.RUNNING).exists():
+            elsewhere._process.send_signal(signal.SIGSTOP)
+        return pipeline.jobs.filter(kind="push", state=State.RUNNING).exists()
+
+    with running(pipeline) as thread:
+        until(is_at_it, 30)
+        Pipeline.objects.filter(pk=pipeline.pk).update(lease_until=timezone.now())
+        assert leases.recover() == [pipeline.pk]
+        elsewhere._process.send_signal(signal.SIGCONT)
+        until(lambda: not thread.is_alive(), 30)
+
+    pipeline.refresh_from_db()
+    assert (pipeline.state, pipeline.digest) == (State.CANCELLED, "")  # ``running`` cancels it
+    image = f"{elsewhere.host}/{pipeline.project.slug}:{pipeline.commit}"
+    with pytest.raises(ImageNotFound):
+        Registry(elsewhere.host).pull(Reference.parse(image), workplace.workshop.store)
 
 
 def test_a_cancel_ends_the_look_for_steps_of_other_workers_in_a_registry_that_hangs(

@@ -85,7 +85,7 @@ def test_a_layer_is_in_the_registry_before_the_build_ends_but_no_tag_is(
             registry.pull(name, Store(area / "fresh"))
         upload.complete(image)
         with LogWriter(area / "log") as log:
-            pushed = upload.finish(log, threading.Event())
+            pushed = upload.finish(log, threading.Event(), lambda: None)
     assert pushed.bytes_sent == blob.size + image.manifest().config.size
     assert pushed.bytes_existing == 0
     assert registry.pull(name, Store(area / "fresh")).id == image.id
