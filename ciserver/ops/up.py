@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from ciserver.config import Config
 from ciserver.ops import layout
@@ -16,11 +17,14 @@ from ciserver.ops.children import children_of
 from ciserver.ops.errors import OpsError
 from ciserver.ops.supervisor import run_side_by_side, supervise
 
+UP_WITHIN = 120.0  # seconds: new tables may have to be made first
+
 
 def up(config: Config) -> None:
     """Blocks until SIGINT or SIGTERM. Raises OpsError when the service cannot start."""
     layout.prepare(config.home)
     with only_one(config):
+        _marker(config).unlink(missing_ok=True)  # of one that was killed
         set_up_django(config)
         asyncio.run(_serve(config))
 
@@ -39,7 +43,7 @@ async def _serve(config: Config) -> None:
         loop.add_signal_handler(number, stop.set)
     began = time.monotonic()
 
-    marker = config.run / "gantry.up"
+    marker = _marker(config)
 
     def started() -> None:
         marker.touch()
@@ -81,7 +85,23 @@ def only_one(config: Config) -> Iterator[None]:
 
 def is_up(config: Config) -> bool:
     """Have all children been ready once since the supervisor started?"""
-    return running_pid(config) is not None and (config.run / "gantry.up").exists()
+    return running_pid(config) is not None and _marker(config).exists()
+
+
+def wait_until_up(config: Config) -> None:
+    """Return once the service that has just been started answers. Raises OpsError."""
+    deadline = time.monotonic() + UP_WITHIN
+    while not is_up(config):
+        if running_pid(config) is None or time.monotonic() > deadline:
+            raise OpsError(
+                "The service was starting and did not come up.",
+                next_step=f"See what it said, and its logs in {config.home / 'logs' / 'service'}.",
+            )
+        time.sleep(0.1)
+
+
+def _marker(config: Config) -> Path:
+    return config.run / "gantry.up"
 
 
 def running_pid(config: Config) -> int | None:

@@ -105,7 +105,11 @@ class ReleaseViewSet(viewsets.ReadOnlyModelViewSet[Release]):
         return _accepted(request, deployment)
 
 
-@extend_schema_view(list=extend_schema(parameters=[PROJECT]))
+@extend_schema_view(
+    list=extend_schema(
+        parameters=[PROJECT, OpenApiParameter("name", str, description="name of an environment")]
+    )
+)
 class EnvironmentViewSet(viewsets.ReadOnlyModelViewSet[Environment]):
     """Environments with their hosts and what runs there."""
 

@@ -18,7 +18,7 @@ from ciserver.ops.errors import OpsError
 from ciserver.ops.launch import CHECKOUT, die_with_parent
 from ciserver.ops.layout import prepare
 from ciserver.ops.supervisor import end_of_log, open_log
-from ciserver.ops.up import is_up, running_pid
+from ciserver.ops.up import is_up, running_pid, wait_until_up
 
 
 @contextlib.contextmanager
@@ -26,6 +26,7 @@ def running_service(config: Config, console: Console) -> Iterator[None]:
     """Within the block the service answers. One that we started ends with the block."""
     if pid := running_pid(config):
         console.print(f"Using the service that runs already (process {pid}).")
+        wait_until_up(config)
         yield
         return
     prepare(config.home)
