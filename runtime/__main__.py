@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from runtime import copying, host, hostroot, kept, use
 from runtime.errors import SandboxError, SpecError
 from runtime.network import open_network
 from runtime.reap import reap
-from runtime.sandbox import Stream
+from runtime.sandbox import Piece, Stream, numbered
 from runtime.snapshots import LowerDir, RootFs, mount_rootfs
 from runtime.spec import (
     ID_RANGE_SIZE,
@@ -147,9 +148,18 @@ def _add_exec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", metavar="DIR")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--with-secrets", action="store_true", help="although it holds secrets")
+    _add_events(parser)
     parser.add_argument("--receipt", type=Path, metavar="FILE", help="write the receipt as JSON")
     parser.add_argument("id", metavar="ID")
     parser.add_argument("command", nargs="+", metavar="-- CMD")
+
+
+def _add_events(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--events", action="store_true",
+        help="write both streams to stdout as numbered lines of JSON, data in base64, then the"
+        " receipt",
+    )  # fmt: skip
 
 
 def _exec(arguments: argparse.Namespace) -> int:
@@ -169,11 +179,11 @@ def _exec(arguments: argparse.Namespace) -> int:
         user=arguments.user,
         timeout=arguments.timeout,
         output=arguments.output,
-        on_output=_print,
+        on_output=_output(arguments),
         cancel=_cancel_by_signal(),
         **how,
     )
-    _tell(receipt, arguments.receipt)
+    _tell(receipt, arguments)
     return receipt.exit_code
 
 
@@ -228,6 +238,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--name", help="the sandbox's id in `list`; default: made up")
     parser.add_argument("--hostname", default="sandbox")
+    _add_events(parser)
     parser.add_argument("--read-only", action="store_true", help="no writing outside /tmp and /dev")
     parser.add_argument("--receipt", type=Path, metavar="FILE", help="write the receipt as JSON")
     parser.add_argument("command", nargs="+", metavar="-- CMD")
@@ -303,9 +314,9 @@ def _run(arguments: argparse.Namespace) -> int:
         )
         receipt = kept.run_and_keep(
             spec, rootfs, arguments.keep,
-            state=state, allow=arguments.allow, on_output=_print, cancel=cancel,
+            state=state, allow=arguments.allow, on_output=_output(arguments), cancel=cancel,
         )  # fmt: skip
-    _tell(receipt, arguments.receipt)
+    _tell(receipt, arguments)
     if arguments.keep and not receipt.ok and not receipt.kept:
         print("runtime: what it left could not be kept, or it was cancelled", file=sys.stderr)
     return receipt.exit_code
@@ -370,7 +381,22 @@ def _print(stream: Stream, data: bytes) -> None:
     out.flush()
 
 
-def _tell(receipt: Receipt, file: Path | None) -> None:
+def _output(arguments: argparse.Namespace) -> Callable[[Stream, bytes], None]:
+    return numbered(_print_event) if arguments.events else _print
+
+
+def _print_event(piece: Piece) -> None:
+    words = {
+        "seq": piece.number,
+        "at": round(piece.at, 3),
+        "stream": piece.stream.name.lower(),
+        "data": base64.b64encode(piece.data).decode(),
+    }
+    print(json.dumps(words), flush=True)
+
+
+def _tell(receipt: Receipt, arguments: argparse.Namespace) -> None:
+    file: Path | None = arguments.receipt
     if receipt.outcome is not Outcome.EXITED:
         print(f"killed: {receipt.detail}", file=sys.stderr)
     elif receipt.detail:
@@ -381,6 +407,8 @@ def _tell(receipt: Receipt, file: Path | None) -> None:
             f" python -m runtime exec {receipt.kept} -- sh -c 'ls -la'",
             file=sys.stderr,
         )
+    if arguments.events:
+        print(json.dumps({"receipt": asdict(receipt)}), flush=True)
     if file is not None:
         file.write_text(json.dumps(asdict(receipt), indent=2) + "\n")
 

@@ -37,7 +37,7 @@ class CgroupVersion(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class OciRuntime:
-    """The program that makes containers; ``name`` is ``runc`` or ``crun``."""
+    """The program that makes containers; ``name`` is ``runc`` or ``crun``, or an untried one's."""
 
     name: str
     path: Path
@@ -66,7 +66,8 @@ def choose_runtime(
     for name in (forced,) if forced else order:
         path = which(name)
         if path:
-            return OciRuntime("crun" if "crun" in Path(path).name else "runc", Path(path))
+            kinds = [kind for kind in ("crun", "runc") if kind in Path(path).name]
+            return OciRuntime(kinds[0] if kinds else Path(path).name, Path(path))
     raise HostError(
         f"No OCI runtime is installed (looked for {forced or ' and '.join(order)}).",
         hint=f"Install one: apt-get install {order[0]}",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import os
 import selectors
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from runtime.disk import words
 from runtime.spec import Outcome
@@ -20,6 +23,27 @@ class Stream(enum.Enum):
 
     STDOUT = 1
     STDERR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes as one read gave them. ``number`` is 1, 2, 3, ... over both streams, without a gap;
+    ``at`` is in seconds since ``numbered`` was called."""
+
+    number: int
+    at: float
+    stream: Stream
+    data: bytes
+
+
+def numbered(take: Callable[[Piece], None]) -> Callable[[Stream, bytes], None]:
+    """An ``on_output`` for one run whose pieces are numbered in the order in which they come."""
+    started, numbers = time.monotonic(), itertools.count(1)
+
+    def on_output(stream: Stream, data: bytes) -> None:
+        take(Piece(next(numbers), time.monotonic() - started, stream, data))
+
+    return on_output
 
 
 class Pump:

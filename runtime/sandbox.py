@@ -17,14 +17,14 @@ from runtime.checks import checked
 from runtime.errors import RuntimeFailed
 from runtime.following import Followed, follow
 from runtime.network import NetworkHandle, Traffic, handle_of, open_network
-from runtime.output import Stream
+from runtime.output import Piece, Stream, numbered
 from runtime.process import Command
 from runtime.sealed import sealed
 from runtime.spec import NO_PARENT, Limits, Outcome, Parent, Receipt, SandboxSpec
 from runtime.state import Box, StateDirectory
 from runtime.watchdog import Watchdog
 
-__all__ = ["Stream", "run"]
+__all__ = ["Piece", "Stream", "numbered", "run"]
 
 EMPTY_WAIT = 5.0  # seconds for killed processes to leave their cgroup
 
@@ -40,10 +40,10 @@ def run(
     """Run ``spec`` to its end and say what it cost. Blocks.
 
     ``on_output`` gets the bytes of both streams as they come, from this thread; while it
-    is busy the sandbox's writes wait. ``cancel``, set by another thread, ends it. ``parent``
-    is a cgroup, with a budget, that several sandboxes share. Raises SpecError for what cannot be,
-    HostError for what this machine lacks, RuntimeFailed when the OCI runtime cannot make
-    the container. Nothing of the sandbox is left, also after an exception from ``on_output``.
+    is busy the sandbox's writes wait. ``numbered`` counts them. ``cancel``, set by another
+    thread, ends it. ``parent`` is a cgroup, with a budget, that several sandboxes share. Raises
+    SpecError for what cannot be, HostError for what this machine lacks, RuntimeFailed when the
+    OCI runtime cannot make the container. Nothing of the sandbox is left, also after an exception from ``on_output``.
     """
     spec = checked(spec, parent)
     runtime = host.oci_runtime()

@@ -153,6 +153,7 @@ def nothing_left(area: Path, state: StateDirectory) -> Iterator[None]:
     sentinel.write_text("do not touch")
     sentinel.chmod(0o600)
     before = fingerprint(sentinel)
+    mounted = mounts_of_the_host()
     yield
     later.settle()
     assert processes_of(IDS) == []
@@ -161,6 +162,7 @@ def nothing_left(area: Path, state: StateDirectory) -> Iterator[None]:
     assert list(state.boxes_dir.iterdir()) == []
     assert list(state.networks_dir.iterdir()) == []
     assert fingerprint(sentinel) == before
+    assert mounts_of_the_host() == mounted
 
 
 def fingerprint(path: Path) -> tuple[str, int, int, int]:
@@ -171,6 +173,19 @@ def fingerprint(path: Path) -> tuple[str, int, int, int]:
 
 def mounts() -> list[str]:
     return Path("/proc/self/mountinfo").read_text().splitlines()
+
+
+def mounts_of_the_host() -> set[str]:
+    """Of mountinfo, what is mounted how where, but for places of tests that run beside this one."""
+    engines = ("/var/lib/containers/", "/var/lib/docker/")
+    theirs = ("/tmp/", "/var/tmp/", "/run/", "/dev/shm/", *engines)
+    found = set()
+    for line in mounts():
+        words, _, source = line.partition(" - ")
+        place, options = words.split()[4:6]
+        if not place.startswith(theirs):
+            found.add(f"{place} {options} {source}")
+    return found
 
 
 def open_descriptors() -> int:

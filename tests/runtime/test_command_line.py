@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import json
 import signal
 import subprocess
@@ -200,6 +201,17 @@ def test_every_error_of_the_package_names_the_next_step() -> None:
         hints = [keyword.value for keyword in call.keywords if keyword.arg == "hint"]
         assert hints, f"{name}:{call.lineno}"
         assert not (isinstance(hints[0], ast.Constant) and len(hints[0].value) < 9), name
+
+
+@pytest.mark.root
+def test_events_are_numbered_lines_of_json_and_the_receipt(area: Path) -> None:
+    script = "printf '\\000\\377'; sleep 0.1; echo err >&2; sleep 0.1; echo out; exit 4"
+    done = runtime("run", "--events", "--", "sh", "-c", script, area=area)
+    *pieces, last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (done.returncode, last["receipt"]["exit_code"], done.stderr) == (4, 4, "")
+    assert [piece["seq"] for piece in pieces] == [1, 2, 3]
+    told = [(piece["stream"], base64.b64decode(piece["data"])) for piece in pieces]
+    assert told == [("stdout", b"\0\xff"), ("stderr", b"err\n"), ("stdout", b"out\n")]
 
 
 @pytest.mark.root

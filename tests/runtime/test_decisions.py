@@ -49,6 +49,16 @@ def test_an_administrator_can_name_the_runtime(monkeypatch: pytest.MonkeyPatch) 
     assert host.choose_runtime(CgroupVersion.V2, installed("crun", "runc")).name == "runc"
 
 
+def test_a_runtime_that_is_neither_is_asked_for_nothing_of_runcs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GANTRY_OCI_RUNTIME", "runsc")
+    found = host.choose_runtime(CgroupVersion.V2, installed("runsc"))
+    assert found.name == "runsc"
+    command = oci.run_command(found, id="x", bundle=Path("/b"), root=Path("/r"), log=Path("/l"))
+    assert "--keep" not in command.args
+
+
 def test_the_kernels_version_is_read_from_its_release() -> None:
     assert host.kernel_version("6.1.0-18-amd64") == (6, 1)
     assert host.kernel_version("5.19") == (5, 19)

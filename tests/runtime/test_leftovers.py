@@ -10,14 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from runtime import syscalls
-from runtime.network import open_network
+from runtime import syscalls, use
+from runtime.network import open_network, open_private
 from runtime.reap import reap
 from runtime.sandbox import run
 from runtime.snapshots import LowerDir, mount_rootfs
@@ -85,6 +86,65 @@ def start_elsewhere(
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
     )
+
+
+@pytest.mark.parametrize("moment", ["paused", "exec", "private network"])
+def test_killed_at_an_odd_moment_nothing_is_left_either(
+    moment: str, area: Path, busybox: LowerDir, state: StateDirectory, nothing_left: None
+) -> None:
+    """The owner while its sandbox is frozen, or while another's program runs in it."""
+    owner = start_elsewhere(area, busybox, "setsid sleep 60 & echo up; sleep 60")
+    assert owner.stdout is not None and owner.stdout.readline() == b"up\n"
+    id = use.listed(state)[0].id
+    with ThreadPoolExecutor(1) as pool:
+        if moment == "paused":
+            use.pause(state, id)
+        elif moment == "exec":
+            before = len(processes_of(OTHER_IDS))
+            ended = pool.submit(use.execute, state, id, ["sleep", "60"])
+            assert wait_until(lambda: len(processes_of(OTHER_IDS)) > before)
+        else:
+            pool.submit(fork_a_member, state, busybox).result(20)
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+        assert wait_until(lambda: processes_of(OTHER_IDS) == [], 5)
+        if moment == "exec":
+            assert ended.result(10).exit_code != 0
+    assert wait_until(lambda: is_clean(state), 10)
+    assert wait_until(lambda: not any(state.networks_dir.iterdir()), 10)
+
+
+def fork_a_member(state: StateDirectory, layer: LowerDir) -> None:
+    """A member of a private network with egress, killed while a sandbox of it runs."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with (
+                state.scratch() as home,
+                open_private(state=state, with_egress=True) as network,
+                network.member("db") as db,
+            ):
+                (home / "layers").mkdir()
+                with mount_rootfs(
+                    [layer], ids=OTHER_IDS, scratch=home / "layers", target=home / "root"
+                ) as root:
+                    spec = SandboxSpec(
+                        id=f"{PREFIX}member", rootfs=root.path, ids=OTHER_IDS,
+                        args=("/bin/sh", "-c", "echo up; sleep 60"),
+                        network=Network.PRIVATE, netns=db.netns,
+                    )  # fmt: skip
+                    run(
+                        spec, state=state, on_output=lambda s, d: os.write(write_end, b"x") and None
+                    )
+        finally:
+            os._exit(1)
+    os.close(write_end)
+    assert os.read(read_end, 1) == b"x"
+    os.close(read_end)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 def is_clean(state: StateDirectory) -> bool:
@@ -165,11 +225,52 @@ def is_there(device: str, index: str) -> bool:
         return False
 
 
+@pytest.fixture
+def of_another_program(area: Path) -> Iterator[Callable[[], list[str]]]:
+    """A cgroup with a process, a network namespace, a cable, a mount and a folder that are not
+    ours, though they are as near as can be; called, it says which of them are there."""
+    name = f"x{os.getpid() % 100000}"
+    tops = [top for top in Path("/sys/fs/cgroup").iterdir() if (top / "gantry").is_dir()]
+    top = tops[0] if tops else Path("/sys/fs/cgroup")
+    cgroup, mounted, folder = top / f"gantry-{name}", area / "mounted", area / "state-of-others"
+    for path in (cgroup, mounted, folder):
+        path.mkdir()
+    sleeper = subprocess.Popen(["sleep", "600"])
+    (cgroup / "cgroup.procs").write_text(f"{sleeper.pid}")
+    syscalls.mount("overlay-of-others", mounted, "tmpfs", 0)
+    for command in (f"netns add {name}", f"link add {name} type veth peer name {name}p"):
+        subprocess.run(["ip", *command.split()], check=True)
+
+    def there() -> list[str]:
+        return [
+            *(["process"] if sleeper.poll() is None else []),
+            *(["cgroup"] if str(sleeper.pid) in (cgroup / "cgroup.procs").read_text() else []),
+            *(["mount"] if any(f" {mounted} " in line for line in mounts()) else []),
+            *(["folder"] if folder.is_dir() else []),
+            *(["netns"] if Path(f"/run/netns/{name}").exists() else []),
+            *(["cable"] if Path(f"/sys/class/net/{name}").exists() else []),
+        ]
+
+    yield there
+    sleeper.kill()
+    sleeper.wait()
+    syscalls.umount2(mounted)
+    assert wait_until(lambda: (cgroup.rmdir() if cgroup.exists() else None) is None)
+    for command in (f"netns delete {name}", f"link delete {name}"):
+        subprocess.run(["ip", *command.split()], check=False)
+
+
 @pytest.mark.timeout(600)
 def test_killed_at_random_points_it_leaves_nothing_and_touches_nothing_else(
-    area: Path, busybox: LowerDir, state: StateDirectory, nothing_left: None
+    area: Path,
+    busybox: LowerDir,
+    state: StateDirectory,
+    nothing_left: None,
+    of_another_program: Callable[[], list[str]],
 ) -> None:
     """Ten kills; ``SANDBOX_TEST_KILLS=50`` for the long form. A neighbour lives through it all."""
+    others = of_another_program()
+    assert len(others) == 6
     neighbour = start_elsewhere(area, busybox, "echo up; while :; do sleep 1; done", NEIGHBOUR_IDS)
     assert neighbour.stdout is not None and neighbour.stdout.readline() == b"up\n"
     living = mounts_and_boxes(state)
@@ -189,6 +290,7 @@ def test_killed_at_random_points_it_leaves_nothing_and_touches_nothing_else(
         assert cgroups_like(f"{PREFIX}parent") == []
     print(f"{KILLS} kills, slowest to be without a process: {slowest:.2f} s")
     assert neighbour.poll() is None and processes_of(NEIGHBOUR_IDS) != []
+    assert of_another_program() == others
     neighbour.send_signal(signal.SIGINT)
     assert neighbour.wait(10) == 137
     neighbour.stdout.close()

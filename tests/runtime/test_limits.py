@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from runtime.sandbox import Stream
+from runtime.sandbox import Piece, Stream, numbered
 from runtime.spec import MIB, Limits, Network, Outcome, Parent
 from tests.runtime.conftest import PREFIX, Sandboxes, cgroups_like
 
@@ -114,6 +114,17 @@ def test_binary_output_of_both_streams_arrives_whole(sandboxes: Sandboxes) -> No
         (Stream.STDOUT, b"\x00\xff\n"),
         (Stream.STDERR, b"\xfe"),
     ]
+
+
+def test_pieces_are_numbered_over_both_streams_without_a_gap(sandboxes: Sandboxes) -> None:
+    pieces: list[Piece] = []
+    script = "for i in $(seq 50); do echo out $i; echo err $i >&2; done"
+    ran = sandboxes.sh(script, on_output=numbered(pieces.append))
+    assert [piece.number for piece in pieces] == list(range(1, len(pieces) + 1))
+    assert [piece.at for piece in pieces] == sorted(piece.at for piece in pieces)
+    for stream, text in ((Stream.STDOUT, ran.out), (Stream.STDERR, ran.err)):
+        got = b"".join(piece.data for piece in pieces if piece.stream is stream)
+        assert got.decode() == text and text.count("\n") == 50
 
 
 def test_the_exit_code_is_the_programs_own(sandboxes: Sandboxes) -> None:
