@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.errors import HostError
@@ -51,6 +53,7 @@ class Piped:
     process: subprocess.Popen[bytes]
     stdout: int
     stderr: int
+    _ending: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def pid(self) -> int:
@@ -77,10 +80,17 @@ class Piped:
             text = ""
         io = dict(line.split(": ") for line in text.splitlines())
         read, written = (int(io.get(name, 0)) for name in ("read_bytes", "write_bytes"))
-        return Ended(self.wait() or 0, read, written)
+        with self._ending:
+            return Ended(self.wait() or 0, read, written)
 
     def kill(self) -> None:
-        self.process.kill()
+        """By any thread, also when it has just ended.
+
+        Not Popen.kill: that waits for a process that has ended, and its counters were gone.
+        """
+        with self._ending:
+            if self.process.returncode is None:
+                os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         for pipe in (self.process.stdout, self.process.stderr):

@@ -43,7 +43,8 @@ def run(
     is busy the sandbox's writes wait. ``numbered`` counts them. ``cancel``, set by another
     thread, ends it. ``parent`` is a cgroup, with a budget, that several sandboxes share. Raises
     SpecError for what cannot be, HostError for what this machine lacks, RuntimeFailed when the
-    OCI runtime cannot make the container. Nothing of the sandbox is left, also after an exception from ``on_output``.
+    OCI runtime cannot make the container. Nothing of the sandbox is left, also after an
+    exception from ``on_output``.
     """
     spec = checked(spec, parent)
     runtime = host.oci_runtime()

@@ -601,6 +601,20 @@ def test_a_dockerfile_may_be_a_symbolic_link_inside_the_context(
     assert builder.one(root).layers[-1].files == 1
 
 
+def test_su_and_setuid_programs_work_in_a_step(builder: Builder, project: Project) -> None:
+    """Down from root by ``su``, and up from another user by a program with the setuid bit."""
+    text = (
+        "FROM busybox\nRUN su alice -c 'id -u' > /down\n"
+        "RUN cp /bin/busybox /busybox-up && chmod 4755 /busybox-up\n"
+        "RUN sed -i s/^root:x:/root::/ /etc/passwd && mkdir -m 777 /open\nUSER alice\n"
+        "RUN [ $(id -u) = 1000 ] && /busybox-up su -c 'id -u > /open/up'\n"
+    )
+    layers = builder.one(project({"Dockerfile": text})).layers
+    downs = [layer.tree / "down" for layer in layers]
+    assert [down.read_text() for down in downs if down.exists()] == ["1000\n"]
+    assert (layers[-1].tree / "open/up").read_text() == "0\n"
+
+
 def test_what_a_failed_step_left_can_be_looked_at(builder: Builder, project: Project) -> None:
     folder = project({"Dockerfile": "FROM busybox\nRUN echo x > /before\nRUN echo y > /now; false"})
     with pytest.raises(StepFailed) as failed:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import failures, host, oci, oomlog, owner
+from runtime import failures, host, oci, oomlog, owner, process
 from runtime.cgroups import CgroupName, directories, disks, v1, v2
 from runtime.cgroups.usage import Usage
 from runtime.disk import words
@@ -21,6 +21,7 @@ from runtime.errors import HostError, SpecError
 from runtime.fakes import Answer, FakeSandboxes
 from runtime.host import CgroupVersion, OciRuntime
 from runtime.output import Pump, Stream
+from runtime.process import Command
 from runtime.snapshots.overlay import dead_targets
 from runtime.spec import MIB, IdRange, Limits, Outcome, SandboxSpec
 from runtime.state import StateDirectory
@@ -448,6 +449,16 @@ def test_v2_without_a_kill_file_is_frozen_while_its_processes_are_killed(tmp_pat
     v2.Cgroup(tmp_path, "/gantry/x").kill()
     assert child.wait(10) == -signal.SIGKILL
     assert (directory / "cgroup.freeze").read_text() == "0", "let go again"
+
+
+def test_a_program_that_ends_while_it_is_being_killed_is_still_waited_for() -> None:
+    """As a watchdog does on a busy machine: the kill comes when it has ended by itself."""
+    running = process.start(Command(("/bin/sh", "-c", "exit 3")))
+    os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)
+    running.kill()
+    assert running.wait_and_count().exit_code == 3
+    running.kill()
+    running.close()
 
 
 def test_directories_are_made_while_others_remove_empty_parents(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from threading import Event
 
@@ -12,7 +13,7 @@ from runtime import use
 from runtime.errors import RuntimeFailed, SpecError
 from runtime.sandbox import Stream
 from runtime.spec import MIB, BindMount, Limits, Network, TmpfsMount, User
-from tests.runtime.conftest import IDS, PREFIX, Sandboxes
+from tests.runtime.conftest import BUSYBOX, IDS, PREFIX, Sandboxes
 
 pytestmark = pytest.mark.root
 
@@ -57,6 +58,23 @@ def test_another_user_holds_no_capability(sandboxes: Sandboxes) -> None:
 def test_new_privileges_can_be_allowed_for_build_steps(sandboxes: Sandboxes) -> None:
     ran = sandboxes.sh("cat /proc/self/status", no_new_privileges=False)
     assert status_of(ran.out)["NoNewPrivs"] == "0"
+
+
+@pytest.mark.parametrize("confined", [True, False])
+def test_a_setuid_program_of_the_root_gains_roots_rights_where_it_may(
+    confined: bool, sandboxes: Sandboxes
+) -> None:
+    """``su`` itself. Root of the range is what it gains: no other is mapped."""
+    program = sandboxes.rootfs.path / "busybox-setuid"
+    shutil.copy(BUSYBOX, program)
+    os.chown(program, IDS.base, IDS.base)
+    program.chmod(0o4755)
+    (sandboxes.rootfs.path / "etc/passwd").write_text("root::0:0::/:/bin/sh\n")
+    ran = sandboxes.run(
+        "/busybox-setuid", "su", "-c", "id -u; cat /proc/self/uid_map",
+        user=User(uid=1000, gid=1000), no_new_privileges=confined,
+    )  # fmt: skip
+    assert ran.out.split() == ([] if confined else ["0", "0", str(IDS.base), "65536"]), ran.err
 
 
 def test_only_three_descriptors_are_open_and_stdin_is_empty(sandboxes: Sandboxes) -> None:
