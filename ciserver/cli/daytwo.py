@@ -63,14 +63,19 @@ def show_logs(place: str, *, host: str, follow: bool, tail: int, since: str, as_
     """What its container says; until it ends or you do, with ``follow``."""
     with Client(settings.load()) as client:
         asked = _ask(client, place, "logs", host=host, follow=follow, tail=tail, since=since)
-        if as_json:
-            out, err = _JsonLines("out"), _JsonLines("err")
-            end = _pass_on(client, asked, out, err)
-            out.close()
-            err.close()
-        else:
-            end = _pass_on(client, asked)
-        _finish(end)
+        _show(client, asked, as_json=as_json)
+
+
+def _show(client: Client, asked: Row, *, as_json: bool) -> None:
+    """What it says, as it comes."""
+    if as_json:
+        out, err = _JsonLines("out"), _JsonLines("err")
+        end = _pass_on(client, asked, out, err)
+        out.close()
+        err.close()
+    else:
+        end = _pass_on(client, asked)
+    _finish(end)
 
 
 class Sink(Protocol):
@@ -107,7 +112,8 @@ class _JsonLines(io.RawIOBase):
 
 def attach(place: Place, host: Host = "", as_json: AsJson = False) -> None:
     """Follow what a container says; Ctrl-C leaves it running."""
-    show_logs(place, host=host, follow=True, tail=0, since="", as_json=as_json)
+    with Client(settings.load()) as client:
+        _show(client, _ask(client, place, "attach", host=host), as_json=as_json)
 
 
 def execute(

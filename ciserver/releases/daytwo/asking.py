@@ -18,7 +18,7 @@ from ciserver.releases import policy
 from ciserver.releases.daytwo import wire
 from ciserver.releases.models import ContainerCommand, Environment, Host, Running
 
-LOOKS = ("ps", "logs")
+LOOKS = ("ps", "logs", "attach")
 CHANGES = ("stop", "start", "restart")
 ENTERS = ("exec", "get", "put")
 VERBS = (*LOOKS, *CHANGES, *ENTERS)

@@ -64,6 +64,8 @@ def _argv(command: ContainerCommand, target: Target, container: Container) -> li
             return engine.tell(
                 container.id, tail=options.tail, since=options.since, follow=options.follow
             )
+        case "attach":
+            return engine.tell(container.id, tail=0, since="", follow=True)
         case "get":
             return engine.get(container.id, words[0])
         case "put":

@@ -184,6 +184,38 @@ def test_a_log_has_no_secret_in_it_and_is_followed_until_its_reader_leaves(
     assert ContainerCommand.objects.get(pk=row.pk).reason == "Nobody reads it any more."
 
 
+SAYS_WHEN_ASKED = (
+    "echo ready; trap 'exit 0' TERM; /bin/busybox httpd -f -p 8080 -h /www &"
+    " while :; do [ -e /say ] && echo now; /bin/busybox rm -f /say; /bin/busybox sleep 0.1; done"
+)
+
+
+def test_who_attaches_hears_what_is_said_from_then_on_and_is_written_down(
+    shop: Shop, alice: Any
+) -> None:
+    shop.deploy("one", command=SAYS_WHEN_ASKED)
+    desk = Desk(shop, alice)
+    row = desk.ask("attach")
+    thread = desk.begin(row)
+    [container] = shop.containers()
+    here = target()
+
+    def say() -> None:
+        time.sleep(2)  # the engine does not say when it listens
+        said = here.engine.execute(container.id, ["/bin/busybox", "touch", "/say"])
+        commands.run(said, timeout=20)
+
+    saying = threading.Thread(target=say)
+    saying.start()
+    heard = asyncio.run(listen(row.pk, until=b"now"))
+    saying.join()
+    thread.join(15)
+    assert (heard.out, thread.is_alive()) == (b"now\n", False)
+    entry = AuditEntry.objects.get(action="container.attach")
+    assert (entry.actor, entry.target) == ("alice", "hello@qa on local")
+    assert shop.page() == "one", "it goes on without who was attached"
+
+
 def processes_with(mark: str) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():

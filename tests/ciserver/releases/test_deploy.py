@@ -301,6 +301,40 @@ def test_the_healthcheck_of_the_image_decides(shop: Shop) -> None:
     assert details["switch"] == "it has no port"
 
 
+IS_THERE, IS_NOT = (f"/bin/busybox test -f /www/{name}" for name in ("index.html", "nothing"))
+# What lets a good image through, and a check or an image that does not pass.
+GATES: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
+    ("http /", {}, "http /", {"command": "sleep 60"}),
+    ("tcp", {}, "tcp", {"command": "sleep 60"}),
+    (f"exec {IS_THERE}", {}, f"exec {IS_NOT}", {}),
+    (
+        "", {"Healthcheck": {"Test": ["CMD-SHELL", IS_THERE]}},
+        "", {"Healthcheck": {"Test": ["CMD-SHELL", IS_NOT]}},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.timeout(300)  # nine deployments, on a machine that may be busy
+def test_no_request_is_lost_whatever_kind_of_check_lets_a_release_through_or_not(
+    shop: Shop,
+) -> None:
+    shop.deploy("first")
+    with Probe(shop.url) as probe:
+        for number, (passes, good, fails, bad) in enumerate(GATES):
+            place = Environment.objects.filter(pk=shop.qa.pk)
+            place.update(health=passes, health_timeout=60)
+            assert shop.deploy(f"good {number}", **good).state == "succeeded", passes
+            assert shop.page() == f"good {number}"
+            place.update(health=fails, health_timeout=1)
+            failed = shop.deploy("bad", **bad)
+            assert failed.state == "failed", fails
+            assert "not healthy within 1 s: " in failed.reason
+            assert shop.page() == f"good {number}"
+    assert probe.failures == []
+    assert "200 bad" not in probe.answers
+    assert len(probe.answers) > 20
+
+
 def test_going_back_to_an_earlier_release_moves_no_bytes(shop: Shop, alice: Any) -> None:
     first = shop.deploy("one")
     shop.deploy("two")
