@@ -261,7 +261,9 @@ class Container:
             mkdir_in_root(self._root, absolute, owner=(self._ids.base, self._ids.base))
         except NotADirectoryError:
             raise UserError(
-                f"The working directory {absolute} is no directory.", code="image.workdir"
+                f"The working directory {absolute} is no directory.",
+                hint="Name a directory; one that is not there yet is made.",
+                code="image.workdir",
             ) from None
         return absolute
 

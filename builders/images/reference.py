@@ -111,6 +111,6 @@ def _split_registry(text: str) -> tuple[str, str]:
 
 def _bad(text: str, reason: str) -> BadReference:
     return BadReference(
-        f"{text!r} is not the name of an image: {reason}.",
+        f"{text[:100]!r} is not the name of an image: {reason[:200]}.",
         hint="Names look like debian:bookworm or registry.example.com:5000/team/app:v1.",
     )

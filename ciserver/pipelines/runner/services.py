@@ -229,7 +229,7 @@ class _RunningService:
         failure = JobFailed(
             f"The service {self.one.name} {words}",
             place=self.one.place,
-            hint=ABOVE if said else SILENT,
+            hint=getattr(self._error, "hint", "") or (ABOVE if said else SILENT),
             excerpt=said,
         )
         self.failure = (time.monotonic(), failure)

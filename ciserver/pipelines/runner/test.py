@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from builders.build import StepInfo
 from builders.containers import Container, open_container
-from builders.errors import BuildError
+from builders.errors import BuildError, UserError
 from builders.images.store import Image
 from ciserver.lib.crypto import Secret
 from ciserver.pipelines import junit
@@ -28,6 +28,7 @@ from ciserver.pipelines.runner.secrets import as_files, secrets_for_all
 from ciserver.pipelines.runner.services import PreparedService, Services, running_services
 from ciserver.pipelines.runner.workshop import MAX_OUTPUT
 from ciserver.pipelines.service_definition import Service, can_be_host
+from runtime.errors import SpecError
 from runtime.network import NetworkHandle, open_private
 from runtime.spec import Limits, Network, Outcome, Receipt
 
@@ -145,19 +146,22 @@ def _try(run: JobRun, asked: _Asked, recorder: StepRecorder, attempt: int) -> Jo
         )
         recorder.step_started(step)
         slots = caches.restore(run, test, container)
-        receipt = container.run(
-            asked.command,
-            env=test.environment,
-            secret_env={name: it.reveal() for name, it in asked.secrets.items()},
-            secret_mounts=mounts,
-            workdir=test.working_dir,
-            user=test.user,
-            limits=limits_of(test, run.workshop.limits()),
-            on_output=lambda stream, data: recorder.step_output(step, stream, data),
-            cancel=run.cancel,
-            parent=run.cgroup,
-            keep=run.workshop.config.keep_failed,
-        )
+        try:
+            receipt = container.run(
+                asked.command,
+                env=test.environment,
+                secret_env={name: it.reveal() for name, it in asked.secrets.items()},
+                secret_mounts=mounts,
+                workdir=test.working_dir,
+                user=test.user,
+                limits=limits_of(test, run.workshop.limits()),
+                on_output=lambda stream, data: recorder.step_output(step, stream, data),
+                cancel=run.cancel,
+                parent=run.cgroup,
+                keep=run.workshop.config.keep_failed,
+            )
+        except (UserError, SpecError) as error:  # a user that is not there, a folder of the kernel
+            raise JobFailed(error.message, place=asked.place, hint=error.hint) from error
         cases = _read_reports(run, test, container)
         if test.coverage:
             read_coverage(run, test, container)
@@ -218,6 +222,11 @@ def _failure(receipt: Receipt, cases: list[junit.Case]) -> JobFailed | None:
     if bad:
         count = f"{len(bad)} of {len(cases)} cases failed, the first is"
         return JobFailed(f"{count} {bad[0].suite}.{bad[0].name}.")
+    if receipt.detail:  # it did not run at all
+        return JobFailed(
+            f"The command ended with exit code {receipt.exit_code} ({receipt.detail}).",
+            hint="Name a program that is in the image and may be executed, with its path.",
+        )
     return JobFailed(
         f"The command ended with exit code {receipt.exit_code}.",
         hint="Its last lines are in the log.",

@@ -126,6 +126,7 @@ NEVER_READY = [
         " words: No closing quotation) before it was ready.",
     ),
     ("image: 'busybox:none'", "The image busybox:none is not in the store"),
+    ("user: nosuch", "The service db could not be run (The image has no user 'nosuch') before"),
 ]
 
 
@@ -143,10 +144,47 @@ def test_a_service_that_never_gets_ready_fails_the_job_and_says_why(workplace: W
         assert (job.state, job.reason.startswith(reason)) == ("failed", True), job.reason
         assert job.place.startswith(f"gantry.yml: tests.way-{number}.services.db")
         if not job.excerpt and "never" not in reason and "image" not in reason:
-            assert job.hint.startswith("It logged nothing: let it log to its standard output")
+            told = {"oops": "Write it as a list of words.", "nosuch": "Create it first"}
+            hint = next((words for part, words in told.items() if part in service), "It logged no")
+            assert job.hint.startswith(hint)
         if "sh, -c, 'echo" in service:
             assert job.excerpt in {"no such table", "waiting", "starting"}
             assert job.steps.get(position=1).state == "failed"
+
+
+CANNOT_RUN = {
+    "user: nosuch": ("The image has no user 'nosuch'.", "Create it first, or use a number."),
+    "user: '99999999999'": ("User or group id 99999999999 is outside", "Use an id from 0 to 65535"),
+    "working_dir: /proc/self/fd/8": (
+        "The working directory may not be in /proc",
+        "Use a directory",
+    ),
+    "working_dir: /bin/busybox": ("The working directory /bin/busybox is no", "Name a directory"),
+    "entrypoint: [/no/such]": (
+        "The command ended with exit code 127 (/no/such: not found).",
+        "Name a",
+    ),
+    "entrypoint: [/etc/nsswitch.conf]": (
+        "The command ended with exit code 126 (/etc",
+        "Name a prog",
+    ),
+}
+
+
+def test_what_a_test_cannot_be_run_with_is_told_with_its_place_and_the_next_step(
+    workplace: Workplace,
+) -> None:
+    tests = "".join(
+        f"  way-{number}: {{command: 'true', memory: 64m, cpus: 0.2, {asked}}}\n"
+        for number, asked in enumerate(CANNOT_RUN)
+    )
+    pipeline = run(workplace, f"tests:\n{tests}")
+    for number, (reason, hint) in enumerate(CANNOT_RUN.values()):
+        job = pipeline.jobs.get(name=f"way-{number}")
+        assert (job.state, job.reason.startswith(reason)) == ("failed", True), job.reason
+        assert job.hint.startswith(hint), job.hint
+        if "exit code" not in reason:
+            assert job.place == f"gantry.yml: tests.way-{number}"
 
 
 def test_log_image_and_exec_checks_let_a_test_begin(workplace: Workplace) -> None:
