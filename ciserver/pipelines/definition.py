@@ -34,7 +34,17 @@ from ciserver.pipelines.service_definition import (
     chosen,
 )
 from ciserver.pipelines.starts import INPUT, BadInput, Grouped, Input, Schedule, read_inputs
-from ciserver.pipelines.values import Command, Duration, Matrix, Names, Part, Secrets, Size, Words
+from ciserver.pipelines.values import (
+    Command,
+    Duration,
+    Matrix,
+    Names,
+    OrOne,
+    Part,
+    Secrets,
+    Size,
+    Words,
+)
 from ciserver.pipelines.when import When
 
 __all__ = ["FILE", "Build", "Definition", "DefinitionError", "Fault", "Test", "parse", "schema"]
@@ -145,19 +155,28 @@ class Test(Part):
     matrix: Matrix = Field(default_factory=dict)
     retries: Annotated[int, Field(ge=0, le=5)] = 0
     artifacts: Artifacts | None = None
-    cache: Annotated[list[Cache], BeforeValidator(_several), Field(max_length=5)] = Field(
+    cache: Annotated[list[Cache], BeforeValidator(_several), Field(max_length=5), OrOne] = Field(
         default_factory=list
     )
 
 
+def _names(pattern: re.Pattern[str]) -> dict[str, Any]:
+    """For the JSON Schema, whose patterns know no ``\\Z`` (ECMA-262)."""
+    return {"propertyNames": {"pattern": pattern.pattern.replace(r"\Z", "$")}}
+
+
 class Definition(Part):
     build: Build = Field(default_factory=Build)
-    images: Annotated[dict[str, NamedBuild], Field(max_length=16)] | None = None
+    images: Annotated[dict[str, NamedBuild], Field(max_length=16)] | None = Field(
+        default=None, json_schema_extra=_names(IMAGE_NAME)
+    )
     deploy: str | None = None
     services: Annotated[dict[str, Service], Field(max_length=MOST_TESTS)] = Field(
-        default_factory=dict
+        default_factory=dict, json_schema_extra=_names(NAME)
     )
-    tests: Annotated[dict[str, Test], Field(max_length=MOST_TESTS)] | None = None
+    tests: Annotated[dict[str, Test], Field(max_length=MOST_TESTS)] | None = Field(
+        default=None, json_schema_extra=_names(NAME)
+    )
     inputs: Annotated[dict[str, Input], Field(max_length=20)] = Field(default_factory=dict)
     schedule: Annotated[list[Schedule], Field(max_length=20)] = Field(default_factory=list)
     concurrency: Grouped | None = None

@@ -12,7 +12,7 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from ciserver.pipelines.expression import NAMES
-from ciserver.pipelines.values import Part
+from ciserver.pipelines.values import OrText, Part
 
 INPUT = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 MOST_TEXT = 1000  # characters of an input
@@ -168,4 +168,5 @@ def _grouped(value: Any) -> Any:
 Grouped = Annotated[
     Concurrency,
     BeforeValidator(_grouped),
+    OrText,
 ]

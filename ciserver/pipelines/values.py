@@ -7,7 +7,14 @@ from itertools import product
 from math import prod
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
+from pydantic_core import core_schema
 
 VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,39}\Z")
 MOST_COMBINATIONS = 32
@@ -85,12 +92,24 @@ _WORD = {"type": ["string", "number", "boolean", "null"]}
 Size = Annotated[
     int,
     BeforeValidator(_size),
-    WithJsonSchema({"type": ["string", "integer"], "description": "a size such as 256m or 1g"}),
+    WithJsonSchema(
+        {
+            "type": ["string", "integer"],
+            "pattern": r"^\s*[0-9]{1,15}(\.[0-9]{1,9})?\s*([kmgKMG]?[bB]?)\s*$",
+            "description": "a size such as 256m or 1g",
+        }
+    ),
 ]
 Duration = Annotated[
     float,
     BeforeValidator(_duration),
-    WithJsonSchema({"type": ["string", "number"], "description": "a time such as 90s or 5m"}),
+    WithJsonSchema(
+        {
+            "type": ["string", "number"],
+            "pattern": r"^\s*[0-9]{1,15}(\.[0-9]{1,9})?\s*[smhdSMHD]?\s*$",
+            "description": "a time such as 90s or 5m",
+        }
+    ),
 ]
 Words = Annotated[
     dict[str, str],
@@ -134,7 +153,10 @@ Command = Annotated[
     BeforeValidator(_command),
     WithJsonSchema(
         {
-            "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": ["string", "number"]}, "minItems": 1},
+            ],
             "description": "a line, or a list of words",
         }
     ),
@@ -191,6 +213,27 @@ Matrix = Annotated[
         }
     ),
 ]
+
+
+class OrOne:
+    """In the JSON Schema: the list, or one of what it lists."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        listed = handler(core)
+        return {"anyOf": [listed["items"], listed]}
+
+
+class OrText:
+    """In the JSON Schema: the mapping, or a text."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string"}, handler(core)]}
 
 
 class Part(BaseModel):

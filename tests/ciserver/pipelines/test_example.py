@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
-from ciserver.pipelines.definition import Build, Definition, NamedBuild, Test, When, parse
+from ciserver.pipelines.definition import (
+    Build,
+    Definition,
+    DefinitionError,
+    NamedBuild,
+    Test,
+    When,
+    parse,
+    schema,
+)
 from ciserver.pipelines.service_definition import Healthcheck, Service
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "gantry.yml"
@@ -46,3 +57,56 @@ def test_the_defaults_that_the_example_tells_are_the_defaults() -> None:
     assert (service.memory, service.cpus, service.pids) == (test.memory, test.cpus, test.pids)
     check = Healthcheck()
     assert (check.interval, check.timeout, check.longest) == (1, 5, 60)
+
+
+SHORT = [
+    "tests: {a: {cache: {key: k, paths: x}}}",
+    "tests: {a: {cache: [{key: {files: x}, paths: [x]}]}}",
+    "concurrency: x",
+    "tests: {a: {needs: b}, b: {command: [a, 1, 2.5]}}",
+    "tests: {a: {timeout: 90, memory: 536870912, silence: 1.5 h, disk: 1.5GB}}",
+    "tests: {a: {services: {db: }}}\nservices: {db: {image: x}}",
+    "services: {db: {image: x, depends_on: c}, c: {depends_on: [d]}, d: {depends_on: {}}}",
+    "schedule: [{cron: '0 0 * * *', inputs: {x: 1}}]\ninputs: {x: {type: number, default: 3}}",
+    "tests: {a: {environment: [A=b], secrets: X, coverage: x, when: {event: push, branch: x}}}",
+    "tests: {a: {environment: {A: , B: 1, C: true}, matrix: {D: [true, 1, 1.5, x]}}}",
+    "build: {args: [A=1], secrets: [X]}",
+    "tests:",
+]
+MISTAKES = [
+    "tets: {}",
+    "tests: {a: {comand: x}}",
+    "tests: {Unit!: {}}",
+    "tests: {a: {memory: lots}}",
+    "tests: {a: {timeout: soon}}",
+    "tests: {a: {network: host}}",
+    "tests: {a: {when: {event: pusch}}}",
+    "tests: {a: {command: []}}",
+    "tests: {a: {cache: {key: {fils: x}, paths: [x]}}}",
+    "services: {db: {healthcheck: {tcp: 0}}}",
+    "services: {db: {depends_on: {c: {condition: healthy}}}}",
+    "images: {web-: {}}",
+    "inputs: {a: {type: strnig}}",
+    "concurrency: [x]",
+]
+
+
+@pytest.mark.parametrize("folder", ["hello", "python-postgres", "static-site", "two-images"])
+def test_the_published_schema_takes_the_manual_and_the_examples(folder: str) -> None:
+    validator = Draft202012Validator(schema())
+    validator.check_schema(schema())
+    for file in (EXAMPLE, EXAMPLE.parents[1] / "examples" / folder / "gantry.yml"):
+        assert list(validator.iter_errors(yaml.safe_load(file.read_text()))) == []
+
+
+@pytest.mark.parametrize("text", SHORT)
+def test_the_published_schema_takes_what_is_taken(text: str) -> None:
+    parse(text)
+    assert list(Draft202012Validator(schema()).iter_errors(yaml.safe_load(text))) == []
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_the_published_schema_refuses_what_is_refused(text: str) -> None:
+    with pytest.raises(DefinitionError):
+        parse(text)
+    assert not Draft202012Validator(schema()).is_valid(yaml.safe_load(text))
