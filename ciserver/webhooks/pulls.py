@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 import uuid
 
+from django.utils import timezone
+
 from ciserver.projects.models import Project
 from ciserver.repositories.names import MAX_REF
 from ciserver.webhooks.forges.events import Malformed, Push, printable
 from ciserver.webhooks.forges.events import PullRequest as Told
-from ciserver.webhooks.models import POLL, PULL, Delivery, PullRequest, Verdict
+from ciserver.webhooks.models import POLL, PULL, Delivery, Poll, PullRequest, Verdict
 
 SHORT = re.compile(r"[0-9a-f]{12,64}")
 FULL = {40, 64}
@@ -27,6 +29,8 @@ def note(delivery: Delivery, told: Told) -> Push | None:
     """
     if not SHORT.fullmatch(told.sha):
         raise Malformed(f"{told.sha[:80]!r} is not a commit id.")
+    if _is_old(delivery, told):
+        return None
     row, _ = PullRequest.objects.update_or_create(
         project=delivery.project,
         forge=_forge_of(delivery, told.number),
@@ -49,6 +53,39 @@ def note(delivery: Delivery, told: Told) -> Push | None:
     if delivery.detail:
         return None
     return Push(ref=told.ref if told.from_fork else told.head, sha=told.sha, sender=told.sender)
+
+
+def _is_old(delivery: Delivery, told: Told) -> bool:
+    """Whether it tells of a commit that the pull request was at before; ``delivery`` then says so.
+
+    It came late, or is a replay; or somebody went back by force. Git knows: whenever a commit is
+    told that the row is not at, the repository is looked at soon, and what that finds counts.
+    """
+    forge = _forge_of(delivery, told.number)
+    rows = PullRequest.objects.filter(project=delivery.project, forge=forge, number=told.number)
+    row = rows.first()
+    if row is None or row.sha == told.sha or delivery.forge == POLL or not told.ref:
+        return False
+    _look_again(delivery.project, told.ref)
+    before = Delivery.objects.filter(pull_request=row, sha=told.sha)
+    if not (told.from_fork and told.open and before.exists()):
+        return False
+    delivery.pull_request, delivery.sender, delivery.sha = row, told.sender, told.sha
+    delivery.verdict = Verdict.STALE
+    delivery.detail = (
+        f"Stale: pull request {row.number} was at {told.sha[:12]} before, and is told to be at "
+        f"{row.sha[:12]} since. If it went back, a look at the repository finds it."
+    )
+    return True
+
+
+def _look_again(project: Project, ref: str) -> None:
+    """Have the next look take ``ref`` for one that moved, soon."""
+    poll = Poll.objects.filter(project=project).first()
+    if poll is not None and poll.heads is not None:
+        poll.heads.pop(ref, None)
+        poll.next_at = timezone.now()
+        poll.save(update_fields=["heads", "next_at"])
 
 
 def _forge_of(delivery: Delivery, number: int) -> str:

@@ -242,6 +242,29 @@ def test_a_new_push_to_the_fork_needs_a_new_approval(
     assert {made.commit for made in Pipeline.objects.all()} == {first, second}
 
 
+def test_an_old_delivery_of_a_pull_request_is_stale_and_changes_nothing(
+    secret: str, api: Any, repository: Path, tmp_path: Path
+) -> None:
+    old = commit(tmp_path, {"a": "1"})
+    tell("github", secret, github(old), "1")
+    new = commit(tmp_path, {"a": "2"})
+    git("push", str(repository), "main:refs/pull/7/head", cwd=tmp_path)
+    tell("github", secret, github(new, action="synchronize"), "2")
+
+    assert tell("github", secret, github(old), "months later").status_code == 200
+
+    replayed = Delivery.objects.get(delivery_id="months later")
+    assert replayed.verdict == "stale"
+    assert f"is told to be at {new[:12]} since" in replayed.detail
+    row = PullRequest.objects.get()
+    assert (row.sha, row.waits) == (new, True)
+    assert Delivery.objects.get(verdict="waiting").sha == new
+    assert approve(api, old).status_code == 409
+    approve(api, new)
+    plan_all()
+    assert [pipeline.commit for pipeline in Pipeline.objects.all()] == [new]
+
+
 def test_a_commit_that_moved_before_it_was_fetched_is_not_built_and_the_new_one_waits(
     secret: str, api: Any, repository: Path, tmp_path: Path
 ) -> None:

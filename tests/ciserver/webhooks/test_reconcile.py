@@ -222,6 +222,42 @@ def test_a_new_commit_of_a_fork_that_no_webhook_told_of_takes_the_place_of_the_o
     assert verdicts == {first: "ignored", second: "waiting"}
 
 
+def hear(away: Outside, sha: str, delivery: str) -> str:
+    found, _ = receive(
+        project=away.project, forge="github", envelope=Envelope("pull_request", delivery),
+        events=[told_of(sha, 7)], headers={}, body=b"",
+    )  # fmt: skip
+    return found.verdict
+
+
+def test_an_older_commit_of_a_fork_that_is_told_late_gives_way_at_the_next_look(
+    away: Outside,
+) -> None:
+    older, newer = opened(away, 7), opened(away, 7)
+    away.look()
+    assert hear(away, newer, "2") == "duplicate"  # the look was faster
+    Poll.objects.update(next_at=timezone.now() + timedelta(minutes=5))
+
+    assert hear(away, older, "1") == "waiting"
+
+    assert Poll.objects.get().next_at <= timezone.now()
+    away.look()
+    assert (PullRow.objects.get().sha, PullRow.objects.get().waits) == (newer, True)
+    assert [d.sha for d in Delivery.objects.filter(verdict="waiting")] == [newer]
+
+
+def test_a_fork_that_goes_back_by_force_is_believed_when_git_says_so(away: Outside) -> None:
+    first = opened(away, 7)
+    hear(away, first, "1")
+    hear(away, opened(away, 7), "2")
+    git("push", "--force", str(away.upstream), f"{first}:refs/pull/7/head", cwd=away.work)
+
+    assert hear(away, first, "3") == "stale"
+    away.look()
+
+    assert (PullRow.objects.get().sha, PullRow.objects.get().waits) == (first, True)
+
+
 def test_a_pull_request_of_the_projects_own_branch_is_the_push_of_that_branch(
     away: Outside,
 ) -> None:
