@@ -20,6 +20,7 @@ from builders.registry.transport import Transport, explain
 
 UploadLog = Callable[[str], None]
 
+DIGEST = "Docker-Content-Digest"
 _SIDE_BY_SIDE = 3
 _CHUNK = 1 << 18
 _TRIES = 4
@@ -67,15 +68,22 @@ def push_blobs(
 
 
 def push_manifest(transport: Transport, manifest: Manifest, reference: Reference) -> str:
-    """Name the pushed blobs an image; return its digest. Raises RegistryError."""
+    """Name the pushed blobs an image; return its digest. Raises RegistryError.
+
+    What the registry has under that name already is not pushed again: whoever pushed it may have
+    died before that was written down.
+    """
     path = f"/v2/{reference.repository}/manifests/{reference.target}"
     scopes = (Scope(reference.repository, ("pull", "push")),)
+    there = transport.request("HEAD", path, scopes, headers={"Accept": manifest.media_type})
+    if there.status_code == 200 and there.headers.get(DIGEST) == manifest.digest:
+        return manifest.digest
     response = transport.request(
         "PUT", path, scopes, headers={"Content-Type": manifest.media_type}, body=manifest.data
     )
     if response.status_code != 201:
         raise _refused(transport, response, f"the manifest of {reference.familiar}")
-    said = response.headers.get("Docker-Content-Digest", manifest.digest)
+    said = response.headers.get(DIGEST, manifest.digest)
     if said != manifest.digest:
         raise RegistryError(
             f"Registry {transport.host} kept the manifest of {reference.familiar} as "

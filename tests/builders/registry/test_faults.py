@@ -145,4 +145,4 @@ def test_the_manifest_is_the_last_thing_pushed(liar: Liar, image: Image, store: 
     with Registry(liar.host, patience=1) as client:
         client.push(image, named(liar), store)
     assert liar.paths()[-1] == "PUT /v2/a/b/manifests/v1"
-    assert sum("/manifests/" in path for path in liar.paths()) == 1
+    assert sum("PUT" in path and "/manifests/" in path for path in liar.paths()) == 1

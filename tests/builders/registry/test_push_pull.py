@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,29 @@ def test_a_second_push_sends_nothing(
     assert again.digest == first.digest
     assert len(lines) == 3
     assert all("already there" in line for line in lines)
+
+
+def test_a_name_that_has_the_image_already_is_not_given_to_it_again(
+    registry: str, client: Registry, image: Image, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, request = "PUT /v2/named/app/manifests/v1", client._transport.request
+    asked: list[str] = []
+
+    def noted(method: str, path: str, *rest: Any, **more: Any) -> Any:
+        asked.append(f"{method} {path}")
+        return request(method, path, *rest, **more)
+
+    name = Reference.parse(f"{registry}/named/app:v1")
+    monkeypatch.setattr(client._transport, "request", noted)
+    digest = client.push(image, name, store).digest
+    assert asked.count(put) == 1
+
+    # As after a worker that died between the push and writing down that it was done.
+    assert client.push(image, name, store).digest == digest
+    assert asked.count(put) == 1
+    newer = store.save_image(image.config, [*image.layers, a_layer(store, "another")])
+    assert client.push(newer, name, store).digest != digest
+    assert asked.count(put) == 2
 
 
 def test_only_the_new_layer_of_a_new_version_travels(
