@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Annotated, Any, Protocol
 
 import typer
@@ -23,6 +23,7 @@ from ciserver.cli.client import Client, Row
 from ciserver.cli.errors import CliError, Exit
 from ciserver.cli.options import AsJson
 from ciserver.cli.output import print_json, print_table
+from ciserver.cli.unpack import unpack
 
 PIECE = 256 * 1024  # bytes of standard input at a time
 AGAIN = 0.1  # seconds until a command that is behind is given more
@@ -295,20 +296,20 @@ def _there(word: str) -> tuple[str, str] | None:
 
 
 def _unpack(client: Client, asked: Row, target: Path) -> list[str]:
-    """The paths of what came. What leaves the directory, or is no file, directory or link, is
-    refused (PEP 706)."""
+    """The paths of what came."""
     with tempfile.TemporaryFile() as whole:
         _finish(_pass_on(client, asked, whole))
         whole.seek(0)
         try:
             with tarfile.open(fileobj=whole) as tar:
-                tar.extractall(target, filter="data")
-                names = {PurePosixPath(name).parts[0] for name in tar.getnames() if name}
+                came, left_out = unpack(tar, target)
         except (tarfile.TarError, OSError) as error:
             raise CliError(
                 f"It cannot be unpacked in {target}: {error}.", exit_code=Exit.REFUSED
             ) from error
-    return [str(target / name) for name in sorted(names)]
+    for sentence in left_out:
+        output.next_step(f"Left out: {sentence}")
+    return came
 
 
 def _packed(source: Path) -> IO[bytes]:

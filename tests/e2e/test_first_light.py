@@ -95,8 +95,11 @@ def test_the_command_line_reads_enters_stops_and_starts_what_runs(
     entered = gantry("exec", "hello@qa", "-i", "--", "sh", "-c", "cat; exit 3", given="over here")
     assert (entered.returncode, entered.stdout) == (3, "over here"), entered.stderr
     assert gantry("logs", "hello@qa").stdout == "listening on port 8080\n"
+    line = {"stream": "out", "line": "listening on port 8080"}
+    assert json.loads(gantry("logs", "hello@qa", "--json").stdout) == line
     (tmp_path / "note").write_text("hello")
-    assert gantry("cp", str(tmp_path / "note"), "hello@qa:/tmp").returncode == 0
+    there = gantry("cp", str(tmp_path / "note"), "hello@qa:/tmp", "--json")
+    assert json.loads(there.stdout) == {"copied": ["hello@qa:/tmp/note"]}, there.stderr
     assert gantry("cp", "hello@qa:/tmp/note", str(tmp_path / "back")).returncode == 0
     assert (tmp_path / "back" / "note").read_text() == "hello"
 
