@@ -45,6 +45,7 @@ from tests.builders.registry.conftest import RegistryProcess
 RUNS = 12
 FILES = 20_000
 MEMORY = "peak memory of the command"
+RATIOS = (("ours", "docker"), ("ours, command", "docker"), ("ours", "buildah"))
 # What a Debian with Python holds, and about as compressible: this machine's own files.
 LIKE_A_BASE = ("/usr/lib/python3", "/usr/lib/python3.11", "/usr/bin", "/usr/lib/x86_64-linux-gnu",
                "/usr/share/doc", "/usr/share/perl", "/usr/lib")  # fmt: skip
@@ -111,17 +112,24 @@ def rows(home: Path, host: str, found: list[Engine]) -> list[Row]:
 
 def report(found: list[Engine], work: list[Row], rounds: int, only: list[str]) -> None:
     names = [engine.name for engine in found]
+    ratios = [(one, other) for one, other in RATIOS if {one, other} <= set(names)]
     head = "".join(f"{name:>15}" for name in names)
-    print(f"{'':28}{head}{'ours/docker':>13}  aim at most")
+    shown = "".join(f"{label(one)}/{other}".rjust(16) for one, other in ratios)
+    print(f"{'':28}{head}{shown}  aim at most")
     for row in work:
         if only and not any(text in row.title for text in only):
             continue
         figures = measure(found, row, rounds)
-        ratio = figures["ours"] / figures["docker"] if "docker" in figures else float("nan")
         cells = "".join(f"{figures[name]:15.3f}" for name in names)
-        print(f"{row.title:28}{cells}{ratio:13.2f}  {row.aim}", flush=True)
+        cells += "".join(f"{figures[one] / figures[other]:16.2f}" for one, other in ratios)
+        print(f"{row.title:28}{cells}  {row.aim}", flush=True)
     command = next(engine for engine in found if isinstance(engine, Command))
-    print(f"{MEMORY:28}{'':15}{command.peak:11.0f} MiB{'':45}300 MB")
+    print(f"{MEMORY:28}{'':15}{command.peak:11.0f} MiB{'':{15 * len(names) - 30}}"
+          f"{'':{16 * len(ratios)}}  300 MB")  # fmt: skip
+
+
+def label(name: str) -> str:
+    return name.removeprefix("ours, ")
 
 
 def measure(found: list[Engine], row: Row, rounds: int) -> dict[str, float]:

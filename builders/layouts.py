@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import lzma
 import os
 import shutil
+import stat
 import tarfile
+import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,15 +31,25 @@ from builders.images.digests import (
     check_digest,
     sha256,
 )
-from builders.images.documents import Malformed, as_list, as_object, load_object, text
+from builders.images.documents import (
+    Malformed,
+    as_list,
+    as_object,
+    load_json,
+    load_object,
+    text,
+)
 from builders.images.layers import LayerLimits
 from builders.images.manifest import Manifest, choose, host_architecture, parse
 from builders.images.reference import Reference
 from builders.images.store import Image, Layer, Store
 from builders.images.streams import HashingReader, TarStream
+from runtime.paths import open_in_root, open_root
 
 _LARGEST_DOCUMENT = 4 << 20
 _NAME = "org.opencontainers.image.ref.name"
+# What tarfile raises for archives that are none any more, or that link in circles.
+_BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RecursionError)
 
 
 class Files(Protocol):
@@ -46,14 +59,21 @@ class Files(Protocol):
 
 
 class _Folder:
-    def __init__(self, root: Path) -> None:
+    """A folder whose links may lead anywhere: they are followed inside of it only."""
+
+    def __init__(self, root: Path, fd: int) -> None:
         self._root = root
+        self._fd = fd
 
     def open(self, name: str) -> IO[bytes]:
         try:
-            return (self._root / name).open("rb")
-        except OSError:
+            fd = open_in_root(self._fd, name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (OSError, ValueError):
             raise UserError(f"{self._root} has no file {name}.", code="import.file") from None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise UserError(f"{name} of {self._root} is no file.", code="import.file")
+        return os.fdopen(fd, "rb")
 
 
 class _Archive:
@@ -151,15 +171,25 @@ def import_image(path: Path, name: Reference, store: Store) -> Image:
             return _import_docker(files, name, store)
         except Malformed as error:
             raise UserError(f"{path} holds no valid image: {error}.", code="import") from error
+        except _BROKEN as error:
+            raise UserError(f"{path} is damaged: {error}.", code="import") from error
 
 
 def _open(path: Path, stack: ExitStack) -> Files:
     if path.is_dir():
-        return _Folder(path)
+        return _Folder(path, stack.enter_context(open_root(path)))
     try:
         return _Archive(stack.enter_context(tarfile.open(path)))
-    except (OSError, tarfile.TarError) as error:
-        raise UserError(f"{path} cannot be read: {error}.", code="import") from None
+    except _BROKEN:
+        raise UserError(
+            f"{path} cannot be read: it is no tar archive, or a broken one.",
+            hint="Make one with `docker save` or `skopeo copy`.",
+            code="import",
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read: {error.strerror or error}.", code="import"
+        ) from None
 
 
 def _import_layout(files: Files, name: Reference, store: Store) -> Image:
@@ -193,8 +223,10 @@ def _import_docker(files: Files, name: Reference, store: Store) -> Image:
             hint="Make one with `docker save` or `skopeo copy`.",
             code="import",
         )
-    images = json.loads(_read(files, "manifest.json"))
-    entry = as_object(as_list(images, "manifest.json")[0], "manifest.json")
+    images = as_list(load_json(_read(files, "manifest.json"), "manifest.json"), "manifest.json")
+    if not images:
+        raise Malformed("its manifest.json names no image")
+    entry = as_object(images[0], "manifest.json")
     config = ImageConfig.from_json(_read(files, text(entry, "Config")))
     paths = [str(path) for path in as_list(entry.get("Layers"), "Layers")]
     if len(paths) != len(config.diff_ids):

@@ -11,13 +11,17 @@ class Malformed(ValueError):
     """A JSON document is not what its specification says."""
 
 
-def load_object(data: bytes, what: str) -> dict[str, Any]:
-    """The JSON object in ``data``. Raises Malformed, also for nesting that is too deep."""
+def load_json(data: bytes, what: str) -> Any:
+    """What is in ``data``. Raises Malformed, also for nesting that is too deep."""
     try:
-        value = json.loads(data)
+        return json.loads(data)
     except (RecursionError, ValueError) as error:  # a number of thousands of digits is one, too
         raise Malformed(f"{what} is not JSON") from error
-    return as_object(value, what)
+
+
+def load_object(data: bytes, what: str) -> dict[str, Any]:
+    """The JSON object in ``data``. Raises Malformed."""
+    return as_object(load_json(data, what), what)
 
 
 def as_object(value: object, what: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from builders.errors import UserError
 from builders.images.digests import DIGEST_PATTERN
@@ -58,7 +59,7 @@ class Reference:
         if not _REPOSITORY.fullmatch(repository) or len(repository) > _LONGEST_REPOSITORY:
             reason = "repository names are lower case" if repository.lower() != repository else ""
             raise _bad(text, reason or f"{repository!r} is no repository name")
-        if not _REGISTRY.fullmatch(registry):
+        if not _is_registry(registry):
             raise _bad(text, f"{registry!r} is no registry")
         if registry == DEFAULT_REGISTRY and "/" not in repository:
             repository = f"library/{repository}"
@@ -96,6 +97,16 @@ class Reference:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.name}{tag}{digest}"
+
+
+def _is_registry(text: str) -> bool:
+    if not _REGISTRY.fullmatch(text):
+        return False
+    try:
+        port = urlsplit(f"//{text}").port  # also refuses brackets around what is no address
+    except ValueError:
+        return False
+    return port is None or port > 0
 
 
 def _split_registry(text: str) -> tuple[str, str]:

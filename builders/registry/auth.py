@@ -20,6 +20,7 @@ from builders.images.documents import Malformed, load_object
 
 _EARLY = 10.0  # seconds before its end a token counts as over
 _SHORTEST = 60.0  # what the specification says of answers without expires_in
+_LONGEST = 24 * 3600
 _LARGEST_ANSWER = 256 << 10
 _PARAMETER = re.compile(r'([A-Za-z0-9_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))')
 
@@ -168,9 +169,14 @@ class Authenticator:
         return _read_token(body, self._host)
 
     def _check_realm(self, realm: str) -> str:
-        parts = urlsplit(realm)
         allowed = ("https", "http") if self._plain_http else ("https",)
-        if parts.scheme not in allowed or not parts.hostname or parts.username is not None:
+        try:
+            parts = urlsplit(realm)
+            httpx.URL(realm)
+            safe = parts.scheme in allowed and parts.hostname and parts.username is None
+        except (ValueError, httpx.InvalidURL):
+            safe = False
+        if not safe:
             raise RegistryError(
                 f"Registry {self._host} names {realm[:200]!r} as its token service, "
                 "which is no safe address."
@@ -212,5 +218,7 @@ def _read_token(body: bytes, host: str) -> tuple[str, float]:
     lifetime = answer.get("expires_in")
     if not isinstance(token, str) or not token.isascii() or not token.isprintable():
         raise RegistryError(f"The token service of registry {host} sent no token.")
-    seconds = float(lifetime) if isinstance(lifetime, int) and lifetime > 0 else _SHORTEST
+    if not isinstance(lifetime, int) or lifetime <= 0:
+        return token, _SHORTEST
+    seconds = float(min(lifetime, _LONGEST))
     return token, seconds

@@ -192,7 +192,7 @@ class Transport:
         headers: Mapping[str, str],
         body: Body,
     ) -> httpx.Response:
-        url = self._checked(urljoin(self._origin, path))
+        url = self._checked(self._origin, path)
         for _ in range(_MOST_REDIRECTS + 1):
             own = dict(headers)
             if self._is_ours(url):
@@ -208,12 +208,22 @@ class Transport:
             response.close()
             if not location:
                 break
-            url = self._checked(urljoin(url, location))
+            url = self._checked(url, location)
         raise RegistryError(f"Registry {self.host} redirects {path} in circles.")
 
-    def _checked(self, url: str) -> str:
-        """Refuse to be sent from TLS to plain HTTP, or from outside into the own network."""
-        parts = urlsplit(url)
+    def _checked(self, base: str, location: str) -> str:
+        """The address that ``location`` is, seen from ``base``.
+
+        Refuses to be sent from TLS to plain HTTP, or from outside into the own network.
+        """
+        try:
+            url = urljoin(base, location)
+            parts = urlsplit(url)
+            httpx.URL(url)
+        except (ValueError, httpx.InvalidURL):
+            raise RegistryError(
+                f"Registry {self.host} sends us to {location[:200]!r}, no web address."
+            ) from None
         home = urlsplit(self._origin)
         host = (parts.hostname or "").lower()
         if parts.scheme not in ("http", "https") or not host or parts.username is not None:
@@ -230,7 +240,7 @@ class Transport:
 
     def absolute(self, location: str) -> str:
         """A Location header as an address, judged as a redirect is. Raises RegistryError."""
-        return self._checked(urljoin(self._origin, location))
+        return self._checked(self._origin, location)
 
 
 def explain(response: httpx.Response) -> str:
@@ -261,7 +271,7 @@ def _words(error: Exception) -> str:
 
 def _retry_after(response: httpx.Response) -> float:
     value = response.headers.get("Retry-After", "")
-    return min(_LONGEST_PAUSE, float(value)) if value.isdigit() else 0.0
+    return min(_LONGEST_PAUSE, float(value)) if value.isascii() and value.isdigit() else 0.0
 
 
 def _without_coding(headers: httpx.Headers) -> httpx.Headers:

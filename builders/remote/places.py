@@ -56,7 +56,11 @@ def parse_place(text: str) -> GitPlace | None:
     found = _SCHEME.match(text)
     scheme = found.group(1).lower() if found else ""
     url, _, fragment = text.partition("#")
-    if scheme in {"http", "https"} and not urlsplit(url).path.endswith(".git"):
+    try:
+        path = urlsplit(url).path
+    except ValueError:
+        raise NoPlace("it is no address", "Write it like https://host/file.") from None
+    if scheme in {"http", "https"} and not path.endswith(".git"):
         return None
     if scheme == "git":
         raise NoPlace(

@@ -63,8 +63,12 @@ def fetch(url: str, into: Path, *, allow: Sequence[str], most: int = MAX_BYTES) 
 
 
 def _next(url: str, location: str) -> str:
-    following = urljoin(url, location)
-    if urlsplit(url).scheme == "https" and urlsplit(following).scheme != "https":
+    try:
+        following = urljoin(url, location)
+        scheme = urlsplit(following).scheme
+    except ValueError:
+        raise _wrong(url, "it redirects to what is no address") from None
+    if urlsplit(url).scheme == "https" and scheme != "https":
         raise _wrong(url, "it redirects to an address without encryption")
     return following
 

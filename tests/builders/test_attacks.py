@@ -127,3 +127,48 @@ def test_a_working_directory_behind_a_link_stays_inside(
     assert not (home / "made").exists()
     if image is not None:
         assert "boot" not in (image.layers[-1].tree / "seen").read_text().split()
+
+
+# COPY, forty ways out: each with the context's files and with those of another stage.
+
+OUT = {
+    "link to the root": "ln -s / /t",
+    "absolute link": "ln -s {home} /t",
+    "link of many dots": "ln -s ../../../../../../../..{home} /t",
+    "link to a link": "ln -s {home} /u; ln -s u /t",
+    "link to the process": "ln -s /proc/self/cwd /t",
+    "link to another's root": "ln -s /proc/1/root{home} /t",
+    "link to a descriptor": "ln -s /proc/self/fd /t",
+    "link in a folder": "mkdir -p /a/b; ln -s ../../../../..{home} /a/b/c; ln -s /a/b/c /t",
+    "link that leads nowhere yet": "ln -s /nowhere{home} /t",
+    "links in a circle": "ln -s /u /t; ln -s /t /u",
+}
+WAYS = {
+    "destination": "COPY sentinel /t/sentinel",
+    "destination folder": "COPY folder /t",
+    "destination that is the link": "COPY sentinel /t",
+    "source": "COPY --from=evil /t/sentinel /x",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("out", OUT)
+def test_no_copy_leads_out_of_the_root(
+    out: str, way: str, builder: Builder, project: Project, sentinel: Path
+) -> None:
+    home = sentinel.parent
+    text = (
+        f"FROM busybox AS evil\nRUN {OUT[out].format(home=home)}\nFROM evil\n{WAYS[way]}\n"
+        "WORKDIR /t/made\nADD sentinel /t/added/\n"
+    )
+    files = {"Dockerfile": text, "sentinel": "owned", "folder/sentinel": "owned"}
+    before = sorted(path.name for path in home.iterdir())
+    try:
+        image = builder.one(project(files), no_cache=True)
+    except BuildError as error:
+        assert error.place.startswith("Dockerfile:")
+        image = None
+    assert sorted(path.name for path in home.iterdir()) == before
+    for layer in image.layers[1:] if image else ():
+        for path in layer.tree.rglob("*"):
+            assert path.is_symlink() or not path.is_file() or path.read_text() != "do not touch"

@@ -138,6 +138,8 @@ def test_no_source_leaves_the_context_whatever_its_links_say(
 
 @settings(max_examples=120, deadline=None)
 @given(st.text(max_size=60) | PATHS.map("https://h.test/x.git#".__add__))
+@example("http://[")
+@example("https://[::1]x/a.git")
 def test_any_source_of_add_is_told_apart(text: str) -> None:
     with suppress(NoPlace):
         place = parse_place(text)

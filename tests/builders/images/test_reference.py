@@ -35,7 +35,7 @@ def test_a_name_has_one_normal_form(text: str, normal: str) -> None:
     [
         "", " ", "Debian", "a//b", "../x", "a/../b", "x:", "a:b:c", "-x", "x@sha256:00", "x@md5:00",
         f"x@{DIGEST.upper()}", "http://x/y", "x y", "x\n", "a/" * 130 + "a", "x:" + "t" * 129,
-        "host:99999999/x", "user@host/x",
+        "host:99999999/x", "user@host/x", "host:65536/x", "host:0/x", "[:::::]:80/x", "[1.2]:80/x",
     ],
 )  # fmt: skip
 def test_what_is_no_name_is_refused_with_an_example(text: str) -> None:

@@ -102,6 +102,10 @@ def lies(liar: Liar) -> dict[str, Callable[[Seen], Answer | None]]:
         "manifest of another type": on(
             "/manifests/", Liar.document(liar.manifest.data, "text/html")
         ),
+        "manifest with a number of thousands of digits": on(
+            "/manifests/",
+            Liar.document(b'{"schemaVersion":' + b"2" * 5000 + b"}", OCI_MANIFEST),
+        ),
         "manifest that is no JSON": on("/manifests/", Liar.document(b"\xff{", OCI_MANIFEST)),
         "index of indexes": on(
             "/manifests/", Liar.document(b'{"schemaVersion":2,"manifests":{}}', OCI_INDEX)
@@ -127,6 +131,11 @@ def lies(liar: Liar) -> dict[str, Callable[[Seen], Answer | None]]:
         "redirects in circles": lambda seen: Answer(307, headers={"Location": seen.path}),
         "redirect to a file": lambda seen: Answer(307, headers={"Location": "file:///etc/passwd"}),
         "redirect to nowhere": lambda seen: Answer(307),
+        "redirect to half an address": lambda seen: Answer(307, headers={"Location": "http://["}),
+        "redirect to a name that is none": lambda seen: Answer(
+            307, headers={"Location": f"http://{'a' * 70}\xe9.test/"}
+        ),
+        "wait that is no number": lambda seen: Answer(429, headers={"Retry-After": "\xb2"}),
         "redirect with a name in it": lambda seen: Answer(
             307, headers={"Location": "http://a:b@127.0.0.2/"}
         ),
@@ -235,7 +244,17 @@ def test_a_token_service_on_another_host_gets_no_credentials(
 
 
 @pytest.mark.parametrize(
-    "realm", ["", "file:///etc/passwd", "ftp://x/", "http://u:p@127.0.0.1/", "//", "gopher://x"]
+    "realm",
+    [
+        "",
+        "file:///etc/passwd",
+        "ftp://x/",
+        "http://u:p@127.0.0.1/",
+        "//",
+        "gopher://x",
+        "http://[",
+        f"http://{'a' * 70}\xe9.test/",
+    ],
 )
 def test_a_token_service_at_no_safe_address_is_refused(
     realm: str, liar: Liar, other: Store
@@ -259,6 +278,28 @@ def test_a_token_service_that_answers_nonsense_is_an_error(
     liar.lie = lie
     with pytest.raises(RegistryError):
         pull(liar, other)
+
+
+def test_a_token_for_ever_is_one_for_a_day(liar: Liar, other: Store, image: Image) -> None:
+    def lie(seen: Seen) -> Answer | None:
+        if seen.path.startswith("/token"):
+            return Answer(200, b'{"token": "t", "expires_in": 1' + b"0" * 400 + b"}")
+        if "authorization" in seen.headers:
+            return None
+        return Answer(401, headers={"WWW-Authenticate": f'Bearer realm="http://{liar.host}/token"'})
+
+    liar.lie = lie
+    assert pull(liar, other).id == image.id
+
+
+def test_an_upload_at_no_address_is_refused(liar: Liar, image: Image, store: Store) -> None:
+    for location in ("http://[", "file:///x", f"http://{'a' * 70}\xe9.test/"):
+        liar.lie = lambda seen, to=location: (
+            Answer(404) if seen.method == "HEAD"
+            else Answer(202, headers={"Location": to}) if seen.method == "POST" else None
+        )  # fmt: skip
+        with Registry(liar.host, patience=3) as client, pytest.raises(RegistryError):
+            client.push(image, Reference.parse(f"{liar.host}/a/new:v1"), store)
 
 
 def test_a_wrong_password_is_said_to_be_refused_after_two_tries(liar: Liar, other: Store) -> None:
