@@ -170,17 +170,22 @@ def _serving(folder: Path, address: str, more: dict[str, Any]) -> Iterator[None]
         yield
 
 
-@pytest.fixture(scope="session")
-def caddy_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Caddy as the supervisor runs it, with nothing configured but its admin socket."""
-    folder = tmp_path_factory.mktemp("caddy")
+@contextmanager
+def caddy(folder: Path) -> Iterator[Path]:
+    """Caddy as the supervisor runs it, with nothing configured but its admin socket; that."""
     sock = HOME / "run" / "caddy.sock"
     config = {"admin": {"listen": f"unix/{sock}", "origins": ["localhost"]}}
     (folder / "caddy.json").write_text(json.dumps(config))
     env = os.environ | {"XDG_CONFIG_HOME": str(folder), "XDG_DATA_HOME": str(folder)}
     command = ["caddy", "run", "--config", str(folder / "caddy.json")]
-    with _running(command, folder / "log", env=env):
+    with _running(command, folder / "caddy.log", env=env):
         wait_for(sock.exists)
+        yield sock
+
+
+@pytest.fixture(scope="session")
+def caddy_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with caddy(tmp_path_factory.mktemp("caddy")) as sock:
         yield sock
 
 

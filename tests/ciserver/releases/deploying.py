@@ -3,7 +3,8 @@
 Run as ``python -m tests.ciserver.releases.deploying`` it reads lines of an id and a step, and
 answers each with how the worker of that deployment ended. It is killed the moment that step has
 been written down and before it is done, as kill -9 would. The step may also be "record": traffic
-is switched and not recorded yet.
+is switched and not recorded yet; a number of seconds, after which it is killed wherever it is; or
+"none".
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 import django
@@ -50,6 +52,7 @@ def main() -> None:
 
     for line in sys.stdin:
         deployment_id, step = line.split()
+        seconds = float(step) if step[0].isdigit() else None
         pid = os.fork()
         if pid == 0:
             try:
@@ -57,6 +60,9 @@ def main() -> None:
                 runner.deploy(int(deployment_id))
             finally:
                 os._exit(0)
+        if seconds is not None:
+            time.sleep(seconds)
+            os.kill(pid, signal.SIGKILL)  # it is ours until it is waited for, ended or not
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
