@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from django.db import DatabaseError, connection, transaction
-from django.db.models import DateTimeField, Expression, ExpressionWrapper, F
+from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from ciserver.lib import outbox
+from ciserver.lib.leasing import Watch, ends
 from ciserver.lib.states import IllegalMove, move
 from ciserver.pipelines import drain, events, turns
 from ciserver.pipelines.groups import must_wait, wake_group
@@ -83,7 +84,7 @@ def claim(pipeline_id: int) -> Lease | None:
             fence=F("fence") + 1,
             attempt=F("attempt") + 1,
             started_at=now,
-            lease_until=_soon(),
+            lease_until=ends(LEASE),
             reason="",
         )
         Project.objects.filter(pk=project.pk).update(served_at=now)
@@ -94,11 +95,6 @@ def claim(pipeline_id: int) -> Lease | None:
         return None
     events.publish(pipeline_id)
     return Lease(pipeline_id, fence)
-
-
-def _soon() -> Expression:
-    """When a lease taken or renewed now ends, by the database's clock: machines' clocks differ."""
-    return ExpressionWrapper(Now() + LEASE, output_field=DateTimeField())
 
 
 class LeaseLost(Exception):
@@ -176,7 +172,7 @@ class Heartbeat:
 
     def _renew(self) -> None:
         Pipeline.objects.filter(pk=self._lease.pipeline_id, fence=self._lease.fence).update(
-            lease_until=_soon()
+            lease_until=ends(LEASE)
         )
 
 
@@ -200,11 +196,18 @@ def hand_back(pipeline: Pipeline, lease: Lease) -> None:
     transaction.on_commit(lambda: events.publish(pipeline.pk))
 
 
-def recover() -> list[int]:
-    """Put pipelines whose worker died back into the queue, or fail them after three attempts."""
-    lost = Pipeline.objects.filter(state=State.RUNNING, lease_until__lt=Now())
+def recover(watch: Watch | None = None) -> list[int]:
+    """Put pipelines whose worker died back into the queue, or fail them after three attempts.
+
+    Without a ``watch`` that saw them before, the database's clock decides alone.
+    """
+    running = Pipeline.objects.filter(state=State.RUNNING)
+    rows = {row.pk: row for row in running}  # first, so that what is renewed by now is left alone
+    over = set(running.filter(lease_until__lt=Now()).values_list("pk", flat=True)) & rows.keys()
+    if watch:
+        over = watch.dead({key: row.lease_until for key, row in rows.items()}, over)
     recovered = []
-    for pipeline in lost:
+    for pipeline in (rows[key] for key in sorted(over)):
         try:
             _recover(pipeline)
         except IllegalMove:

@@ -21,9 +21,11 @@ from typing import Any
 
 from django.db import IntegrityError, connection, transaction
 from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from ciserver.lib import outbox
+from ciserver.lib.leasing import Watch, ends
 from ciserver.lib.states import IllegalMove, move
 from ciserver.pipelines.models import HEARTBEAT, LEASE, MAX_ATTEMPTS
 from ciserver.releases import policy, queue
@@ -69,7 +71,8 @@ def claim(deployment_id: int) -> Deployment | None:
 def _take(deployment: Deployment) -> Deployment | None:
     # The same lock as in _take_to_tend, so that only one of the two begins.
     environment = Environment.objects.select_for_update().get(pk=deployment.environment_id)
-    if environment.lease_until and environment.lease_until > timezone.now():
+    tended = Environment.objects.filter(pk=environment.pk, lease_until__gt=Now())
+    if tended.exists():
         return None
     Environment.objects.filter(pk=environment.pk).update(fence=F("fence") + 1, lease_until=None)
     outbox.keep(TOPIC, deployment.pk)
@@ -91,7 +94,6 @@ def _take(deployment: Deployment) -> Deployment | None:
         setattr(environment, key, configuration[key])  # for this worker; it is never saved
     if deployment.kind == DeploymentKind.MOVE:
         configuration["hosts"] = policy.hosts_after(deployment)
-    now = timezone.now()
     move(
         deployment,
         DeploymentState.RUNNING,
@@ -101,8 +103,8 @@ def _take(deployment: Deployment) -> Deployment | None:
         fence=F("fence") + 1,
         attempt=F("attempt") + 1,
         configuration=configuration,
-        started_at=deployment.started_at or now,
-        lease_until=now + LEASE,
+        started_at=deployment.started_at or timezone.now(),
+        lease_until=ends(LEASE),
     )
     deployment.environment = environment  # the move read the row again
     _close_steps(deployment, "The worker died here.")
@@ -129,9 +131,8 @@ def _take_to_tend(environment: Environment) -> Environment | None:
     row = Environment.objects.select_for_update().get(pk=environment.pk)
     if row.deployments.filter(state=DeploymentState.RUNNING).exists():
         return None
-    now = timezone.now()
-    free = Environment.objects.filter(Q(lease_until=None) | Q(lease_until__lt=now), pk=row.pk)
-    if free.update(fence=F("fence") + 1, lease_until=now + LEASE) != 1:
+    free = Environment.objects.filter(Q(lease_until=None) | Q(lease_until__lt=Now()), pk=row.pk)
+    if free.update(fence=F("fence") + 1, lease_until=ends(LEASE)) != 1:
         return None
     row.refresh_from_db()
     return row
@@ -176,7 +177,7 @@ class Lease:
             raise LeaseLost
 
     def renew(self) -> bool:
-        return self._held.all().update(lease_until=timezone.now() + LEASE) == 1
+        return self._held.all().update(lease_until=ends(LEASE)) == 1
 
     def _beat(self) -> None:
         try:
@@ -213,13 +214,18 @@ def finish(deployment: Deployment, state: DeploymentState, *, reason: str = "") 
     tell(deployment)
 
 
-def recover_deployments() -> list[int]:
-    """Put deployments whose worker died back into the queue, or fail them after three attempts."""
-    lost = Deployment.objects.filter(
-        state=DeploymentState.RUNNING, lease_until__lt=timezone.now()
-    ).select_related("release__pipeline", "environment")
+def recover_deployments(watch: Watch | None = None) -> list[int]:
+    """Put deployments whose worker died back into the queue, or fail them after three attempts.
+
+    Without a ``watch`` that saw them before, the database's clock decides alone.
+    """
+    running = Deployment.objects.filter(state=DeploymentState.RUNNING)
+    rows = {row.pk: row for row in running.select_related("release__pipeline", "environment")}
+    over = set(running.filter(lease_until__lt=Now()).values_list("pk", flat=True)) & rows.keys()
+    if watch:
+        over = watch.dead({key: row.lease_until for key, row in rows.items()}, over)
     recovered = []
-    for deployment in lost:
+    for deployment in (rows[key] for key in sorted(over)):
         try:
             _recover(deployment)
         except IllegalMove:

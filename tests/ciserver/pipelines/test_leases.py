@@ -12,11 +12,12 @@ import pytest
 from django.db import OperationalError
 from django.utils import timezone
 
+from ciserver.lib.leasing import Watch
 from ciserver.lib.models import OutboxEntry
 from ciserver.lib.problems import Refused
 from ciserver.lib.states import IllegalMove
 from ciserver.pipelines import drain, leases, services
-from ciserver.pipelines.models import MAX_ATTEMPTS, Job, Pipeline, State
+from ciserver.pipelines.models import HEARTBEAT, LEASE, MAX_ATTEMPTS, Job, Pipeline, State
 from ciserver.pipelines.runner import story
 
 
@@ -250,3 +251,57 @@ def test_leases_go_by_the_databases_clock_whatever_the_workers_says(
     with monkeypatch.context() as patched:
         patched.setattr(timezone, "now", lambda: wrong)
         assert leases.recover() == [pipeline.pk]
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def watch(clock: Clock) -> Watch:
+    return Watch(LEASE, HEARTBEAT, clock)
+
+
+@pytest.mark.parametrize("hours", [1, 24])
+def test_a_clock_that_jumps_ahead_takes_no_lease_from_who_still_renews_it(
+    pipeline: Pipeline, watch: Watch, clock: Clock, hours: int
+) -> None:
+    lease = leases.claim(pipeline.pk)
+    assert lease is not None
+    for _ in range(5):
+        assert leases.recover(watch) == []
+        # The clock went ahead: what was renewed a moment ago is over, by it, for hours.
+        past = timezone.now() - timedelta(hours=hours)
+        Pipeline.objects.filter(pk=pipeline.pk).update(lease_until=past)
+        assert leases.recover(watch) == []
+        clock.now += HEARTBEAT.total_seconds()
+        leases.Heartbeat(lease)._renew()
+    pipeline.refresh_from_db()
+    assert (pipeline.state, pipeline.fence) == (State.RUNNING, 1)
+
+
+def test_the_dead_are_noticed_though_the_clock_jumps(
+    pipeline: Pipeline, watch: Watch, clock: Clock
+) -> None:
+    leases.claim(pipeline.pk)
+    expire(pipeline)
+    assert leases.recover(watch) == []
+    clock.now += HEARTBEAT.total_seconds() + 2
+    assert leases.recover(watch) == [pipeline.pk]
+
+    leases.claim(pipeline.pk)
+    # It went back: by the clock, the lease is good for another day.
+    Pipeline.objects.filter(pk=pipeline.pk).update(lease_until=timezone.now() + timedelta(days=1))
+    assert leases.recover(watch) == []
+    clock.now += LEASE.total_seconds() - 1
+    assert leases.recover(watch) == []
+    clock.now += 1
+    assert leases.recover(watch) == [pipeline.pk]

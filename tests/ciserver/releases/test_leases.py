@@ -42,6 +42,23 @@ def test_a_deployment_is_claimed_once(queued: Deployment) -> None:
     assert promised() == []
 
 
+@pytest.mark.parametrize("hours", [-24, -1, 1, 24])
+def test_leases_go_by_the_databases_clock_whatever_the_workers_says(
+    queued: Deployment, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    wrong = timezone.now() + timedelta(hours=hours)
+    with monkeypatch.context() as patched:
+        patched.setattr(timezone, "now", lambda: wrong)
+        claimed = leases.claim(queued.pk)
+        assert claimed is not None
+        assert Lease(claimed).renew()
+        assert leases.recover_deployments() == []
+    claimed.refresh_from_db()
+    assert claimed.lease_until is not None
+    left = claimed.lease_until - timezone.now()
+    assert timedelta(seconds=10) < left <= timedelta(seconds=21)
+
+
 def test_one_deployment_at_a_time_and_the_next_one_is_woken(
     queued: Deployment, passed: Any
 ) -> None:

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -21,8 +22,10 @@ from ciserver.accounts.sessions import SessionStore
 from ciserver.celery import app
 from ciserver.dashboard.image_reading import promise_unread
 from ciserver.lib import outbox
+from ciserver.lib.leasing import Watch
 from ciserver.notifications import outgoing
 from ciserver.pipelines import leases
+from ciserver.pipelines.models import HEARTBEAT, LEASE
 from ciserver.pipelines.starting import start_scheduled
 from ciserver.pipelines.statuses import tell_forges
 from ciserver.releases import events
@@ -57,8 +60,8 @@ def retire_images() -> None:
 
 CHORES: dict[str, Callable[[], object]] = {
     "wake workers for what none has claimed": outbox.sweep,
-    "recover pipelines of dead workers": leases.recover,
-    "recover deployments of dead workers": recover_deployments,
+    "recover pipelines of dead workers": partial(leases.recover, Watch(LEASE, HEARTBEAT)),
+    "recover deployments of dead workers": partial(recover_deployments, Watch(LEASE, HEARTBEAT)),
     "let promotions go that need not wait any more": look_at_waiting,
     "take up pushes that were not told": ingest_spools,
     "start pipelines by the time of day": start_scheduled,
