@@ -5,7 +5,8 @@
 Contestants run in turn, round by round, so that a busy moment meets them all. "bare runc"
 runs the very config.json that ours builds, on a mounted root, with limits, seccomp and
 all seven namespaces; ours adds the cgroup, counters, verdict, watcher and clean-up, and
-in its second row the overlay with idmapped layers.
+in its second row the overlay with idmapped layers. Below the table stand the aims, and
+whether they are met.
 """
 
 from __future__ import annotations
@@ -35,6 +36,19 @@ from runtime.state import StateDirectory
 IDS = IdRange(2_100_000_000)
 LIMITS = Limits(memory=256 * MIB, cpus=2, pids=256, timeout=60)
 BARE = "bare OCI runtime, same bundle"
+NO_NETWORK = "ours, no network"
+OWN = "ours, egress, a network of its own"
+MEMBER, PRIVATE = "ours, private network, a new member", "ours, private network of its own"
+# (ours, what it is compared with, the greatest ratio of the medians)
+AIMS = (
+    *((name, BARE, 1.5) for name in (NO_NETWORK, OWN, MEMBER, PRIVATE)),
+    *((NO_NETWORK, f"{engine} run, no network", 0.25) for engine in ("docker", "podman")),
+    *(
+        (name, f"{engine} run, its bridge", 0.25)
+        for engine in ("docker", "podman")
+        for name in (OWN, MEMBER, PRIVATE)
+    ),
+)
 CLIENT = Path("/usr/bin/docker")  # the distribution's; others may not speak to its engine
 
 
@@ -89,10 +103,10 @@ def contestants(area: Path, stack: ExitStack) -> dict[str, Callable[[], None]]:
 
     found: dict[str, Callable[[], None]] = {
         BARE: bare(area, plain, state),
-        "ours, no network": ours(plain),
+        NO_NETWORK: ours(plain),
         "ours, and mounting the layers": with_layers,
         "ours, egress, network shared by steps": ours(shared),
-        "ours, egress, a network of its own": ours(own),
+        OWN: ours(own),
     }
     found |= private(state, plain, stack)
     found |= engines(area, lower, stack)
@@ -115,8 +129,8 @@ def private(
             join(network)
 
     return {
-        "ours, private network, a new member": lambda: join(shared),
-        "ours, private network of its own": alone,
+        MEMBER: lambda: join(shared),
+        PRIVATE: alone,
     }
 
 
@@ -266,6 +280,12 @@ def report(times: dict[str, list[float]]) -> None:
         p95 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
         row = "".join(f"{value * 1000:>6.1f} ms" for value in (median, ordered[0], p95))
         print(f"{name:<40}{row}{median / base:>7.2f}x")
+    print()
+    for ours, other, most in AIMS:
+        if ours in times and other in times:
+            ratio = statistics.median(times[ours]) / statistics.median(times[other])
+            verdict = "met" if ratio <= most else "MISSED"
+            print(f"{ours} / {other}: {ratio:.2f}, aim at most {most}: {verdict}")
 
 
 if __name__ == "__main__":

@@ -424,11 +424,19 @@ def _list(arguments: argparse.Namespace) -> int:
     for each in found:
         print(
             f"{each.id}\t{each.state}\towner {each.owner}\t{each.processes} processes"
-            f"\t{each.command}"
+            f"\t{_shown(each.command)}"
         )
     for old in left:
-        print(f"{old.id}\tkept for {old.until - time.time():.0f} s\t{old.outcome}\t{old.command}")
+        print(
+            f"{old.id}\tkept for {old.until - time.time():.0f} s\t{old.outcome}"
+            f"\t{_shown(old.command)}"
+        )
     return 0
+
+
+def _shown(command: str) -> str:
+    """A project's own words, on an administrator's terminal: no escape sequence, one line."""
+    return "".join(c if c.isprintable() else "?" for c in command)
 
 
 def _state(root: Path) -> StateDirectory:

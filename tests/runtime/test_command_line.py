@@ -215,6 +215,16 @@ def test_events_are_numbered_lines_of_json_and_the_receipt(area: Path) -> None:
 
 
 @pytest.mark.root
+def test_a_list_shows_no_escape_sequence_of_a_commands(area: Path, busybox: LowerDir) -> None:
+    evil = "false '\033]0;owned\007' '\n' x\tkept"
+    keep = ("run", "--rootfs", str(busybox.path), "--keep", "60", "--name", "evil", "--")
+    runtime(*keep, "sh", "-c", evil, area=area)
+    (line,) = runtime("list", area=area).stdout.splitlines()
+    assert line.endswith("false '?]0;owned?' '?' x?kept") and "\033" not in line
+    assert runtime("drop", "evil", area=area).returncode == 0
+
+
+@pytest.mark.root
 def test_the_check_says_that_this_machine_is_ready(area: Path) -> None:
     done = runtime("check", area=area)
     assert done.returncode == 0 and "Ready: sandboxes run by /usr" in done.stdout

@@ -11,7 +11,7 @@ import pytest
 
 from runtime.sandbox import Piece, Stream, numbered
 from runtime.spec import MIB, Limits, Network, Outcome, Parent
-from tests.runtime.conftest import PREFIX, Sandboxes, cgroups_like
+from tests.runtime.conftest import IDS, PREFIX, Sandboxes, cgroups_like, processes_of
 
 pytestmark = pytest.mark.root
 
@@ -99,6 +99,20 @@ def test_cancelled_before_it_began_it_ends_at_once(sandboxes: Sandboxes) -> None
     ran = sandboxes.sh("sleep 60", cancel=cancel)
     assert ran.receipt.outcome is Outcome.CANCELLED
     assert ran.receipt.wall < 2
+
+
+def test_it_can_be_cancelled_at_any_moment(sandboxes: Sandboxes) -> None:
+    """While its network, its cgroup or its container is being made, and later."""
+    for number in range(12):
+        cancel = threading.Event()
+        timer = threading.Timer(number * 0.02, cancel.set)
+        timer.start()
+        began = time.monotonic()
+        ran = sandboxes.sh("sleep 60 & sleep 60", cancel=cancel, network=Network.EGRESS)
+        timer.join()
+        assert ran.receipt.outcome is Outcome.CANCELLED
+        assert time.monotonic() - began < 10
+        assert processes_of(IDS) == []
 
 
 def test_a_slow_reader_slows_the_sandbox_and_loses_nothing(sandboxes: Sandboxes) -> None:
