@@ -17,6 +17,7 @@ def main() -> int:
     parser.add_argument("--outage", type=float, default=Plan.outage, help="seconds without Redis")
     parser.add_argument("--minutes", type=float, default=30, help="for what is queued to be built")
     parser.add_argument("--calm", action="store_true", help="kill nothing; what grows with builds?")
+    parser.add_argument("--postgresql", action="store_true", help="instead of SQLite")
     given = vars(parser.parse_args())
     outcome = carry_out(Plan(settle=60 * given.pop("minutes"), **given))
     print(table(outcome))

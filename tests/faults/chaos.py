@@ -1,5 +1,5 @@
-"""kill -9, now this process, now that, or SIGTERM as an upgrade sends it; and how long it takes
-until all is well again."""
+"""kill -9, now this process, now that; or SIGTERM as an upgrade sends it, SIGSTOP for longer than a
+lease, a PostgreSQL that crashes; and how long it takes until all is well again."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from tests.faults.installation import Installation, cgroup_of
 
 RESTART = "restart of "
 RESTARTED = (f"{RESTART}web", f"{RESTART}worker")
+PAUSE = "pause of "
+PAUSED = (f"{PAUSE}worker", f"{PAUSE}pool")
+CRASH = "crash of postgresql"
+DOWN = 3.0  # seconds of a PostgreSQL that crashed
 PATIENCE = 90.0  # seconds for which one kill is followed
 
 
@@ -34,6 +38,7 @@ class Chaos:
     survived: list[float] = field(
         default_factory=list
     )  # seconds that a dead worker's sandboxes had
+    stopped: float = 30.0  # seconds of a pause
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
@@ -55,13 +60,23 @@ class Chaos:
     def _work(self) -> None:
         while not self._stop.wait(self._pause()):
             processes = self.service.processes()
-            name = self.order[0] if self.order else self.dice.choice([*processes, *RESTARTED])
+            more = [*RESTARTED, *PAUSED, *([CRASH] if self.service.database else [])]
+            name = self.order[0] if self.order else self.dice.choice([*processes, *more])
             if name in RESTARTED:
                 self.order = self.order[1:]
                 self._restart(name, processes[name.removeprefix(RESTART)])
                 continue
-            if name in {"worker", "pool"} and self.order and not self._running():
+            if name == CRASH:
+                self.order = self.order[1:]
+                self._crash()
+                continue
+            if name in {"worker", "pool", *PAUSED} and self.order and not self._running():
                 continue  # it is to be killed at work
+            if name in PAUSED:
+                if pids := self._at_work(processes, name.removeprefix(PAUSE)):
+                    self.order = self.order[1:]
+                    self._stop_for_a_while(name, self.dice.choice(pids))
+                continue
             if not processes[name]:
                 continue
             self.order = self.order[1:]
@@ -77,6 +92,36 @@ class Chaos:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
             self.kills[name] += 1
+
+    def _crash(self) -> None:
+        """As when its machine loses its power; whoever reads here waits as well."""
+        database = self.service.database
+        assert database is not None
+        database.stop()
+        time.sleep(DOWN)
+        database.start()
+        self.kills[CRASH] += 1
+
+    def _at_work(self, processes: dict[str, list[int]], name: str) -> list[int]:
+        """Of the pool those that run a pipeline, if there are any: others lose nothing."""
+        busy = {int(worker.rpartition("/")[2]) for *_, worker in self._running()}
+        found = processes[name]
+        return [pid for pid in found if pid in busy] or found
+
+    def _stop_for_a_while(self, name: str, pid: int) -> None:
+        """Its lease ends meanwhile, and another takes the pipeline; then it goes on regardless."""
+        hit = [row for row in self._running() if row[2].endswith(f"/{pid}")]
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+        self.kills[name] += 1
+        for row in hit:
+            self._watch(self._follow, row[0], row[1], time.monotonic())
+        self._watch(self._wake, pid)
+
+    def _wake(self, pid: int) -> None:
+        time.sleep(self.stopped)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
     def _kill(self, name: str, pid: int) -> None:
         works = self._running() if name in {"worker", "pool"} else []

@@ -10,18 +10,21 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 
 from ciserver.config import Config
 from ciserver.ops.children import registry_settings
 from tests.e2e.service import CHECKOUT, descendants, free_ports, stop_caddy, wait_for
+from tests.postgresql import Cluster, cluster
 
 CGROUP = re.compile(r"/gantry/[^/\s]+/[^/\s]+-[0-9a-f]{8}\b")
 PUT = re.compile(rb'"PUT /v2/(\S+)/manifests/(\S+) HTTP/1.1" 201')
@@ -34,6 +37,7 @@ class Installation:
     token: str
     supervisor: subprocess.Popen[bytes]
     registry_log: Path
+    database: Cluster | None = None  # PostgreSQL; else it is SQLite's file
     seen: set[str] = field(default_factory=set)  # names of sandboxes
 
     def api(self) -> httpx.Client:
@@ -41,7 +45,9 @@ class Installation:
         return httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, trust_env=False)
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        """Read from the database's file, however the service fares."""
+        """Read from the database itself, however the service fares."""
+        if self.database:
+            return _ask(self.database.url, query.replace("?", "%s"), values)
         path = f"file:{self.home}/db/gantry.sqlite3?mode=ro"
         with closing(sqlite3.connect(path, uri=True, timeout=20)) as database:
             return database.execute(query, values).fetchall()
@@ -102,10 +108,21 @@ class Installation:
         return found
 
 
+def _ask(url: str, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+    """It may be down for a moment, on purpose."""
+    for _ in range(200):
+        with suppress(psycopg.OperationalError):
+            with psycopg.connect(url, connect_timeout=3) as database:
+                return database.execute(query.encode(), values).fetchall()
+        time.sleep(0.2)
+    raise AssertionError("PostgreSQL does not come back")
+
+
 @contextmanager
-def installation(**settings: str) -> Iterator[Installation]:
+def installation(*, postgresql: bool = False, **settings: str) -> Iterator[Installation]:
     """Up, with an administrator and ``settings``; everything is removed afterwards."""
     with ExitStack() as stack:
+        database = stack.enter_context(cluster()) if postgresql else None
         folder = tempfile.TemporaryDirectory(prefix="gantry-faults-", ignore_cleanup_errors=True)
         root = Path(stack.enter_context(folder))
         root.chmod(0o755)
@@ -118,6 +135,7 @@ def installation(**settings: str) -> Iterator[Installation]:
             "GANTRY_REGISTRY": f"127.0.0.2:{registry}",  # not 127.0.0.1: it is ours to start
             "GANTRY_DEPLOY_PORT": str(deploy),
             "GANTRY_OFFLINE": "1",
+            **({"GANTRY_DATABASE_URL": database.url} if database else {}),
             **settings,
         }
         log = stack.enter_context((root / "up.log").open("wb"))
@@ -133,7 +151,7 @@ def installation(**settings: str) -> Iterator[Installation]:
             cwd=CHECKOUT, env=env, capture_output=True, check=True,
         )  # fmt: skip
         token = json.loads(made.stdout)["token"]
-        yield Installation(home, url, token, supervisor, registry_log)
+        yield Installation(home, url, token, supervisor, registry_log, database)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ class Plan:
     lease: int = 20  # seconds until a worker counts as dead
     settle: float = 1800.0  # seconds for what is queued to be built
     seed: int = 1
+    postgresql: bool = False  # instead of SQLite; it crashes now and then, too
 
 
 @dataclass
@@ -58,9 +59,10 @@ class Outcome:
 def carry_out(plan: Plan) -> Outcome:
     """Raises AssertionError when it does not come to rest; judges nothing else."""
     dice, answers, began = random.Random(plan.seed), Answers(), time.monotonic()
-    with installation(GANTRY_LEASE_SECONDS=str(plan.lease)) as service:
+    settings = {"GANTRY_LEASE_SECONDS": str(plan.lease)}
+    with installation(postgresql=plan.postgresql, **settings) as service:
         pause = math.inf if plan.calm else plan.pause
-        chaos = Chaos(service, dice, pause, list(plan.kill_first))
+        chaos = Chaos(service, dice, pause, list(plan.kill_first), stopped=plan.lease + 10)
         outcome = Outcome(began, answers, chaos)
         repositories = [
             make_repository(service, f"repo-{number}", plan.branches, plan.steps + 1)

@@ -9,8 +9,11 @@ from tests.faults.run import Plan, carry_out, table
 pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(300)]
 
 
-def test_what_was_acknowledged_is_built_once_whatever_is_killed() -> None:
+@pytest.mark.parametrize("database", ["SQLite", "PostgreSQL"])
+def test_what_was_acknowledged_is_built_once_whatever_is_killed(database: str) -> None:
+    crash = ("crash of postgresql",) if database == "PostgreSQL" else ()
     plan = Plan(
+        postgresql=database == "PostgreSQL",
         deliveries=100,
         repositories=3,
         branches=2,
@@ -25,6 +28,8 @@ def test_what_was_acknowledged_is_built_once_whatever_is_killed() -> None:
             "scheduler",
             "pool",
             "restart of web",
+            "pause of pool",
+            *crash,
         ),
         lease=8,
         outage=2,
