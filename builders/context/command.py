@@ -20,6 +20,7 @@ CHUNK = 1 << 20
 SETTINGS: Mapping[str, str] = {
     "core.alternateRefsCommand": "/bin/true",  # an empty word is run too, and complains
     "core.askPass": "/bin/false",
+    "core.bigFileThreshold": "16m",  # bigger blobs are streamed, and are not held in memory
     "core.fsmonitor": "false",
     "core.hooksPath": "/dev/null",
     "credential.helper": "",

@@ -61,7 +61,6 @@ _KEPT_FOR_NOTHING = ("zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezon
 _SETTINGS: Mapping[str, str] = {
     **SETTINGS,
     "core.logAllRefUpdates": "false",  # reflogs hold times
-    "core.bigFileThreshold": "16m",  # bigger ones are streamed, and are not held in memory
     "fetch.fsckObjects": "true",
     "http.followRedirects": "false",  # closes dumb HTTP's alternates too
     "http.lowSpeedLimit": "1000",

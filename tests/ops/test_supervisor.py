@@ -55,8 +55,10 @@ class Stage:
             tasks = []
 
             async def act() -> None:
-                await asyncio.to_thread(play)
-                stop.set()
+                try:
+                    await asyncio.to_thread(play)
+                finally:
+                    stop.set()
 
             def started() -> None:
                 tasks.append(asyncio.create_task(act()))
@@ -93,6 +95,12 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in "ZX"
+
+
+def kill(pid: int) -> None:
+    """Until it is dead: what it takes from a socket meanwhile dies with it."""
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: not alive(pid))
 
 
 def until(true: Callable[[], bool], seconds: float = 10) -> None:
@@ -135,7 +143,7 @@ def test_who_connects_while_a_listening_child_is_started_again_waits_for_it(stag
 
     def play() -> None:
         assert answer() == stage.pids()[0]
-        os.kill(stage.pids()[0], signal.SIGKILL)
+        kill(stage.pids()[0])
         assert answer() == stage.pids()[-1]  # asked at once, and not refused
 
     stage.run([listening], play)
@@ -154,7 +162,7 @@ def test_children_that_listen_at_one_address_take_turns(stage: Stage) -> None:
     ]
 
     def play() -> None:
-        os.kill(stage.pids("one")[0], signal.SIGKILL)
+        kill(stage.pids("one")[0])
         with socket.create_connection(address, timeout=10) as caller:
             assert int(caller.recv(20)) in {*stage.pids("two"), *stage.pids("one")[1:]}
 
