@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from ciserver.lib.asgi import App, Message, Receive, Scope, Send
 from ciserver.lib.problems import CONTENT_TYPE, problem
@@ -13,12 +14,22 @@ DEFAULT = 2 * MIB
 HINT = "Send less at once. What a forge could not tell is found by a look at its repository."
 
 
+SMALL = 1 * MIB  # bodies up to this are taken however many larger ones are under way
+AT_ONCE = 512 * MIB  # of all that are under way: each larger one lies on the disk until it is read
+BUSY = "Too many large bodies are under way."
+
+
 class _TooLarge(Exception):
     pass
 
 
+class _TooMany(Exception):
+    pass
+
+
 class LimitBodies:
-    """Answers 413 to a body over its path's limit: by its Content-Length, else while it comes.
+    """Answers 413 to a body over its path's limit: by its Content-Length, else while it comes; and
+    503 to a large one while others, together, are too large.
 
     ``limits`` is path prefix -> bytes; DEFAULT holds for everything else.
     """
@@ -26,6 +37,7 @@ class LimitBodies:
     def __init__(self, app: App, limits: Mapping[str, int]) -> None:
         self.app = app
         self.limits = limits
+        self._held = 0  # bytes of the bodies that are under way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,8 +50,11 @@ class LimitBodies:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
+            self._held += len(message.get("body", b""))
             if read > limit:
                 raise _TooLarge
+            if read > SMALL and self._held > AT_ONCE:
+                raise _TooMany
             return message
 
         try:
@@ -47,7 +62,13 @@ class LimitBodies:
                 raise _TooLarge
             await self.app(scope, counted, send)
         except _TooLarge:
-            await _refuse(send, limit)
+            detail = f"A body may have at most {limit} bytes here."
+            await _refuse(send, problem(413, code="too-large", detail=detail, hint=HINT))
+        except _TooMany:
+            hint = "Send it again in a few seconds."
+            await _refuse(send, problem(503, code="busy", detail=BUSY, hint=hint))
+        finally:
+            self._held -= read
 
     def _limit(self, path: str) -> int:
         return next((n for prefix, n in self.limits.items() if path.startswith(prefix)), DEFAULT)
@@ -58,13 +79,14 @@ def _declared(scope: Scope) -> int:
     return int(value) if value.isdigit() else 0
 
 
-async def _refuse(send: Send, limit: int) -> None:
-    detail = f"A body may have at most {limit} bytes here."
-    body = json.dumps(problem(413, code="too-large", detail=detail, hint=HINT)).encode()
+async def _refuse(send: Send, document: dict[str, Any]) -> None:
+    body = json.dumps(document).encode()
     headers = [
         (b"content-type", CONTENT_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),  # the rest of the body is not worth reading
     ]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    if document["status"] == 503:
+        headers.append((b"retry-after", b"10"))
+    await send({"type": "http.response.start", "status": document["status"], "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
