@@ -57,7 +57,9 @@ def children_of(config: Config) -> list[Child]:
         # An environment has one deployment at a time, which may wait a minute for a container
         # that never gets healthy: others find a slot nevertheless. Idle ones are ended again.
         _worker(config, "deployer", "deployments", most=16),
-        _worker(config, "chores", "chores", env=keys),
+        # Hosts are looked at, each for as long as one that hangs takes: releases are made, and
+        # the other hosts looked at again, nevertheless.
+        _worker(config, "chores", "chores", most=6, env=keys),
         # What it asks may be slow to answer, or away: others' pushes are planned nevertheless.
         _worker(config, "planner", "planning", most=8),
     ]

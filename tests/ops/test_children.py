@@ -70,6 +70,9 @@ def test_every_queue_that_tasks_are_routed_to_has_a_worker_here_and_in_the_compo
 def test_a_deployment_that_hangs_holds_up_no_other_and_no_release(config: Config) -> None:
     command = child(config, "deployer").command
     assert command[command.index("--autoscale") + 1] == "16,2"
+    # Two looks and a restoring, each as long as a host that hangs, leave slots for releases.
+    chores = child(config, "chores").command
+    assert chores[chores.index("--autoscale") + 1] == "6,2"
     routes = Celery(task_routes=settings.CELERY_TASK_ROUTES).amqp.router
     for task, queue in (("deploy", "deployments"), ("release", "chores"), ("look", "chores")):
         assert routes.route({}, f"ciserver.releases.tasks.{task}")["queue"].name == queue

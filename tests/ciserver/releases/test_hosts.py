@@ -25,6 +25,7 @@ from ciserver.releases import (
 )
 from ciserver.releases.hosts import opened
 from ciserver.releases.models import Deployment, DeploymentStep, Environment, Host, Release, Running
+from ciserver.releases.one_host import HostDeployment
 from ciserver.releases.targets import connection as targets_connection
 from ciserver.releases.targets.connection import fingerprint
 from tests.ciserver.releases.deploying import Doomed
@@ -399,6 +400,49 @@ def _accept(harbour: Fleet, ship: Machine) -> None:
     visits.visit(host.pk)
     host = harbour.host("qa-1")
     assert (host.problem, fingerprint(host.host_key), host.accepted_key) == ("", mine, "")
+
+
+@pytest.mark.parametrize(
+    ("step", "next_step"),
+    [
+        ("_pull", targets_connection.CHECK_IT),
+        ("_check", targets_connection.CHECK_IT),
+        ("_switch", "'gantry hosts check qa-2'"),  # Caddy is given up sooner than the connection
+    ],
+)
+def test_a_host_that_goes_away_in_the_middle_is_told_and_what_was_begun_there_goes(
+    harbour: Fleet, step: str, next_step: str
+) -> None:
+    """No answer, no refusal: packets are lost from one moment to the next."""
+    harbour.only("qa-2")
+    harbour.deploy("one")
+    ship = harbour.ships["qa-2"]
+    real = getattr(HostDeployment, step)
+
+    def cut_off(deployment: HostDeployment, *args: Any) -> str:
+        ship.unplug()
+        return real(deployment, *args)
+
+    release = harbour.release("two")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(HostDeployment, step, cut_off)
+        began = time.monotonic()
+        failed = harbour.run(release.deployments.get())
+        took = time.monotonic() - began
+    assert failed.state == "failed"
+    assert took < 3 * targets_connection.ALIVE + 2 * targets_connection.CONNECT + 10
+    last = failed.steps.last()
+    assert last is not None and (last.name, last.state) == (step[1:], "failed")
+    assert failed.reason.endswith("; v1 still serves qa.")
+    assert next_step.rstrip(".") in failed.reason
+    ship.plug_in()
+    assert harbour.page("qa-2") == "one"
+    restoring.restore_routes()
+    assert harbour.page("qa-2") == "one"
+    assert len(ship.sh("podman ps --all --quiet").split()) == 1
+    assert harbour.run(services.promote(
+        release=release, environment=harbour.qa, user=harbour.admin
+    )).state == "succeeded"  # fmt: skip
 
 
 def test_a_check_tells_what_a_deployment_there_depends_on(harbour: Fleet) -> None:
