@@ -28,6 +28,7 @@ _DISK = {
     errno.ENOSPC: "The disk that holds the store is full.",
     errno.EDQUOT: "The quota of the disk that holds the store is used up.",
 }
+_ROOM = "Free some of it, or prune the store: python -m builders prune --max-size SIZE."
 Resolve = Callable[[Reference], Image]
 
 
@@ -242,7 +243,8 @@ def located(at: Position) -> Iterator[None]:
                 code="context.name",
             ) from error
         words = _DISK.get(error.errno or 0, f"{error}.")
-        raise StoreError(words, place=at.place, code="store.os") from error
+        hint = _ROOM if error.errno in _DISK else ""
+        raise StoreError(words, place=at.place, hint=hint, code="store.os") from error
 
 
 def _result(done: Done, seconds: float) -> StepResult:

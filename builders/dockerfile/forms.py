@@ -159,10 +159,6 @@ def _sources(
             heredocs.append(bodies[marker.name])
         else:
             sources.append(word)
-    if len(words) > 1 and not dest.endswith("/") and dest not in {".", ".."} and "$" not in dest:
-        raise _wrong(
-            at, f"{node.name} of several sources needs a folder as destination", f"Write {dest}/."
-        )
     return tuple(sources), dest, tuple(heredocs)
 
 

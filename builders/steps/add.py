@@ -15,7 +15,17 @@ from builders.remote.places import GitPlace, NoPlace, parse_place
 from builders.remote.web import name_of
 from builders.steps.archives import compression_of, unpacked
 from builders.steps.bench import Bench, Done
-from builders.steps.copy import CONTEXT, Order, Site, expand_order, find_all, finish, place, site_of
+from builders.steps.copy import (
+    CONTEXT,
+    Order,
+    Site,
+    expand_order,
+    find_all,
+    finish,
+    place,
+    site_of,
+    warn_of_one_place,
+)
 from builders.steps.fetched import WHOLE, Remotes, WebSource
 from builders.steps.sources import ContextSource, Found, Source
 from builders.steps.state import StageState
@@ -55,8 +65,7 @@ def add(step: Add, state: StageState, bench: Bench) -> Done:
     with Remotes(step, bench) as remotes:
         commits = {each: remotes.commit(each, checksum) for each in kinds.places}
         site = site._replace(order=replace(site.order, sources=()))
-        many = sum(map(len, found.values())) + len(order.texts) > 1
-        adding = _Adding(step, site, bench, kinds, remotes, checksum, source, found, commits, many)
+        adding = _Adding(step, site, bench, kinds, remotes, checksum, source, found, commits)
         content = (step.unpack, [adding.identity(each) for each in kinds.every])
         return finish("add", site, state, content, adding.write)
 
@@ -74,7 +83,6 @@ class _Adding:
     context: ContextSource
     found: Mapping[str, Sequence[Found]]
     commits: Mapping[GitPlace, str]
-    many: bool
 
     def identity(self, each: str | GitPlace) -> object:
         """What of a source shapes the layer."""
@@ -89,6 +97,8 @@ class _Adding:
     def write(self, rootfs: RootFs, key: str) -> None:
         order = self.site.order
         plain = replace(order, texts=())
+        files = sum(map(len, self.found.values())) + len(self.kinds.urls) + len(order.texts)
+        warn_of_one_place(self.bench, rootfs, order, files)
         for each in self.kinds.every:
             if isinstance(each, GitPlace):
                 commit, kept = self.commits[each], self.step.keep_git_dir
@@ -136,7 +146,7 @@ class _Adding:
         self, rootfs: RootFs, key: str, order: Order, source: Source, found: Sequence[Found]
     ) -> None:
         bench = self.site.bench
-        place(self.step, order, rootfs, bench, key, source, found, many=self.many)
+        place(self.step, order, rootfs, bench, key, source, found)
 
 
 def _kinds(step: Add, order: Order) -> Kinds:

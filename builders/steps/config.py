@@ -77,7 +77,7 @@ def expose(step: spec.Expose, state: StageState, expander: Expander) -> StageSta
             first, last, protocol = _ports(word, step.at)
             ranges.setdefault(protocol, []).append((first, last))
     for protocol, found in ranges.items():
-        done = 0
+        done = -1
         for first, last in sorted(found):  # each port once, however many ranges have it
             ports.update(f"{port}/{protocol}" for port in range(max(first, done + 1), last + 1))
             done = max(done, last)
@@ -131,8 +131,8 @@ def maintainer(step: spec.Maintainer, state: StageState, _: Expander) -> StageSt
 
 def words_of(command: Command, state: StageState) -> tuple[str, ...]:
     """Shell form runs in the stage's SHELL, exec form as it is."""
-    if command.shell and command.words:
-        return (*state.shell, *command.words)
+    if command.shell:
+        return (*state.shell, *(command.words or ("",)))
     return command.words
 
 
@@ -141,7 +141,7 @@ def _ports(word: str, at: Position) -> tuple[int, int, str]:
     match = _PORT.match(word)
     first = int(match.group(1)) if match else 0
     last = int(match.group(2) or first) if match else 0
-    if not match or not 0 < first <= last <= 65535:
+    if not match or not 0 <= first <= last <= 65535:
         raise DockerfileError(
             f"{word[:80]!r} is no port.",
             place=at.place,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from builders.steps.modes import ModeChange
 from builders.steps.placing import Placer
 from builders.steps.sources import ContextSource, Found, Item, RootSource, Source
 from builders.steps.state import StageState, chain_id
-from runtime.paths import open_root, resolve_in_root
+from runtime.paths import exists_in_root, open_root, resolve_in_root
 from runtime.sandbox import Stream
 from runtime.snapshots import RootFs
 
@@ -63,6 +64,7 @@ def copy(step: Copy, state: StageState, bench: Bench) -> Done:
     site = site_of(step, order, state, bench)
 
     def write(rootfs: RootFs, key: str) -> None:
+        warn_of_one_place(bench, rootfs, site.order, len(found) + len(order.texts))
         place(step, site.order, rootfs, site.bench, key, source, found)
 
     return finish("copy", site, state, content, write)
@@ -187,6 +189,7 @@ def _copy_from_layers(step: Copy, order: Order, state: StageState, bench: Bench)
     def write(rootfs: RootFs, key: str) -> None:
         with opened_layers(layers, bench) as source:
             found = find_all(step, order, source, origin, bench)
+            warn_of_one_place(bench, rootfs, site.order, len(found))
             place(step, site.order, rootfs, site.bench, key, source, found)
 
     return finish("copy-from", site, state, chain_id(tuple(layers)), write)
@@ -200,6 +203,18 @@ def opened_layers(layers: Sequence[Layer], bench: Bench) -> Iterator[RootSource]
         yield RootSource(fd, base=bench.ids.base)
 
 
+def warn_of_one_place(bench: Bench, rootfs: RootFs, order: Order, count: int) -> None:
+    """Several sources for a place that is no folder follow one another there, as in BuildKit."""
+    if count < 2 or order.dest.endswith("/") or order.parents:
+        return
+    with open_root(rootfs.path) as root:
+        status = exists_in_root(root, order.dest)
+    if status is None or not stat.S_ISDIR(status.st_mode):
+        dest = order.dest
+        _notice(bench, f"{count} sources go to {dest} itself, and the last one stays there: "
+                f"for a folder write {dest}/")  # fmt: skip
+
+
 def place(
     step: Copy,
     order: Order,
@@ -208,13 +223,8 @@ def place(
     key: str,
     source: Source,
     found: Sequence[Found],
-    *,
-    many: bool = False,
 ) -> None:
-    """Write everything found, and the heredocs, below ``rootfs``. Errors get the step's place.
-
-    ``many``: the step has more sources than these, so its destination is a folder.
-    """
+    """Write everything found, and the heredocs, below ``rootfs``. Errors get the step's place."""
     with open_root(rootfs.path) as root, _placed(step):
         placer = Placer(
             root,
@@ -227,15 +237,14 @@ def place(
         # The last name too is followed: COPY to a link writes what the link names.
         slash = "/" if order.dest.endswith("/") else ""
         order = replace(order, dest=resolve_in_root(root, order.dest).rstrip("/") + slash)
-        many = many or len(found) + len(order.texts) > 1
         for item in found:
             bench.check_cancelled()
-            _place_one(placer, order, source, item, many=many)
+            _place_one(placer, order, source, item)
         for name, text in order.texts:
-            _place_text(placer, order, name, text, many=many)
+            _place_text(placer, order, name, text)
 
 
-def _place_one(placer: Placer, order: Order, source: Source, found: Found, *, many: bool) -> None:
+def _place_one(placer: Placer, order: Order, source: Source, found: Found) -> None:
     dest = order.dest
     if order.parents:
         dest = _with_parents(placer, dest, source, found)
@@ -244,7 +253,7 @@ def _place_one(placer: Placer, order: Order, source: Source, found: Found, *, ma
         placer.make_folders(dest)
         placer.place_folder(dest, items)
     else:
-        target = file_target(placer, dest, found.name, many=many or order.parents)
+        target = file_target(placer, dest, found.name, inside=order.parents)
         placer.place_file(target, items)
 
 
@@ -263,15 +272,15 @@ def _with_parents(placer: Placer, dest: str, source: Source, found: Found) -> st
     return done + "/"
 
 
-def _place_text(placer: Placer, order: Order, name: str, text: str, *, many: bool) -> None:
-    target = file_target(placer, order.dest, name, many=many)
+def _place_text(placer: Placer, order: Order, name: str, text: str) -> None:
+    target = file_target(placer, order.dest, name)
     body = text.encode("utf-8", "surrogateescape")
     placer.place_file(target, [Item("", Kind.FILE, 0o644, chunks=[body])])
 
 
-def file_target(placer: Placer, dest: str, name: str, *, many: bool) -> str:
+def file_target(placer: Placer, dest: str, name: str, *, inside: bool = False) -> str:
     """Where one file goes: into ``dest`` when that is or must be a folder, else to ``dest``."""
-    if many or dest.endswith("/") or placer.is_folder(dest):
+    if inside or dest.endswith("/") or placer.is_folder(dest):
         placer.make_folders(dest)
         return posixpath.join(dest, name)
     placer.make_folders(posixpath.dirname(dest))

@@ -204,7 +204,7 @@ def test_a_dockerfile_without_bounds_is_refused() -> None:
         "ARG " + " ".join(f"a{n}=$a{n - 1}" for n in range(50_000)),
         "ENV " + " ".join(f"a{n}=$b" for n in range(50_000)),
         "LABEL " + " ".join(f"a{n}=$b" for n in range(50_000)),
-        "EXPOSE " + " ".join(f"{n}-65535" for n in range(1, 50_000)),
+        "EXPOSE " + " ".join(f"{n}-65535" for n in range(1, 20_000)),
     ],
 )
 def test_a_line_of_a_megabyte_takes_seconds_and_not_hours(line: str) -> None:
