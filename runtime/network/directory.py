@@ -10,6 +10,7 @@ from pathlib import Path
 
 from runtime import owner, syscalls
 from runtime.errors import HostError
+from runtime.network import subnets
 from runtime.removal import remove_path
 from runtime.state import UNFINISHED, StateDirectory
 
@@ -19,7 +20,6 @@ SYSFS = "sysfs"
 RESOLV_CONF = "resolv.conf"
 HOSTS = "hosts"
 MEMBERS = "member-*"
-NUMBERS = 4096
 SYSFS_FLAGS = (
     syscalls.MOUNT_ATTR_RDONLY
     | syscalls.MOUNT_ATTR_NOSUID
@@ -28,10 +28,12 @@ SYSFS_FLAGS = (
 )
 
 
-def claim(state: StateDirectory, taken: Collection[str] = ()) -> tuple[int, Path]:
+def claim(
+    state: StateDirectory, taken: Collection[str] = (), most: int = subnets.NETWORKS
+) -> tuple[int, Path]:
     """A number that no other network of this state directory has, and its new directory."""
     taken = {path.name for path in state.networks_dir.iterdir()}.union(taken)
-    for number in range(NUMBERS):
+    for number in range(most):
         if str(number) in taken:
             continue
         new = state.networks_dir / f"{UNFINISHED}{owner.token()}-{threading.get_ident()}"
@@ -46,7 +48,8 @@ def claim(state: StateDirectory, taken: Collection[str] = ()) -> tuple[int, Path
             continue
         return number, path
     raise HostError(
-        f"All {NUMBERS} sandbox networks are in use.", hint="Run `python -m runtime reap`."
+        f"All {most} sandbox networks are in use.",
+        hint="Run `python -m runtime reap`, or widen GANTRY_EGRESS_SUBNET.",
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from runtime import process
 from runtime.errors import HostError
-from runtime.network import directory, firewall, ipv6, later, resolvers, rules
+from runtime.network import directory, firewall, ipv6, later, resolvers, rules, subnets
 from runtime.network.directory import NETNS, RESOLV_CONF, SYSFS
 from runtime.network.firewall import Allowed
 from runtime.process import Command
@@ -25,7 +25,6 @@ from runtime.state import StateDirectory
 
 __all__ = ["NETNS", "RESOLV_CONF", "SYSFS", "opened", "remove"]
 
-SUBNET = ipaddress.IPv4Network(os.environ.get("GANTRY_EGRESS_SUBNET", "10.211.0.0/16"))
 LOCK = Path("/run/gantry-network.lock")
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
@@ -55,7 +54,9 @@ def _device(
 ) -> Iterator[Path]:
     """A namespace with a cable to the host, which is cut in the background after the block."""
     with _one_at_a_time():
-        number, path = directory.claim(state, taken=_numbers_in_use())
+        number, path = directory.claim(
+            state, taken=_numbers_in_use(), most=subnets.egress_networks(with_ipv6=bool(ways))
+        )
         device = f"{firewall.DEVICE_PREFIX}{number}"
         try:
             group = rules.admit(allowed, ipv6.links(ways))
@@ -111,7 +112,7 @@ def _connect(device: str, number: int, path: Path, with_ipv6: bool, group: int) 
 
 def addresses(number: int) -> tuple[str, str]:
     """(host's, sandbox's) address of the /30 with this number."""
-    first = SUBNET.network_address + 4 * (number % (SUBNET.num_addresses // 4))
+    first = subnets.egress().network_address + 4 * number
     return str(first + 1), str(first + 2)
 
 

@@ -9,12 +9,12 @@ or answered by neighbour discovery, so nothing can be forged.
 from __future__ import annotations
 
 import ipaddress
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-SUBNET = ipaddress.IPv6Network(os.environ.get("GANTRY_EGRESS_SUBNET6", "fd3b:5a0f:91c7::/48"))
+from runtime.network import subnets
+
 HOST_MAC = "02:67:74:00:00:01"  # locally administered; each cable is a wire of its own
 INSIDE_MAC = "02:67:74:00:00:02"
 
@@ -75,8 +75,7 @@ def links(ways: list[Route]) -> list[ipaddress.IPv6Network]:
 
 def addresses(number: int) -> tuple[str, str]:
     """(host's, sandbox's) address of the /64 with this number."""
-    count = 1 << max(0, 64 - SUBNET.prefixlen)
-    first = SUBNET.network_address + ((number % count) << 64)
+    first = subnets.egress6().network_address + (number << 64)
     return str(first + 1), str(first + 2)
 
 

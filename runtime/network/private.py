@@ -29,15 +29,13 @@ from pathlib import Path
 
 from runtime import process, syscalls
 from runtime.errors import HostError, SpecError
-from runtime.network import directory, egress, ipv6
+from runtime.network import directory, egress, ipv6, subnets
 from runtime.network.directory import HOSTS, NETNS, RESOLV_CONF
 from runtime.network.egress import ip_batch
 from runtime.process import Command
 from runtime.state import StateDirectory
 
-SUBNET = ipaddress.IPv4Network(os.environ.get("GANTRY_PRIVATE_SUBNET", "10.212.0.0/24"))
 SUBNET6 = ipaddress.IPv6Network("fd3b:5a0f:91c7:ffff::/64")
-MEMBERS = SUBNET.num_addresses - 3  # less the network's, the hub's and the broadcast address
 BRIDGE = "br0"
 # A label of RFC 1123, section 2.1; dots are allowed in aliases, underscores for Compose's names.
 NAME = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?")
@@ -93,9 +91,11 @@ class Hub:
                     f"The name {taken[0]} is taken in this private network.", hint="Choose another."
                 )
             number = self._numbers.get(names[0], 0) or max(self._numbers.values(), default=0) + 1
-            if number > MEMBERS:
+            # Less the network's own, the hub's and the broadcast address.
+            most = subnets.private().num_addresses - 3
+            if number > most:
                 raise SpecError(
-                    f"A private network has at most {MEMBERS} members.",
+                    f"A private network has at most {most} members.",
                     hint="Use another network, or a wider GANTRY_PRIVATE_SUBNET.",
                 )
             moved = [name for name in names if self._numbers.get(name, number) != number]
@@ -169,7 +169,9 @@ def opened(state: StateDirectory, *, with_egress: bool, allow: Sequence[str] = (
 
 def addresses(number: int) -> tuple[str, str]:
     """(IPv4, IPv6) address of member ``number``; 0 is the hub's own."""
-    return str(SUBNET.network_address + 1 + number), str(SUBNET6.network_address + 1 + number)
+    return str(subnets.private().network_address + 1 + number), str(
+        SUBNET6.network_address + 1 + number
+    )
 
 
 def hub_commands(with_egress: bool, with_ipv6: bool) -> list[str]:
@@ -180,7 +182,7 @@ def hub_commands(with_egress: bool, with_ipv6: bool) -> list[str]:
         f"link set {BRIDGE} addrgenmode none",
     ]
     if with_egress:  # without it nothing is listening to what leaves the members
-        commands.append(f"addr add {four}/{SUBNET.prefixlen} dev {BRIDGE}")
+        commands.append(f"addr add {four}/{subnets.private().prefixlen} dev {BRIDGE}")
         if with_ipv6:
             commands.append(f"addr add {six}/64 dev {BRIDGE} nodad")
     return [*commands, f"link set {BRIDGE} up"]
@@ -193,7 +195,7 @@ def member_commands(number: int, hub: str, with_egress: bool, with_ipv6_egress: 
         "link set lo up",
         f"link add eth0 type veth peer name m{number} netns {hub}",
         "link set eth0 addrgenmode none",
-        f"addr add {four}/{SUBNET.prefixlen} dev eth0",
+        f"addr add {four}/{subnets.private().prefixlen} dev eth0",
     ]
     if _has_ipv6():
         commands.append(f"addr add {six}/64 dev eth0 nodad")

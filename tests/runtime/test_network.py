@@ -8,14 +8,23 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from runtime.errors import SpecError
-from runtime.network import egress, firewall, later, neighbours, open_network, resolvers
+from runtime.errors import HostError, SpecError
+from runtime.network import (
+    directory,
+    egress,
+    firewall,
+    later,
+    neighbours,
+    open_network,
+    resolvers,
+    subnets,
+)
 from runtime.network.firewall import Allowed, parse_allow
 from runtime.reap import reap
 from runtime.snapshots import LowerDir
@@ -221,6 +230,38 @@ def test_name_servers_on_the_hosts_loopback_are_replaced_by_the_real_ones(tmp_pa
     assert resolvers.name_servers((tmp_path / "missing", stub, real)) == ["9.9.9.9"]
     assert resolvers.name_servers((stub,)) == []
     assert resolvers.render(["9.9.9.9"]) == "nameserver 9.9.9.9\noptions timeout:3 attempts:2\n"
+
+
+@pytest.fixture
+def subnet(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Sets the range of egress networks."""
+
+    def set_it(text: str) -> None:
+        monkeypatch.setenv("GANTRY_EGRESS_SUBNET", text)
+        subnets.egress.cache_clear()
+
+    yield set_it
+    subnets.egress.cache_clear()
+
+
+@pytest.mark.parametrize("text", ["foo", "", "10.0.0.1/16", "10.0.0.0/31", "fd00::/48"])
+def test_a_range_that_is_none_is_a_sentence(text: str, subnet: Callable[[str], None]) -> None:
+    subnet(text)
+    with pytest.raises(HostError, match=r"GANTRY_EGRESS_SUBNET is .* Write it as 10\.211\.0\.0/16"):
+        egress.addresses(1)
+
+
+def test_there_are_no_more_networks_than_the_range_holds(
+    state: StateDirectory, subnet: Callable[[str], None]
+) -> None:
+    subnet("10.99.0.0/29")
+    assert subnets.egress_networks(with_ipv6=False) == 2
+    for number in range(2):
+        assert directory.claim(state, most=2)[0] == number
+    with pytest.raises(HostError, match="All 2 sandbox networks are in use"):
+        directory.claim(state, most=2)
+    for number in range(2):
+        directory.clear(state.networks_dir / str(number))
 
 
 def test_each_network_has_a_subnet_of_its_own() -> None:
