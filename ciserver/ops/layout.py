@@ -38,11 +38,11 @@ FOLDERS = (
     # setgid: what the worker writes as root, the web process may read.
     Folder("logs", "root", SERVICE_USER, 0o2750),
     Folder("artifacts", "root", SERVICE_USER, 0o2750),
+    Folder("mirrors", "root", SERVICE_USER, 0o2750),
     Folder("logs/service", "root", "root", 0o750),
     # Sticky: the service user makes sockets here and cannot replace root's.
     Folder("run", "root", SERVICE_USER, 0o1770),
     Folder("keys", "root", SERVICE_USER, 0o750),
-    Folder("mirrors", "root", "root", 0o700),
     Folder("caddy", "root", "root", 0o700),
     Folder("demo", "root", "root", 0o700),  # the administrator's first password is in it
     # Sandboxes' own ids walk through these, and can list neither.
@@ -82,7 +82,22 @@ def make_folders(home: Path) -> None:
         path.mkdir(exist_ok=True)
         os.chown(path, pwd.getpwnam(folder.owner).pw_uid, pwd.getpwnam(folder.group).pw_gid)
         path.chmod(folder.mode)
+    _share(home / "mirrors")
     _check_reachable(home)
+
+
+def _share(mirrors: Path) -> None:
+    """Mirrors of earlier versions were root's alone: nobody could start their pipelines by hand."""
+    group = pwd.getpwnam(SERVICE_USER).pw_gid
+    for mirror in mirrors.iterdir():
+        if mirror.stat().st_gid == group:
+            continue
+        for folder, _, files in os.walk(mirror):
+            for name in files:
+                os.chown(Path(folder) / name, 0, group, follow_symlinks=False)
+            os.chown(folder, 0, group)
+            Path(folder).chmod(0o2750)
+        os.chown(mirror, 0, group)
 
 
 def make_keys(home: Path) -> None:

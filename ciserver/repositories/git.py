@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -359,7 +360,8 @@ def _made_beside(target: Path) -> Iterator[Path]:
     """A fresh directory that takes the name ``target`` at the end, if nobody was faster."""
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        fresh.chmod(0o750)
+        # Of a mirror, what root fetches belongs to the group of its folder: others read it.
+        fresh.chmod(0o750 | target.parent.stat().st_mode & stat.S_ISGID)
         _give(fresh, to=target.parent)
         yield fresh
         try:

@@ -32,6 +32,35 @@ def test_each_folder_has_its_owner_and_mode(config: Config) -> None:
         assert owners(config.home / folder.name) == expected, folder.name
 
 
+def _as_service_user(*words: str) -> subprocess.CompletedProcess[str]:
+    user = [f"--reuid={layout.SERVICE_USER}", f"--regid={layout.SERVICE_USER}", "--init-groups"]
+    return subprocess.run(
+        ["setpriv", *user, *words], check=False, capture_output=True, text=True, cwd="/"
+    )
+
+
+@pytest.mark.parametrize("of_an_earlier_version", [False, True])
+def test_the_web_process_reads_mirrors_and_cannot_change_them(
+    config: Config, of_an_earlier_version: bool
+) -> None:
+    layout.prepare(config.home)
+    if of_an_earlier_version:
+        os.chown(config.mirrors, 0, 0)
+        config.mirrors.chmod(0o700)
+    mirror = config.mirrors / "4.git"
+    made = "umask 027 && git init -q --bare 4.git && git --git-dir 4.git hash-object -w --stdin"
+    done = subprocess.run(
+        ["sh", "-c", made], cwd=config.mirrors, input=b"hello\n", capture_output=True, check=True
+    )
+    layout.prepare(config.home)
+    read = _as_service_user(
+        "git", "--git-dir", str(mirror), "cat-file", "-p", done.stdout.decode().strip()
+    )
+    assert read.stdout == "hello\n", read.stderr
+    for word in (str(mirror / "HEAD"), str(config.mirrors / "new")):
+        assert _as_service_user("tee", "-a", word).returncode != 0
+
+
 def test_the_web_process_reads_the_keys_and_cannot_change_them(config: Config) -> None:
     layout.prepare(config.home)
     found = {key.name: owners(key) for key in config.keys.iterdir()}

@@ -68,6 +68,7 @@ def _say_goodbye(
 def _wait_for_interrupt(console: Console) -> None:
     console.print("Gantry stays up until you press Ctrl-C.")
     try:
-        signal.pause()
+        while True:
+            time.sleep(0.5)  # pause() would sleep on if the signal came just before it
     except KeyboardInterrupt:
         console.print("Stopping. What you made is kept; './gantry up' starts it again.")

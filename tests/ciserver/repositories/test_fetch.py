@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import tempfile
@@ -61,6 +62,27 @@ def test_a_ref_is_fetched_into_the_mirror(upstream: Path, outside: Project, tmp_
     assert fetch(outside, "refs/heads/main") == sha
     assert commit_info(git_dir(outside), sha).subject == "One"
     assert heads(git_dir(outside)) == {"refs/heads/main": sha}
+
+
+@pytest.mark.root
+def test_what_is_fetched_belongs_to_the_group_of_the_folder(
+    upstream: Path, outside: Project, tmp_path: Path
+) -> None:
+    """The web process asks mirrors for a branch's head and its gantry.yml, and is not root."""
+    folder = git_dir(outside).parent
+    before = folder.stat()
+    os.chown(folder, 0, 1)
+    folder.chmod(0o2750)
+    try:
+        commit(tmp_path, {"a/b": "1"}, "One")
+        git("push", str(upstream), "main", cwd=tmp_path)
+        fetch(outside, "refs/heads/main")
+        found = [git_dir(outside), *git_dir(outside).rglob("*")]
+        assert {path.stat().st_gid for path in found} == {1}
+        assert all(path.stat().st_mode & 0o040 for path in found)
+    finally:
+        os.chown(folder, before.st_uid, before.st_gid)
+        folder.chmod(before.st_mode & 0o7777)
 
 
 def test_a_ref_that_was_rewritten_is_fetched_again(
