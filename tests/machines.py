@@ -103,9 +103,12 @@ class Machine:
     def new_host_key(self) -> None:
         self.sh(
             "rm /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' -f"
-            " /etc/ssh/ssh_host_ed25519_key; pkill -x sshd;"
-            " /usr/sbin/sshd -f /etc/ssh/gantry_sshd -E /tmp/sshd.log"
+            " /etc/ssh/ssh_host_ed25519_key"
         )
+        self.restart_sshd()
+
+    def restart_sshd(self) -> None:
+        self.sh("pkill -x sshd; /usr/sbin/sshd -f /etc/ssh/gantry_sshd -E /tmp/sshd.log")
 
     def unplug(self) -> None:
         _ip("link", "set", self.device, "down")

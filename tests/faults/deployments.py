@@ -20,6 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,7 @@ class Lane:
 
     environment: Environment
     registry: conftest.Registry
+    doomed: Doomed  # whose workers do its deployments: those of several go on at once
     deployment: Deployment | None = None
     killed_at: float = 0.0
     count: int = 0
@@ -108,28 +110,30 @@ def main() -> int:
             stack.enter_context(conftest._serving(area, address, {}))
             stack.enter_context(conftest.caddy(area))
             call_command("migrate", verbosity=0)
-            doomed = stack.enter_context(Doomed(str(DATABASE), str(tests.home.HOME)))
             registry = conftest.Registry(address)
-            lanes = [_lane(number, registry) for number in range(asked.lanes)]
+            lanes = []
+            for number in range(asked.lanes):
+                doomed = stack.enter_context(Doomed(str(DATABASE), str(tests.home.HOME)))
+                lanes.append(_lane(number, registry, doomed))
             stack.callback(_clear, lanes)
-            return _run(lanes, doomed, asked.kills, random.Random(asked.seed))
+            return _run(lanes, asked.kills, random.Random(asked.seed))
     finally:
         shutil.rmtree(area, ignore_errors=True)
         tests.home.pytest_unconfigure()
 
 
-def _lane(number: int, registry: conftest.Registry) -> Lane:
+def _lane(number: int, registry: conftest.Registry, doomed: Doomed) -> Lane:
     project = Project.objects.create(slug=f"kill{number}-{os.getpid()}")
     place = services.create_environment(project=project, name="qa", auto=True, stable_seconds=1)
     place.hosts.add(Host.objects.get_or_create(name="local")[0])
-    return Lane(place, registry)
+    return Lane(place, registry, doomed)
 
 
-def _run(lanes: list[Lane], doomed: Doomed, kills: int, chance: random.Random) -> int:
+def _run(lanes: list[Lane], kills: int, chance: random.Random) -> int:
     longest = 0.0
     for lane in lanes:
         began = time.monotonic()
-        doomed.deploy(lane.ask().pk, "none")
+        lane.doomed.deploy(lane.ask().pk, "none")
         longest = max(longest, time.monotonic() - began)
         assert lane.is_true()
     took: list[float] = []
@@ -138,35 +142,41 @@ def _run(lanes: list[Lane], doomed: Doomed, kills: int, chance: random.Random) -
         for lane in lanes:
             stack.enter_context(lane.probe)
         while len(took) < kills:
-            hit = [lane for lane in lanes if _kill(lane, doomed, chance.uniform(0, longest), at)]
-            took += _until_true(hit, doomed)
+            hit = [lane for lane in lanes if _kill(lane, chance.uniform(0, longest), at)]
+            took += _until_true(hit)
             print(
                 f"{len(took)} killed, the longest untruth {max(took, default=0):.1f} s", flush=True
             )
     return _report(lanes, took, at)
 
 
-def _kill(lane: Lane, doomed: Doomed, after: float, at: dict[str, int]) -> bool:
+def _kill(lane: Lane, after: float, at: dict[str, int]) -> bool:
     """Whether the worker was killed before it was done; where, is counted in ``at``."""
     deployment = lane.ask()
-    code = doomed.deploy(deployment.pk, f"{after:.3f}")
+    code = lane.doomed.deploy(deployment.pk, f"{after:.3f}")
     lane.killed_at = time.monotonic()
     if code != KILLED or lane.is_true():
         return False
     last = deployment.steps.last()
-    where = f"{last.name} {'under way' if last.finished_at is None else 'done'}" if last else "-"
+    done = "after" if last and last.finished_at else "in"
+    where = f"{done} {last.name}" if last else "before the first step"
     at[where] = at.get(where, 0) + 1
     return True
 
 
-def _until_true(hit: list[Lane], doomed: Doomed) -> list[float]:
+def _until_true(hit: list[Lane]) -> list[float]:
     """Seconds from each kill to the truth. The scheduler's rounds go on meanwhile."""
     took, tidied = [], time.monotonic()
     while hit:
         time.sleep(PAUSE)
         runner.recover_deployments()
-        for promised in OutboxEntry.objects.filter(topic=queue.TOPIC):
-            doomed.deploy(promised.object_id, "none")
+        promised = set(
+            OutboxEntry.objects.filter(topic=queue.TOPIC).values_list("object_id", flat=True)
+        )
+        with ThreadPoolExecutor(len(hit)) as pool:
+            for lane in hit:
+                if lane.deployment and lane.deployment.pk in promised:
+                    pool.submit(lane.doomed.deploy, lane.deployment.pk, "none")
         if time.monotonic() - tidied > TIDY:
             tidied = time.monotonic()
             restoring.restore_routes()
@@ -188,7 +198,7 @@ def _report(lanes: list[Lane], took: list[float], at: dict[str, int]) -> int:
     answers = [answer for lane in lanes for answer in lane.probe.answers]
     lost = [answer for lane in lanes for answer in lane.probe.failures]
     late = [seconds for seconds in took if seconds > WITHIN]
-    print("killed:", ", ".join(f"{count}x in {name}" for name, count in sorted(at.items())))
+    print("killed:", ", ".join(f"{count}x {name}" for name, count in sorted(at.items())))
     print(f"until the record was true: median {statistics.median(took):.1f} s, longest"
           f" {max(took):.1f} s, {len(late)} of {len(took)} later than {WITHIN:g} s")  # fmt: skip
     print(f"requests: {len(answers)}, lost {len(lost)}: {sorted(set(lost))[:5]}")

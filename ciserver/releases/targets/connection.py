@@ -43,6 +43,7 @@ CONNECT = 10  # seconds until a host that does not answer is given up
 ALIVE = 5  # seconds between two signs of life; three that stay out end the connection
 QUICK = 30.0
 LOST = 255  # ssh's own exit code
+SAID = 16 * 1024  # bytes of what ssh said, at most
 PORTS = range(20000, 32000)  # below those that Linux gives out by itself
 ADDRESS = re.compile(
     r"(?:(?P<user>[a-z_][\w.-]*)@)?(?P<host>[\w.-]+|\[[0-9a-fA-F:]+\])(?::(?P<port>\d+))?"
@@ -221,7 +222,7 @@ def _master(place: Place, folder: Path, key: str) -> Iterator[subprocess.Popen[b
         deadline = time.monotonic() + 2 * CONNECT
         while not (folder / "master").exists():
             if process.poll() is not None:
-                raise diagnosis(place, said.read_text(errors="replace"))
+                raise diagnosis(place, _end_of(said))
             if time.monotonic() > deadline:
                 raise HostAway(f"{place.name} did not answer within {2 * CONNECT} s. {CHECK_IT}")
             time.sleep(0.01)
@@ -231,12 +232,21 @@ def _master(place: Place, folder: Path, key: str) -> Iterator[subprocess.Popen[b
         process.wait()
 
 
+def _end_of(path: Path) -> str:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - SAID, 0))
+        return file.read(SAID).decode(errors="replace")
+
+
 def master_words(place: Place, folder: Path, key: str) -> list[str]:
     """ssh's command line. Its known_hosts has one entry or, the first time, none."""
     address = Address.parse(place.address)
     options = {
         "IdentityFile": key,
         "ConnectTimeout": CONNECT,
+        # A banner is the host's own text, as long as it likes: none of ours to show or to believe.
+        "LogLevel": "ERROR",
         "ServerAliveInterval": ALIVE,
         "StrictHostKeyChecking": "yes" if place.host_key else "accept-new",
         "HostKeyAlias": "gantry",

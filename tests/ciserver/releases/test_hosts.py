@@ -299,6 +299,7 @@ BAD: dict[str, str] = {
     "engine missing": "(podman is not installed; docker is not installed). Install podman",
     "registry gone": "127.0.0.1:1 does not answer",
     "our key unknown": "qa-1 does not let root in with our key. Add this line there to",
+    "banner lies": "qa-1 does not let root in with our key. Add this line there to",
     "engine lies": "answered to 'container inspect' is no answer that podman",
 }
 
@@ -354,6 +355,11 @@ def _with_bad(harbour: Fleet, ship: Machine, case: str) -> tuple[Deployment, flo
             release = services.make_release(pipeline)
         case "our key unknown":
             ship.sh("echo > /etc/ssh/allowed/root")
+        case "banner lies":
+            said = "REMOTE HOST IDENTIFICATION HAS CHANGED! Now: SHA256:" + "x" * 43
+            ship.sh(f"echo '{said}' > /etc/banner; echo > /etc/ssh/allowed/root")
+            ship.sh("echo 'Banner /etc/banner' >> /etc/ssh/gantry_sshd")
+            ship.restart_sshd()
         case "engine lies":
             ship.sh(f"cat > /usr/local/sbin/podman <<'END'\n{LIAR}END")
             ship.sh("chmod 755 /usr/local/sbin/podman")
@@ -376,6 +382,11 @@ def _with_bad(harbour: Fleet, ship: Machine, case: str) -> tuple[Deployment, flo
         case "changed key":
             _accept(harbour, ship)
         case "our key unknown":
+            ship.allow(keys.strip())
+        case "banner lies":
+            assert harbour.host("qa-1").offered_key == "", "a host's own words are no key"
+            ship.sh("sed -i /^Banner/d /etc/ssh/gantry_sshd")
+            ship.restart_sshd()
             ship.allow(keys.strip())
         case "engine lies":
             ship.sh("rm /usr/local/sbin/podman")
