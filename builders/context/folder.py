@@ -69,7 +69,10 @@ class FolderContext:
             found = sorted(listing, key=lambda item: item.name)
         for item in found:
             path = prefix + item.name
-            status = item.stat(follow_symlinks=False)
+            try:
+                status = item.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # gone since it was listed, as editors' drafts are
             mode = stat.S_IMODE(status.st_mode)
             if stat.S_ISDIR(status.st_mode):
                 yield Entry(path, Kind.FOLDER, mode)

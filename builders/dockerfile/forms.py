@@ -149,6 +149,13 @@ def _sources(
 ) -> tuple[tuple[str, ...], str, tuple[Heredoc, ...]]:
     if len(node.args) < 2:
         raise _wrong(at, f"{node.name} needs at least one source and a destination")
+    if not node.json and any(len(word.split()) > 1 for word in node.args):
+        # The port of the parser heeds quotes here; BuildKit splits at every blank.
+        raise _wrong(
+            at,
+            "A path with blanks needs the JSON form",
+            f'Write it like {node.name} ["a b", "/c/"].',
+        )
     *words, dest = node.args
     bodies = {doc.name: _heredoc(doc) for doc in node.heredocs}
     sources: list[str] = []
