@@ -10,6 +10,7 @@ known, so that no layer above the limit is ever kept.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -26,15 +27,17 @@ DEEPEST = 400  # directories, each an open descriptor while counting
 GLANCE = 0.1  # seconds between two looks at the file system's own figures
 REGULAR = 5.0  # seconds between two counts where those show nothing
 BUSY = 0.1  # of the time may be spent counting
+BLIND_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Bytes on disk (holes are free) and inodes."""
+    """Bytes on disk (holes are free) and inodes. ``blind``: some of it could not be opened."""
 
     size: int = 0
     inodes: int = 0
     too_deep: bool = False
+    blind: bool = False
 
     def over(self, limits: Limits) -> str:
         """The sentence on the limit that is exceeded; empty where none is."""
@@ -58,10 +61,8 @@ def words(count: int) -> str:
 def count(root: Path, limits: Limits) -> Count:
     """What is below ``root``; counting stops soon after a limit. Follows no link."""
     counter = _Counter(limits)
-    with suppress(OSError):
-        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        counter.walk(fd, 0)
-    return Count(counter.size, counter.inodes, counter.too_deep)
+    counter.enter(str(root), None, 0)
+    return Count(counter.size, counter.inodes, counter.too_deep, counter.blind)
 
 
 class _Counter:
@@ -69,7 +70,16 @@ class _Counter:
         self._limits = limits
         self._seen: set[int] = set()  # inodes with several names
         self.size = self.inodes = 0
-        self.too_deep = False
+        self.too_deep = self.blind = False
+
+    def enter(self, name: str, folder: int | None, depth: int) -> None:
+        """Count the directory ``name`` of ``folder``; nothing where it is gone."""
+        try:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+            self.walk(os.open(name, flags, dir_fd=folder), depth)
+        except OSError as error:
+            # What other deep trees that are counted at this moment hold open hides nothing.
+            self.blind |= error.errno in (errno.EMFILE, errno.ENFILE)
 
     def walk(self, fd: int, depth: int) -> None:
         """Count a directory, whose ``fd`` is closed; it may change meanwhile."""
@@ -87,9 +97,7 @@ class _Counter:
                 self.too_deep = True
                 return
             for name in names:
-                with suppress(OSError):
-                    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-                    self.walk(os.open(name, flags, dir_fd=fd), depth + 1)
+                self.enter(name, fd, depth + 1)
                 if self._full():
                     return
         finally:
@@ -173,7 +181,14 @@ class DiskWatch:
     def judge(self) -> str:
         """The last count, when the process has ended: the sentence, or nothing."""
         self.__exit__()
-        return count(self._upper, self._limits).over(self._limits)
+        for _ in range(BLIND_TRIES):
+            found = count(self._upper, self._limits)
+            if not found.blind:
+                break
+            time.sleep(GLANCE)
+        if found.blind and not found.over(self._limits):
+            return "what it wrote cannot be counted: this process has too many files open"
+        return found.over(self._limits)
 
     def _loop(self) -> None:
         not_before = 0.0

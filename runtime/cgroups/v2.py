@@ -148,8 +148,11 @@ class Cgroup:
     def kill(self) -> None:
         try:
             # Without O_CREAT, with which the kernel answers EACCES where there is no such file.
-            with (self._dir / "cgroup.kill").open("r+") as file:
-                file.write("1")
+            fd = os.open(self._dir / "cgroup.kill", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, b"1")
+            finally:
+                os.close(fd)
         except FileNotFoundError:  # before Linux 5.14
             self.freeze(True)  # what stands still cannot fork meanwhile; it dies nevertheless
             for pid in self.processes():

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
+import resource
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from runtime import disk
 from runtime.sandbox import Piece, Stream, numbered
 from runtime.spec import MIB, Limits, Network, Outcome, Parent
-from tests.runtime.conftest import IDS, PREFIX, Sandboxes, cgroups_like, processes_of
+from tests.runtime.conftest import (
+    IDS,
+    PREFIX,
+    Sandboxes,
+    cgroups_like,
+    open_descriptors,
+    processes_of,
+)
 
 pytestmark = pytest.mark.root
 
@@ -231,6 +240,27 @@ def test_directories_cannot_hide_what_they_hold_by_their_depth(sandboxes: Sandbo
     script = "cd /tmp; i=0; while [ $i -lt 450 ]; do mkdir d; cd d; i=$((i + 1)); done"
     receipt = sandboxes.sh(script, limits=Limits(disk=20 * MIB, timeout=20)).receipt
     assert receipt.outcome is Outcome.DISK and "deeper than 400" in receipt.detail
+
+
+def test_what_cannot_be_counted_is_not_kept(
+    sandboxes: Sandboxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trees that are counted at the same time may hold all descriptors: nobody hides behind it."""
+    monkeypatch.setattr(disk, "BLIND_TRIES", 2)
+    script = "cd /tmp; i=0; while [ $i -lt 100 ]; do mkdir d; cd d; i=$((i + 1)); done; echo x > x"
+    limits = Limits(disk=20 * MIB, timeout=20)
+    upper = sandboxes.rootfs.upper
+    assert sandboxes.sh(script, limits=limits).receipt.ok
+    assert not disk.count(upper, limits).blind
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_descriptors() + 40, before[1]))
+    try:
+        assert disk.count(upper, limits).blind
+        said = disk.DiskWatch(limits, upper, list, str)
+        with said:
+            assert "cannot be counted" in said.judge()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_silence_is_named(sandboxes: Sandboxes) -> None:
