@@ -12,7 +12,7 @@ from pathlib import Path
 from builders.bases import make_base, recipe_names
 from builders.build import BuildRequest, build
 from builders.cli.progress import PlainProgress, say
-from builders.cli.sources import agents, open_context, pairs, secrets
+from builders.cli.sources import agents, dockerfile_of, open_context, pairs, secrets
 from builders.errors import ImageNotFound, UserError
 from builders.images.prune import PruneLimits
 from builders.images.reference import Reference
@@ -36,9 +36,11 @@ def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
     shared = _shared(options, store)
     context, epoch = open_context(options.context)
     try:
+        dockerfile, dockerfile_data = dockerfile_of(options.file, options.context)
         request = BuildRequest(
             context=context,
-            dockerfile=options.file or "Dockerfile",
+            dockerfile=dockerfile,
+            dockerfile_data=dockerfile_data,
             targets=(options.target,),
             platform=options.platform,
             build_args=pairs(options.build_arg, "--build-arg"),

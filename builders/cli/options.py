@@ -41,7 +41,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def _build(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("context", metavar="CONTEXT", help="a folder, or REPO#REF[:SUBDIR] for a commit")
-    add("-f", "--file", default=None, metavar="PATH", help="Dockerfile, inside the context")
+    add("-f", "--file", type=Path, default=None, metavar="PATH", help="Dockerfile, from here or"
+        " inside the context")  # fmt: skip
     add("-t", "--tag", action="append", default=[], metavar="NAME")
     add("--build-arg", action="append", default=[], metavar="KEY=VALUE")
     add("--label", action="append", default=[], metavar="KEY=VALUE")

@@ -10,6 +10,7 @@ from pathlib import Path
 from builders.context import Context
 from builders.context.folder import FolderContext
 from builders.context.git import GitContext, find_commit
+from builders.dockerfile.parse import MAX_BYTES
 from builders.errors import UserError
 
 
@@ -25,6 +26,28 @@ def open_context(text: str) -> tuple[Context, int]:
     git_dir, commit = find_commit(Path(place), ref or "HEAD")
     context = GitContext(git_dir, commit, subdir)
     return context, context.commit_time()
+
+
+def dockerfile_of(file: Path | None, context: str) -> tuple[str, bytes | None]:
+    """(name, content) of the Dockerfile; None where the context is to be asked for the name.
+
+    As docker does, a path is seen from here where the context is a folder. What is not there is
+    looked for inside the context, as it always is in a commit. Raises UserError.
+    """
+    if file is None:
+        return "Dockerfile", None
+    root = Path(context)
+    if not root.is_dir() or not file.is_file():
+        return str(file), None
+    real = Path(os.path.normpath(Path.cwd() / file))
+    inside = os.path.normpath(Path.cwd() / root)
+    if real.is_relative_to(inside):
+        return str(real.relative_to(inside)), None
+    try:
+        with file.open("rb") as stream:
+            return file.name, stream.read(MAX_BYTES + 1)  # more than that is refused
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.", code="cli.flag") from None
 
 
 def pairs(values: Sequence[str], flag: str) -> dict[str, str]:

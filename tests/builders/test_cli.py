@@ -77,6 +77,35 @@ def test_a_folder_is_built_tagged_and_inspected(tool: Tool, project: Project) ->
     assert shown["config"]["Labels"] == {"l": "1"}
 
 
+def test_a_dockerfile_is_named_from_here_or_inside_the_context(
+    tool: Tool, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def label(*words: str | Path) -> str:
+        done = tool("build", "-q", "-t", "cli:f", "--network", "none", *words)
+        assert done.returncode == 0, done.stderr
+        return str(json.loads(tool("inspect", "cli:f").stdout)["config"]["Labels"]["at"])
+
+    root = project(
+        {
+            "Dockerfile": "FROM busybox\nLABEL at=context\n",
+            "sub/D": "FROM busybox\nLABEL at=sub\n",
+            "E": "FROM busybox\nLABEL at=inside\n",
+        }
+    )
+    (tmp_path / "E").write_text("FROM busybox\nLABEL at=here\nCOPY sub/D /\n")
+    monkeypatch.chdir(tmp_path)
+    assert label(root) == "context"
+    assert label("-f", "context/sub/D", root) == "sub"  # from here, as docker has it
+    assert label("-f", root / "sub/D", "context") == "sub"
+    assert label("-f", "sub/D", root) == "sub"  # not here, but there
+    assert label("-f", "E", root) == "here"  # outside of the context, as docker allows
+    assert label("-f", "E", "context/../context") == "here"
+    (tmp_path / "E").unlink()
+    assert label("-f", "E", root) == "inside"
+    done = tool("build", "-f", "none", root)
+    assert (done.returncode, done.stderr[:11]) == (1, "There is no")
+
+
 def test_a_commit_is_built_and_two_builds_are_one_image(tool: Tool, project: Project) -> None:
     root = project({"app/Dockerfile": "FROM busybox\nCOPY f /f\n", "app/f": "1"})
     commit(root, 1_700_000_000)
