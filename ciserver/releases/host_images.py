@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from functools import partial
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from ciserver.releases import leases, retention, rolling
 from ciserver.releases.hosts import opened
-from ciserver.releases.models import UNFINISHED, Deployment, Environment, Host, Release, Running
+from ciserver.releases.models import (
+    UNFINISHED,
+    Deployment,
+    DeploymentState,
+    DeploymentStep,
+    Environment,
+    Host,
+    Release,
+    Running,
+)
 from ciserver.releases.targets.errors import TargetError
 
 log = logging.getLogger(__name__)
@@ -33,14 +43,26 @@ def prune(environment_id: int) -> int:
         # Nothing begins meanwhile: what a roll-back has just found there would be gone.
         if any(stack.enter_context(leases.tend(one)) is None for one in beside):
             return 0
-        return sum(rolling.side_by_side(list(environment.hosts.all()), _prune))
+        hosts = [*environment.hosts.all(), *_left_by(environment)]
+        act = partial(_prune, project=environment.project_id)
+        return sum(rolling.side_by_side(list(dict.fromkeys(hosts)), act))
 
 
-def spent(host: Host) -> list[Release]:
-    """Releases whose images ``host`` need not keep, of the projects that are deployed to it."""
+def _left_by(environment: Environment) -> QuerySet[Host]:
+    """The hosts that its last deployment took it from."""
+    last = environment.deployments.filter(state=DeploymentState.SUCCEEDED).order_by("-pk")[:1]
+    steps = DeploymentStep.objects.filter(
+        deployment__in=list(last), name="leave", state=DeploymentState.SUCCEEDED
+    )
+    return Host.objects.filter(pk__in=steps.values("host"))
+
+
+def spent(host: Host, *, project: int | None = None) -> list[Release]:
+    """Releases whose images ``host`` need not keep, of the projects that are deployed to it, and
+    of ``project``, which may be so no longer."""
     here = Q(hosts=host) | Q(running__host=host)
     environments = list(Environment.objects.filter(here).distinct())
-    projects = {one.project_id for one in environments}
+    projects = {one.project_id for one in environments} | ({project} if project else set())
     running = Running.objects.filter(host=host)
     kept = set(running.values_list("digest", flat=True))
     kept |= set(running.values_list("release__digest", flat=True))
@@ -52,9 +74,9 @@ def spent(host: Host) -> list[Release]:
     return list(brought.exclude(digest__in=kept))
 
 
-def _prune(host: Host) -> int:
+def _prune(host: Host, *, project: int) -> int:
     """How many went from ``host``. One that cannot be reached is left for the next time."""
-    unneeded = {row.image["config_digest"] for row in spent(host)}
+    unneeded = {row.image["config_digest"] for row in spent(host, project=project)}
     if not unneeded:
         return 0
     try:

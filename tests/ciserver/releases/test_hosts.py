@@ -21,6 +21,7 @@ from ciserver.releases import (
     restoring,
     runner,
     services,
+    tasks,
     visits,
 )
 from ciserver.releases.hosts import opened
@@ -212,6 +213,10 @@ def test_what_serves_moves_to_another_host_through_killed_workers(
         harbour.page("qa-1")
     assert harbour.ships["qa-1"].sh("podman ps --all -q") == ""
     assert (drift.look(), Running.objects.get().drift) == (0, "")
+    assert harbour.ships["qa-1"].sh("podman images -q") != ""
+    tasks.prune_images(harbour.qa.pk)
+    assert harbour.ships["qa-1"].sh("podman images -q") == "", "nothing goes back to it there"
+    assert harbour.ships["qa-2"].sh("podman images -q") != ""
     assert harbour.deploy("two").state == "succeeded"
     assert harbour.page("qa-2") == "two"
 
