@@ -19,7 +19,7 @@ from builders.dockerfile.excerpt import point_at
 from builders.dockerfile.instructions import Instruction
 from builders.dockerfile.parse import MAX_BYTES as MAX_DOCKERFILE
 from builders.emulation import check_runnable
-from builders.errors import BuildError, DockerfileError, StepFailed, UserError
+from builders.errors import BuildCancelled, BuildError, DockerfileError, StepFailed
 from builders.events import BuildListener, StepInfo, StepResult
 from builders.images.store import Image, Store
 from builders.networks import LazyNetwork
@@ -135,12 +135,12 @@ def _read(request: BuildRequest) -> bytes | None:
 
 @contextmanager
 def _pointing(request: BuildRequest) -> Iterator[None]:
-    """Errors of the author get the line of the Dockerfile, with a caret under what is wrong."""
+    """Errors get the line of the Dockerfile, with a caret under what is wrong."""
     try:
         yield
-    except StepFailed:
+    except (StepFailed, BuildCancelled):
         raise  # the line is right: what it ran went wrong
-    except UserError as error:
+    except BuildError as error:
         with suppress(BuildError):
             point_at(error, _read(request) or b"", request.dockerfile)
         raise

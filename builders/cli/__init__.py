@@ -38,7 +38,12 @@ def main(arguments: Sequence[str]) -> int:
         if error.excerpt:
             print(error.excerpt, file=sys.stderr)
         return 1
-    except (BuildError, SandboxError) as error:
+    except BuildError as error:
+        print(f"Gantry could not do this: {_with_column(error)}", file=sys.stderr)
+        if error.excerpt:
+            print(error.excerpt, file=sys.stderr)
+        return 2
+    except SandboxError as error:
         print(f"Gantry could not do this: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # the disk of --output, --iidfile or the store

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -135,7 +136,9 @@ def test_what_is_ours_exits_2(tool: Tool, project: Project) -> None:
     root = project({"Dockerfile": "FROM 127.0.0.1:1/none\n"})
     done = tool("build", root)
     assert done.returncode == 2
-    assert "127.0.0.1:1" in done.stderr
+    assert "could not do this: Dockerfile:1:6: The image 127.0.0.1:1/none" in done.stderr
+    assert re.search(r"tried \d+ times in \d", done.stderr)  # which one, and for how long
+    assert done.stderr.endswith("\n  FROM 127.0.0.1:1/none\n       ^\n")
 
 
 def test_a_disk_that_cannot_take_the_output_is_said_in_one_line(
