@@ -130,9 +130,13 @@ class EngineTarget:
             return self._run(wanted)
         except CommandFailed as error:
             # Asked for only now: as a rule it is not there, and each question takes its time.
-            there = self.find(wanted.name) if NAME_TAKEN in str(error) else None
-            if there is None:
+            if NAME_TAKEN not in str(error):
                 raise
+            there = self.find(wanted.name)
+            if there is None:
+                # One whose removal was killed half way keeps its name; to list ends that.
+                self.containers({"installation": wanted.labels.get("installation", "")})
+                return self._run(wanted)
         if there.running:
             return there if self.checked([there])[0].running else self._make_anew(wanted, there)
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,16 @@ trap 'rm -rf "$folder"' EXIT
 trap 'exit 1' HUP INT TERM
 cd "$folder" && cat > config.json && "$@"
 """
-# "$@" lists containers. One that is removed meanwhile is only missing then.
-INSPECT_ALL = 'ids=$("$@") || exit; [ -z "$ids" ] || "$1" container inspect $ids || true'
+# "$@" lists containers. One that is removed meanwhile is only missing then. One whose removal was
+# killed half way makes podman's inspect of all others fail, for ever: it is removed to its end.
+INSPECT_ALL = """
+ids=$("$@") || exit
+[ -n "$ids" ] || exit 0
+said=$("$1" container inspect $ids 2>/dev/null) && printf '%s\\n' "$said" && exit
+for id in $("$@" --filter=status=removing 2>/dev/null); do "$1" rm --force $id >/dev/null 2>&1; done
+for id in $("$@"); do "$1" container inspect $id 2>/dev/null; done
+true
+"""
 # $0 is in seconds; "$@" removes a container, its last word.
 END = 'for it; do :; done; "$1" stop --time="$0" "$it" >/dev/null; exec "$@"'
 MARK = "GANTRY_COMMAND"  # a variable
@@ -277,10 +285,21 @@ def parse_networks(listed: str) -> dict[str, str]:
 def parse_containers(said: str, *, some: bool = True) -> list[Container]:
     """The answer to ``inspect``; with ``some`` of at least one. Raises NotUnderstood."""
     with understood("'container inspect'"):
-        found = [parse_container(raw) for raw in json.loads(said)]
+        found = [parse_container(raw) for raw in _documents(said)]
         if some and not found:
             raise ValueError("it is empty")
         return found
+
+
+def _documents(said: str) -> Iterator[Any]:
+    """The elements of one JSON list, or of several, one after the other. Raises ValueError."""
+    decoder, rest = json.JSONDecoder(), said.strip()
+    while True:
+        found, end = decoder.raw_decode(rest)
+        yield from found
+        rest = rest[end:].strip()
+        if not rest:
+            return
 
 
 def parse_id(said: str, asked: str = "'run'") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -182,7 +183,13 @@ def test_one_command_lists_and_inspects_and_one_stops_and_removes(tmp_path: Path
     script = tmp_path / "podman"
     script.write_text(f"""#!/bin/sh
 echo "$@" >> {tmp_path}/asked
-case $1 in ps) cat {tmp_path}/ids;; container) echo []; exit 125;; stop) exit 1;; esac
+case "$*" in
+  *status=removing) echo half;;
+  ps*) cat {tmp_path}/ids;;
+  "container inspect two") echo '[{{"two": 2}}]';;
+  container*) echo []; exit 125;;
+  stop*) exit 1;;
+esac
 """)
     script.chmod(0o755)
 
@@ -196,13 +203,24 @@ case $1 in ps) cat {tmp_path}/ids;; container) echo []; exit 125;; stop) exit 1;
     (tmp_path / "ids").write_text("")
     assert ran(podman().inspect_all({"a": "b"})) == ["", listed], "none: nothing to inspect"
     (tmp_path / "ids").write_text("one\ntwo\n")
-    said = ran(podman().inspect_all({"a": "b"}))
-    assert said == ["[]", listed, "container inspect one two"], "one has gone meanwhile"
+    said, *asked = ran(podman().inspect_all({"a": "b"}))
+    assert said == '[]\n[{"two": 2}]', "one has gone meanwhile, or half"
+    assert asked == [
+        listed, "container inspect one two", f"{listed} --filter=status=removing",
+        "rm --force half", listed, "container inspect one", "container inspect two",
+    ]  # fmt: skip
     said = ran(podman().end("one", 7))
     assert said == ["", "stop --time=7 one", "rm --force --volumes --time=0 one"]
     assert podman().end("one", 0) == podman().remove("one")
     assert str(CommandFailed(podman().end("one", 7), 1, "")).startswith("'podman rm' failed")
     assert str(CommandFailed(podman().inspect_all({}), 1, "")).startswith("'podman ps' failed")
+
+
+def test_what_is_listed_is_read_from_one_list_or_from_several() -> None:
+    raw = {"Id": "a", "Name": "n", "Image": "i", "State": {"Running": True}, "Config": {}}
+    one, two = json.dumps([raw]), json.dumps([raw | {"Id": "b"}])
+    assert [c.id for c in engine.parse_containers(f"[]\n{one}\n{two}\n")] == ["a", "b"]
+    assert engine.parse_containers("[]", some=False) == []
 
 
 def test_only_a_registry_on_this_machine_may_speak_plain_http() -> None:
