@@ -210,6 +210,7 @@ CELERY_TASK_ROUTES = {
     "ciserver.webhooks.tasks.*": {"queue": "planning"},
     "ciserver.notifications.tasks.*": {"queue": "planning"},
     "ciserver.dashboard.tasks.*": {"queue": "planning"},  # reads from the registry
+    "ciserver.repositories.tasks.*": {"queue": "planning"},  # packing may take minutes
 }
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]

@@ -53,9 +53,10 @@ def look_at_hosts() -> None:
     app.send_task("ciserver.releases.tasks.look", expires=LOOK_SECONDS)
 
 
-def retire_images() -> None:
+def make_room() -> None:
     app.send_task("ciserver.releases.tasks.retire", expires=HOUR)
     app.send_task("ciserver.pipelines.tasks.prune", expires=HOUR)
+    app.send_task("ciserver.repositories.tasks.repack", expires=HOUR)
 
 
 CHORES: dict[str, Callable[[], object]] = {
@@ -105,7 +106,7 @@ class Command(BaseCommand):
                 _do("forget old events and webhooks", outgoing.forget_old)
                 _do("forget old deliveries", forget_old)
                 _do("remove what broken pushes left", tidy_hosted)
-                _do("have workers make room in the registry", retire_images)
+                _do("have workers make room", make_room)
                 _do("have images read that never were", promise_unread)
             if stop.wait(options["interval"]):
                 return
