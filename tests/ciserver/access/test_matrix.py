@@ -160,7 +160,7 @@ def world(alice: Any, bob: Any, charlie: Any) -> dict[str, Any]:
 def test_each_caller_is_let_in_or_refused_as_the_matrix_says(world: dict[str, Any]) -> None:
     wrong = []
     for path, ask in CASES:
-        url = _url(path, world)
+        url = url_of(path, world)
         for who in Who:
             status, where = _asked_by(who, ask, url, world)
             if _refused(status, where) != (who < ask.least) or status >= 500:
@@ -172,7 +172,7 @@ def test_a_token_that_may_only_read_changes_nothing(world: dict[str, Any]) -> No
     client = api_as(world["people"][Who.ADMIN], "read")
     for path, ask in CASES:
         if ask.method != "GET" and path.startswith("/api/"):  # pages take no token at all
-            url = _url(path, world)
+            url = url_of(path, world)
             answer = client.generic(ask.method, url, "{}", content_type="application/json")
             assert answer.status_code == 403, (ask.method, url)
 
@@ -182,7 +182,7 @@ def test_methods_that_have_no_row_are_not_answered(world: dict[str, Any]) -> Non
     for path, asks in MATRIX.items():
         client = _client(Who.ADMIN, path, world)
         for method in set(METHODS) - {ask.method for ask in asks}:
-            answer = client.generic(method, _url(path, world))
+            answer = client.generic(method, url_of(path, world))
             if answer.status_code != 405:
                 wrong.append((method, path, answer.status_code))
     assert wrong == []
@@ -192,25 +192,29 @@ def test_what_a_stranger_may_ask_tells_nothing_of_the_project(world: dict[str, A
     owner = str(world["people"][Who.OWNER])
     for path, ask in CASES:
         if ask == Ask("GET", Who.STRANGER):
-            text = _client(Who.STRANGER, path, world).get(_url(path, world)).content.decode()
+            text = _client(Who.STRANGER, path, world).get(url_of(path, world)).content.decode()
             assert "hello" not in text, path
             assert owner not in text, path
 
 
 def _asked_by(who: Who, ask: Ask, url: str, world: dict[str, Any]) -> tuple[int, str]:
     """Status and Location; whatever it did is undone."""
-    client = _client(who, url, world)
     with transaction.atomic():
-        if url.startswith("/api/") and ask.method != "GET":
-            body = {
-                key: world["pk"]["jobs"] if word == "{job_pk}" else word
-                for key, word in ask.body.items()
-            }
-            answer = getattr(client, ask.method.lower())(url, body, format="json")
-        else:
-            answer = getattr(client, ask.method.lower())(url, _form(ask))
+        answer = ask_as(who, ask, url, world)
         transaction.set_rollback(True)
     return answer.status_code, answer.headers.get("Location", "")
+
+
+def ask_as(who: Who, ask: Ask, url: str, world: dict[str, Any]) -> Any:
+    """The answer; what it did is done."""
+    client = _client(who, url, world)
+    if url.startswith("/api/") and ask.method != "GET":
+        body = {
+            key: world["pk"]["jobs"] if word == "{job_pk}" else word
+            for key, word in ask.body.items()
+        }
+        return getattr(client, ask.method.lower())(url, body, format="json")
+    return getattr(client, ask.method.lower())(url, _form(ask))
 
 
 def _form(ask: Ask) -> dict[str, Any]:
@@ -232,7 +236,7 @@ def _refused(status: int, where: str) -> bool:
     return status in {401, 403, 404} or (status == 302 and where.startswith("/login/"))
 
 
-def _url(path: str, world: dict[str, Any]) -> str:
+def url_of(path: str, world: dict[str, Any]) -> str:
     values = {key: value for key, value in world.items() if key not in {"people", "pk"}}
     if "{pk}" in path:
         parts = path.split("/")
