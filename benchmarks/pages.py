@@ -118,7 +118,7 @@ def pages() -> list[str]:
     assert project is not None
     mine = Pipeline.objects.filter(project=project)
     last, failed = mine[0], mine.filter(state="failed")[0]
-    release = project.releases.order_by("-number")[0]
+    release, before = project.releases.order_by("-number")[:2]
     at = f"/projects/{project.slug}"
     api = "/api/v1"
     return [
@@ -129,6 +129,10 @@ def pages() -> list[str]:
         f"{at}/pipelines/{last.number}/",
         f"{at}/pipelines/{failed.number}/",
         f"{at}/tests/",
+        f"{at}/tests/?name=test_1&suite=tests.test_all",
+        f"{at}/pipelines/next/",
+        f"{at}/pipelines/{last.number}/coverage/",
+        f"{at}/pipelines/{last.number}/jobs/1/lines",
         f"{at}/releases/{release.number}/",
         f"{at}/releases/{release.number}/promote/stage/",
         f"{at}/environments/qa/",
@@ -140,6 +144,21 @@ def pages() -> list[str]:
         f"{at}/secrets/",
         f"{at}/repository/",
         f"{at}/statuses/",
+        f"{at}/webhooks/",
+        f"{at}/building/",
+        f"{at}/new-environment/",
+        f"{at}/environments/qa/secrets/",
+        f"{at}/releases/{release.number - 1}/roll-back/qa/",
+        "/registry/",
+        "/registry/?q=org.opencontainers.image.title=" + project.slug,
+        f"{at}/images/",
+        f"{at}/images/{release.digest}/",
+        f"{at}/images/compare/?old={before.digest}&new={release.digest}",
+        "/search/",
+        f"/search/?q={project.slug}",
+        "/search/?q=change+number+42",
+        "/search/?q=%2342",
+        "/new-project/",
         f"{at}/audit/",
         "/audit/",
         "/audit/?q=promote",
@@ -160,6 +179,8 @@ def pages() -> list[str]:
         f"{api}/deliveries/",
         f"{api}/cases/",
         f"{api}/audit/",
+        f"{api}/images/",
+        f"{api}/search/?q={project.slug}",
         f"{api}/http_sd/",
     ]
 

@@ -88,7 +88,7 @@ class LayerMap:
 def uses_for(user: Any) -> QuerySet[ImageUse]:
     """The images of the projects that ``user`` may see, newest first."""
     rows = ImageUse.objects.filter(project__in=Project.objects.visible_to(user))
-    return rows.select_related("project", "image", "pipeline", "pipeline__release")
+    return rows.select_related("project", "image", "pipeline__project", "pipeline__release")
 
 
 def repositories(user: Any, *, asked: str = "", page: str = "1") -> Page[Repository]:
@@ -149,7 +149,7 @@ def _of_image(label: Q) -> Q:
 def use_of(project: Project, digest: str) -> ImageUse:
     """The newest pipeline of ``project`` that pushed ``digest``. Raises Http404."""
     rows = ImageUse.objects.filter(project=project, image__digest=digest)
-    use = rows.select_related("project", "image", "pipeline", "pipeline__release").first()
+    use = rows.select_related("project", "image", "pipeline__project", "pipeline__release").first()
     if use is None:
         raise Http404
     return use

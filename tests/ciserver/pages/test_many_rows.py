@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from ciserver.accounts.models import AuditEntry, Team, User
+from ciserver.dashboard.matrix import PAGE_SIZE
+from ciserver.dashboard.models import ImageRecord, LayerRecord
 from ciserver.pipelines.models import Pipeline
 from ciserver.projects.models import Project
 from ciserver.releases.models import Deployment, Environment, Host, Release, Running
@@ -33,6 +36,9 @@ PATHS = (
     f"{AT}/deliveries/",
     f"{AT}/members/",
     f"{AT}/audit/",
+    "/registry/",
+    f"{AT}/images/",
+    "/search/?q=seed-0000",
     *(
         f"/api/v1/{name}/"
         for name in (
@@ -83,8 +89,21 @@ def test_no_page_asks_more_often_for_many_rows_than_for_few(root: Any) -> None:
     assert max(many.values()) <= 30
 
 
+def test_the_matrix_loads_in_150_kb_however_many_projects_there_are(root: Any) -> None:
+    call_command("seed", projects=30, pipelines=90)
+    client = Client()
+    client.force_login(root)
+    page = client.get("/").content
+    assert page.count(b'class="name"') == PAGE_SIZE
+    static = settings.BASE_DIR / "ciserver" / "static" / "gantry"
+    files = [static / name for name in ("gantry.css", "gantry.js", "icon.svg")]
+    assert len(page) + sum(file.stat().st_size for file in files) <= 150_000
+
+
 def _forget() -> None:
-    for model in (Running, Deployment, Release, Pipeline, Environment, Project, Host):
+    for model in (Running, Deployment, Release, Pipeline, ImageRecord, LayerRecord):
+        model.objects.all().delete()
+    for model in (Environment, Project, Host):
         model.objects.all().delete()
     User.objects.filter(username__startswith="seed-").delete()
     Team.objects.all().delete()

@@ -16,6 +16,7 @@ from django.db import models, transaction
 from django.utils import timezone
 
 from ciserver.accounts.models import AuditEntry, Team, User
+from ciserver.dashboard.models import ImageLabel, ImageLayer, ImageRecord, ImageUse, LayerRecord
 from ciserver.pipelines.models import Job, JobKind, Pipeline, State, Step, TestCase
 from ciserver.projects.models import Membership, Project, Role, TeamMembership
 from ciserver.releases.models import (
@@ -71,6 +72,7 @@ def seed(*, projects: int, pipelines: int) -> None:
     rows = _pipelines(made, pipelines // max(projects, 1), lots)
     _parts(rows)
     releases = _releases(rows)
+    _images(made, rows)
     _deployments(made, releases)
     _deliveries(rows)
     _audit(rows)
@@ -205,6 +207,51 @@ def _releases(pipelines: list[Pipeline]) -> list[Release]:
             )
 
     return _write(Release, rows())
+
+
+def _images(projects: list[Project], pipelines: list[Pipeline]) -> None:
+    """What each passed pipeline pushed: its own layer on its project's on one base."""
+    shared = LayerRecord.objects.create(digest=_digest("base"), size=30_000_000, files=4000)
+    layers = LayerRecord.objects.bulk_create(
+        [
+            LayerRecord(digest=_digest(f"packages {row.slug}"), size=9_000_000, files=900)
+            for row in projects
+        ]
+    )
+    of_project = {row.pk: layer for row, layer in zip(projects, layers, strict=True)}
+    passed = [row for row in pipelines if row.digest]
+    images = _write(
+        ImageRecord, (ImageRecord(digest=row.digest, size=39_080_000) for row in passed)
+    )
+    own = _write(
+        LayerRecord,
+        (LayerRecord(digest=_digest(f"own {row.digest}"), size=80_000, files=3) for row in passed),
+    )
+    lines = ("mmdebstrap bookworm", "RUN pip install -r requirements.txt", "COPY . .")
+    _write(
+        ImageLayer,
+        (
+            ImageLayer(image=image, layer=layer, position=position, instruction=line)
+            for row, image, last in zip(passed, images, own, strict=True)
+            for position, (layer, line) in enumerate(
+                zip((shared, of_project[row.project_id], last), lines, strict=True)
+            )
+        ),
+    )
+    _write(
+        ImageLabel,
+        (
+            ImageLabel(image=image, name="org.opencontainers.image.title", value=row.project.slug)
+            for row, image in zip(passed, images, strict=True)
+        ),
+    )
+    _write(
+        ImageUse,
+        (
+            ImageUse(project=row.project, pipeline=row, image=image, repository=row.repository)
+            for row, image in zip(passed, images, strict=True)
+        ),
+    )
 
 
 def _deployments(projects: list[Project], releases: list[Release]) -> None:
