@@ -7,8 +7,18 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.db.models import CharField, Exists, ExpressionWrapper, F, OuterRef, Q, QuerySet, Value
-from django.db.models.functions import Concat
+from django.db.models import (
+    CharField,
+    Exists,
+    ExpressionWrapper,
+    F,
+    OuterRef,
+    Q,
+    QuerySet,
+    TextField,
+    Value,
+)
+from django.db.models.functions import Cast, Concat
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_safe
@@ -16,6 +26,7 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema
 from rest_framework import serializers, viewsets
 
 from ciserver.accounts.models import AuditCheck, AuditEntry
+from ciserver.lib import live
 from ciserver.projects.models import Project, Role
 
 PAGE_SIZE = 50
@@ -69,12 +80,17 @@ def page(request: HttpRequest, slug: str = "") -> HttpResponse:
         raise Http404
     asked = request.GET.get("q", "").strip()[:100]
     if asked:
-        entries = entries.filter(
-            Q(actor__icontains=asked) | Q(action__icontains=asked) | Q(target__icontains=asked)
+        entries = entries.alias(words=Cast("detail", TextField())).filter(
+            Q(actor__icontains=asked)
+            | Q(action__icontains=asked)
+            | Q(target__icontains=asked)
+            | Q(words__icontains=asked)
         )
     shown = Paginator(entries, PAGE_SIZE).get_page(request.GET.get("page", "1"))
     rows = [(entry, in_words(entry.detail)) for entry in shown]
     context: dict[str, Any] = {"project": project, "page": shown, "rows": rows, "asked": asked}
+    if live.wanted(request):
+        return live.answer(request, "dashboard/_audit_live.html", context)
     if request.user.is_superuser:
         context["check"] = AuditCheck.objects.first()
     return render(request, "dashboard/audit.html", context)

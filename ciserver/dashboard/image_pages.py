@@ -13,6 +13,7 @@ from django.views.decorators.http import require_safe
 from ciserver.dashboard import images
 from ciserver.dashboard.image_difference import between, shown
 from ciserver.dashboard.models import ImageUse
+from ciserver.lib import live
 from ciserver.projects.models import Project
 
 PAGE_SIZE = 30
@@ -29,6 +30,8 @@ def registry(request: HttpRequest) -> HttpResponse:
     if asked:
         rows = images.found(images.uses_for(request.user), asked)[: FOUND + 1]
         context["rows"] = _rows(list(rows))
+    if live.wanted(request):
+        return live.answer(request, "registry/_registry_live.html", context)
     return render(request, "registry/registry.html", context)
 
 

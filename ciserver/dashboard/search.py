@@ -221,7 +221,7 @@ def _of_projects(user: Any, projects: QuerySet[Project], asked: Asked) -> Iterat
             ("Secrets", "secrets", Role.MAINTAINER),
             ("Repository", "repository", Role.MAINTAINER),
             ("New environment", "new-environment", Role.MAINTAINER),
-            ("Who did what", "project-audit", Role.MAINTAINER),
+            ("Audit log", "project-audit", Role.MAINTAINER),
         ):
             if row.role >= least:
                 yield Hit("action", f"{title} of {slug}", reverse(name, args=[slug]))

@@ -11,6 +11,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from ciserver.accounts.models import User
+from ciserver.lib import live
 from ciserver.lib.crypto import Secret
 from ciserver.lib.problems import Refused
 from ciserver.notifications import services
@@ -51,6 +52,8 @@ def statuses(request: HttpRequest, slug: str) -> HttpResponse:
         "tokens": [(name, forge.TOKEN) for name, forge in FORGES.items()],
         "may_maintain": project.allows(request.user, Role.MAINTAINER),
     }
+    if live.wanted(request):
+        return live.answer(request, "notifications/_statuses_live.html", context)
     status = 400 if form.errors else 200
     response = render(request, "notifications/statuses.html", context, status=status)
     response.headers["Cache-Control"] = "no-store"

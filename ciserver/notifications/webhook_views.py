@@ -12,6 +12,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from ciserver.accounts.models import User
+from ciserver.lib import live
 from ciserver.lib.problems import Refused
 from ciserver.notifications import outgoing
 from ciserver.notifications.models import Endpoint, Message
@@ -30,6 +31,7 @@ class WebhookForm(forms.Form):
         label="Events",
         required=False,
         choices=[(kind, kind) for kind in outgoing.TYPES],
+        widget=forms.CheckboxSelectMultiple,
         help_text="None chosen: all of them.",
     )
 
@@ -93,6 +95,8 @@ def _page(
         "endpoints": project.endpoints.all(),
         "sent": sent[:LISTED],
     }
+    if live.wanted(request):
+        return live.answer(request, "notifications/_sent_live.html", context)
     status = 400 if form.errors else 200
     response = render(request, "notifications/webhooks.html", context, status=status)
     response.headers["Cache-Control"] = "no-store"

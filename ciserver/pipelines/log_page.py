@@ -66,6 +66,15 @@ def _page(
 
 def _found(job: Job, words: str, after: int) -> dict[str, Any]:
     matches = search(job.log_path, words, after=after, limit=SHOWN + 1)
-    shown = [(line.number, to_html(line.text)) for line in matches[:SHOWN]]
+    shown = [(line.number, _marked(line.text, words)) for line in matches[:SHOWN]]
     more = shown[-1][0] if len(matches) > SHOWN else None
     return {"matches": shown, "more": more, "after": after}
+
+
+def _marked(text: str, words: str) -> str:
+    """HTML of ``text``, with each place that holds ``words`` marked."""
+    parts, at = [], 0
+    for found in re.finditer(re.escape(words), text, re.IGNORECASE):
+        parts += [to_html(text[at : found.start()]), f"<mark>{to_html(found[0])}</mark>"]
+        at = found.end()
+    return "".join([*parts, to_html(text[at:])])

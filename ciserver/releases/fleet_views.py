@@ -39,6 +39,8 @@ def hosts(request: HttpRequest) -> HttpResponse:
             messages.success(request, f"{row.name} is added. Let it know our key, then check it.")
             return redirect(row)
     context = {"form": form, "hosts": fleet.visible_to(user).prefetch_related("running")}
+    if live.wanted(request):
+        return live.answer(request, "releases/_hosts_live.html", context)
     return render(request, "releases/hosts.html", context, status=400 if form.errors else 200)
 
 

@@ -14,6 +14,7 @@ from django.utils.http import urlencode
 from django.views.decorators.http import require_POST, require_safe
 
 from ciserver.accounts.models import User
+from ciserver.lib import live
 from ciserver.lib.problems import Refused
 from ciserver.projects.models import Project, Role
 from ciserver.webhooks import services
@@ -45,6 +46,8 @@ def listing(request: HttpRequest, slug: str) -> HttpResponse:
         "kept_days": services.KEPT.days,
         "query": urlencode({"q": asked, "verdict": verdict}),
     }
+    if live.wanted(request):
+        return live.answer(request, "webhooks/_deliveries_live.html", context)
     return render(request, "webhooks/deliveries.html", context)
 
 
@@ -53,6 +56,8 @@ def listing(request: HttpRequest, slug: str) -> HttpResponse:
 def detail(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     """One delivery: headers, body, verdict, what it started."""
     project, delivery = _delivery(request, slug, number)
+    if live.wanted(request):
+        return live.answer(request, "webhooks/_started.html", {"delivery": delivery})
     may_develop = project.allows(request.user, Role.DEVELOPER)
     context = {
         "project": project,

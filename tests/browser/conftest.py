@@ -46,6 +46,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with open_stage(tmp_path_factory.mktemp("browser") / "home") as opened:
         opened("history")
         opened("user", name="bob", role="developer")
+        opened("administrator", name="root")
         yield opened
 
 

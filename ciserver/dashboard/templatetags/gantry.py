@@ -48,6 +48,11 @@ _ICONS = {
     "right": '<path d="M3 8h10M9 4l4 4-4 4"/>',
     "back": '<path d="M6 3 2.5 6.5 6 10M2.5 6.5H10a3.5 3.5 0 0 1 0 7H7"/>',
     "search": '<circle cx="7" cy="7" r="4.25"/><path d="m10.2 10.2 3.3 3.3"/>',
+    "project": '<rect x="1.75" y="4.5" width="12.5" height="7" rx="1"/>'
+    '<path d="M5 4.5v7M8 4.5v7M11 4.5v7"/>',
+    "environment": '<path d="M3 14V2.5M3 3h9.5l-2.25 2.75L12.5 8.5H3"/>',
+    "host": '<rect x="2.5" y="2.5" width="11" height="4.5" rx="1"/>'
+    '<rect x="2.5" y="9" width="11" height="4.5" rx="1"/><path d="M5 4.75h.01M5 11.25h.01"/>',
     "theme": '<circle cx="8" cy="8" r="6.25"/>'
     '<path class="solid" d="M8 1.75a6.25 6.25 0 0 1 0 12.5z"/>',
 }

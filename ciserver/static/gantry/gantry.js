@@ -134,7 +134,7 @@ if (finder) {
     const slash = event.key === "/" && !event.ctrlKey && !event.metaKey && !event.altKey && !event.target.closest("input, textarea, select, [contenteditable]");
     if (dialog.open || !(k || slash)) return;
     event.preventDefault();
-    const search = slash && $("form[role=search] input");
+    const search = slash && $$("form[role=search] input").find((one) => one.checkVisibility());
     if (search) search.focus();
     else openPalette();
   });
@@ -202,8 +202,10 @@ if (live) {
     const answer = await fetch(url, {
       headers: { "X-Live": "1", ...(etag && { "If-None-Match": etag }) },
       credentials: "same-origin",
-      redirect: "error",
+      redirect: "manual",
     });
+    // Signed out, or not a member any more: the page itself says what to do about it.
+    if (answer.type === "opaqueredirect" || answer.status === 404) location.assign(url);
     if (!answer.ok) return;
     etag = answer.headers.get("ETag") || "";
     const fresh = document.createElement("div");

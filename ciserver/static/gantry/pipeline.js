@@ -266,6 +266,15 @@ function putAway(block) {
   block.classList.add("far");
 }
 
+// What may be done with a pipeline is another thing once it has ended.
+async function actions() {
+  const answer = await fetch(location.pathname, { credentials: "same-origin" }).catch(() => null);
+  if (!answer?.ok) return;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("run-actions");
+  const old = byId("run-actions");
+  if (fresh?.childElementCount && old) old.replaceWith(document.importNode(fresh, true));
+}
+
 // A worker reads what was pushed seconds after the pipeline passed: then the map is put below.
 function layers(tries) {
   setTimeout(async () => {
@@ -287,6 +296,7 @@ if (run.dataset.events) {
   source.addEventListener("end", () => {
     source.close();
     byId("cancel-form")?.classList.add("gone");
+    actions();
     if ($("#verdict.is-passed")) layers(10);
   });
   addEventListener("pagehide", () => source.close());

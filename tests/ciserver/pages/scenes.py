@@ -36,6 +36,7 @@ from ciserver.releases.models import (
     Environment,
     Running,
 )
+from ciserver.webhooks.models import Verdict
 from tests.ciserver.pages import seeding
 
 _writers: dict[int, LogWriter] = {}
@@ -46,6 +47,26 @@ def user(name: str, role: str = "") -> None:
     if role:
         hello = Project.objects.get(slug="hello")
         Membership.objects.create(project=hello, user=made, role=Role[role.upper()])
+
+
+def administrator(name: str) -> None:
+    User.objects.create_superuser(name, f"{name}@example.org", f"{name}-password-1")
+
+
+def first_push(slug: str) -> None:
+    """A project's first commit was pushed, built, tested and released."""
+    project = Project.objects.get(slug=slug)
+    pipeline = seeding.make_passed(project, 1, title="The first commit")
+    seeding.make_release(pipeline, 1)
+    seeding.make_image(pipeline)
+    seeding.make_delivery(project, pipeline, 1)
+
+
+def delivered(slug: str, ref: str) -> None:
+    """A webhook came, and nothing is to be built."""
+    project = Project.objects.get(slug=slug)
+    fields = {"verdict": Verdict.IGNORED, "forge": "github", "detail": "Branch was deleted."}
+    seeding.make_delivery(project, None, 900, ref=ref, delivery_id=f"{slug}-{ref}", **fields)
 
 
 def join(slug: str, name: str, role: str) -> None:
@@ -214,8 +235,9 @@ def arrive(deployment: int) -> None:
 SCENES: dict[str, Callable[..., Any]] = {
     scene.__name__: scene
     for scene in (
-        user, join, session, history, start, step, write, number_lines, more_jobs, fail, finish,
-        restart, last_deployment, approvals, arrive, harbour, read_image,
+        user, administrator, first_push, delivered, join, session, history, start, step, write,
+        number_lines, more_jobs, fail, finish, restart, last_deployment, approvals, arrive,
+        harbour, read_image,
     )
 }  # fmt: skip
 

@@ -83,3 +83,11 @@ def test_who_maintains_many_projects_reads_them_all(entries: None, alice: Any) -
     )
     AuditEntry.record(actor="alice", action="test", target="many-777@prod")
     assert entries_for(alice).filter(action="test").count() == 5
+
+
+def test_a_person_is_found_who_something_was_done_to(hello: Any, alice: Any, sign_in: Any) -> None:
+    AuditEntry.record(actor="alice", action="member.set", target="hello", user="dora")
+    AuditEntry.record(actor="alice", action="member.set", target="hello", user="erik")
+    html = sign_in(alice).get("/projects/hello/audit/?q=Dora").content.decode()
+    assert "dora" in html
+    assert "erik" not in html

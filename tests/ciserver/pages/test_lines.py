@@ -110,7 +110,7 @@ def test_pages_forward_and_back_leave_no_line_out(job: Job, alice: Any, sign_in:
 
 def test_the_page_searches(job: Job, alice: Any, sign_in: Any) -> None:
     html = sign_in(alice).get(URL, {"q": "LINE 49"}).content.decode()
-    assert f'href="{URL}?line=49#j1-L49">49</a>line 49.' in html
+    assert f'href="{URL}?line=49#j1-L49">49</a><mark>line 49</mark>.' in html
     assert "More lines behind" in html
     html = sign_in(alice).get(URL, {"q": "<script>"}).content.decode()
     assert "No line holds “&lt;script&gt;”." in html
