@@ -19,6 +19,7 @@ GROUPS = {
     "e2e": "service",
     "browser": "service",
     "faults": "faults",
+    "walk": "walk",
     "test_stream.py": "streams",
     "test_followers.py": "streams",
     "test_deploy.py": "deployments",

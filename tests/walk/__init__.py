@@ -1,0 +1,1 @@
+"""The documentation as somebody follows it: commands of its pages, on a machine of its own."""
