@@ -6,9 +6,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import TypeVar
 
-from django.db.models import DateTimeField, Expression, ExpressionWrapper
+from django.db.models import DateTimeField, Expression, ExpressionWrapper, Model, QuerySet
 from django.db.models.functions import Now
+
+Row = TypeVar("Row", bound=Model)
 
 
 def ends(lease: timedelta) -> Expression:
@@ -52,3 +56,16 @@ class Watch:
 
     def _same(self, key: int, until: datetime | None) -> bool:
         return key in self._seen and self._seen[key][0] == until
+
+
+def lost(running: QuerySet[Row], watch: Watch | None = None) -> list[Row]:
+    """The rows of ``running`` whose ``lease_until`` is that of a dead worker, by their ids.
+
+    Without a ``watch`` that saw them before, the database's clock decides alone.
+    """
+    rows = {row.pk: row for row in running}  # first, so that what is renewed by now is left alone
+    over = set(running.filter(lease_until__lt=Now()).values_list("pk", flat=True)) & rows.keys()
+    if watch:
+        until = attrgetter("lease_until")
+        over = watch.dead({key: until(row) for key, row in rows.items()}, over)
+    return [rows[key] for key in sorted(over)]

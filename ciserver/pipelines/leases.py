@@ -18,11 +18,10 @@ from types import TracebackType
 
 from django.db import DatabaseError, connection, transaction
 from django.db.models import F
-from django.db.models.functions import Now
 from django.utils import timezone
 
 from ciserver.lib import outbox
-from ciserver.lib.leasing import Watch, ends
+from ciserver.lib.leasing import Watch, ends, lost
 from ciserver.lib.states import IllegalMove, move
 from ciserver.pipelines import drain, events, turns
 from ciserver.pipelines.groups import must_wait, wake_group
@@ -197,17 +196,9 @@ def hand_back(pipeline: Pipeline, lease: Lease) -> None:
 
 
 def recover(watch: Watch | None = None) -> list[int]:
-    """Put pipelines whose worker died back into the queue, or fail them after three attempts.
-
-    Without a ``watch`` that saw them before, the database's clock decides alone.
-    """
-    running = Pipeline.objects.filter(state=State.RUNNING)
-    rows = {row.pk: row for row in running}  # first, so that what is renewed by now is left alone
-    over = set(running.filter(lease_until__lt=Now()).values_list("pk", flat=True)) & rows.keys()
-    if watch:
-        over = watch.dead({key: row.lease_until for key, row in rows.items()}, over)
+    """Put pipelines whose worker died back into the queue, or fail them after three attempts."""
     recovered = []
-    for pipeline in (rows[key] for key in sorted(over)):
+    for pipeline in lost(Pipeline.objects.filter(state=State.RUNNING), watch):
         try:
             _recover(pipeline)
         except IllegalMove:

@@ -25,7 +25,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from ciserver.lib import outbox
-from ciserver.lib.leasing import Watch, ends
+from ciserver.lib.leasing import Watch, ends, lost
 from ciserver.lib.states import IllegalMove, move
 from ciserver.pipelines.models import HEARTBEAT, LEASE, MAX_ATTEMPTS
 from ciserver.releases import policy, queue
@@ -215,17 +215,10 @@ def finish(deployment: Deployment, state: DeploymentState, *, reason: str = "") 
 
 
 def recover_deployments(watch: Watch | None = None) -> list[int]:
-    """Put deployments whose worker died back into the queue, or fail them after three attempts.
-
-    Without a ``watch`` that saw them before, the database's clock decides alone.
-    """
+    """Put deployments whose worker died back into the queue, or fail them after three attempts."""
     running = Deployment.objects.filter(state=DeploymentState.RUNNING)
-    rows = {row.pk: row for row in running.select_related("release__pipeline", "environment")}
-    over = set(running.filter(lease_until__lt=Now()).values_list("pk", flat=True)) & rows.keys()
-    if watch:
-        over = watch.dead({key: row.lease_until for key, row in rows.items()}, over)
     recovered = []
-    for deployment in (rows[key] for key in sorted(over)):
+    for deployment in lost(running.select_related("release__pipeline", "environment"), watch):
         try:
             _recover(deployment)
         except IllegalMove:
