@@ -24,7 +24,7 @@ _watched: dict[tuple[int, Path], process.Watcher] = {}  # by (our pid, state dir
 def reap_command(state_root: Path) -> Command:
     """``python -m runtime reap`` for a state directory, without touching the caller's settings."""
     program = f"import sys; sys.path.insert(0, {str(PACKAGE_PARENT)!r}); "
-    program += "from runtime.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    program += "from runtime.cli import main; sys.exit(main(sys.argv[1:]))"
     return Command(
         (sys.executable, "-I", "-S", "-c", program, "reap", "--state", str(state_root.absolute()))
     )

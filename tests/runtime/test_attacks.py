@@ -19,7 +19,7 @@ from threading import Thread
 import pytest
 
 from runtime import bundle, host, hostroot
-from runtime.__main__ import _parser
+from runtime.cli.options import make_parser
 from runtime.network import NetworkHandle, egress, ipv6, open_network
 from runtime.snapshots import LowerDir, mount_rootfs
 from runtime.spec import MIB, BindMount, Limits, Network, Outcome, SandboxSpec, User
@@ -270,8 +270,8 @@ def test_nothing_in_a_spec_or_on_the_command_line_gives_rights() -> None:
         "target",
         "read_only",
     }
-    words = _parser().format_help()
-    run = next(action for action in _parser()._actions if action.choices).choices
+    words = make_parser().format_help()
+    run = next(action for action in make_parser()._actions if action.choices).choices
     assert run is not None
     words += run["run"].format_help()  # type: ignore[index] # argparse: a dict of parsers
     for word in ("privileged", "device", "cap-add", "volume", "pid=", "security", "sock"):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.__main__ import default_state, parse_size
+from runtime.cli.options import default_state, parse_size
 from runtime.snapshots import LowerDir
 from runtime.state import StateDirectory
 
