@@ -17,10 +17,11 @@ from typing import Any, ClassVar, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from ciserver.pipelines.definition import NAME, Build, NamedBuild, Test, line_of, load
+from ciserver.pipelines.definition import NAME, Build, NamedBuild, Test
 from ciserver.pipelines.faults import DefinitionError, nearest
 from ciserver.pipelines.mistakes import explained
 from ciserver.pipelines.service_definition import STARTED, Service, bad_services, chosen
+from ciserver.pipelines.yaml_nodes import line_of, load
 
 COMPOSE_FILES = (
     "compose.test.yml",
