@@ -34,14 +34,10 @@ def main(arguments: Sequence[str]) -> int:
         _print_receipt(error)
         return 1
     except (UserError, BuildCancelled) as error:
-        print(_with_column(error), file=sys.stderr)
-        if error.excerpt:
-            print(error.excerpt, file=sys.stderr)
+        _print_with_excerpt(error)
         return 1
     except BuildError as error:
-        print(f"Gantry could not do this: {_with_column(error)}", file=sys.stderr)
-        if error.excerpt:
-            print(error.excerpt, file=sys.stderr)
+        _print_with_excerpt(error, "Gantry could not do this: ")
         return 2
     except SandboxError as error:
         print(f"Gantry could not do this: {error}", file=sys.stderr)
@@ -52,6 +48,12 @@ def main(arguments: Sequence[str]) -> int:
         print(f"Gantry could not do this: {where}{words}.", file=sys.stderr)
         return 2
     return 0
+
+
+def _print_with_excerpt(error: BuildError, before: str = "") -> None:
+    print(f"{before}{_with_column(error)}", file=sys.stderr)
+    if error.excerpt:
+        print(error.excerpt, file=sys.stderr)
 
 
 def _with_column(error: BuildError) -> str:

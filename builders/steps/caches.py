@@ -17,7 +17,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from builders.errors import StoreError
 from builders.images.prune import CACHES, tree_bytes
 from builders.images.store import Store
 from runtime.removal import remove_path
@@ -79,10 +78,11 @@ class Lane:
         with self.store.staging() as staging:
             (staging / "tree").mkdir()
             fill(staging / "tree")
-            with suppress(OSError):  # another step's may hold files already
+            try:
                 (staging / "tree").rename(tree)
-        if not tree.is_dir():
-            raise StoreError(f"The cache mount's folder {tree} could not be made.")
+            except OSError:  # another step's may hold files already
+                if not tree.is_dir():
+                    raise
 
     def _cap(self, folder: Path, use: int, say: Say) -> None:
         """Empty what was not used for longest until the lane fits; what is mounted stays."""

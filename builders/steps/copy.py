@@ -22,7 +22,7 @@ from builders.steps.accounts import find_owner
 from builders.steps.bench import Bench, Done, layer_of
 from builders.steps.modes import ModeChange
 from builders.steps.placing import Placer
-from builders.steps.sources import ContextSource, Found, Item, RootSource, Source
+from builders.steps.sources import ContextSource, Found, Item, RootSource, Source, nearest_names
 from builders.steps.state import StageState, chain_id
 from runtime.paths import exists_in_root, open_root, resolve_in_root
 from runtime.sandbox import Stream
@@ -171,9 +171,8 @@ def _notice(bench: Bench, words: str) -> None:
 def _missing(source: Source, pattern: str) -> str:
     if isinstance(source, ContextSource) and (link := source.broken_link(pattern)):
         return link
-    near = source.nearest(pattern)
-    if near:
-        return f"The nearest names are {', '.join(near)}."
+    if near := nearest_names(source, pattern):
+        return near
     if not isinstance(source, ContextSource):
         return "Is it made in that stage or image, and under this very path?"
     if pattern.startswith(".."):

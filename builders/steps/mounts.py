@@ -27,7 +27,7 @@ from builders.steps.bench import Bench, layer_of
 from builders.steps.caches import Lane
 from builders.steps.copy import CONTEXT, opened_layers
 from builders.steps.placing import Placer
-from builders.steps.sources import ContextSource, Found, RootSource
+from builders.steps.sources import ContextSource, Found, RootSource, nearest_names
 from builders.steps.state import StageState, chain_id
 from runtime.paths import exists_in_root, open_root, resolve_in_root
 from runtime.sandbox import Stream
@@ -207,7 +207,7 @@ class MountDesk:
                     f"There is no folder {mount.source or '/'} in {mount.origin} to begin the cache"
                     " with.",
                     place=self._step.at.place,
-                    hint="It is a file." if found else _near(source, mount.source),
+                    hint="It is a file." if found else nearest_names(source, mount.source),
                     code="context.missing",
                 )
             placer = Placer(root, bench.ids, _NO_TIME)
@@ -229,7 +229,7 @@ class MountDesk:
                 raise ContextError(
                     f"There is no {mount.source} to mount in {mount.origin or CONTEXT}.",
                     place=self._step.at.place,
-                    hint=_near(RootSource(root, base=self._bench.ids.base), mount.source),
+                    hint=nearest_names(RootSource(root, base=self._bench.ids.base), mount.source),
                     code="context.missing",
                 )
         # Resolved, and in a mount of this step's own that nothing else writes to: no part of
@@ -246,7 +246,7 @@ class MountDesk:
             raise ContextError(
                 f"There is no {mount.source} in the build context.",
                 place=self._step.at.place,
-                hint=_near(source, mount.source) or "Is it ignored by .dockerignore?",
+                hint=nearest_names(source, mount.source) or "Is it ignored by .dockerignore?",
                 code="context.missing",
             )
         key = step_key("context", found[0].path, source.digest(found[0], None))
@@ -257,11 +257,6 @@ class MountDesk:
 
         made = layer_of(bench, (), key, act)
         return () if made.layer is None else (made.layer,)
-
-
-def _near(source: ContextSource | RootSource, path: str) -> str:
-    near = source.nearest(path)
-    return f"The nearest names are {', '.join(near)}." if near else ""
 
 
 def _place_whole(placer: Placer, source: ContextSource, found: Found) -> None:

@@ -74,6 +74,12 @@ class Source(Protocol):
     def nearest(self, pattern: str) -> Sequence[str]: ...
 
 
+def nearest_names(source: Source, path: str) -> str:
+    """The next step for a missing ``path``; empty where nothing is like it."""
+    near = source.nearest(path)
+    return f"The nearest names are {', '.join(near)}." if near else ""
+
+
 class ContextSource:
     """Files of the build context: owned by root, with the layer's time."""
 

@@ -23,11 +23,11 @@ OF_BOTH, OF_ADDRESS, OF_NAME = 10, 50, 100
 
 
 def address_of(request: HttpRequest) -> str:
-    """Whose guesses are counted together: see ``normal``."""
-    return normal(request.META.get("REMOTE_ADDR", ""))
+    """Whose guesses are counted together: see ``network_of``."""
+    return network_of(request.META.get("REMOTE_ADDR", ""))
 
 
-def normal(text: str) -> str:
+def network_of(text: str) -> str:
     """An IPv4 address, or the /64 that one IPv6 line gets; empty for anything else."""
     try:
         address = ipaddress.ip_address(text)

@@ -19,7 +19,7 @@ from ciserver.repositories.errors import GitFailed
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TIMEOUT = 30.0  # seconds
-MEMORY = 2 * 1024**3  # bytes
+MEMORY = 2 * 1024**3  # bytes that each process of Git may hold
 KILLED = {124, 137, -9}  # how timeout(1) ends when it had to end its command
 
 # Old but harmless faults, in the history of many well-known repositories.

@@ -34,6 +34,7 @@ from ciserver.repositories.errors import (
 from ciserver.repositories.leftovers import remove_halves
 from ciserver.repositories.names import check_path, check_ref, check_sha, is_ref, is_sha
 
+log = logging.getLogger(__name__)
 FETCH_TIMEOUT = 600.0  # seconds
 LS_REMOTE_TIMEOUT = 60.0  # seconds
 LS_REMOTE_MEMORY = 256 * 1024**2  # bytes: of a million refs; a hostile forge lists without end
@@ -46,7 +47,6 @@ LOOKED_AT = (
 )  # fmt: skip
 PULLS = 1000  # that are remembered of a repository: those of the greatest numbers
 PROTOCOLS = "https:http"
-log = logging.getLogger(__name__)
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 CREDENTIALS = re.compile(r"(\w://)[^/@\s]*@")
 REGULAR = {"100644", "100755"}

@@ -45,13 +45,7 @@ class Cgroup:
 
     def create(self) -> None:
         for directory in self._everywhere():
-            try:
-                directories.make(directory)
-            except OSError as error:
-                raise HostError(
-                    f"The cgroup {directory} cannot be made: {error}.",
-                    hint="`python -m runtime check` tells what is missing.",
-                ) from error
+            directories.make(directory)
 
     def set_limits(self, limits: Limits) -> None:
         try:

@@ -49,13 +49,7 @@ class Cgroup:
         return f"{self._path}/{BOX}"
 
     def create(self) -> None:
-        try:
-            directories.make(self._dir)
-        except OSError as error:
-            raise HostError(
-                f"The cgroup {self._dir} cannot be made: {error}.",
-                hint="`python -m runtime check` tells what is missing.",
-            ) from error
+        directories.make(self._dir)
         _enable_controllers(self._root)
         above = list(reversed(self._dir.relative_to(self._root).parents))[1:]
         for directory in [*(self._root / path for path in above), self._dir]:

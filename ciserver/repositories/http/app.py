@@ -16,7 +16,7 @@ from pathlib import Path
 
 from django.db import DatabaseError
 
-from ciserver.accounts.lock import normal as address_of
+from ciserver.accounts.lock import network_of
 from ciserver.lib.asgi import App, Receive, Scope, Send
 from ciserver.lib.threads import in_database_thread
 from ciserver.projects.models import SLUG
@@ -59,7 +59,9 @@ class GitHttp:
         try:
             slug, action, service = _route(scope)
             admitted = await in_database_thread(
-                partial(admit, slug, service, _header(scope, b"authorization"), _address(scope))
+                partial(
+                    admit, slug, service, _header(scope, b"authorization"), network_of(_peer(scope))
+                )
             )
             if action == RECEIVE and _header(scope, b"content-encoding") not in {"", "identity"}:
                 # Git never does; it would unfold into a thousand times its size of ref names.
@@ -160,7 +162,7 @@ def _environment(scope: Scope, admitted: Admitted, action: str) -> dict[str, str
         "QUERY_STRING": scope["query_string"].decode("latin-1") if action == "info/refs" else "",
         "CONTENT_TYPE": _header(scope, b"content-type"),
         "REMOTE_USER": admitted.user,
-        "REMOTE_ADDR": scope["client"][0] if scope.get("client") else "",
+        "REMOTE_ADDR": _peer(scope),
     }
     # No CONTENT_LENGTH: of a push that broke off, Git would wait for the rest of it for ever.
     if (encoding := _header(scope, b"content-encoding")) in {"gzip", "x-gzip"}:
@@ -188,8 +190,8 @@ def _new_push_id() -> str:
     return f"{time.time_ns():016x}{secrets.token_hex(8)}"
 
 
-def _address(scope: Scope) -> str:
-    return address_of(scope["client"][0] if scope.get("client") else "")
+def _peer(scope: Scope) -> str:
+    return scope["client"][0] if scope.get("client") else ""
 
 
 def _header(scope: Scope, name: bytes) -> str:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from ciserver.lib.asgi import Receive, Send
+from ciserver.repositories.command import MEMORY
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,6 @@ KEEP_ALIVE = b"0005\x01"  # an empty packet, which Git sends while it is at work
 CHUNK = 64 * 1024
 MAX_HEADER = 16 * 1024
 KEPT_STDERR = 4096
-MEMORY = 2 * 1024**3  # bytes that each process of Git may hold
 TIDYING = 5.0  # seconds
 IDLE = 120.0  # seconds without a byte either way; Git itself sends a keep-alive every 5
 TOTAL = 3600.0  # seconds of one request
