@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,10 @@ def in_process() -> Iterator[Get]:
     from django.test import Client
 
     from ciserver.accounts.models import User
+    from ciserver.serve import settle
 
+    import_module("ciserver.urls")
+    settle()
     clients = {}
     for name in PEOPLE:
         clients[name] = Client(raise_request_exception=False, headers={"host": "localhost"})

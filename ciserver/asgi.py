@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 
+from django.conf import settings
 from django.core.asgi import get_asgi_application
 
 from ciserver.lib.asgi import App
@@ -22,6 +24,7 @@ def _application() -> App:
     from ciserver.webhooks.intake import MAX_BODY
     from ciserver.webhooks.services import ingest_push
 
+    import_module(settings.ROOT_URLCONF)  # now, and not while the first who comes waits
     outbox.wake_in_background()
     limited = LimitBodies(Hooks(django), {"/hooks/": MAX_BODY})
     return GitHttp(limited, ingest=ingest_push, follow=follow)

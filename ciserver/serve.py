@@ -7,6 +7,7 @@ take from it. Without that variable it listens where ``GANTRY_BIND`` and ``GANTR
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -52,6 +53,13 @@ class LimitedHeads(HttpToolsProtocol):
         self._in_head, self._turned = True, True
 
 
+def settle() -> None:
+    """Keep what is loaded out of garbage collections: a full one takes 80 to 260 ms over it, in
+    which nobody is answered."""
+    gc.collect()
+    gc.freeze()
+
+
 def main() -> None:
     gantry, given = Config.from_env(), os.environ.get("LISTEN_FD")
     config = uvicorn.Config(
@@ -63,6 +71,8 @@ def main() -> None:
         access_log=False,
         timeout_graceful_shutdown=GRACE,
     )
+    config.load()
+    settle()
     sockets = [socket.socket(fileno=int(given))] if given else None
     uvicorn.Server(config).run(sockets=sockets)
 

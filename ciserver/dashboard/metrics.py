@@ -30,6 +30,7 @@ from ciserver.accounts.models import AuditCheck
 from ciserver.lib.models import OutboxEntry
 from ciserver.lib.problems import problem_response
 from ciserver.pipelines.models import FINISHED, Job, Pipeline, State
+from ciserver.projects.models import Project
 from ciserver.releases.models import Deployment, DeploymentState, Running, Stop
 from ciserver.webhooks.models import Delivery
 
@@ -81,8 +82,11 @@ def _pipelines() -> Iterator[Metric]:
         "gantry_pipelines_finished", "Pipelines that ended.", labels=["project", "state"]
     )
     rows = Pipeline.objects.filter(state__in=FINISHED).order_by()
-    for slug, state, count in rows.values_list("project__slug", "state").annotate(Count("pk")):
-        ended.add_metric([slug, state], count)
+    counts = list(rows.values_list("project", "state").annotate(Count("pk")))
+    slugs = dict(Project.objects.values_list("pk", "slug"))  # a join is twice as slow
+    for project, state, count in counts:
+        if project in slugs:  # else it has just been deleted
+            ended.add_metric([slugs[project], state], count)
     yield ended
     yield _oldest(
         "gantry_pipelines_oldest_queued_seconds",
