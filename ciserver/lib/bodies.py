@@ -12,11 +12,8 @@ from ciserver.lib.problems import CONTENT_TYPE, problem
 MIB = 1024 * 1024
 DEFAULT = 2 * MIB
 HINT = "Send less at once. What a forge could not tell is found by a look at its repository."
-
-
 SMALL = 1 * MIB  # bodies up to this are taken however many larger ones are under way
 AT_ONCE = 512 * MIB  # of all that are under way: each larger one lies on the disk until it is read
-BUSY = "Too many large bodies are under way."
 
 
 class _TooLarge(Exception):
@@ -65,8 +62,11 @@ class LimitBodies:
             detail = f"A body may have at most {limit} bytes here."
             await _refuse(send, problem(413, code="too-large", detail=detail, hint=HINT))
         except _TooMany:
-            hint = "Send it again in a few seconds."
-            await _refuse(send, problem(503, code="busy", detail=BUSY, hint=hint))
+            document = problem(
+                503, code="busy", detail="Too many large bodies are under way.",
+                hint="Send it again in a few seconds.",
+            )  # fmt: skip
+            await _refuse(send, document)
         finally:
             self._held -= read
 
