@@ -16,6 +16,7 @@ from ciserver.lib.problems import Refused
 from ciserver.projects.models import Role
 from ciserver.projects.services import require
 from ciserver.releases import policy, services
+from ciserver.releases.daytwo import asking
 from ciserver.releases.models import (
     Deployment,
     DeploymentKind,
@@ -34,7 +35,8 @@ def move(*, environment: Environment, user: Any, to: str, host: str = "") -> Dep
     Raises Refused."""
     require(user, environment.project, Role.MAINTAINER)
     environment = Environment.objects.select_for_update().get(pk=environment.pk)
-    serving = _serving(environment, host)
+    left = asking.host_of(environment, host, "move")
+    serving = environment.running.select_related("host", "release").get(host=left)
     there = services.usable_hosts(user=user, names=[to])[0]
     _check(environment, serving, there)
     deployment = Deployment.objects.create(
@@ -56,31 +58,6 @@ def move(*, environment: Environment, user: Any, to: str, host: str = "") -> Dep
     )
     transaction.on_commit(lambda: tell(deployment))
     return deployment
-
-
-def _serving(environment: Environment, host: str) -> Running:
-    rows = {row.host.name: row for row in environment.running.select_related("host", "release")}
-    if not rows:
-        raise Refused(
-            f"Nothing runs in {environment} yet.",
-            code="command.nothing",
-            hint="Promote a release to it first.",
-        )
-    if host and host not in rows:
-        raise Refused(
-            f"{environment} does not run on a host {host!r}.",
-            code="command.host",
-            hint=f"It runs on: {', '.join(rows)}.",
-            status=404,
-        )
-    if not host and len(rows) > 1:
-        raise Refused(
-            f"{environment} runs on several hosts.",
-            code="command.host",
-            hint=f"Name the one to leave: {', '.join(rows)}.",
-            status=400,
-        )
-    return rows[host] if host else next(iter(rows.values()))
 
 
 def _check(environment: Environment, serving: Running, there: Host) -> None:

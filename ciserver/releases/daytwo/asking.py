@@ -58,7 +58,7 @@ def ask(
     name = user.get_username()
     row = ContainerCommand.objects.create(
         environment=environment,
-        host=_host(environment, host, verb),
+        host=host_of(environment, host, verb),
         verb=verb,
         words=words,
         options=asdict(options),
@@ -128,7 +128,7 @@ def _check(verb: str, words: list[str], options: Options) -> None:
         )
 
 
-def _host(environment: Environment, name: str, verb: str) -> Host | None:
+def host_of(environment: Environment, name: str, verb: str) -> Host | None:
     """The one that is named, or the only one; None means all. Raises Refused."""
     rows = Running.objects.filter(environment=environment).select_related("host")
     hosts = {row.host.name: row.host for row in rows}
