@@ -169,9 +169,8 @@ def opened(state: StateDirectory, *, with_egress: bool, allow: Sequence[str] = (
 
 def addresses(number: int) -> tuple[str, str]:
     """(IPv4, IPv6) address of member ``number``; 0 is the hub's own."""
-    return str(subnets.private().network_address + 1 + number), str(
-        SUBNET6.network_address + 1 + number
-    )
+    four, six = subnets.private().network_address, SUBNET6.network_address
+    return str(four + 1 + number), str(six + 1 + number)
 
 
 def hub_commands(with_egress: bool, with_ipv6: bool) -> list[str]:

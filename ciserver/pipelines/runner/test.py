@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from builders.build import StepInfo
 from builders.containers import Container, open_container
@@ -30,7 +31,8 @@ from ciserver.pipelines.runner.workshop import MAX_OUTPUT
 from ciserver.pipelines.service_definition import Service, can_be_host
 from runtime.errors import SpecError
 from runtime.network import NetworkHandle, open_private
-from runtime.spec import Limits, Network, Outcome, Receipt
+from runtime.sandbox import Stream
+from runtime.spec import BindMount, Limits, Network, Outcome, Receipt
 
 MAX_REPORT = 16 * 1024 * 1024
 MAX_REPORTS = 200
@@ -146,22 +148,7 @@ def _try(run: JobRun, asked: _Asked, recorder: StepRecorder, attempt: int) -> Jo
         )
         recorder.step_started(step)
         slots = caches.restore(run, test, container)
-        try:
-            receipt = container.run(
-                asked.command,
-                env=test.environment,
-                secret_env={name: it.reveal() for name, it in asked.secrets.items()},
-                secret_mounts=mounts,
-                workdir=test.working_dir,
-                user=test.user,
-                limits=limits_of(test, run.workshop.limits()),
-                on_output=lambda stream, data: recorder.step_output(step, stream, data),
-                cancel=run.cancel,
-                parent=run.cgroup,
-                keep=run.workshop.config.keep_failed,
-            )
-        except (UserError, SpecError) as error:  # a user that is not there, a folder of the kernel
-            raise JobFailed(error.message, place=asked.place, hint=error.hint) from error
+        receipt = _run(run, asked, container, mounts, partial(recorder.step_output, step))
         cases = _read_reports(run, test, container)
         if test.coverage:
             read_coverage(run, test, container)
@@ -178,6 +165,32 @@ def _try(run: JobRun, asked: _Asked, recorder: StepRecorder, attempt: int) -> Jo
         )
         lost = services.lost() if services and not run.cancel.is_set() else []
     return _with_lost(run, failure, lost)
+
+
+def _run(
+    run: JobRun,
+    asked: _Asked,
+    container: Container,
+    mounts: Sequence[BindMount],
+    on_output: Callable[[Stream, bytes], None],
+) -> Receipt:
+    test = asked.test
+    try:
+        return container.run(
+            asked.command,
+            env=test.environment,
+            secret_env={name: it.reveal() for name, it in asked.secrets.items()},
+            secret_mounts=mounts,
+            workdir=test.working_dir,
+            user=test.user,
+            limits=limits_of(test, run.workshop.limits()),
+            on_output=on_output,
+            cancel=run.cancel,
+            parent=run.cgroup,
+            keep=run.workshop.config.keep_failed,
+        )
+    except (UserError, SpecError) as error:  # a user that is not there, a folder of the kernel
+        raise JobFailed(error.message, place=asked.place, hint=error.hint) from error
 
 
 def _egress(test: Test) -> bool:
