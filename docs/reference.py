@@ -73,7 +73,7 @@ def _commands(command: Any, name: str) -> Iterator[str]:
 
 def _parameter(one: Any) -> str:
     if one.param_type_name == "argument":
-        word = f"`{one.name.upper()}`" + ("" if one.required else ", optional")
+        word = f"`{one.metavar or one.name.upper()}`" + ("" if one.required else ", optional")
     else:
         word = ", ".join(f"`{name}`" for name in one.opts)
         word += " (again and again)" if one.multiple else ""

@@ -21,7 +21,7 @@ from rich.text import Text
 from ciserver.cli import output, settings
 from ciserver.cli.client import Client, Row
 from ciserver.cli.errors import CliError, Exit
-from ciserver.cli.options import AsJson
+from ciserver.cli.options import AsJson, Place
 from ciserver.cli.output import print_json, print_table
 from ciserver.cli.unpack import unpack
 
@@ -29,7 +29,6 @@ PIECE = 256 * 1024  # bytes of standard input at a time
 AGAIN = 0.1  # seconds until a command that is behind is given more
 BUSY = "command.busy"
 
-Place = Annotated[str, typer.Argument(metavar="PROJECT@ENV", show_default=False)]
 Host = Annotated[str, typer.Option(help="One of its hosts, where it has several.")]
 
 
@@ -108,7 +107,7 @@ class _JsonLines(io.RawIOBase):
 
     def _print(self, line: bytes) -> None:
         text = line.removesuffix(b"\r").decode(errors="replace")
-        print(json.dumps({"stream": self._stream, "line": text}), flush=True)
+        output.print_line({"stream": self._stream, "line": text})
 
 
 def attach(place: Place, host: Host = "", as_json: AsJson = False) -> None:

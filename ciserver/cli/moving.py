@@ -8,10 +8,10 @@ import typer
 
 from ciserver.cli import output, settings
 from ciserver.cli.client import Client
-from ciserver.cli.daytwo import Place, find_place
+from ciserver.cli.daytwo import find_place
 from ciserver.cli.deliveries import UNFINISHED, WAITING, NoWait, wait_for
 from ciserver.cli.errors import CliError, Exit
-from ciserver.cli.options import AsJson
+from ciserver.cli.options import AsJson, Place
 from ciserver.cli.output import print_json
 
 

@@ -9,6 +9,9 @@ import typer
 from ciserver.cli.completion import projects
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Place = Annotated[
+    str, typer.Argument(metavar="PROJECT@ENV", help="Such as shop@prod.", show_default=False)
+]
 Project = Annotated[
     str,
     typer.Argument(help="A project's name.", show_default=False, autocompletion=projects),

@@ -12,13 +12,13 @@ from ciserver.cli import engines, output, places, ports, settings, variables
 from ciserver.cli.client import Client
 from ciserver.cli.errors import CliError, Exit
 from ciserver.cli.locally import Local
-from ciserver.cli.options import AsJson
+from ciserver.cli.options import AsJson, Place
 
 INTERRUPTED = 128 + signal.SIGINT
 
 
 def run(
-    place: Annotated[str, typer.Argument(metavar="PROJECT@ENV", help="Such as shop@prod.")],
+    place: Place,
     command: Annotated[
         list[str] | None,
         typer.Argument(help="After --: instead of the image's own.", show_default=False),

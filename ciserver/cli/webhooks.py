@@ -13,6 +13,7 @@ from ciserver.cli.output import age, print_json, print_table
 
 app = typer.Typer(help="Addresses that are told of a project's events.", no_args_is_help=True)
 Number = Annotated[int, typer.Argument(help="The webhook's ID, as the list has it.")]
+Url = Annotated[str, typer.Argument(help="It gets a signed POST for each event.")]
 Events = Annotated[
     list[str] | None,
     typer.Option("--event", "-e", help="Such as pipeline.failed; again for more. All without it."),
@@ -39,7 +40,7 @@ def every(project: Project, as_json: AsJson = False) -> None:
 
 
 @app.command("add")
-def add(project: Project, url: str, event: Events = None, as_json: AsJson = False) -> None:
+def add(project: Project, url: Url, event: Events = None, as_json: AsJson = False) -> None:
     """Tell an address from now on; prints the secret that signs, this once."""
     with Client(settings.load()) as client:
         row = client.post(f"/projects/{project}/webhooks/", url=url, types=event or [])
