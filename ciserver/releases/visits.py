@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from ciserver.lib import outbox
+from ciserver.lib import file_lock, outbox
 from ciserver.lib.words import size
 from ciserver.releases.fleet import SSH, TOPIC
 from ciserver.releases.hosts import clock_words, opened, place_of
@@ -47,7 +44,7 @@ def visit(host_id: int) -> None:
     One worker at a time: the sweeper wakes another while this one is still at it. What a killed
     one had begun is begun anew, since the promise is kept only when nothing is asked any more.
     """
-    with _alone(host_id) as alone:
+    with file_lock.alone(settings.GANTRY.run / f"visit-{host_id}.lock") as alone:
         while alone and (host := _claim(host_id)):
             check(host, problem=_prepare(host) if host.asked == PREPARING else "")
             Host.objects.filter(pk=host.pk, asked=host.asked).update(asked="")
@@ -64,18 +61,6 @@ def _claim(host_id: int) -> Host | None:
     host.asked = UNDER_WAY.get(host.asked, host.asked)
     host.save(update_fields=["asked"])
     return host
-
-
-@contextmanager
-def _alone(host_id: int) -> Iterator[bool]:
-    """Whether no other worker visits that host; for the block, none does."""
-    with (settings.GANTRY.run / f"visit-{host_id}.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def check(host: Host, *, problem: str = "") -> None:

@@ -5,14 +5,12 @@ Git would do it after a push or a fetch, while somebody waits; ``gc.auto`` is 0.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from django.conf import settings
 
+from ciserver.lib.file_lock import alone
 from ciserver.projects.models import Project
 from ciserver.repositories.command import environment, run
 from ciserver.repositories.errors import GitFailed
@@ -26,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def repack_all() -> None:
     """Every repository that is worth it, one after another; nothing while another process does."""
-    with _alone() as mine:
+    with alone(settings.GANTRY.run / "repack.lock") as mine:
         for project in Project.objects.all() if mine else ():
             place = git_dir(project)
             try:
@@ -55,14 +53,3 @@ def repack(place: Path) -> None:
         "repack", "-d", "-q", "--geometric=2",
         git_dir=place, env=environment(settings=quiet), timeout=SECONDS,
     )  # fmt: skip
-
-
-@contextmanager
-def _alone() -> Iterator[bool]:
-    with (settings.GANTRY.run / "repack.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-        else:
-            yield True
