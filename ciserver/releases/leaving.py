@@ -25,11 +25,10 @@ from ciserver.releases.models import (
 from ciserver.releases.naming import labels_of, server_name
 from ciserver.releases.steps import Recorder
 from ciserver.releases.targets import Target
+from ciserver.releases.targets.base import DRAIN, GRACE
 from ciserver.releases.targets.errors import TargetError
 
 log = logging.getLogger(__name__)
-DRAIN = 10.0  # seconds for requests under way
-GRACE = 10  # seconds between asking a container to stop and killing it
 
 
 def hosts_of(deployment: Deployment) -> list[Host]:

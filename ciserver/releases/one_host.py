@@ -35,10 +35,11 @@ from ciserver.releases.models import (
     Running,
 )
 from ciserver.releases.naming import installation, labels_of, server_name
-from ciserver.releases.restoring import DRAIN, route
+from ciserver.releases.restoring import route
 from ciserver.releases.sealed import masked, secrets_of
 from ciserver.releases.steps import Recorder
 from ciserver.releases.targets import Target
+from ciserver.releases.targets.base import DRAIN, GRACE
 from ciserver.releases.targets.errors import TargetError
 from ciserver.releases.targets.images import Location
 from ciserver.releases.targets.secret_files import fits_a_variable
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from ciserver.releases.targets.credentials import Credentials
 
 log = logging.getLogger(__name__)
-GRACE = 10  # seconds between asking a container to stop and killing it
 MIB = 1024 * 1024
 LOOKED_AT = 20  # images that came to a host before
 

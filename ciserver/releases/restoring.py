@@ -12,11 +12,10 @@ from ciserver.releases.leases import Lease, LeaseLost
 from ciserver.releases.models import Environment, Host, Running
 from ciserver.releases.naming import labels_of, server_name
 from ciserver.releases.targets import Target
+from ciserver.releases.targets.base import DRAIN, GRACE, QUICK
 from ciserver.releases.targets.errors import TargetError
 
 log = logging.getLogger(__name__)
-DRAIN = 10.0  # seconds for requests under way
-STOP, QUICK = 10, 30.0  # seconds for a container to end by itself, and for its engine to answer
 
 
 def restore_routes() -> None:
@@ -102,7 +101,7 @@ def route(target: Target, environment: Environment, serving: Running | None, lea
     if serving.stopped_by:
         if container.running:  # somebody, or a reboot, has started it
             lease.check()
-            target.machine.run(target.engine.stop(container.id, STOP), timeout=STOP + QUICK)
+            target.machine.run(target.engine.stop(container.id, GRACE), timeout=GRACE + QUICK)
         return False
     if not container.running:
         lease.check()

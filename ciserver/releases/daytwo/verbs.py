@@ -23,13 +23,12 @@ from ciserver.releases.models import ContainerCommand, Environment, Host, Runnin
 from ciserver.releases.naming import installation, labels_of
 from ciserver.releases.restoring import route
 from ciserver.releases.targets import Target
+from ciserver.releases.targets.base import GRACE, QUICK
 from ciserver.releases.targets.engine import END_MARKED, MARK
 from ciserver.releases.targets.errors import TargetError
 from ciserver.releases.targets.spec import Container, check_as
 
-GRACE = 10  # seconds between asking a container to stop and killing it
 FIRST_READER = 20.0  # seconds until somebody must read
-QUICK = 30.0
 HELD_BACK = 0.3  # seconds that a line may lack its end before it is shown as it is
 
 

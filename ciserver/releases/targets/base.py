@@ -38,6 +38,8 @@ AT_A_TIME = 100  # images
 KEPT = 64 * 1024  # bytes of what a container says, at most
 STALE = 60.0  # seconds after which a network is looked at again before something starts in it
 QUICK, SLOW = 30.0, 600.0  # seconds for a command that asks, and for one that moves layers
+DRAIN = 10.0  # seconds for requests under way
+GRACE = 10  # seconds between asking a container to stop and killing it
 # Those of its arguments that are processes, and not only what is left of one that ended.
 LIVING = """
 for process; do
