@@ -82,7 +82,7 @@ def promote(
     if dry_run:
         promotions.preview(project, release, environment, as_json=as_json)
         return
-    _move("promote", project, release, environment, wait=not no_wait, as_json=as_json)
+    _deploy("promote", project, release, environment, wait=not no_wait, as_json=as_json)
 
 
 def rollback(
@@ -96,7 +96,7 @@ def rollback(
 
     ``previous``: the last one.
     """
-    _move("roll-back", project, release, environment, wait=not no_wait, as_json=as_json)
+    _deploy("roll-back", project, release, environment, wait=not no_wait, as_json=as_json)
 
 
 def cancel(
@@ -134,7 +134,7 @@ def rerun(
         output.next_step(f"Next: gantry logs {project} {row['number']} --follow")
 
 
-def _move(
+def _deploy(
     verb: str, project: str, release: str, environment: str, *, wait: bool, as_json: bool
 ) -> None:
     with Client(settings.load()) as client:

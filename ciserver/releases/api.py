@@ -31,6 +31,7 @@ from ciserver.releases.models import (
     Running,
     Stop,
 )
+from ciserver.releases.preview_serializers import PreviewSerializer, PromotionPreviewSerializer
 from ciserver.releases.secrets import remove_secret, set_secret
 from ciserver.releases.serializers import (
     ContainerSerializer,
@@ -44,8 +45,6 @@ from ciserver.releases.serializers import (
     NewEnvironmentSerializer,
     NewHostSerializer,
     NewStopSerializer,
-    PreviewSerializer,
-    PromotionPreviewSerializer,
     ReasonSerializer,
     ReleaseSerializer,
     SeenSerializer,

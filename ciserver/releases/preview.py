@@ -1,4 +1,4 @@
-"""What a move of a release into an environment will change, told before it happens.
+"""What a deployment of a release to an environment will change, told before it happens.
 
 Commits come from the repository, layers and files from the registry, by digest. A part that
 cannot be read is said to be unknown: a preview never keeps anybody from deploying.
@@ -114,7 +114,7 @@ def serving(environment: Environment) -> Release | None:
 
 
 def between(release: Release, current: Release | None) -> list[Release]:
-    """The releases that a move brings (or takes away), newest first."""
+    """The releases that ``release`` brings (or takes away), newest first."""
     if current is None:
         return [release]
     low, high = sorted((current.number, release.number))
