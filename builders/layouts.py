@@ -47,6 +47,7 @@ from builders.images.streams import HashingReader, TarStream
 from runtime.paths import open_in_root, open_root
 
 _LARGEST_DOCUMENT = 4 << 20
+_ANEW = "Make one with `docker save` or `skopeo copy`."
 _NAME = "org.opencontainers.image.ref.name"
 # What tarfile raises for archives that are none any more, or that link in circles.
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RecursionError)
@@ -69,10 +70,12 @@ class _Folder:
         try:
             fd = open_in_root(self._fd, name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, ValueError):
-            raise UserError(f"{self._root} has no file {name}.", code="import.file") from None
+            raise UserError(
+                f"{self._root} has no file {name}.", hint=_ANEW, code="import.file"
+            ) from None
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
-            raise UserError(f"{name} of {self._root} is no file.", code="import.file")
+            raise UserError(f"{name} of {self._root} is no file.", hint=_ANEW, code="import.file")
         return os.fdopen(fd, "rb")
 
 
@@ -172,7 +175,7 @@ def import_image(path: Path, name: Reference, store: Store) -> Image:
         except Malformed as error:
             raise UserError(f"{path} holds no valid image: {error}.", code="import") from error
         except _BROKEN as error:
-            raise UserError(f"{path} is damaged: {error}.", code="import") from error
+            raise UserError(f"{path} is damaged: {error}.", hint=_ANEW, code="import") from error
 
 
 def _open(path: Path, stack: ExitStack) -> Files:
@@ -183,7 +186,7 @@ def _open(path: Path, stack: ExitStack) -> Files:
     except _BROKEN:
         raise UserError(
             f"{path} cannot be read: it is no tar archive, or a broken one.",
-            hint="Make one with `docker save` or `skopeo copy`.",
+            hint=_ANEW,
             code="import",
         ) from None
     except OSError as error:
@@ -220,7 +223,7 @@ def _import_docker(files: Files, name: Reference, store: Store) -> Image:
     if not _has(files, "manifest.json"):
         raise UserError(
             "This is neither an OCI layout nor a docker archive.",
-            hint="Make one with `docker save` or `skopeo copy`.",
+            hint=_ANEW,
             code="import",
         )
     images = as_list(load_json(_read(files, "manifest.json"), "manifest.json"), "manifest.json")

@@ -22,6 +22,7 @@ _EARLY = 10.0  # seconds before its end a token counts as over
 _SHORTEST = 60.0  # what the specification says of answers without expires_in
 _LONGEST = 24 * 3600
 _LARGEST_ANSWER = 256 << 10
+LOOK_THERE = "See how the registry, or the proxy before it, is set up."
 _PARAMETER = re.compile(r'([A-Za-z0-9_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))')
 
 
@@ -179,7 +180,8 @@ class Authenticator:
         if not safe:
             raise RegistryError(
                 f"Registry {self._host} names {realm[:200]!r} as its token service, "
-                "which is no safe address."
+                "which is no safe address.",
+                hint=LOOK_THERE,
             )
         return realm
 

@@ -19,7 +19,7 @@ import httpx
 
 from builders.certificates import trusted
 from builders.errors import RegistryError
-from builders.registry.auth import Authenticator, Credentials, Scope, TokenProvider
+from builders.registry.auth import LOOK_THERE, Authenticator, Credentials, Scope, TokenProvider
 from builders.remote.pinned import Lookup, PinnedTransport
 
 Body = bytes | Callable[[], Iterable[bytes]]
@@ -221,18 +221,19 @@ class Transport:
             parts = urlsplit(url)
             httpx.URL(url)
         except (ValueError, httpx.InvalidURL):
-            raise RegistryError(
-                f"Registry {self.host} sends us to {location[:200]!r}, no web address."
-            ) from None
+            raise self._astray(f"{location[:200]!r}, no web address") from None
         home = urlsplit(self._origin)
         host = (parts.hostname or "").lower()
         if parts.scheme not in ("http", "https") or not host or parts.username is not None:
-            raise RegistryError(f"Registry {self.host} sends us to {url[:200]!r}, no web address.")
+            raise self._astray(f"{url[:200]!r}, no web address")
         if home.scheme == "https" and parts.scheme != "https":
-            raise RegistryError(f"Registry {self.host} sends us to {host} without encryption.")
+            raise self._astray(f"{host} without encryption")
         if host != home.hostname and _is_internal(host) and not _is_internal(home.hostname or ""):
-            raise RegistryError(f"Registry {self.host} sends us to the internal address {host}.")
+            raise self._astray(f"the internal address {host}")
         return url
+
+    def _astray(self, where: str) -> RegistryError:
+        return RegistryError(f"Registry {self.host} sends us to {where}.", hint=LOOK_THERE)
 
     def _is_ours(self, url: str) -> bool:
         there, here = httpx.URL(url), httpx.URL(self._origin)
