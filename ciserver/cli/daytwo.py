@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO, Annotated, Any, Protocol
 
@@ -69,10 +69,8 @@ def show_logs(place: str, *, host: str, follow: bool, tail: int, since: str, as_
 def _show(client: Client, asked: Row, *, as_json: bool) -> None:
     """What it says, as it comes."""
     if as_json:
-        out, err = _JsonLines("out"), _JsonLines("err")
-        end = _pass_on(client, asked, out, err)
-        out.close()
-        err.close()
+        with closing(_JsonLines("out")) as out, closing(_JsonLines("err")) as err:
+            end = _pass_on(client, asked, out, err)
     else:
         end = _pass_on(client, asked)
     _finish(end)
@@ -86,24 +84,24 @@ class Sink(Protocol):
     def flush(self) -> object: ...
 
 
-class _JsonLines(io.RawIOBase):
-    """Takes bytes, prints one JSON object for each line of them."""
+class _JsonLines:
+    """Takes bytes, prints one JSON object for each line of them; ``close`` for the last one."""
 
     def __init__(self, stream: str) -> None:
-        super().__init__()
         self._stream = stream
         self._rest = b""
 
-    def write(self, data: Any, /) -> int:
-        *lines, self._rest = (self._rest + data).split(b"\n")
+    def write(self, piece: bytes, /) -> None:
+        *lines, self._rest = (self._rest + piece).split(b"\n")
         for line in lines:
             self._print(line)
-        return len(data)
+
+    def flush(self) -> None:
+        """Each line has been, as it was printed."""
 
     def close(self) -> None:
-        if self._rest and not self.closed:
+        if self._rest:
             self._print(self._rest)
-        super().close()
 
     def _print(self, line: bytes) -> None:
         text = line.removesuffix(b"\r").decode(errors="replace")
