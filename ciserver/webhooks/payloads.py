@@ -21,7 +21,7 @@ TOO_MUCH = (
 
 def payload_of(content_type: str, forge: Forge, body: bytes) -> object:
     """The JSON object, also where it travels in a form. Raises Malformed."""
-    return parse(json_of(content_type, forge, body))
+    return unfold(text_of(json_of(content_type, forge, body)))
 
 
 def json_of(content_type: str, forge: Forge, body: bytes) -> bytes:
@@ -62,7 +62,7 @@ def _has_many_values(body: bytes) -> bool:
 
 
 def text_of(body: bytes) -> str:
-    """Apart from ``unfold`` so that a big body can be let go of between the two.
+    """``body`` as text, apart from ``unfold`` so that a big one can be let go of between the two.
 
     Raises Malformed.
     """
@@ -73,7 +73,7 @@ def text_of(body: bytes) -> str:
 
 
 def unfold(text: str) -> object:
-    """Raises Malformed."""
+    """The JSON object in it. Raises Malformed."""
     try:
         payload = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -81,8 +81,3 @@ def unfold(text: str) -> object:
     if not isinstance(payload, dict):
         raise Malformed("The body must be a JSON object.")
     return payload
-
-
-def parse(body: bytes) -> object:
-    """Raises Malformed."""
-    return unfold(text_of(body))

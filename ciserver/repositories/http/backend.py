@@ -86,7 +86,7 @@ class Backend:
         answer = asyncio.create_task(self._answer(process, send))
         tasks: list[asyncio.Task[Any]] = [feed, complaints, answer]
         try:
-            # The feed only ends by an error: the client went away.
+            # The feed only ends by an error: the client went away, or sends too much.
             await asyncio.wait([feed, answer], return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 feed.result()
