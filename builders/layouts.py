@@ -191,7 +191,9 @@ def _open(path: Path, stack: ExitStack) -> Files:
         ) from None
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read: {error.strerror or error}.", code="import"
+            f"{path} cannot be read: {error.strerror or error}.",
+            hint="Name a file that you may read.",
+            code="import",
         ) from None
 
 

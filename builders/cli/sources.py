@@ -47,7 +47,11 @@ def dockerfile_of(file: Path | None, context: str) -> tuple[str, bytes | None]:
         with file.open("rb") as stream:
             return file.name, stream.read(MAX_BYTES + 1)  # more than that is refused
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.", code="cli.flag") from None
+        raise UserError(
+            f"{file} cannot be read: {error.strerror}.",
+            hint="Name a file that you may read.",
+            code="cli.flag",
+        ) from None
 
 
 def pairs(values: Sequence[str], flag: str) -> dict[str, str]:

@@ -29,7 +29,7 @@ def note(delivery: Delivery, told: Told) -> Push | None:
     """
     if not SHORT.fullmatch(told.sha):
         raise Malformed(f"{told.sha[:80]!r} is not a commit id.")
-    if _is_old(delivery, told):
+    if _settle_if_old(delivery, told):
         return None
     row, _ = PullRequest.objects.update_or_create(
         project=delivery.project,
@@ -55,8 +55,9 @@ def note(delivery: Delivery, told: Told) -> Push | None:
     return Push(ref=told.ref if told.from_fork else told.head, sha=told.sha, sender=told.sender)
 
 
-def _is_old(delivery: Delivery, told: Told) -> bool:
-    """Whether it tells of a commit that the pull request was at before; ``delivery`` then says so.
+def _settle_if_old(delivery: Delivery, told: Told) -> bool:
+    """Say in ``delivery`` that it tells of a commit that the pull request was at before; whether
+    it does.
 
     It came late, or is a replay; or somebody went back by force. Git knows: whenever a commit is
     told that the row is not at, the repository is looked at soon, and what that finds counts.
