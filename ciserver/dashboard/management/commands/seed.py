@@ -254,11 +254,8 @@ def _images(projects: list[Project], pipelines: list[Pipeline]) -> None:
     )
 
 
-def _deployments(projects: list[Project], releases: list[Release]) -> None:
-    """Each release went to the first place, each fourth to the second, each tenth to the last."""
-    names = [f"{PREFIX}host-{number}" for number in range(max(len(projects) // 10, 1))]
-    hosts = Host.objects.bulk_create([Host(name=name) for name in names])
-    host_of = {project.pk: hosts[index % len(hosts)] for index, project in enumerate(projects)}
+def _places(projects: list[Project], host_of: dict[int, Host]) -> dict[int, list[Environment]]:
+    """The chain of each project, on its host."""
     places = Environment.objects.bulk_create(
         Environment(
             project=project,
@@ -277,6 +274,15 @@ def _deployments(projects: list[Project], releases: list[Release]) -> None:
     of_project: dict[int, list[Environment]] = {}
     for place in places:
         of_project.setdefault(place.project_id, []).append(place)
+    return of_project
+
+
+def _deployments(projects: list[Project], releases: list[Release]) -> None:
+    """Each release went to the first place, each fourth to the second, each tenth to the last."""
+    names = [f"{PREFIX}host-{number}" for number in range(max(len(projects) // 10, 1))]
+    hosts = Host.objects.bulk_create([Host(name=name) for name in names])
+    host_of = {project.pk: hosts[index % len(hosts)] for index, project in enumerate(projects)}
+    of_project = _places(projects, host_of)
     serving: dict[int, Release] = {}
 
     def rows() -> Iterator[Deployment]:
