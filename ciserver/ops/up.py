@@ -15,6 +15,7 @@ from ciserver.config import Config
 from ciserver.ops import layout
 from ciserver.ops.children import children_of
 from ciserver.ops.errors import OpsError
+from ciserver.ops.kernel import keep_who_connects
 from ciserver.ops.supervisor import run_side_by_side, supervise
 
 UP_WITHIN = 120.0  # seconds: new tables may have to be made first
@@ -26,6 +27,7 @@ def up(config: Config) -> None:
     with only_one(config):
         _marker(config).unlink(missing_ok=True)  # of one that was killed
         set_up_django(config)
+        keep_who_connects()
         asyncio.run(_serve(config))
 
 

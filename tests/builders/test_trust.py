@@ -39,7 +39,7 @@ def every_byte_kept(builder: Builder, image: Image) -> Iterator[bytes]:
         for name in names:
             path = Path(folder) / name
             yield os.fsencode(path)
-            if path.is_file() and not path.is_symlink():
+            if not path.is_symlink() and path.is_file():  # others' layers have links to anywhere
                 yield path.read_bytes()
 
 

@@ -60,11 +60,13 @@ def alone(tmp_path: Path) -> Path:
     return where / "venv" / "bin" / "gantry"
 
 
-def _run(gantry: Path, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def _run(program: Path, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """In an environment that names neither the checkout nor another."""
     env = {"HOME": str(home), "PATH": os.environ["PATH"]}
     return subprocess.run(
-        [gantry, *words], env=env, check=False, capture_output=True, text=True, timeout=60
-    )
+        [program, *words],
+        env=env, cwd=home, check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
 
 
 @pytest.mark.django_db(transaction=True)
@@ -78,15 +80,9 @@ def test_the_client_works_with_nothing_of_the_service_beside_it(
     assert [row["slug"] for row in rows] == ["hello"]
     python = alone.with_name("python")
     code = "import ciserver.cli.app, sys; print(sorted({'django', 'celery'} & set(sys.modules)))"
-    ran = subprocess.run(
-        [python, "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path
-    )
-    assert ran.stdout == "[]\n"
+    assert _run(python, tmp_path, "-c", code).stdout == "[]\n"
     code = "import importlib.util as u; print(u.find_spec('django'), u.find_spec('ciserver.lib'))"
-    ran = subprocess.run(
-        [python, "-c", code], check=False, capture_output=True, text=True, cwd=tmp_path
-    )
-    assert ran.stdout == "None None\n"
+    assert _run(python, tmp_path, "-c", code).stdout == "None None\n"
     ran = _run(alone, tmp_path, "up")
     assert ran.returncode == 2
     assert "this is the client alone" in ran.stderr

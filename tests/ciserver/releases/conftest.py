@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ciserver.ops.kernel import keep_who_connects
 from tests.ciserver.releases.deploying import Doomed
 from tests.home import HOME
 from tests.machines import Machine, machines
@@ -178,6 +179,7 @@ def caddy(folder: Path) -> Iterator[Path]:
     (folder / "caddy.json").write_text(json.dumps(config))
     env = os.environ | {"XDG_CONFIG_HOME": str(folder), "XDG_DATA_HOME": str(folder)}
     command = ["caddy", "run", "--config", str(folder / "caddy.json")]
+    keep_who_connects()
     with _running(command, folder / "caddy.log", env=env):
         wait_for(sock.exists)
         yield sock

@@ -35,7 +35,12 @@ def edge() -> Edge:
 @pytest.fixture
 def proxy(caddy_socket: Path, edge: Edge) -> Iterator[Proxy]:
     opened = Proxy(caddy_socket)
+    _clear(opened, edge)  # other tests use the same Caddy
     yield opened
+    _clear(opened, edge)
+
+
+def _clear(opened: Proxy, edge: Edge) -> None:
     for name in list(opened.domains()):
         opened.name(name, None, edge=edge)
     for name in opened.routes():

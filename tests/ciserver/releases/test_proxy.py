@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -45,9 +46,39 @@ def answering(word: str, *, tells: Sequence[str] = ()) -> Iterator[str]:
 @pytest.fixture
 def proxy(caddy_socket: Path) -> Iterator[Proxy]:
     opened = Proxy(caddy_socket)
+    for name in opened.routes():  # other tests use the same Caddy
+        opened.forget(name)
     yield opened
     for name in opened.routes():
         opened.forget(name)
+
+
+def test_nobody_who_connects_is_reset_while_routes_change(proxy: Proxy) -> None:
+    """Without the kernel's setting three in a hundred are."""
+    port, other = free_port(), free_port()
+    lost: list[str] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                with socket.create_connection(("127.0.0.1", port), timeout=10) as caller:
+                    caller.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    assert caller.recv(12) == b"HTTP/1.1 200"
+            except OSError as error:
+                lost.append(repr(error))
+
+    with answering("one") as one:
+        proxy.serve("a", port=port, upstream=one)
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for number in range(40):
+            proxy.serve("b", port=other, upstream=f"127.0.0.1:{9000 + number}")
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert lost == []
 
 
 def test_a_route_is_made_changed_and_forgotten(proxy: Proxy) -> None:
