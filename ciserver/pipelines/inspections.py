@@ -40,6 +40,16 @@ def kept_of(job: Job) -> Kept | None:
     return None
 
 
+def _why_nothing(job: Job) -> str:
+    """The next step, after why nothing is kept."""
+    if not any(step.receipt for step in job.steps.all()):
+        return "It ended before it ran any program: its log tells why."
+    return (
+        "It is kept where a program failed, for the seconds of GANTRY_KEEP_FAILED, which each"
+        " worker must have. Set that, and run the pipeline again."
+    )
+
+
 @transaction.atomic
 def ask(*, job: Job, user: Any, command: Sequence[str]) -> Inspection:
     """Let a worker run ``command`` over what ``job`` left. Maintainers only; audited.
@@ -53,7 +63,7 @@ def ask(*, job: Job, user: Any, command: Sequence[str]) -> Inspection:
         raise Refused(
             f"Of the job {job.name} of pipeline {job.pipeline} nothing is kept.",
             code="inspection.nothing",
-            hint="Set GANTRY_KEEP_FAILED to a number of seconds, and run the pipeline again.",
+            hint=_why_nothing(job),
         )
     line = shlex.join(command)
     if len(line) > MOST_WORDS or "\0" in line:

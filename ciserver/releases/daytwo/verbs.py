@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import IO, Any
 
@@ -19,7 +19,13 @@ from ciserver.releases import health, leases, preview, rolling
 from ciserver.releases.daytwo.asking import Options
 from ciserver.releases.daytwo.wire import PIECE, Line
 from ciserver.releases.hosts import opened
-from ciserver.releases.models import ContainerCommand, Environment, Host, Running
+from ciserver.releases.models import (
+    ContainerCommand,
+    DeploymentState,
+    Environment,
+    Host,
+    Running,
+)
 from ciserver.releases.naming import installation, labels_of
 from ciserver.releases.restoring import route
 from ciserver.releases.targets import Target
@@ -29,6 +35,7 @@ from ciserver.releases.targets.errors import TargetError
 from ciserver.releases.targets.spec import Container, check_as
 
 FIRST_READER = 20.0  # seconds until somebody must read
+PATIENCE, BETWEEN_TRIES = 20.0, 0.2  # seconds
 HELD_BACK = 0.3  # seconds that a line may lack its end before it is shown as it is
 
 
@@ -270,15 +277,27 @@ def _change(command: ContainerCommand, line: Line) -> None:
         rows = rows.filter(host=command.host)
     if not rows:
         raise CannotBe(f"Nothing runs in {command.environment} any more.")
-    with leases.tend(command.environment) as lease:
-        if lease is None:
-            raise CannotBe(
-                f"A deployment to {command.environment} is under way. Ask again when it has ended."
-            )
+    with ExitStack() as stack:
+        lease = _lease(command.environment, stack)
         for row in rows:
             with opened(row.host) as target:
                 told = _VERBS[command.verb](command, row, target, lease)
             line.send(b"o", f"{row.host}: {told}\n".encode(), until=lambda: True)
+
+
+def _lease(environment: Environment, stack: ExitStack) -> leases.Lease:
+    """A chore, such as the removal of images after a deployment, is waited for."""
+    deadline = time.monotonic() + PATIENCE
+    while (lease := stack.enter_context(leases.tend(environment))) is None:
+        deploying = environment.deployments.filter(state=DeploymentState.RUNNING).exists()
+        if deploying or time.monotonic() > deadline:
+            raise CannotBe(
+                f"A deployment to {environment} is under way. Ask again when it has ended."
+                if deploying
+                else f"A worker is busy with {environment}. Ask again in a minute."
+            )
+        time.sleep(BETWEEN_TRIES)
+    return lease
 
 
 def _stop(command: ContainerCommand, row: Running, target: Target, lease: leases.Lease) -> str:

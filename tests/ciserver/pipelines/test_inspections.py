@@ -71,6 +71,9 @@ def test_what_is_not_kept_any_more_is_said(failed: Job, alice: Any) -> None:
     answer = ask(alice, failed, "ls")
     assert answer.status_code == 409 and "GANTRY_KEEP_FAILED" in str(answer.data)
     assert ask(alice, failed).status_code == 400
+    failed.steps.update(receipt=None)
+    answer = ask(alice, failed, "ls")
+    assert answer.status_code == 409 and "before it ran any program" in str(answer.data)
 
 
 def test_the_page_tells_until_when(failed: Job, client: Any, alice: Any) -> None:

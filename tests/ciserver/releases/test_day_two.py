@@ -22,7 +22,7 @@ from django.utils import timezone
 from ciserver.accounts.models import AuditEntry
 from ciserver.lib.crypto import Secret
 from ciserver.lib.problems import Refused
-from ciserver.releases import drift, restoring, services
+from ciserver.releases import drift, leases, restoring, services
 from ciserver.releases.daytwo import asking, attending, verbs, wire
 from ciserver.releases.daytwo.asking import Options
 from ciserver.releases.models import (
@@ -293,6 +293,18 @@ def kill_with_its_monitor(container: Container) -> None:
     asked = ["podman", "inspect", "--format", "{{.State.ConmonPid}}", container.id]
     os.kill(int(commands.run(asked, timeout=30).out), signal.SIGKILL)
     os.kill(container.pid, signal.SIGKILL)
+
+
+def test_a_chore_in_the_environment_is_waited_for(desk: Desk) -> None:
+    with leases.tend(desk.shop.qa) as chore:
+        assert chore
+        row = desk.ask("restart")
+        thread = desk.begin(row)
+        time.sleep(1)
+        assert thread.is_alive()
+    heard = asyncio.run(listen(row.pk))
+    thread.join(20)
+    assert (heard.out, heard.end["reason"]) == (b"local: v1 serves\n", "")
 
 
 def test_what_cannot_be_done_now_is_told_with_the_next_step(desk: Desk) -> None:
