@@ -56,7 +56,10 @@ async def _changes(channel: str) -> AsyncIterator[None]:
         while True:
             yield
             with suppress(TimeoutError):
-                await asyncio.wait_for(told.wait(), POLL_SECONDS)
+                # Not wait_for, which loses a cancel that comes with a message (Python 3.11): who
+                # cancels would wait for ever.
+                async with asyncio.timeout(POLL_SECONDS):
+                    await told.wait()
             told.clear()
 
 

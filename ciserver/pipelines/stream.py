@@ -95,7 +95,10 @@ async def stream(pipeline_id: int, progress: Progress) -> AsyncIterator[str]:
                     yield ": still here\n\n"
                 if len(frames) < 2:  # a log that is behind is read on at once
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(news.told.wait(), LONGEST)
+                        # Not wait_for, which loses a cancel that comes with news (Python 3.11):
+                        # the stream would never end.
+                        async with asyncio.timeout(LONGEST):
+                            await news.told.wait()
                     await asyncio.sleep(TOGETHER)
     finally:
         watcher.cancel()

@@ -76,7 +76,8 @@ class Group:
         future: Future[HttpResponse] = Future()
         self._line.put((hook, future))
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), DEADLINE)
+            async with asyncio.timeout(DEADLINE):
+                return await asyncio.wrap_future(future)
         except TimeoutError:  # the future is cancelled with it, and left out if it can be
             log.warning("a webhook could not be recorded within %s s", DEADLINE)
             return unavailable()

@@ -273,7 +273,8 @@ def test_silence_is_named(sandboxes: Sandboxes) -> None:
 def test_a_receipt_tells_how_it_went_over_time_and_how_long_it_was_held_back(
     sandboxes: Sandboxes,
 ) -> None:
-    limits = Limits(cpus=0.2, memory=64 * MIB, timeout=20)
+    # So little that it is held back also where others leave it a part of a core only.
+    limits = Limits(cpus=0.05, memory=64 * MIB, timeout=20)
     receipt = sandboxes.sh("while :; do :; done & sleep 2.3; kill -9 $!", limits=limits).receipt
     assert receipt.throttled > 0.5
     seconds = int(receipt.wall), int(receipt.wall - 0.3)  # one that is due at the end is not taken

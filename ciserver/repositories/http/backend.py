@@ -177,7 +177,8 @@ async def _end(process: Process, *, gently: bool) -> None:
     if gently and process.stdin and process.returncode is None:
         process.stdin.close()
         with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), TIDYING)
+            async with asyncio.timeout(TIDYING):
+                await process.wait()
     if process.returncode is None:
         # The whole session, for Git starts helpers and hooks of its own.
         with suppress(ProcessLookupError):
