@@ -54,7 +54,8 @@ def carry_out(command: ContainerCommand, line: Line) -> int | None:
             return None
     with opened(_host(command)) as target:
         container = _container(command, target)
-        return _converse(command, line, target, _argv(command, target, container))
+        before = _before(command, target, container)
+        return _converse(command, line, target, _argv(command, target, container), before)
 
 
 def mark_of(command: ContainerCommand) -> str:
@@ -103,8 +104,24 @@ def _container(command: ContainerCommand, target: Target) -> Container:
 # --- programs whose words pass by -----------------------------------------------------------
 
 
-def _converse(command: ContainerCommand, line: Line, target: Target, argv: list[str]) -> int | None:
-    """Pass on what ``argv`` says and, for ``exec`` and ``put``, what it is given."""
+def _before(command: ContainerCommand, target: Target, container: Container) -> tuple[int, int]:
+    """How many lines of each output are before those that were asked for, and come all the same."""
+    options = Options(**command.options)
+    if command.verb != "logs":
+        return 0, 0
+    count = target.engine.count(container.id, tail=options.tail, since=options.since)
+    if not count:
+        return 0, 0
+    said = target.machine.attempt(count, timeout=QUICK).out.split()
+    out, err = map(int, said) if len(said) == 2 else (0, 0)
+    return max(out - options.tail, 0), max(err - options.tail, 0)
+
+
+def _converse(
+    command: ContainerCommand, line: Line, target: Target, argv: list[str], before: tuple[int, int]
+) -> int | None:
+    """Pass on what ``argv`` says, but for the lines ``before``, and, for ``exec`` and ``put``, what
+    it is given."""
     fed = command.verb == "put" or bool(command.options.get("stdin"))
     mask = None if command.verb == "get" else _masker(command.environment)
     process = target.machine.stream(
@@ -112,8 +129,10 @@ def _converse(command: ContainerCommand, line: Line, target: Target, argv: list[
     )
     left = threading.Event()  # nobody reads any more
     pumps = [
-        threading.Thread(target=_pump, args=(stream, kind, line, left, mask), daemon=True)
-        for stream, kind in ((process.stdout, b"o"), (process.stderr, b"e"))
+        threading.Thread(target=_pump, args=(stream, kind, line, left, mask, skip), daemon=True)
+        for stream, kind, skip in zip(
+            (process.stdout, process.stderr), (b"o", b"e"), before, strict=True
+        )
     ]
     feeder = threading.Thread(target=_feed, args=(process, line, left), daemon=True)
     for thread in [*pumps, *([feeder] if fed else [])]:
@@ -161,11 +180,12 @@ def _pump(
     line: Line,
     left: threading.Event,
     mask: Masker | None,
+    skip: int,
 ) -> None:
     if stream is None:
         return
     with suppress(OSError, ValueError):
-        for piece in _masked(stream, mask) if mask else _pieces(stream):
+        for piece in _after(skip, _masked(stream, mask) if mask else _pieces(stream)):
             line.send(kind, piece, until=left.is_set)
             if left.is_set():
                 return
@@ -174,6 +194,17 @@ def _pump(
 def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
     while data := os.read(stream.fileno(), PIECE):
         yield data
+
+
+def _after(skip: int, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """``pieces`` without their first ``skip`` lines."""
+    for piece in pieces:
+        left = piece
+        while skip and left:
+            _, end, left = left.partition(b"\n")
+            skip -= len(end)
+        if left:
+            yield left
 
 
 def _masked(stream: IO[bytes], mask: Masker) -> Iterator[bytes]:

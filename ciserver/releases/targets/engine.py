@@ -53,6 +53,8 @@ true
 """
 # $0 is in seconds; "$@" removes a container, its last word.
 END = 'for it; do :; done; "$1" stop --time="$0" "$it" >/dev/null; exec "$@"'
+# $0 is the engine's program, $1 a container, $2 an option or nothing.
+COUNT = '"$0" logs $2 "$1" 2>/dev/null | wc -l; "$0" logs $2 "$1" 2>&1 >/dev/null | wc -l'
 MARK = "GANTRY_COMMAND"  # a variable
 # An engine's client that is killed leaves what it ran inside behind. $1 is the mark.
 END_MARKED = """
@@ -200,9 +202,19 @@ class Engine:
 
     def tell(self, container: str, *, tail: int, since: str, follow: bool) -> list[str]:
         """``logs`` as a person asks for them; ``since`` is a time or how long ago, such as 10m."""
-        words = [f"--tail={tail}" if tail >= 0 else "--tail=all" if self._is_docker else ""]
+        # podman's own loses the beginning of a line that was written in pieces: see ``count``.
+        few = tail == 0 or (tail > 0 and self._is_docker)
+        words = [f"--tail={tail}" if few else "--tail=all" if self._is_docker else ""]
         words += [f"--since={since}" if since else "", "--follow" if follow else ""]
         return [self.program, "logs", *filter(None, words), container]
+
+    def count(self, container: str, *, tail: int, since: str) -> list[str]:
+        """Prints how many lines ``tell`` says on either output; empty where it leaves out by itself
+        what is before the last ``tail``."""
+        if tail <= 0 or self._is_docker:
+            return []
+        since = f"--since={since}" if since else ""
+        return ["sh", "-c", COUNT, self.program, container, since]
 
     def enter(self, container: str, command: Sequence[str], *, mark: str, stdin: bool) -> list[str]:
         """Run ``command`` inside; it and its children carry ``mark``, for ``END_MARKED``."""

@@ -175,6 +175,9 @@ def test_a_log_has_no_secret_in_it_and_is_followed_until_its_reader_leaves(
     heard = desk.do("logs")
     assert (heard.out, heard.err) == (b"ready\n", b"it is ***\n")
     assert b"ready" not in desk.do("logs", tail=0).out
+    said = desk.do("logs", tail=-1).out
+    assert desk.do("logs", tail=1).out == said.splitlines(keepends=True)[-1]
+    assert desk.do("logs", tail=1000).out == said
     row = desk.ask("logs", follow=True)
     thread = desk.begin(row)
     assert b"ready" in asyncio.run(listen(row.pk, until=b"ready")).out
@@ -370,3 +373,18 @@ def test_what_nobody_does_is_told_to_whoever_reads(messages: None, monkeypatch: 
     with pytest.raises(Refused, match="No worker does this"):
         asyncio.run(listen(987654))
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("skip", "pieces", "left"),
+    [
+        (0, [b"a\nb"], b"a\nb"),
+        (1, [b"a", b"a\n", b"b\nc"], b"b\nc"),
+        (2, [b"a\nb\n", b"c"], b"c"),
+        (3, [b"a\nb\nc"], b""),
+    ],
+)
+def test_lines_before_those_asked_for_are_left_out(
+    skip: int, pieces: list[bytes], left: bytes
+) -> None:
+    assert b"".join(verbs._after(skip, iter(pieces))) == left
