@@ -33,12 +33,13 @@ mount --rbind /dev dev
 mount --rbind /sys sys
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
-mount --bind $D/containers var/lib/containers
+mkdir -p var/lib/containers && mount --bind $D/containers var/lib/containers
 mkdir -p var/lib/docker && mount --bind $D/docker var/lib/docker
 mkdir -p home && mount --bind $D/home home
 rm -rf root/.ssh root/.bashrc var/lib/gantry
 mkdir -p run/sshd run/user/1000 run/netns etc/ssh/allowed root home/deploy
 mkdir -p old && pivot_root . old && umount -l /old
+mount --make-rshared /  # as systemd has it; podman's monitors would not see each other's mounts
 hostname $NAME
 mknod -m 666 /tmp/tun c 10 200 && mount --bind /tmp/tun /dev/net/tun
 for file in subuid subgid; do echo "deploy:3000000:65536" > /etc/$file; done

@@ -78,6 +78,10 @@ def test_releases_change_there_without_a_lost_request_and_what_runs_is_listed_en
     restoring.restore_routes()
     drift.look()
     assert (Running.objects.get().drift, Running.objects.get().stopped_by) == ("", "admin")
+    assert desk.do("start").out == b"qa-1: v2 serves\n"
+    assert far.page("qa-1") == "two"
+    assert b"qa-1: v2 serves\n" in desk.do("restart").out
+    assert far.page("qa-1") == "two"
     done = set(AuditEntry.objects.filter(actor="admin").values_list("action", flat=True))
-    verbs = ("exec", "put", "get", "logs", "stop")
+    verbs = ("exec", "put", "get", "logs", "stop", "start", "restart")
     assert {f"container.{verb}" for verb in verbs} <= done
