@@ -53,6 +53,8 @@ true
 """
 # $0 is in seconds; "$@" removes a container, its last word.
 END = 'for it; do :; done; "$1" stop --time="$0" "$it" >/dev/null; exec "$@"'
+# podman's own --tail loses the beginning of a line that was written in pieces. $2 is how many.
+LAST = '"$0" logs "$1" 2>&1 | tail -n "$2"'
 # $0 is the engine's program, $1 a container, $2 an option or nothing.
 COUNT = '"$0" logs $2 "$1" 2>/dev/null | wc -l; "$0" logs $2 "$1" 2>&1 >/dev/null | wc -l'
 MARK = "GANTRY_COMMAND"  # a variable
@@ -198,11 +200,13 @@ class Engine:
         return [self.program, "events", f"--filter=event={event}", mine]
 
     def logs(self, container: str, lines: int) -> list[str]:
-        return [self.program, "logs", f"--tail={lines}", container]
+        if self._is_docker:
+            return [self.program, "logs", f"--tail={lines}", container]
+        return ["sh", "-c", LAST, self.program, container, str(lines)]
 
     def tell(self, container: str, *, tail: int, since: str, follow: bool) -> list[str]:
         """``logs`` as a person asks for them; ``since`` is a time or how long ago, such as 10m."""
-        # podman's own loses the beginning of a line that was written in pieces: see ``count``.
+        # podman's --tail is not for us: see LAST and ``count``.
         few = tail == 0 or (tail > 0 and self._is_docker)
         words = [f"--tail={tail}" if few else "--tail=all" if self._is_docker else ""]
         words += [f"--since={since}" if since else "", "--follow" if follow else ""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 import time
@@ -54,7 +55,8 @@ def proxy(caddy_socket: Path) -> Iterator[Proxy]:
 
 
 def test_next_to_nobody_who_connects_is_reset_while_routes_change(proxy: Proxy) -> None:
-    """Without the kernel's setting three in a hundred are; with it one was, in thousands."""
+    """Without the kernel's setting three in a hundred are; with it one was, in thousands. A
+    deployment has to serve 999 of a thousand."""
     port, other = free_port(), free_port()
     lost: list[str] = []
     asked: list[int] = []
@@ -75,12 +77,13 @@ def test_next_to_nobody_who_connects_is_reset_while_routes_change(proxy: Proxy) 
         threads = [threading.Thread(target=ask) for _ in range(8)]
         for thread in threads:
             thread.start()
-        for number in range(40):
-            proxy.serve("b", port=other, upstream=f"127.0.0.1:{9000 + number}")
+        changes = itertools.count(9000)
+        while len(asked) < 3000:
+            proxy.serve("b", port=other, upstream=f"127.0.0.1:{next(changes)}")
         stop.set()
         for thread in threads:
             thread.join()
-    assert len(lost) <= len(asked) / 200, lost
+    assert len(lost) <= len(asked) / 1000, lost
 
 
 def test_a_route_is_made_changed_and_forgotten(proxy: Proxy) -> None:

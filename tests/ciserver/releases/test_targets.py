@@ -29,7 +29,10 @@ from tests.machines import Machine
 
 pytestmark = pytest.mark.root
 MINE = f"gantry-test-{os.getpid()}"
-SHOWS = {"command": "echo hi; trap 'exit 0' TERM; /bin/busybox httpd -f -p 8080 -h /www & wait"}
+SHOWS = {
+    "command": "echo no; printf h; /bin/busybox sleep 0.1; echo i; trap 'exit 0' TERM;"
+    " /bin/busybox httpd -f -p 8080 -h /www & wait"
+}
 KEY = Ed25519PrivateKey.generate()
 PRIVATE = KEY.private_bytes(
     serialization.Encoding.PEM,
@@ -244,7 +247,7 @@ def _is_probed(target: Target, container: Container) -> None:
     assert target.probe(container, Check(command=("/bin/sh", "-c", "true"))) == ""
     slow = target.probe(container, Check(command=("/bin/busybox", "sleep", "9"), timeout=0.5))
     assert "did not end within 0.5 s" in slow
-    assert target.last_lines(container, 5) == "hi"
+    assert target.last_lines(container, 1) == "hi", "a line written in pieces is whole"
     target.machine.run(target.engine.stop(container.id, 1), timeout=30)
     assert target.probe(container, Check(path="/")) == "nothing answers on its port"
     assert target.probe(container, Check(tcp=True)) == "nothing answers on its port"
