@@ -14,6 +14,9 @@ from ciserver.ops.ready import Ready, at_once, http_answers, log_says, redis_ans
 # The usual names, which GANTRY_LOG_STORE goes by as well.
 _STORAGE_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
+# Seven processes import Django at once: seconds, but minutes on a small machine that is emulated.
+SLOW_READY = 600.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
@@ -161,7 +164,7 @@ def _web(config: Config, env: Mapping[str, str], *, name: str = "web", stage: in
         command=("python", "-m", "ciserver.serve"),
         env=env,
         ready=lambda: http_answers("/readyz", {200}, host=host, port=config.port),
-        ready_seconds=300.0,
+        ready_seconds=SLOW_READY,
         listen=(config.bind, config.port),
     )
 
@@ -180,7 +183,7 @@ def _worker(
         as_service_user=False,  # it makes sandboxes, or containers
         env=env or {},
         ready=lambda: log_says(log_of(config, name), b" ready."),
-        ready_seconds=300.0,
+        ready_seconds=SLOW_READY,
         stop_seconds=10.0,
     )
 
