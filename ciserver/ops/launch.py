@@ -60,9 +60,6 @@ def start(
     code = home / "app" if as_service_user else CHECKOUT
     argv = [str(code / ".venv/bin/python") if command[0] == "python" else command[0], *command[1:]]
     paths = {"PYTHONPATH": str(code)}
-    if as_service_user:
-        # It cannot write beside the code, and must not compile all of it at every start.
-        paths["PYTHONPYCACHEPREFIX"] = str(home / "pycache")
     environment = service_environment(home, paths | dict(env or {}))
     return subprocess.Popen(
         argv,

@@ -33,7 +33,6 @@ FOLDERS = (
     Folder("registry", SERVICE_USER, SERVICE_USER, 0o700),
     Folder("redis", SERVICE_USER, SERVICE_USER, 0o700),
     Folder("static", SERVICE_USER, SERVICE_USER, 0o755),
-    Folder("pycache", SERVICE_USER, SERVICE_USER, 0o700),
     Folder("spool", SERVICE_USER, SERVICE_USER, 0o700),
     # setgid: what the worker writes as root, the web process may read.
     Folder("logs", "root", SERVICE_USER, 0o2750),
