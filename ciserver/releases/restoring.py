@@ -12,7 +12,8 @@ from ciserver.releases.leases import Lease, LeaseLost
 from ciserver.releases.models import Environment, Host, Running
 from ciserver.releases.naming import labels_of, server_name
 from ciserver.releases.targets import Target
-from ciserver.releases.targets.base import DRAIN, GRACE, QUICK
+from ciserver.releases.targets.base import DRAIN, GRACE
+from ciserver.releases.targets.commands import QUICK
 from ciserver.releases.targets.errors import TargetError
 
 log = logging.getLogger(__name__)

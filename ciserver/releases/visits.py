@@ -15,7 +15,7 @@ from ciserver.releases.fleet import SSH, TOPIC
 from ciserver.releases.hosts import clock_words, opened, place_of
 from ciserver.releases.models import Host
 from ciserver.releases.targets import Target, connection
-from ciserver.releases.targets.base import QUICK
+from ciserver.releases.targets.commands import QUICK
 from ciserver.releases.targets.errors import HostKeyChanged, TargetError, understood
 from ciserver.releases.targets.host_proxy import NoProxy
 from ciserver.releases.targets.images import Location

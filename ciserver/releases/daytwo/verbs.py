@@ -29,7 +29,8 @@ from ciserver.releases.models import (
 from ciserver.releases.naming import installation, labels_of
 from ciserver.releases.restoring import route
 from ciserver.releases.targets import Target
-from ciserver.releases.targets.base import GRACE, QUICK
+from ciserver.releases.targets.base import GRACE
+from ciserver.releases.targets.commands import QUICK
 from ciserver.releases.targets.engine import END_MARKED, MARK
 from ciserver.releases.targets.errors import TargetError
 from ciserver.releases.targets.spec import Container, check_as

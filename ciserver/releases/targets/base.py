@@ -17,6 +17,7 @@ import httpx
 
 from ciserver.lib.certificates import trusted
 from ciserver.releases.targets import credentials, engine, networks, secret_files
+from ciserver.releases.targets.commands import QUICK, SLOW
 from ciserver.releases.targets.credentials import Credentials
 from ciserver.releases.targets.engine import Engine
 from ciserver.releases.targets.errors import (
@@ -37,7 +38,6 @@ NO_PORT = "the image exposes no port to ask; let it EXPOSE one, or check it by '
 AT_A_TIME = 100  # images
 KEPT = 64 * 1024  # bytes of what a container says, at most
 STALE = 60.0  # seconds after which a network is looked at again before something starts in it
-QUICK, SLOW = 30.0, 600.0  # seconds for a command that asks, and for one that moves layers
 DRAIN = 10.0  # seconds for requests under way
 GRACE = 10  # seconds between asking a container to stop and killing it
 # Those of its arguments that are processes, and not only what is left of one that ended.

@@ -15,6 +15,7 @@ from typing import IO
 from ciserver.lib.endings import Ending
 from ciserver.releases.targets.errors import CommandFailed, CommandTimedOut, CommandTooLoud
 
+QUICK, SLOW = 30.0, 600.0  # seconds for a command that asks, and for one that moves layers
 MOST = 16 * 1024 * 1024  # bytes of each stream; a host, or an image's HEALTHCHECK, may say anything
 PIECE = 64 * 1024
 

@@ -26,7 +26,7 @@ import httpx
 from ciserver.lib import ssh
 from ciserver.lib.ownfolders import own_folder
 from ciserver.releases.targets import commands, facts
-from ciserver.releases.targets.commands import Result
+from ciserver.releases.targets.commands import QUICK, Result
 from ciserver.releases.targets.errors import (
     CommandFailed,
     CommandTimedOut,
@@ -41,7 +41,6 @@ from ciserver.releases.targets.spec import Place
 
 CONNECT = 10  # seconds until a host that does not answer is given up
 ALIVE = 5  # seconds between two signs of life; three that stay out end the connection
-QUICK = 30.0
 LOST = 255  # ssh's own exit code
 SAID = 16 * 1024  # bytes of what ssh said, at most
 PORTS = range(20000, 32000)  # below those that Linux gives out by itself

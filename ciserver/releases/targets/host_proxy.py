@@ -6,12 +6,12 @@ import json
 import time
 from collections.abc import Mapping
 
+from ciserver.releases.targets.commands import QUICK
 from ciserver.releases.targets.connection import Connection
 from ciserver.releases.targets.domains import Domains, Edge
 from ciserver.releases.targets.errors import TrafficError
 from ciserver.releases.targets.proxy import Permit, Proxy, granted
 
-QUICK = 30.0
 STARTS_WITHIN = 10.0  # seconds
 # It outlives the connection. Where systemd runs it is a service, else a session of its own;
 # after a reboot the next look at the host starts it again, with the routes it had.

@@ -12,10 +12,9 @@ from typing import IO, Protocol
 import httpx
 
 from ciserver.releases.targets import commands, facts
-from ciserver.releases.targets.commands import Result
+from ciserver.releases.targets.commands import QUICK, Result
 from ciserver.releases.targets.facts import Facts
 
-QUICK = 30.0  # seconds
 LOCK = Path("/run/gantry-deployed.lock")
 
 

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from ciserver.releases.targets import engine, firewall
+from ciserver.releases.targets.commands import QUICK
 from ciserver.releases.targets.engine import Engine
 from ciserver.releases.targets.errors import TargetError
 from ciserver.releases.targets.machine import Machine
-
-QUICK = 30.0  # seconds
 
 
 def ensure(machine: Machine, engine_there: Engine, name: str) -> None:

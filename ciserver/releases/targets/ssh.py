@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 from ciserver.releases.targets import connection, host_proxy, relay
-from ciserver.releases.targets.base import SLOW, EngineTarget, find_engine
+from ciserver.releases.targets.base import EngineTarget, find_engine
+from ciserver.releases.targets.commands import SLOW
 from ciserver.releases.targets.connection import Connection
 from ciserver.releases.targets.credentials import Credentials, config
 from ciserver.releases.targets.errors import TargetError
