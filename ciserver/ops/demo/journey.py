@@ -16,6 +16,8 @@ from ciserver.ops.demo.repository import Repository
 from ciserver.ops.demo.waiting import wait_for
 from ciserver.ops.errors import OpsError
 
+DEPLOYED_WITHIN = 900.0  # seconds; a deployment ends by itself before, whatever it waits for
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Journey:
@@ -64,7 +66,7 @@ def _pipeline_of(api: Client, commit: str) -> Row:
         rows = api.rows("/pipelines/", project="hello", commit=commit)
         return rows[0] if rows else None
 
-    return wait_for(look, seconds=30, what=f"A pipeline for {commit[:8]}", pause=0.03)
+    return wait_for(look, what=f"A pipeline for {commit[:8]}", pause=0.03, log="planner")
 
 
 def _release_of(api: Client, commit: str) -> Row:
@@ -72,7 +74,7 @@ def _release_of(api: Client, commit: str) -> Row:
         rows = api.rows("/releases/", project="hello")
         return next((row for row in rows if row["commit"] == commit), None)
 
-    return wait_for(look, seconds=15, what=f"A release of {commit[:8]}")
+    return wait_for(look, what=f"A release of {commit[:8]}")
 
 
 def _arrival(
@@ -85,14 +87,18 @@ def _arrival(
         rows = api.rows("/deployments/", project="hello", environment=environment)
         return next((row for row in rows if row["release"] == release["id"]), None)
 
-    with console.status(f"{release['name']} to {environment}"):
-        found = deployment or wait_for(find, seconds=15, what=f"A deployment to {environment}")
+    title = f"{release['name']} to {environment}"
+    with console.status(title) as status:
+        what = f"The deployment to {environment}"
+        found = deployment or wait_for(find, what=what, log="deployer")
 
         def ended() -> Row | None:
             row = api.get(f"/deployments/{found['id']}/")
+            if row["steps"]:
+                status.update(f"{title}  [dim]{escape(row['steps'][-1]['name'])}[/]")
             return None if row["state"] in {"queued", "running"} else row
 
-        row = wait_for(ended, seconds=180, what=f"The deployment to {environment}")
+        row = wait_for(ended, what=what, seconds=DEPLOYED_WITHIN, log="deployer")
     if row["state"] != "succeeded":
         raise OpsError(
             f"The deployment of {release['name']} to {environment} {row['state']}: {row['reason']}",
