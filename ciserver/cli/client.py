@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -13,6 +15,8 @@ from ciserver.cli.settings import Settings
 Row = dict[str, Any]
 
 _LOCAL = {"127.0.0.1", "localhost", "::1"}
+# A process of the service ended meanwhile, or let go of a connection that nobody had used.
+_BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 
 
 class Client:
@@ -118,8 +122,14 @@ class Client:
         )
 
     def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Once more when the connection broke: by its key a write is done once."""
+        key = {} if method == "GET" else {"Idempotency-Key": str(uuid.uuid4())}
+        request = partial(self._http.request, method, path, headers=key, **options)
         try:
-            answer = self._http.request(method, path, **options)
+            try:
+                answer = request()
+            except _BROKEN:
+                answer = request()
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
         if answer.is_error:

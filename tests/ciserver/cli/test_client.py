@@ -1,0 +1,62 @@
+"""What becomes of a request whose connection breaks."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from ciserver.cli.client import Client
+from ciserver.cli.errors import CliError, Exit
+from ciserver.cli.settings import Settings
+
+ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n{"a": 1}'
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER without time: closing resets
+
+
+@contextmanager
+def breaking(times: int) -> Iterator[tuple[Client, list[bytes]]]:
+    """A client of a server that breaks that many connections, and what the server was asked."""
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+
+        def serve() -> None:
+            for number in range(2):
+                connection, _ = server.accept()
+                with connection:
+                    asked.append(connection.recv(65536))
+                    if number < times:
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                    else:
+                        connection.sendall(ANSWER)
+
+        threading.Thread(target=serve, daemon=True).start()
+        with Client(Settings(url=url, token="gantry_x"), timeout=5) as client:
+            yield client, asked
+
+
+def test_what_broke_is_asked_once_more_and_a_write_has_the_same_key() -> None:
+    with breaking(1) as (client, asked):
+        assert client.get("/projects/") == {"a": 1}
+    assert len(asked) == 2
+    with breaking(1) as (client, asked):
+        assert client.post("/projects/", slug="shop") == {"a": 1}
+    keys = [
+        line.partition(b": ")[2]
+        for request in asked
+        for line in request.split(b"\r\n")
+        if line.lower().startswith(b"idempotency-key")
+    ]
+    assert len(keys) == 2
+    assert keys[0] == keys[1]
+
+
+def test_what_breaks_twice_cannot_be_reached() -> None:
+    with breaking(2) as (client, asked), pytest.raises(CliError, match="cannot be reached") as told:
+        client.get("/projects/")
+    assert (told.value.exit_code, len(asked)) == (Exit.UNREACHABLE, 2)
