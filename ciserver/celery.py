@@ -10,13 +10,4 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ciserver.settings")
 
 app = Celery("gantry")
 app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks(
-    [
-        "ciserver.repositories",
-        "ciserver.webhooks",
-        "ciserver.pipelines",
-        "ciserver.releases",
-        "ciserver.dashboard",
-        "ciserver.lib",
-    ]
-)
+app.autodiscover_tasks()  # of every app: one that is left out drops its work without a word
