@@ -41,6 +41,7 @@ class FakeSandboxes:
         *,
         state: StateDirectory,
         on_output: Callable[[Stream, bytes], None] | None = None,
+        on_end: Callable[[], None] | None = None,
         cancel: threading.Event | None = None,
         parent: Parent = NO_PARENT,
     ) -> Receipt:
@@ -56,6 +57,8 @@ class FakeSandboxes:
             count += len(data)
             if on_output is not None:
                 on_output(stream, data)
+        if on_end is not None:
+            on_end()
         killed = answer.outcome is not Outcome.EXITED
         return Receipt(
             outcome=answer.outcome,

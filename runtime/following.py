@@ -11,6 +11,7 @@ from threading import Event
 
 from runtime import failures, process
 from runtime.disk import DiskWatch
+from runtime.outlets import Outlets, pipes
 from runtime.output import Pump, Stream
 from runtime.process import Command
 from runtime.spec import NO_PARENT, Limits, Outcome
@@ -43,25 +44,29 @@ def follow(
     log: Path,
     on_output: Callable[[Stream, bytes], None] | None,
     cancel: Event | None,
+    on_end: Callable[[], None] | None = None,
+    outlets: Outlets | None = None,
     budget: Limits = NO_PARENT.limits,
     victims: Victims | None = None,
     disk_watch: Callable[[Watchdog], DiskWatch | None] = lambda watchdog: None,
 ) -> Followed:
     """Run ``command``, whose program is in ``cgroup``, to its end. Blocks.
 
-    ``log`` is the OCI runtime's. No process of ``cgroup`` is alive that the OCI runtime waits
-    for, also after an exception from ``on_output``.
+    ``log`` is the OCI runtime's; ``outlets`` are for its output, else that is in this process's
+    hands alone. ``on_end`` is called when ``on_output`` was for the last time. No process of
+    ``cgroup`` is alive that the OCI runtime waits for, also after an exception from either.
     """
     with ExitStack() as stack:
         started = time.monotonic()
-        running = process.start(command)
-        stack.callback(_end, running, cgroup)
+        outlets = outlets or stack.enter_context(pipes())
+        running = process.start(command, outlets)
+        stack.callback(_end, running, cgroup, outlets)
         watchdog = stack.enter_context(Watchdog(limits, cgroup, running, cancel, budget, victims))
         written = disk_watch(watchdog)
         if written is not None:
             stack.enter_context(written)
         pump = _pump(limits, on_output, watchdog, log)
-        pump.follow(running.stdout, running.stderr, watchdog.end)
+        pump.follow(outlets, watchdog.end)
         ended = running.wait_and_count()
         wall = time.monotonic() - started
         outcome, detail = watchdog.verdict(ended.exit_code)
@@ -70,6 +75,8 @@ def follow(
         failure = failures.read(log) if outcome is Outcome.EXITED and ended.exit_code else None
         if failure is None:
             pump.flush()
+        if on_end is not None:
+            on_end()
     return Followed(
         outcome=outcome,
         exit_code=ended.exit_code if outcome is Outcome.EXITED else KILLED,
@@ -97,16 +104,16 @@ def _pump(
     return Pump(limits.output, take, lambda: failures.read(log) is not None)
 
 
-def _end(running: process.Piped, cgroup: Killable) -> None:
+def _end(running: process.Started, cgroup: Killable, outlets: Outlets) -> None:
     """Leave no process: also when an exception ended the story early.
 
-    The container before the OCI runtime, which then collects it. Its pipes are closed first,
-    or it could wait for a reader; killing is repeated, for a container that is just being made.
+    The container before the OCI runtime, which then collects it, and must not wait for a reader
+    of its output; killing is repeated, for a container that is just being made.
     """
-    running.close()
     deadline = time.monotonic() + RUNTIME_WAIT
     while running.wait(0) is None and time.monotonic() < deadline:
         cgroup.kill()
+        outlets.discard()
         running.wait(0.02)
     if running.wait(0) is None:
         running.kill()

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import enum
 import itertools
-import os
 import selectors
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from runtime.disk import words
+from runtime.outlets import Outlets
 from runtime.spec import Outcome
 
-CHUNK = 64 * 1024
 MOMENT = 0.05  # seconds
 HELD_MAXIMUM = 4  # pieces
 
@@ -66,23 +65,24 @@ class Pump:
         self._held: list[bytes] = []
         self.count = 0
 
-    def follow(self, stdout: int, stderr: int, end: Callable[[Outcome, str], None]) -> None:
+    def follow(self, outlets: Outlets, end: Callable[[Outcome, str], None]) -> None:
         """Copy until both streams end. Above the limit: ``end`` it, and drop what still comes."""
-        if not self.copy(stdout, stderr):
+        if not self.copy(outlets):
+            outlets.stop_keeping()
             end(Outcome.OUTPUT, f"output limit of {words(self._limit or 0)} reached")
-            self.drain(stdout, stderr)
+            self.drain(outlets)
 
-    def copy(self, stdout: int, stderr: int) -> bool:
+    def copy(self, outlets: Outlets) -> bool:
         """True when both streams ended; False as soon as the limit is exceeded."""
         with selectors.DefaultSelector() as selector:
-            for fd, stream in ((stdout, Stream.STDOUT), (stderr, Stream.STDERR)):
+            for fd, stream in zip(outlets.readers, Stream, strict=True):
                 selector.register(fd, selectors.EVENT_READ, stream)
             while selector.get_map():
                 events = selector.select(MOMENT if self._held else None)
                 if not events and not self._failed():
                     self.flush()
                 for key, _ in events:
-                    data = os.read(key.fd, CHUNK)
+                    data = outlets.read(key.fd)
                     if not data:
                         selector.unregister(key.fd)
                     elif not self._take(key.data, data):
@@ -115,10 +115,10 @@ class Pump:
             self._on_output(stream, data)
         return not full
 
-    def drain(self, stdout: int, stderr: int) -> None:
+    def drain(self, outlets: Outlets) -> None:
         """Read and drop the rest, so that the OCI runtime is not stuck writing it."""
         self._on_output = lambda stream, data: None
         self._limit = None
         kept, self._held = self.count, []
-        self.copy(stdout, stderr)
+        self.copy(outlets)
         self.count = kept

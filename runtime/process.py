@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.errors import HostError
+from runtime.outlets import Outlets
 
 # What the OCI runtime, ip and nft get to see of the caller's environment.
 HOST_ENVIRONMENT = {
@@ -47,12 +48,10 @@ class Ended:
 
 
 @dataclass(slots=True)
-class Piped:
-    """A running program whose stdout and stderr are read by the caller, who closes both."""
+class Started:
+    """A running program."""
 
     process: subprocess.Popen[bytes]
-    stdout: int
-    stderr: int
     _ending: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -92,29 +91,26 @@ class Piped:
             if self.process.returncode is None:
                 os.kill(self.pid, signal.SIGKILL)
 
-    def close(self) -> None:
-        for pipe in (self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                pipe.close()
 
-
-def start(command: Command, *, cwd: Path | None = None) -> Piped:
+def start(command: Command, outlets: Outlets) -> Started:
     """Start ``command`` with an empty stdin, only fds 0-2 open, in a session of its own."""
-    process = subprocess.Popen(
-        command.args,
-        executable=command.program or None,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=HOST_ENVIRONMENT,
-        cwd=cwd or "/",
-        close_fds=True,
-        start_new_session=True,
-        umask=0o022,  # for what the OCI runtime makes: a sandbox's users must walk through it
-        bufsize=0,
-    )
-    assert process.stdout is not None and process.stderr is not None  # noqa: S101
-    return Piped(process, process.stdout.fileno(), process.stderr.fileno())
+    stdout, stderr = outlets.writers
+    try:
+        process = subprocess.Popen(
+            command.args,
+            executable=command.program or None,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env=HOST_ENVIRONMENT,
+            cwd="/",
+            close_fds=True,
+            start_new_session=True,
+            umask=0o022,  # for what the OCI runtime makes: a sandbox's users must walk through it
+        )
+    finally:
+        outlets.close_writers()
+    return Started(process)
 
 
 def run(command: Command, *, timeout: float = 30.0) -> str:
@@ -189,11 +185,11 @@ class Watcher:
     pipe: int
 
 
-def start_on_our_death(command: Command) -> Watcher:
+def start_on_our_death(command: Command, *, holding: int) -> Watcher:
     """Arrange for ``command`` to be run when this process is gone, however it goes.
 
     A shell holds the read end of a pipe whose only write end is ours; the kernel
-    closes ours with us.
+    closes ours with us. It and ``command`` have the descriptor ``holding`` open, too.
     """
     read_end, write_end = os.pipe()
     try:
@@ -205,6 +201,7 @@ def start_on_our_death(command: Command) -> Watcher:
             env=HOST_ENVIRONMENT,
             cwd="/",
             start_new_session=True,
+            pass_fds=(holding,),
         )
     finally:
         os.close(read_end)

@@ -9,29 +9,34 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from runtime import cgroups, kept, owner
+from runtime import cgroups, failures, kept, outlets, owner, unread, watcher
+from runtime.following import RUNTIME_WAIT
 from runtime.network import directory, egress, firewall
 from runtime.removal import remove_path
 from runtime.sandbox import remove_cgroup
 from runtime.snapshots import overlay
 from runtime.state import Box, StateDirectory
+from runtime.watcher import Keeper
 
 
 def reap(state: StateDirectory) -> list[str]:
     """Remove what is dead; one sentence for each thing that was. Needs root."""
     with _turn(state):
         dead = [box for box in state.boxes() if not owner.is_alive(box.record.owner)]
-        done = [_reap_box(state, box) for box in dead]
+        # Should we be killed as well, another goes on from there.
+        done = [_reap_box(state, box, watcher.ensure(state.root)) for box in dead]
         done += [sentence for box in state.boxes() for sentence in _reap_parts(box)]
         for path in state.abandoned():
             done.append(_remove(path, f"the unfinished directory {path.name}"))
         done += [_reap_network(path) for path in _dead_networks(state)]
         done += [f"unmounted {target}" for target in overlay.unmount_dead()]
         done += kept.prune(state)
+        done += unread.prune(state)
         for path in state.dead_scratch():
             done.append(_remove(path, f"the directory {path}"))
     return done
@@ -53,18 +58,35 @@ def _turn(state: StateDirectory) -> Iterator[None]:
         yield
 
 
-def _reap_box(state: StateDirectory, box: Box) -> str:
-    """The OCI runtime first: it may be about to make the container."""
-    for pid in _runtimes_of(box):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+def _reap_box(state: StateDirectory, box: Box, keeper: Keeper) -> str:
     cgroup = cgroups.open_cgroup(box.record.cgroup_name)
-    cgroup.kill()
+    ran = failures.read(box.oci_log) is None  # else it is the OCI runtime's own words
+    _end(box, cgroup, keeper)
     if not remove_cgroup(cgroup):
         return f"sandbox {box.record.id} has processes that do not die; it is tried again later"
     cgroups.remove_parent(box.record.cgroup_parent)
+    if ran and unread.keep(state, box):
+        return f"removed sandbox {box.record.id}, whose output is kept"
     state.remove(box)
     return f"removed sandbox {box.record.id}"
+
+
+def _end(box: Box, cgroup: cgroups.Cgroup, keeper: Keeper) -> None:
+    """The container first: the OCI runtime then passes on what it has of its output, and ends.
+
+    It may be about to make the container, so killing is repeated.
+    """
+    with outlets.rest_of(box.path) as rest, keeper.keeping(rest.readers):
+        deadline = time.monotonic() + RUNTIME_WAIT
+        cgroup.kill()
+        while not rest.move() and time.monotonic() < deadline:
+            time.sleep(0.01)
+            cgroup.kill()
+        for pid in _runtimes_of(box):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        cgroup.kill()
+        rest.move()
 
 
 def _reap_parts(box: Box) -> list[str]:

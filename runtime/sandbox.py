@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from runtime import bundle, cgroups, disk, failures, host, oci, oomlog, stubs, watcher
+from runtime import bundle, cgroups, disk, failures, host, oci, oomlog, outlets, stubs, watcher
 from runtime.checks import checked
 from runtime.errors import RuntimeFailed
 from runtime.following import Followed, follow
@@ -23,6 +23,7 @@ from runtime.sealed import sealed
 from runtime.spec import NO_PARENT, Limits, Outcome, Parent, Receipt, SandboxSpec
 from runtime.state import Box, StateDirectory
 from runtime.watchdog import Watchdog
+from runtime.watcher import Keeper
 
 __all__ = ["Piece", "Stream", "numbered", "run"]
 
@@ -34,30 +35,34 @@ def run(
     *,
     state: StateDirectory,
     on_output: Callable[[Stream, bytes], None] | None = None,
+    on_end: Callable[[], None] | None = None,
     cancel: threading.Event | None = None,
     parent: Parent = NO_PARENT,
 ) -> Receipt:
     """Run ``spec`` to its end and say what it cost. Blocks.
 
     ``on_output`` gets the bytes of both streams as they come, from this thread; while it
-    is busy the sandbox's writes wait. ``numbered`` counts them. ``cancel``, set by another
-    thread, ends it. ``parent`` is a cgroup, with a budget, that several sandboxes share. Raises
+    is busy the sandbox's writes wait. ``numbered`` counts them. ``on_end`` is called once they have
+    ended: when this process is killed before that is done, all that was written is kept
+    (``runtime.unread``), unless there is no limit of output. ``cancel``, set by another thread,
+    ends it. ``parent`` is a cgroup, with a budget, that several sandboxes share. Raises
     SpecError for what cannot be, HostError for what this machine lacks, RuntimeFailed when the
     OCI runtime cannot make the container. Nothing of the sandbox is left, also after an
-    exception from ``on_output``.
+    exception from them.
     """
     spec = checked(spec, parent)
     runtime = host.oci_runtime()
     with ExitStack() as stack:
-        watcher.ensure(state.root)
+        keeper = watcher.ensure(state.root)
         box = stack.enter_context(
-            state.open_box(spec.id, parent=parent.name, command=" ".join(spec.args))
+            state.open_box(spec.id, parent=parent.name, command=" ".join(spec.args), note=spec.note)
         )
         network = stack.enter_context(_network(spec, state))
         cgroup = stack.enter_context(_cgroup(box, spec.limits, parent))
         _write_bundle(spec, box, cgroup.box, network)
         stack.enter_context(stubs.removed(spec.rootfs, bundle.targets(spec)))
         before = network.traffic() if network else Traffic()
+        ends = stack.enter_context(_outlets(spec, box, keeper))
         done = follow(
             _sealed(
                 oci.run_command(
@@ -69,7 +74,9 @@ def run(
             limits=spec.limits,
             log=box.oci_log,
             on_output=on_output,
+            on_end=on_end,
             cancel=cancel,
+            outlets=ends,
             budget=parent.limits,
             victims=oomlog.Victims(box.record.cgroup_name.path, cgroup.processes),
             disk_watch=lambda watchdog: _disk_watch(spec, cgroup, watchdog),
@@ -140,6 +147,17 @@ def _network(spec: SandboxSpec, state: StateDirectory) -> Iterator[NetworkHandle
     else:
         with open_network(spec.network, state=state) as handle:
             yield handle
+
+
+@contextmanager
+def _outlets(spec: SandboxSpec, box: Box, keeper: Keeper) -> Iterator[outlets.Outlets]:
+    """The limit of output is the limit of the files: without one there are none."""
+    if spec.limits.output is None:
+        with outlets.pipes() as ends:
+            yield ends
+    else:
+        with outlets.kept(box.path) as ends, keeper.keeping(ends.readers):
+            yield ends
 
 
 @contextmanager

@@ -118,6 +118,7 @@ class SandboxSpec:
     instead of one made by the OCI runtime; it is how the steps of one build share one.
     ``secrets`` names the variables and mount targets that are: nothing else may look inside.
     ``upper`` is where what is written goes on the host; limits of disk and inodes need it.
+    ``note`` is the caller's: it stays with the output that nobody read (``runtime.unread``).
     """
 
     id: str
@@ -136,6 +137,7 @@ class SandboxSpec:
     read_only: bool = False
     no_new_privileges: bool = True
     secrets: tuple[str, ...] = ()
+    note: str = ""
 
 
 class Outcome(enum.StrEnum):

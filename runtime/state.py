@@ -2,10 +2,12 @@
 
     root/networks/<n>/            see runtime.network
     root/kept/<id>/               see runtime.kept
+    root/unread/<id>/             see runtime.unread
     root/scratch/<owner>-<x>/     whatever a caller needs for as long as it lives
     root/boxes/<id>/record.json   who owns it, its cgroup
                     config.json   the OCI bundle
                     oci/  oci.log the OCI runtime's own state
+                    stdout stderr and FIFOs of these           see runtime.outlets
                     hosts hostname resolv.conf                 bind-mounted into /etc
 
 A record is there before anything that would have to be removed. Directories are 0711:
@@ -41,6 +43,7 @@ class Record:
     cgroup_parent: str
     started: float
     command: str
+    note: str = ""  # its owner's
 
     @property
     def cgroup_name(self) -> CgroupName:
@@ -72,14 +75,15 @@ class StateDirectory:
         self.networks_dir = root / "networks"
         self.scratch_dir = root / "scratch"
         self.kept_dir = root / "kept"
-        made = (root, self.boxes_dir, self.networks_dir, self.scratch_dir, self.kept_dir)
-        for directory in made:
+        self.unread_dir = root / "unread"
+        below = (self.boxes_dir, self.networks_dir, self.scratch_dir, self.kept_dir)
+        for directory in (root, *below, self.unread_dir):
             directory.mkdir(mode=0o711, parents=True, exist_ok=True)
             if directory.stat().st_mode & 0o111 != 0o111:
                 directory.chmod(0o711)
 
     @contextmanager
-    def open_box(self, id: str, *, parent: str, command: str) -> Iterator[Box]:
+    def open_box(self, id: str, *, parent: str, command: str, note: str = "") -> Iterator[Box]:
         """A new box; its directory is removed at the end. Raises SpecError for an id in use."""
         record = Record(
             id=id,
@@ -88,6 +92,7 @@ class StateDirectory:
             cgroup_parent=parent,
             started=time.time(),
             command=command[:200],
+            note=note,
         )
         box = Box(self.boxes_dir / id, record)
         self._make(box)
@@ -137,16 +142,7 @@ class StateDirectory:
 
     def boxes(self) -> list[Box]:
         """Every sandbox on record, living and dead."""
-        found = []
-        for path in sorted(self.boxes_dir.iterdir()):
-            if path.name.startswith(UNFINISHED):
-                continue  # being made or removed just now, or see abandoned()
-            try:
-                record = Record(**json.loads((path / RECORD).read_text()))
-            except (OSError, ValueError, TypeError):
-                continue
-            found.append(Box(path, record))
-        return found
+        return boxes_in(self.boxes_dir)
 
     def abandoned(self) -> list[Path]:
         """Directories of boxes that have no record, and whose maker is gone."""
@@ -159,3 +155,16 @@ class StateDirectory:
             elif not any(path.iterdir()):
                 found.append(path)
         return found
+
+
+def boxes_in(directory: Path) -> list[Box]:
+    found = []
+    for path in sorted(directory.iterdir()):
+        if path.name.startswith(UNFINISHED):
+            continue  # being made or removed just now, or see abandoned()
+        try:
+            record = Record(**json.loads((path / RECORD).read_text()))
+        except (OSError, ValueError, TypeError):
+            continue
+        found.append(Box(path, record))
+    return found

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from runtime import copying, host, hostroot, kept, use
+from runtime import copying, host, hostroot, kept, use, watcher
 from runtime.cli.showing import check_receipt, printer, shown, tell
 from runtime.errors import SandboxError, SpecError
 from runtime.network import open_network
@@ -230,6 +230,8 @@ def show_list(arguments: argparse.Namespace) -> int:
 def reap_dead(arguments: argparse.Namespace) -> int:
     state = _existing_state(arguments.state)
     done = reap(state) if state else []
+    if state:
+        watcher.dismiss(state.root)
     for sentence in [json.dumps(done, indent=2)] if arguments.json else done:
         print(sentence)
     return 0

@@ -263,7 +263,7 @@ def test_nothing_in_a_spec_or_on_the_command_line_gives_rights() -> None:
     """S10: there is no such field; one that comes is a decision for this list."""
     assert {field.name for field in dataclasses.fields(SandboxSpec)} == {
         *("id", "rootfs", "args", "ids", "env", "cwd", "user", "hostname", "limits", "mounts"),
-        *("network", "netns", "upper", "read_only", "no_new_privileges", "secrets"),
+        *("network", "netns", "upper", "read_only", "no_new_privileges", "secrets", "note"),
     }
     assert {field.name for field in dataclasses.fields(BindMount)} == {
         "source",

@@ -20,6 +20,7 @@ from runtime.disk import words
 from runtime.errors import HostError, SpecError
 from runtime.fakes import Answer, FakeSandboxes
 from runtime.host import CgroupVersion, OciRuntime
+from runtime.outlets import Outlets, pipes
 from runtime.output import Pump, Stream
 from runtime.process import Command
 from runtime.snapshots.overlay import dead_targets
@@ -298,6 +299,7 @@ class Pipes:
 
     def __post_init__(self) -> None:
         self.ends = {stream: os.pipe() for stream in Stream}
+        self.outlets = Outlets([read_end for read_end, _ in self.ends.values()], [])
         self.pump = Pump(
             self.limit, lambda stream, data: self.got.append(data), lambda: self.failed
         )
@@ -315,7 +317,7 @@ class Pipes:
 
         writer = threading.Thread(target=write)
         writer.start()
-        whole = self.pump.copy(*(self.ends[stream][0] for stream in Stream))
+        whole = self.pump.copy(self.outlets)
         writer.join()
         for read_end, _ in self.ends.values():
             os.close(read_end)
@@ -453,12 +455,12 @@ def test_v2_without_a_kill_file_is_frozen_while_its_processes_are_killed(tmp_pat
 
 def test_a_program_that_ends_while_it_is_being_killed_is_still_waited_for() -> None:
     """As a watchdog does on a busy machine: the kill comes when it has ended by itself."""
-    running = process.start(Command(("/bin/sh", "-c", "exit 3")))
-    os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)
-    running.kill()
-    assert running.wait_and_count().exit_code == 3
-    running.kill()
-    running.close()
+    with pipes() as outlets:
+        running = process.start(Command(("/bin/sh", "-c", "exit 3")), outlets)
+        os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)
+        running.kill()
+        assert running.wait_and_count().exit_code == 3
+        running.kill()
 
 
 def test_directories_are_made_while_others_remove_empty_parents(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_killing_the_owner_kills_the_sandbox_within_five_seconds(
 ) -> None:
     owner = start_elsewhere(area, busybox, "setsid sleep 60 & echo up; sleep 60")
     assert owner.stdout is not None and owner.stdout.readline() == b"up\n"
-    assert len(processes_of(OTHER_IDS)) >= 2
+    assert wait_until(lambda: len(processes_of(OTHER_IDS)) >= 2)
     owner.kill()
     owner.wait()
     owner.stdout.close()
