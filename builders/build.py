@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,6 +51,7 @@ class BuildRequest:
     ``cache_mount_bytes`` in all after a step, those not used for longest are emptied.
     With ``pack`` large layers are compressed while they are made, since they will be pushed.
     What a failed RUN left can be looked at for ``keep_failed`` seconds (``runtime.kept``).
+    ``note``, asked as a RUN is about to write, is for its sandbox (``SandboxSpec.note``).
     """
 
     context: Context
@@ -69,6 +70,7 @@ class BuildRequest:
     network: Network = Network.EGRESS
     egress_allow: Sequence[str] = ()
     keep_failed: float = 0
+    note: Callable[[StepInfo], str] = lambda step: ""
     scope: str = "default"
     also_read: Sequence[str] = ()
     shared: Shared | None = field(default=None, repr=False)
@@ -103,7 +105,7 @@ def build(
             Agents(request.ssh, hint=request.ssh_hint) as agents,
         ):
             bench = _bench(request, plan, store, state, network, agents, _Stop(cancel))
-            states = Stages(plan, bases, bench, listener).run()
+            states = Stages(plan, bases, bench, listener, request.note).run()
         return {
             target: _save(states[index], request, store) for target, index in plan.targets.items()
         }

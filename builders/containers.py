@@ -85,16 +85,19 @@ class Container:
         secret_env: Mapping[str, str] | None = None,
         secret_mounts: Sequence[Mount] = (),
         on_output: Callable[[Stream, bytes], None] | None = None,
+        on_end: Callable[[], None] | None = None,
         cancel: threading.Event | None = None,
         parent: Parent = NO_PARENT,
         keep: float = 0,
+        note: str = "",
     ) -> Receipt:
         """Run ``command`` to its end: a list as it is, a string by the image's shell.
 
         None is the image's ENTRYPOINT and CMD. ``user`` (a name or ids, the image's
         own by default) is looked up in the image. While it holds secrets, nobody runs
         a program in it who does not ask with secrets. When it fails, what it left is kept for
-        ``keep`` seconds (``runtime.kept``), and no more command can run here. Raises UserError
+        ``keep`` seconds (``runtime.kept``), and no more command can run here. ``on_end`` and
+        ``note`` are as ``runtime.sandbox.run`` and its spec have them. Raises UserError
         when there is nothing to run or no such user, SandboxError when there can be no sandbox.
         """
         spec = self._spec(
@@ -106,6 +109,7 @@ class Container:
             limits=limits or Limits(),
             mounts=tuple(secret_mounts),
             secrets=(*(secret_env or {}), *(mount.target for mount in secret_mounts)),
+            note=note,
         )
         self._running = spec
         try:
@@ -115,6 +119,7 @@ class Container:
                 keep,
                 state=self._state,
                 on_output=on_output,
+                on_end=on_end,
                 cancel=cancel,
                 parent=parent,
             )

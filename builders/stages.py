@@ -57,11 +57,19 @@ class Stages:
     ``run`` raises.
     """
 
-    def __init__(self, plan: Plan, bases: Bases, bench: Bench, listener: BuildListener) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        bases: Bases,
+        bench: Bench,
+        listener: BuildListener,
+        note: Callable[[StepInfo], str],
+    ) -> None:
         self._plan = plan
         self._bases = bases
         self._bench = bench
         self._listener = listener
+        self._note = note
         self._changed = threading.Condition()
         self._states: dict[int, StageState] = {}
         self._failure: BaseException | None = None
@@ -153,7 +161,8 @@ class Stages:
         started = time.monotonic()
         self._listener.step_started(info)
         with self._reporting(info, started), located(step.at):
-            done = act(step, state, replace(bench, output=output))
+            bench = replace(bench, output=output, note=lambda: self._note(info))
+            done = act(step, state, bench)
         self._listener.step_finished(info, _result(done, time.monotonic() - started))
         return done.state.remembered(step.at.text, epoch=bench.epoch, empty=done.layer is None)
 

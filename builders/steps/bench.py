@@ -57,6 +57,7 @@ class Bench:
     cancel: threading.Event
     origin: Callable[[str, Instruction], Sequence[Layer]] = _no_origin
     output: Callable[[Stream, bytes], None] = _no_output
+    note: Callable[[], str] = str
     epoch: int = 0
     escape: str = "\\"
     build_args: Mapping[str, str] = field(default_factory=dict)

@@ -129,6 +129,7 @@ class _Order:
                     state=self.bench.state,
                     allow=self.bench.egress_allow,
                     on_output=tail.take,
+                    on_end=lambda: self.bench.output(Stream.STDOUT, b""),
                     cancel=self.bench.cancel,
                     parent=self.bench.parent_cgroup,
                 )
@@ -162,6 +163,7 @@ class _Order:
             # The user namespace bounds what they can become.
             no_new_privileges=False,
             secrets=(*desk.env, *_secret_targets(self.mounts, state)),
+            note=bench.note(),
         )
 
     def _shown(self, desk: MountDesk) -> tuple[Mount, ...]:

@@ -38,6 +38,7 @@ class Masker:
 
     def __init__(self, secrets: Iterable[Secret] = ()) -> None:
         secrets = list(secrets)
+        self.secrets = secrets
         needles = {needle for secret in secrets for needle in _needles(secret.reveal())}
         longest_first = sorted(needles, key=lambda needle: (-len(needle), needle))
         self._longest = max(map(len, needles), default=0)

@@ -6,8 +6,13 @@ is an ``s3://BUCKET/PREFIX`` for packs, or empty: then they lie beside where the
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import urlsplit
@@ -46,21 +51,60 @@ def keep(path: Path) -> int:
     Killed at any moment it leaves one whole log and may be called again. Raises
     FileNotFoundError when there is no plain file, Refused when the storage does not take it.
     """
-    with path.open("rb") as source:
-        fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        fresh = Path(name)
-        try:
-            with os.fdopen(fd, "w+b") as target:
-                logpack.pack(source, target)
-                target.flush()
-                os.fsync(target.fileno())
-                os.fchmod(target.fileno(), 0o640)
-                size = target.tell()
-                _place(target, fresh, path)
-        finally:
-            fresh.unlink(missing_ok=True)
-    path.unlink()
+    with _locked(path) as source, _fresh(path) as (target, fresh):
+        logpack.pack(source, target)
+        target.flush()
+        os.fsync(target.fileno())
+        os.fchmod(target.fileno(), 0o640)
+        size = target.tell()
+        _place(target, fresh, path)
+        path.unlink()
     return size
+
+
+@contextmanager
+def reopened(path: Path) -> Iterator[None]:
+    """For the block the log is a plain file, also if it was packed, and nobody packs it.
+
+    Raises FileNotFoundError when there is no log, Refused as ``open_log`` does.
+    """
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(_locked(path))
+                break
+            except FileNotFoundError:
+                _unpack(path)
+        yield
+
+
+def _unpack(path: Path) -> None:
+    with open_log(path) as packed, _fresh(path) as (target, fresh):
+        shutil.copyfileobj(packed, target)
+        target.flush()
+        os.fchmod(target.fileno(), 0o640)
+        fresh.rename(path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[BinaryIO]:
+    """The plain file, for us alone. Raises FileNotFoundError."""
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            raise FileNotFoundError(errno.ENOENT, "packed by somebody else", str(path))
+        yield file
+
+
+@contextmanager
+def _fresh(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A file beside a log, and its path; it is gone afterwards where nobody renamed it."""
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(fd, "w+b") as file:
+            yield file, Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:

@@ -12,8 +12,9 @@ import os
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -26,6 +27,7 @@ JOB_CAP = 64 * 1024 * 1024
 END_CAP = 64 * 1024  # of a step whose output is not kept
 ENDS_CAP = 8 * 1024 * 1024  # of all such steps of a job
 READ_SIZE = 256 * 1024
+_NOT_KEPT = re.compile(rb"\[[0-9]+ bytes were written here and are not kept\]")
 _POSITION = re.compile(r"([0-9]{1,15})-([0-9]{1,15})")  # no file is as long as 16 digits
 
 
@@ -75,37 +77,104 @@ class _Text:
         return _Text(head, raw)
 
 
+Key = tuple[int, str]  # a step and a stream of it
+
+
+@dataclass(slots=True)
+class _Held:
+    """What a log holds that its writer was killed over: records of each stream, those of the end
+    of a step apart, which come behind the line that counts what is not kept."""
+
+    records: Counter[Key] = field(default_factory=Counter)
+    ends: Counter[Key] = field(default_factory=Counter)
+    counted: set[int] = field(default_factory=set)  # steps that have that line
+    full: bool = False
+    kept: int = 0  # bytes that the cap allowed
+    ended: int = 0  # and bytes of ends
+    at: int = 0  # milliseconds
+    size: int = 0  # without a record that was not written to its end
+
+    @classmethod
+    def of(cls, path: Path, cap: int) -> _Held:
+        held = cls()
+        full = _full_words(cap).encode()
+        with path.open("rb") as file:
+            for record in file:
+                if record.endswith(b"\n"):
+                    held._add(record, full)
+        return held
+
+    def _add(self, record: bytes, full: bytes) -> None:
+        at, number, stream, text = record[:-1].split(b" ", 3)
+        step, key = int(number), (int(number), stream.decode())
+        self.at, self.size = int(at), self.size + len(record)
+        if stream == b"sys":
+            self.full = self.full or (step == 0 and text == full)
+            if _NOT_KEPT.fullmatch(text):
+                self.counted.add(step)
+        elif self.full:
+            (self.ends if step in self.counted else self.records)[key] += 1
+            self.ended += len(text) + 1
+        else:
+            self.records[key] += 1
+            self.kept += len(record)
+
+
 class LogWriter:
     """Appends to one job's log. Safe to use from the threads of one job's steps.
 
     A line past 64 KiB is split. Once 64 MiB are kept, of each step only its end is, behind a
     line that says exactly how many bytes before it are not; sentences of our own are always kept.
-    Secrets are masked in whole lines, so that it does not matter how a program's writes cut them.
+    Secrets are masked in whole lines, so that it does not matter how a program's writes cut them:
+    the same bytes always give the same records.
+
+    With ``complete`` it goes on with a log whose writer was killed: of what is written, from the
+    beginning of each stream on, it leaves out what the log holds already.
     """
 
-    def __init__(self, path: Path, *, cap: int = JOB_CAP) -> None:
+    def __init__(self, path: Path, *, cap: int = JOB_CAP, complete: bool = False) -> None:
         path.parent.mkdir(mode=0o2750, parents=True, exist_ok=True)
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-        self._start = time.monotonic()
+        self._held = _Held.of(path, cap) if complete else _Held()
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        os.ftruncate(self._fd, self._held.size)
+        os.lseek(self._fd, 0, os.SEEK_END)
+        self._start = time.monotonic() - self._held.at / 1000
         self._lock = threading.Lock()
-        self._open_lines: dict[tuple[int, str], _Text] = {}
-        self._cap = self._room = cap
-        self._full = False
+        self._open_lines: dict[Key, _Text] = {}
+        self._cap = cap
+        self._room = cap - self._held.kept
+        self._full = self._held.full
         self._missing: dict[int, int] = {}  # bytes of each step that are not kept
-        self._ends: dict[tuple[int, str], Ending] = {}
-        self._room_for_ends = ENDS_CAP
+        self._ends: dict[Key, Ending] = {}
+        self._room_for_ends = ENDS_CAP - self._held.ended
+        self._records: Counter[Key] = Counter()
         self.masker = Masker()
+
+    def records(self, step: int) -> dict[str, int]:
+        """How many the log has by now of each stream of a step."""
+        with self._lock:
+            return {stream: count for (of, stream), count in self._records.items() if of == step}
+
+    def disown(self, step: int, stream: str, count: int) -> None:
+        """The first ``count`` records that the log holds of this are not of what will be written
+        again."""
+        self._held.records[step, stream] -= count
 
     def write(self, step: int, stream: str, data: bytes) -> None:
         """Output of a step as it came: any bytes, lines broken anywhere."""
         with self._lock:
-            if self._full:
+            if self._full and self._held.records[step, stream] <= 0:
                 self._keep_end(step, stream, _Text(data, len(data)))
                 return
             line = self._open_lines.pop((step, stream), _Text())
             line.text += data
             line.raw += len(data)
-            ended = [*_ended(line), *self._pieces_of_long(line)]
+            ended: list[_Text] = []
+            for whole in _ended(line):
+                if len(whole.text) > LINE_CAP:
+                    ended += self._pieces_of_long(whole)
+                ended.append(whole)
+            ended += self._pieces_of_long(line)
             if left := self._append(step, stream, ended):
                 left.append(line)
                 text = b"".join(one.text for one in left)
@@ -142,40 +211,51 @@ class LogWriter:
         self.close()
 
     def _pieces_of_long(self, line: _Text) -> list[_Text]:
-        """What is cut off a line that is too long to be waited for."""
+        """What is cut off a line that is too long to be waited for, or to be looked at whole."""
         pieces = []
         # A secret that is not whole yet lies behind the cut: it will be masked with what comes.
-        while len(line.text) > LINE_CAP + self.masker.longest:
-            line.text = self.masker.mask(line.text)
-            if len(line.text) <= LINE_CAP + self.masker.longest:
-                break
-            pieces.append(line.cut(_cut(line.text)))
+        # Always so much at a time, however it came: so the same is cut off.
+        most = LINE_CAP + self.masker.longest + 1
+        while len(line.text) >= most:
+            head = self.masker.mask(line.text[:most])
+            line.text = head + line.text[most:]
+            if len(head) == most:
+                pieces.append(line.cut(_cut(head)))
         return pieces
 
     def _append(self, step: int, stream: str, lines: list[_Text]) -> list[_Text]:
         """Keep lines as long as there is room; those for which there is none."""
         head = self._head(step, stream)
         kept: list[bytes] = []
+        held = self._held.records
         masked = self.masker.mask_lines([line.text.removesuffix(b"\n") for line in lines])
         for number, line in enumerate(masked):
             record = _records(head, line)
+            if held and held[step, stream] > 0:
+                record = _without(held, (step, stream), record)
+                if not record:
+                    continue
             # What is kept counts, not what was written: an empty line takes room, too.
             if self._full or len(record) > self._room:
-                _write_all(self._fd, b"".join(kept))
+                self._write_records(step, stream, kept)
                 self._fill()
                 return lines[number:]
             self._room -= len(record)
             kept.append(record)
-        _write_all(self._fd, b"".join(kept))
+        self._write_records(step, stream, kept)
         return []
+
+    def _write_records(self, step: int, stream: str, records: list[bytes]) -> None:
+        data = b"".join(records)
+        self._records[step, stream] += data.count(b"\n")
+        _write_all(self._fd, data)
 
     def _fill(self) -> None:
         """From here on only ends are kept, also of the lines that are not ended yet."""
         if self._full:
             return
         self._full = True
-        size = f"{self._cap >> 20} MiB" if self._cap >= 1 << 20 else f"{self._cap} bytes"
-        self._say(f"[{size} of output are kept: of what follows, only the end of each step]", 0)
+        self._say(_full_words(self._cap), 0)
         for key, line in self._open_lines.items():
             self._keep_end(*key, line)
         self._open_lines.clear()
@@ -201,8 +281,9 @@ class LogWriter:
                 missing -= len(text)
                 head = self._head(*key)
                 lines = text.removesuffix(b"\n").split(b"\n")
-                kept += [_records(head, line) for line in self.masker.mask_lines(lines)]
-        if missing > 0:
+                for line in self.masker.mask_lines(lines):
+                    kept.append(_without(self._held.ends, key, _records(head, line)))
+        if missing > 0 and step not in self._held.counted:
             self._say(f"[{missing} bytes were written here and are not kept]", step)
         _write_all(self._fd, b"".join(kept))
 
@@ -254,6 +335,19 @@ class LogReader:
             if not lines:
                 return
             yield from lines
+
+
+def _full_words(cap: int) -> str:
+    size = f"{cap >> 20} MiB" if cap >= 1 << 20 else f"{cap} bytes"
+    return f"[{size} of output are kept: of what follows, only the end of each step]"
+
+
+def _without(held: Counter[Key], key: Key, records: bytes) -> bytes:
+    """``records`` without as many as a log ``held`` already, which are taken off there."""
+    while held[key] > 0 and records:
+        held[key] -= 1
+        records = records[records.index(b"\n") + 1 :]
+    return records
 
 
 def _records(head: bytes, line: bytes) -> bytes:

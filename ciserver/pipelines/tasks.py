@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from celery.signals import worker_ready
+import threading
+
+from celery.signals import worker_process_init, worker_ready
 
 from ciserver.celery import app
 from ciserver.pipelines import runner
@@ -34,3 +36,10 @@ def prune() -> None:
 @worker_ready.connect
 def _tidy_at_start(**_: object) -> None:
     tidy.delay()
+
+
+@worker_process_init.connect
+def _complete_logs(**_: object) -> None:
+    """It may be here in place of one that was killed: people who look at a log see the rest of it
+    now, not when the lease has ended. A pool process has to start in time: so by a thread."""
+    threading.Thread(target=runner.complete, name="complete-logs", daemon=True).start()

@@ -5,6 +5,6 @@
 
 from ciserver.pipelines.runner.inspecting import inspect
 from ciserver.pipelines.runner.story import run, run_next
-from ciserver.pipelines.runner.workshop import prune, tidy
+from ciserver.pipelines.runner.workshop import complete, prune, tidy
 
-__all__ = ["inspect", "prune", "run", "run_next", "tidy"]
+__all__ = ["complete", "inspect", "prune", "run", "run_next", "tidy"]

@@ -62,6 +62,7 @@ def build_images(
             network=Network.EGRESS,
             egress_allow=workshop.config.egress_allow,
             keep_failed=workshop.config.keep_failed,
+            note=recorder.note,
             scope=scope_of(pipeline),
             also_read=also_read(pipeline),
             shared=shared,

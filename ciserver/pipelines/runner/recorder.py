@@ -21,11 +21,11 @@ from builders.build import StepInfo, StepResult
 from ciserver.pipelines import events
 from ciserver.pipelines.logs import LogWriter
 from ciserver.pipelines.models import Job, State, Step
+from ciserver.pipelines.runner.completing import STREAMS, note_of
 from runtime.sandbox import Stream
 from runtime.spec import Receipt
 
 log = logging.getLogger(__name__)
-_STREAMS = {Stream.STDOUT: "out", Stream.STDERR: "err"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,14 @@ class StepRecorder:
         self._changes.put(_Change(step.index, fields))
 
     def step_output(self, step: StepInfo, stream: Stream, data: bytes) -> None:
-        self._log.write(step.index, _STREAMS[stream], data)
+        if data:
+            self._log.write(step.index, STREAMS[stream], data)
+        else:
+            self._log.flush(step.index)
+
+    def note(self, step: StepInfo) -> str:
+        """For the sandbox that is about to write what ``step`` says."""
+        return note_of(self._job, step.index, self._log)
 
     def step_finished(self, step: StepInfo, result: StepResult) -> None:
         if result.cached:

@@ -289,8 +289,10 @@ class _RunningService:
                 hostname=one.name,
                 limits=service_limits(service, run.workshop.limits()),
                 on_output=self._take,
+                on_end=lambda: run.log.flush(one.step.index),
                 cancel=_Stop(self._services),
                 parent=run.cgroup,
+                note=self._services.recorder.note(one.step),
             )
 
     def _take(self, stream: Stream, data: bytes) -> None:

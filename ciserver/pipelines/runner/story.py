@@ -28,6 +28,7 @@ from ciserver.pipelines.leases import (
 from ciserver.pipelines.models import PIPELINE_MOVES, Job, JobKind, Pipeline, State, Step
 from ciserver.pipelines.runner import coverage
 from ciserver.pipelines.runner.commit_files import CommitFiles
+from ciserver.pipelines.runner.completing import complete_logs
 from ciserver.pipelines.runner.jobs import JobFailed, working_on
 from ciserver.pipelines.runner.plan import Plan, make_plan
 from ciserver.pipelines.runner.push import Pushed, Uploads
@@ -99,6 +100,7 @@ def _attempt(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartb
 
 def _work(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartbeat) -> _End:
     git_dir = git.git_dir(pipeline.project)
+    complete_logs(workshop.state)  # of an attempt whose worker died, before its jobs are ended
     with held(lease):
         build = _first_job(pipeline, workshop.limits())
     shared = workshop.shared_cache(pipeline)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +31,6 @@ from ciserver.pipelines.runner.workshop import MAX_OUTPUT
 from ciserver.pipelines.service_definition import Service, can_be_host
 from runtime.errors import SpecError
 from runtime.network import NetworkHandle, open_private
-from runtime.sandbox import Stream
 from runtime.spec import BindMount, Limits, Network, Outcome, Receipt
 
 MAX_REPORT = 16 * 1024 * 1024
@@ -148,7 +147,14 @@ def _try(run: JobRun, asked: _Asked, recorder: StepRecorder, attempt: int) -> Jo
         )
         recorder.step_started(step)
         slots = caches.restore(run, test, container)
-        receipt = _run(run, asked, container, mounts, partial(recorder.step_output, step))
+        receipt = _run(
+            run,
+            asked,
+            container,
+            mounts,
+            step,
+            recorder,
+        )
         cases = _read_reports(run, test, container)
         if test.coverage:
             read_coverage(run, test, container)
@@ -172,7 +178,8 @@ def _run(
     asked: _Asked,
     container: Container,
     mounts: Sequence[BindMount],
-    on_output: Callable[[Stream, bytes], None],
+    step: StepInfo,
+    recorder: StepRecorder,
 ) -> Receipt:
     test = asked.test
     try:
@@ -184,10 +191,12 @@ def _run(
             workdir=test.working_dir,
             user=test.user,
             limits=limits_of(test, run.workshop.limits()),
-            on_output=on_output,
+            on_output=partial(recorder.step_output, step),
+            on_end=lambda: run.log.flush(step.index),
             cancel=run.cancel,
             parent=run.cgroup,
             keep=run.workshop.config.keep_failed,
+            note=recorder.note(step),
         )
     except (UserError, SpecError) as error:  # a user that is not there, a folder of the kernel
         raise JobFailed(error.message, place=asked.place, hint=error.hint) from error

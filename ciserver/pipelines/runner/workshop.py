@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from django.conf import settings
+from django.db import connection
 
 from builders.errors import ImageNotFound, RegistryClosed
 from builders.images.prune import PruneLimits
@@ -24,6 +25,7 @@ from ciserver.config import Config, ConfigError
 from ciserver.lib.problems import Refused
 from ciserver.pipelines.models import Pipeline
 from ciserver.pipelines.runner.cachestore import prune as prune_caches
+from ciserver.pipelines.runner.completing import complete_logs
 from ciserver.pipelines.runner.expiry import forget_expired
 from ciserver.pipelines.runner.logkeeping import forget_old_logs, pack_logs
 from ciserver.projects import origins
@@ -162,12 +164,22 @@ def _public(host: str, port: int) -> list[str]:
 
 
 def tidy() -> None:
-    """Remove what dead processes left behind, and artifacts whose time is over; pack logs."""
+    """Remove what dead processes left behind, and artifacts whose time is over; complete and pack
+    logs."""
     workshop = open_workshop()
     for done in [*reap(workshop.state), *workshop.store.reap()]:
         log.warning("tidied: %s", done)
+    complete_logs(workshop.state)
     forget_expired()
     pack_logs()
+
+
+def complete() -> None:
+    """Complete the logs that dead workers of this machine left. For a thread of its own."""
+    try:
+        complete_logs(StateDirectory(settings.GANTRY.sandboxes))
+    finally:
+        connection.close()
 
 
 def prune() -> None:

@@ -23,6 +23,8 @@ from ciserver.pipelines import leases
 from ciserver.pipelines.logs import LogReader
 from ciserver.pipelines.models import Job, Pipeline, State
 from ciserver.pipelines.runner import story
+from runtime import unread
+from runtime.output import Stream
 from runtime.reap import reap
 from tests.builders.conftest import make_busybox
 from tests.builders.registry.conftest import registry  # noqa: F401 - a fixture
@@ -35,9 +37,10 @@ from tests.home import HOME
 pytestmark = [pytest.mark.root, pytest.mark.django_db(transaction=True)]
 
 LINES = 20_000
+# While the worker reads no more (it is stopped) it goes on until the pipes are full.
 COUNT = (
     "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo line $i.;"
-    " if [ $i = 15000 ]; then sleep 2; fi; done"
+    " if [ $i = 15000 ]; then printf 'no end' >&2; sleep 2; fi; done"
 )
 FILES = {"Dockerfile": f"FROM busybox\nRUN {COUNT}\nRUN exit 3\n"}
 
@@ -48,7 +51,7 @@ def hosted(project: Any, area: Path) -> Iterator[Hosted]:  # noqa: F811
         yield made
 
 
-def test_what_was_written_before_the_kill_is_kept_to_the_byte(
+def test_what_was_written_before_the_kill_is_in_the_log_to_the_byte(
     hosted: Hosted,
     alice: Any,
     area: Path,  # noqa: F811
@@ -61,9 +64,11 @@ def test_what_was_written_before_the_kill_is_kept_to_the_byte(
     killed_in_the_middle(pipeline, area, registry)
     first = pipeline.jobs.get(name="build")
     assert first.state == State.RUNNING
-    written = first.log_path.read_bytes()
+    in_log = first.log_path.read_bytes()
     workshop = workshop_in(area, registry)
     reap(workshop.state)
+    [sandbox] = unread.listed(workshop.state)
+    written = {stream: sandbox.file(stream).read_text() for stream in Stream}
     monkeypatch.setattr(story, "open_workshop", lambda: workshop)
     Pipeline.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
     leases.recover()
@@ -74,9 +79,12 @@ def test_what_was_written_before_the_kill_is_kept_to_the_byte(
     first, second = pipeline.jobs.filter(name="build")
     assert (first.state, first.reason) == ("cancelled", story.DIED)
     assert second.state == "failed"
-    assert first.log_path.read_bytes() == written
+    assert first.log_path.read_bytes().startswith(in_log[: in_log.rfind(b"\n") + 1])
+    assert "".join(f"{text}\n" for text in texts(first, "out")) == written[Stream.STDOUT]
+    assert texts(first, "err") == [written[Stream.STDERR]] == ["no end"]
+    assert list(workshop.state.unread_dir.iterdir()) == []
     assert numbers(first) == list(range(1, len(numbers(first)) + 1))
-    assert len(numbers(first)) >= 15_000
+    assert len(numbers(first)) > len([line for line in in_log.split(b"\n") if b" line " in line])
     assert numbers(second) == list(range(1, LINES + 1))
     answer = api_as(alice).get(f"/api/v1/jobs/{first.pk}/log/")
     text = asyncio.run(whole(answer)).decode()
@@ -97,6 +105,8 @@ def killed_in_the_middle(pipeline: Pipeline, area: Path, registry: str) -> None:
         assert worker.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    worker.send_signal(signal.SIGSTOP)
+    time.sleep(3)
     worker.send_signal(signal.SIGKILL)
     worker.wait()
 
@@ -105,9 +115,9 @@ async def whole(answer: Any) -> bytes:
     return b"".join([chunk async for chunk in answer.streaming_content])
 
 
+def texts(job: Job, stream: str) -> list[str]:
+    return [line.text for line in LogReader(job.log_path) if line.stream == stream]
+
+
 def numbers(job: Job) -> list[int]:
-    return [
-        int(line.text[5:-1])
-        for line in LogReader(job.log_path)
-        if line.text.startswith("line ") and line.stream == "out"
-    ]
+    return [int(text[5:-1]) for text in texts(job, "out") if text.startswith("line ")]
