@@ -14,7 +14,7 @@ _PREFIX = re.compile(
 )
 _MISSING = re.compile(
     r"executable file not found|executable file [^ ]* not found|"
-    r"exec:? .*no such file or directory|exec_process.*No such file"
+    r"exec:? .*[nN]o such file or directory|exec_process.*No such file"
 )
 _NO_DIRECTORY = re.compile(r"\bchdir( to\b|: )")
 _FORBIDDEN = re.compile(

@@ -98,6 +98,7 @@ def test_only_runc_is_asked_to_keep_the_container() -> None:
             "not found",
         ),
         ("executable file `nope` not found in $PATH: No such file or directory", 127, "not found"),
+        ("exec: No such file or directory", 127, "not found"),  # crun, of what its loader lacks
         (
             "runc run failed: unable to start container process: exec: "
             '"/nope": stat /nope: no such file or directory',
