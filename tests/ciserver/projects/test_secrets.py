@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
+from django.utils import timezone
 
-from ciserver.accounts.models import AuditEntry
+from ciserver.accounts.models import AuditEntry, IdempotentRequest
 from ciserver.lib import crypto
-from ciserver.lib.crypto import SealBroken, Secret
+from ciserver.lib.crypto import SealBroken, Secret, seal, unseal
 from ciserver.projects import services
 from ciserver.projects.models import Membership, ProjectSecret, Role
 from tests.conftest import api_as
@@ -119,6 +120,16 @@ def test_a_rotation_seals_everything_with_a_new_key(alice: Any, project: Any, ri
     assert project.hook_secret.reveal() == hook
     assert ring.read_text().startswith(before)
     assert ring.stat().st_mode & 0o077 == 0
+
+
+def test_a_kept_answer_is_sealed_anew_beside_the_secrets(alice: Any, ring: Path) -> None:
+    row = IdempotentRequest.objects.create(caller="token:1", key="once", at=timezone.now())
+    IdempotentRequest.objects.filter(pk=row.pk).update(sealed=seal(Secret("kept"), row.place))
+    call_command("rotate_keys", stdout=StringIO())
+    newest = ring.read_text().splitlines()[-1].partition(":")[0]
+    row.refresh_from_db()
+    assert row.sealed.startswith(f"{newest}:")
+    assert unseal(row.sealed, row.place).reveal() == "kept"
 
 
 def test_a_process_that_runs_finds_a_key_that_another_added(

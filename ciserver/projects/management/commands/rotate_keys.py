@@ -47,7 +47,8 @@ class Command(BaseCommand):
 
 def _sealed() -> list[type[Any]]:
     """Every model whose rows hold one secret: those have ``sealed``, ``put`` and ``value``."""
-    return [model for model in apps.get_models() if hasattr(model, "sealed")]
+    models = apps.get_models()  # those without ``put`` name the column in SEALED
+    return [model for model in models if hasattr(model, "sealed") and hasattr(model, "put")]
 
 
 def _columns() -> list[tuple[type[Any], str, str]]:
@@ -60,19 +61,24 @@ def _columns() -> list[tuple[type[Any], str, str]]:
 
 
 def _keys(model: type[Any]) -> list[int]:
+    """Of rows that may be removed before their turn comes."""
     return list(model.objects.exclude(sealed="").values_list("pk", flat=True))
 
 
 @transaction.atomic
 def _reseal(model: type[Any], pk: int) -> int:
-    row = model.objects.select_for_update().get(pk=pk)
+    row = model.objects.select_for_update().filter(pk=pk).first()
+    if row is None:
+        return 0
     row.put(row.value())
     model.objects.filter(pk=pk).update(sealed=row.sealed)  # it was not changed by anyone
     return 1
 
 
 def _reseal_column(model: type[Any], pk: int, column: str, place: str) -> int:
-    row = model.objects.get(pk=pk)
+    row = model.objects.filter(pk=pk).first()
+    if row is None:
+        return 0
     before = getattr(row, column)
     again = seal(unseal(before, getattr(row, place)), getattr(row, place))
     # Not one that somebody replaced meanwhile.
