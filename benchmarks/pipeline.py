@@ -55,7 +55,7 @@ from tests.e2e.service import (
 
 # The distribution's client goes with its engine: a newer one builds only with a plug-in.
 CLIENT = "/usr/bin/docker" if Path("/usr/bin/docker").exists() else "docker"
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = "/usr/bin/chromium-headless-shell"
 FIRST_IN_PAGE = "gantry: git push returning -> line in Chromium"
 FIRST_AT_READER = "gantry: git push returning -> line at a reader"
 FIRST_OF_DOCKER = "hook: git push beginning -> line in the terminal"

@@ -23,7 +23,8 @@ def main(url: str, name: str, password: str) -> None:
     IMAGES.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
-            executable_path=os.environ.get("GANTRY_CHROMIUM", "/usr/bin/chromium"), args=FLAGS
+            executable_path=os.environ.get("GANTRY_CHROMIUM", "/usr/bin/chromium-headless-shell"),
+            args=FLAGS,
         )
         for theme, suffix in (("light", ""), ("dark", "-dark")):
             context = chromium.new_context(

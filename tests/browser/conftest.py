@@ -55,7 +55,9 @@ def browser() -> Iterator[Browser]:
     """Of a module, not the session: while Playwright runs, this thread has an event loop, and
     tests that come later in the same process could not start one of their own."""
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        chromium = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium-headless-shell", args=FLAGS
+        )
         yield chromium
         chromium.close()
 

@@ -53,14 +53,16 @@ def test_two_hundred_followers_get_every_line_once_by_one_subscription(stage: St
     coroutine = follow_all(stage, url, started)
     thread = threading.Thread(target=lambda: found.extend(asyncio.run(coroutine)))
     thread.start()
-    deadline = time.monotonic() + 40
-    while len(started) < FOLLOWERS and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert started == [200] * FOLLOWERS
-    assert subscriptions(stage) == 1
-    before = memory(stage)
-    stage("number_lines", pipeline=pipeline["id"], first=1, last=LINES, every=20, pause=0.1)
-    stage("finish", pipeline=pipeline["id"])
-    thread.join(40)
+    try:
+        deadline = time.monotonic() + 40
+        while len(started) < FOLLOWERS and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert started == [200] * FOLLOWERS
+        assert subscriptions(stage) == 1
+        before = memory(stage)
+        stage("number_lines", pipeline=pipeline["id"], first=1, last=LINES, every=20, pause=0.1)
+    finally:  # else they would follow until the session's end, whatever failed
+        stage("finish", pipeline=pipeline["id"])
+        thread.join(40)
     assert memory(stage) - before < 64  # MiB: a reader holds a place, not the log
     assert found == [list(range(1, LINES + 1))] * FOLLOWERS
