@@ -16,10 +16,10 @@ _MISSING = re.compile(
     r"executable file not found|executable file [^ ]* not found|"
     r"exec:? .*[nN]o such file or directory|exec_process.*No such file"
 )
-_NO_DIRECTORY = re.compile(r"\bchdir( to\b|: )")
+_NO_DIRECTORY = re.compile(r"\bchdir( to\b| `|: )")
 _FORBIDDEN = re.compile(
     r"exec:? .*(permission denied|exec format error|is a directory)|"
-    r"open executable: Permission denied|is not a regular file|"
+    r"open executable: (Permission denied|Operation not permitted)|is not a regular file|"
     r"exec user process caused"
 )
 

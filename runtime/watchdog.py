@@ -172,10 +172,15 @@ class Watchdog:
             return Outcome.OOM, self._memory_words()
         refused = self._cgroup.pids_refused()
         if exit_code != 0:  # else a neighbour's bomb would fail those that passed
-            refused += self._cgroup.pids_refused_above()
+            refused += self._cgroup.pids_refused_above() + self._was_full()
         if refused > (REFUSALS_FORGIVEN if exit_code == 0 else 0):
             return Outcome.PIDS, self._pids_words()
         return Outcome.EXITED, ""
+
+    def _was_full(self) -> bool:
+        """Before Linux 6.11 crun removes the count of refusals with its cgroup; the peak stays."""
+        limit = self._limits.pids
+        return limit is not None and self._cgroup.usage().pids_peak >= limit
 
     def _loop(self) -> None:
         while not self._done.wait(TICK):

@@ -117,6 +117,7 @@ def test_only_runc_is_asked_to_keep_the_container() -> None:
         ),
         ("the path `/tmp` is not a regular file: Not permitted", 126, "cannot be executed"),
         ("open executable: Permission denied", 126, "cannot be executed"),
+        ("open executable: Operation not permitted", 126, "cannot be executed"),
         ("exec /x: exec format error", 126, "wrong format"),
         (
             'exec failed: unable to start container process: chdir to cwd ("/x") set in '
@@ -125,6 +126,7 @@ def test_only_runc_is_asked_to_keep_the_container() -> None:
             "its working directory cannot be entered",
         ),
         ("chdir: No such file or directory", 126, "its working directory cannot be entered"),
+        ("chdir `/x`: No such file or directory", 126, "its working directory cannot be entered"),
         ('exec: "chdir": executable file not found in $PATH', 127, "not found"),
         (
             "runc run failed: unable to start container process: error during container init: "
