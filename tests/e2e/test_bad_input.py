@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 from pathlib import Path
 
 import httpx
@@ -30,7 +31,8 @@ def traces(service: Service) -> dict[str, list[str]]:
     counted, nor what is deployed, which has its project's ids too."""
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     ours = f"pipeline-{hashlib.sha256(str(service.home).encode()).hexdigest()[:8]}-"
-    groups = [path for path in Path("/sys/fs/cgroup").rglob(f"{ours}*") if path.is_dir()]
+    there = os.walk("/sys/fs/cgroup")  # passes by what others remove meanwhile
+    groups = [f"{at}/{name}" for at, names, _ in there for name in names if name.startswith(ours)]
     networks = service.home / "sandboxes" / "networks"
     found = {
         "processes": [
@@ -39,7 +41,7 @@ def traces(service: Service) -> dict[str, list[str]]:
             if entry.name.isdecimal() and _uid(entry) in HOST_IDS and not _elsewhere(entry, ours)
         ],
         "mounts": [line for line in mounts if str(service.home / "sandboxes") in line],
-        "cgroups": [str(path) for path in groups],
+        "cgroups": groups,
         "networks": [str(path) for path in networks.iterdir()] if networks.exists() else [],
     }
     return {kind: left for kind, left in found.items() if left}

@@ -116,8 +116,8 @@ NEVER_READY = [
         "The service db was not ready within 3 s: nothing listens on port 80.",
     ),
     (
-        "command: [sh, -c, 'sleep 1; x=$(yes); echo $x'], memory: 16m, healthcheck: {tcp: 1}",
-        "The service db was ended, out of memory: memory limit of 16 MiB reached, sh (pid 1) was"
+        "command: [sh, -c, 'sleep 1; exec tail /dev/zero'], memory: 16m, healthcheck: {tcp: 1}",
+        "The service db was ended, out of memory: memory limit of 16 MiB reached, tail (pid 1) was"
         " killed before it was ready.",
     ),
     (
