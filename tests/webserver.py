@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -109,10 +109,12 @@ def redis(home: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @contextmanager
 def running(
-    command: list[str], env: dict[str, str], log: Path
+    command: list[str], env: dict[str, str], log: Path, *, pass_fds: Collection[int] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as file:
-        process = subprocess.Popen(command, cwd=CHECKOUT, env=env, stdout=file, stderr=file)
+        process = subprocess.Popen(
+            command, cwd=CHECKOUT, env=env, stdout=file, stderr=file, pass_fds=pass_fds
+        )
     try:
         yield process
     finally:

@@ -34,12 +34,13 @@ def next_pipeline(request: HttpRequest, slug: str) -> HttpResponse:
 @require_safe
 async def next_events(request: HttpRequest, slug: str) -> HttpResponseBase:
     """The events of the first pipeline behind number ``after``, with one called begin in front of
-    them that names it. What comes back with Last-Event-ID goes on with the same one."""
+    them that names it. What comes back with Last-Event-ID, or ``from``, goes on with it."""
     user = await request.auser()
     project = await Project.objects.visible_to(user).filter(slug=slug).afirst()
     if project is None:
         return HttpResponse("There is no such project here, or you may not see it.", status=404)
-    progress = Progress.parse(request.headers.get("Last-Event-ID") or "0")
+    asked = request.headers.get("Last-Event-ID") or request.GET.get("from", "0")
+    progress = Progress.parse(asked)
     after = request.GET.get("after", "")
     if progress is None or not (after.isascii() and after.isdigit() and len(after) < 10):
         return HttpResponseBadRequest("This address is not one that the page gave.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import OpenPage
 from tests.ciserver.pages.serving import Stage
@@ -52,6 +52,33 @@ def test_a_page_that_opens_in_the_middle_shows_the_start_once(
     expect(page.locator("#verdict h2")).to_have_text("Passed")
     texts = page.locator(".l").all_text_contents()
     assert texts == [f"{number}line {number}.\n" for number in range(1, 101)]
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_a_page_goes_on_after_an_answer_that_is_no_stream(
+    stage: Stage, open_page: OpenPage, waiting: bool
+) -> None:
+    """As a proxy answers while the service behind it is being upgraded: no browser asks again."""
+    pipeline = None if waiting else stage("start")
+    page = open_page("/")
+    asked: list[str] = []
+
+    def refuse_the_first(route: Route) -> None:
+        asked.append(route.request.url)
+        if len(asked) == 1:
+            route.fulfill(status=204)
+        else:
+            route.continue_()
+
+    page.route("**/events?*", refuse_the_first)
+    page.goto(f"/projects/hello/pipelines/{pipeline['number'] if pipeline else 'next'}/")
+    pipeline = pipeline or stage("start")
+    stage("number_lines", pipeline=pipeline["id"], first=1, last=5)
+    expect(page.locator("#j1-L5")).to_have_text("5line 5.")
+    stage("finish", pipeline=pipeline["id"])
+    expect(page.locator("#verdict h2")).to_have_text("Passed")
+    assert page.locator(".l").count() == 5
+    assert len(asked) == 2
 
 
 def test_the_layer_map_appears_once_the_image_was_read(stage: Stage, open_page: OpenPage) -> None:

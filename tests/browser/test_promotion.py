@@ -105,6 +105,7 @@ def click_cancel(page: Page) -> None:
 
 def test_everything_goes_by_keyboard(stage: Stage, open_page: OpenPage) -> None:
     page = open_page("/login/", user="")
+    expect(page.get_by_label("Name")).to_be_focused()
     page.keyboard.type("alice")
     page.keyboard.press("Tab")
     page.keyboard.type("alice-password-1")

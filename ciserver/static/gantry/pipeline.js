@@ -286,21 +286,36 @@ function layers(tries) {
   }, 2000);
 }
 
-if (run.dataset.events) {
-  const from = run.dataset.from && `?from=${encodeURIComponent(run.dataset.from)}`;
-  const source = new EventSource(run.dataset.events + from);
-  source.addEventListener("begin", (event) => takeHead(event.data));
-  source.addEventListener("state", (event) => takeState(event.data));
-  source.addEventListener("log", (event) => takeLines(event.data));
+// A browser connects again by itself, but not after an answer that is no stream, such as a proxy's
+// while the service is being upgraded: then it is asked again from the last place, until it answers.
+function listen(from, pause = 3000) {
+  const address = new URL(run.dataset.events, location.href);
+  if (from) address.searchParams.set("from", from);
+  const source = new EventSource(address);
+  const leave = () => source.close();
+  let last = from;
+  source.addEventListener("open", () => { pause = 3000; });
+  for (const [kind, take] of Object.entries({ begin: takeHead, state: takeState, log: takeLines })) {
+    source.addEventListener(kind, (event) => {
+      last = event.lastEventId;
+      take(event.data);
+    });
+  }
   source.addEventListener("restart", () => location.reload());
+  source.addEventListener("error", () => {
+    if (source.readyState !== EventSource.CLOSED) return;
+    removeEventListener("pagehide", leave);
+    setTimeout(() => listen(last, Math.min(2 * pause, 60000)), pause);
+  });
   source.addEventListener("end", () => {
     source.close();
     byId("cancel-form")?.classList.add("gone");
     actions();
     if ($("#verdict.is-passed")) layers(10);
   });
-  addEventListener("pagehide", () => source.close());
+  addEventListener("pagehide", leave);
 }
+if (run.dataset.events) listen(run.dataset.from);
 
 for (const panel of $$("#panels > .panel")) follow(panel);
 for (const step of $$(".panel > .panel-grid .step[open]:has(> .is-failed)")) {

@@ -15,12 +15,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from ciserver.lib.keys import ensure_keys
+from runtime import syscalls
+from runtime.network.directory import in_thread
 from tests.database import migrate
 from tests.webserver import redis as redis_at
 from tests.webserver import running
@@ -32,7 +33,10 @@ Cookies = dict[str, str]
 
 @dataclass
 class Stage:
-    """A running service. Calling a name calls the function of ``scenes`` in the stage hand."""
+    """A running service. Calling a name calls the function of ``scenes`` in the stage hand.
+
+    ``netns``: the network namespace in which it lives, by default this process's.
+    """
 
     url: str
     home: Path
@@ -40,6 +44,7 @@ class Stage:
     hand: subprocess.Popen[str]
     log: Path
     env: dict[str, str] = field(default_factory=dict)
+    netns: Path = Path("/proc/self/ns/net")
 
     def __call__(self, scene: str, **arguments: Any) -> Any:
         assert self.hand.stdin and self.hand.stdout
@@ -55,13 +60,16 @@ class Stage:
 
 
 @contextmanager
-def open_stage(home: Path, *, redis: bool = True) -> Iterator[Stage]:
+def open_stage(home: Path, *, redis: bool = True, netns: Path = Stage.netns) -> Iterator[Stage]:
     """Start everything, wait until it answers, and stop it all at the end."""
     with ExitStack() as stack:
         for name in ("db", "run", "logs", "repositories", "mirrors"):
             (home / name).mkdir(parents=True)
         ensure_keys(home / "keys")
-        port = _free_port()
+        listener = stack.enter_context(_socket_in(netns))
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+        port = listener.getsockname()[1]
         env = {key: value for key, value in os.environ.items() if not key.startswith("GANTRY_")}
         env |= {"GANTRY_HOME": str(home), "GANTRY_PORT": str(port), "PYTHONPATH": str(ROOT)}
         if redis:
@@ -70,7 +78,10 @@ def open_stage(home: Path, *, redis: bool = True) -> Iterator[Stage]:
         collect = [sys.executable, "manage.py", "collectstatic", "--noinput", "-v0"]
         subprocess.run(collect, cwd=ROOT, env=env, check=True)
         log = home / "web.log"
-        web = stack.enter_context(running(_uvicorn(port), env, log))
+        serve = ["nsenter", f"--net={netns}", sys.executable, "-m", "ciserver.serve"]
+        fd = listener.fileno()
+        listening = env | {"LISTEN_FD": str(fd)}
+        web = stack.enter_context(running(serve, listening, log, pass_fds=[fd]))
         hand = stack.enter_context(
             subprocess.Popen(
                 [sys.executable, "-m", "tests.ciserver.pages.scenes"],
@@ -82,7 +93,7 @@ def open_stage(home: Path, *, redis: bool = True) -> Iterator[Stage]:
             )
         )
         stack.callback(hand.terminate)
-        stage = Stage(f"http://127.0.0.1:{port}", home, web, hand, log, env)
+        stage = Stage(f"http://127.0.0.1:{port}", home, web, hand, log, env, netns)
         _wait_for(stage)
         yield stage
 
@@ -105,13 +116,42 @@ def _uvicorn(port: int) -> list[str]:
 def _wait_for(stage: Stage) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        with suppress(httpx.TransportError):
-            if httpx.get(f"{stage.url}/login/").status_code == 200:
+        with suppress(OSError, HTTPException):
+            if _status(stage) == 200:
                 return
         if stage.web.poll() is not None:
             break
         time.sleep(0.1)
     raise AssertionError(f"The web process did not answer:\n{stage.log.read_text()[-3000:]}")
+
+
+def _status(stage: Stage) -> int:
+    """Of its page to sign in."""
+    address = stage.url.removeprefix("http://")
+    with _socket_in(stage.netns) as sock:
+        sock.settimeout(60)
+        host, _, port = address.partition(":")
+        sock.connect((host, int(port)))
+        connection = HTTPConnection(address)
+        connection.sock = sock
+        connection.request("GET", "/login/")
+        return connection.getresponse().status
+
+
+def _socket_in(netns: Path) -> socket.socket:
+    """A TCP socket stays in the namespace where it was made, whoever uses it."""
+    made = []
+
+    def make() -> None:
+        fd = os.open(netns, os.O_RDONLY)
+        try:
+            syscalls.setns(fd, syscalls.CLONE_NEWNET)
+        finally:
+            os.close(fd)
+        made.append(socket.socket())
+
+    in_thread(make)
+    return made[0]
 
 
 def _free_port() -> int:
