@@ -34,7 +34,7 @@ def images(
         print_json(rows)
         return
     print_table(
-        ["ID", "DIGEST", "SIZE", "WASTED", "IMAGE", "TAGS"],
+        ["ID", "DIGEST", "SIZE", "WASTED", "IMAGE", "NAMES"],
         [
             [
                 str(row["id"]),
