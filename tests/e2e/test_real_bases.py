@@ -11,6 +11,7 @@ import pytest
 
 from tests.ciserver.pipelines.host_images import MODULES, SITE
 from tests.e2e.service import CHECKOUT, Repository, Service
+from tests.walk.commands import the_command
 
 pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(400)]
 
@@ -18,8 +19,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(400)]
 def test_pytest_with_postgresql_on_bases_from_the_machines_mirror(
     service: Service, tmp_path: Path
 ) -> None:
-    words = [sys.executable, "-m", "builders", "base", "gantry/postgres:15"]
-    subprocess.run(words, cwd=CHECKOUT, env=service.env, check=True, capture_output=True)
+    _, *words = the_command("tests.md", "./gantry base").split()
+    gantry = [sys.executable, "-m", "ciserver.cli"]  # as the script has it, once all is installed
+    subprocess.run(
+        [*gantry, *words], cwd=CHECKOUT, env=service.env, check=True, capture_output=True
+    )
     service.make_project("notes")
     clone = Repository(tmp_path / "notes", service, "notes")
     shutil.copytree(CHECKOUT / "examples" / "python-postgres", clone.path, dirs_exist_ok=True)

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-from tests.test_docs import commands_in, complaint, spans
+from tests.test_docs import CHECKOUT, commands_in, complaint, spans
 
 _BLOCK = re.compile(r"^```(?:sh)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _OTHER_BLOCK = re.compile(r"^```\w+\n.*?^```$", re.MULTILINE | re.DOTALL)
 # A line without words between two that have some belongs to them.
 _INDENTED = re.compile(r"(?:^    \S.*\n(?:\n(?=    \S))*)+", re.MULTILINE)
 
+MANAGE = "cd /root/gantry && .venv/bin/python manage.py"  # as blocks have it
+
 # Blocks hold these, too, and they are nothing that is typed.
 _NO_SHELL = re.compile(r"(RUN|FROM|COPY|ADD) ")
 _TOGETHER = re.compile(r"<<|^\w+=.*[;'\")]$", re.MULTILINE)
 
 
+def page_of(name: str) -> Path:
+    return CHECKOUT / (name if name == "README.md" else f"docs/{name}")
+
+
+@cache
 def commands_of(page: Path) -> list[str]:
     """What a reader types. Lines that share variables or a here-document are one."""
     found: list[str] = []
@@ -26,6 +35,13 @@ def commands_of(page: Path) -> list[str]:
     for block in sorted(places, key=lambda place: place.start()):
         found += _of_block(block[1] if block.re is _BLOCK else block[0])
     return found + list(_of_sentences(page, found))
+
+
+def the_command(page: str, begins: str) -> str:
+    """The command of a page that begins so."""
+    found = {line for line in commands_of(page_of(page)) if line.startswith(begins)}
+    assert len(found) == 1, f"{page} has {sorted(found)} for {begins}"
+    return found.pop()
 
 
 def _blank(block: re.Match[str]) -> str:
@@ -59,12 +75,19 @@ def _plain(line: str) -> str:
 
 
 def _of_sentences(page: Path, known: list[str]) -> Iterator[str]:
-    """Those of our own commands that a sentence names with all their words."""
+    """Those that a sentence names with all their words: of ours, and of other programs."""
     seen = set(known)
     for span in spans(page):
-        for words in commands_in(span):
-            line = " ".join(word for word in span.split() if word[:1] != "[")
-            ours = words[0] in {"gantry", "./gantry"} and len(words) > 1
-            if ours and line not in seen and not complaint(words[1:], whole=True):
-                seen.add(line)
-                yield line
+        line = " ".join(word for word in span.split() if word[:1] != "[")
+        line = re.sub(r"^manage\.py ", f"{MANAGE} ", line)
+        if line not in seen and any(_is_whole(words) for words in commands_in(span)):
+            seen.add(line)
+            yield line
+
+
+def _is_whole(words: list[str]) -> bool:
+    if len(words) == 1:
+        return False
+    if words[0] in {"gantry", "./gantry"}:
+        return not complaint(words[1:], whole=True)
+    return words[0] in {"python", "sudo"} or shutil.which(words[0]) is not None

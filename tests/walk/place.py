@@ -7,8 +7,9 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 from tests.machines import Machine, machine
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PATH = "/opt/laptop/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # No systemd runs there: what the documented unit says is done by this.
 SYSTEMCTL = r"""#!/bin/bash
 set -e
@@ -67,19 +68,19 @@ class Place:
         *,
         cwd: str = "/root",
         given: str = "",
-        until: str = "",
+        until: str | Callable[[], bool] = "",
         after: float = 0,
-        outside: bool = False,
+        stays: bool = False,
         user: str = "",
         env: dict[str, str] | None = None,
         seconds: float = 240,
     ) -> Said:
-        """Run a line by bash. ``until`` has been said, or ``after`` seconds: then Ctrl-C comes.
+        """Run a line by bash.
 
-        ``outside``: with the network of the machine below, which may have a package mirror.
+        Ctrl-C comes once ``until`` has been said, or is so, or ``after`` seconds; with ``stays``
+        it goes on instead.
         """
-        enter = ["nsenter", "-t", str(self.machine.pid), "-m", "-p", "-u", "-i"]
-        enter += [] if outside else ["-n"]
+        enter = ["nsenter", "-t", str(self.machine.pid), "-m", "-p", "-u", "-i", "-n"]
         who = {"PATH": PATH, "HOME": "/root", "USER": "root", "TERM": "dumb", "LANG": "C.UTF-8"}
         more = self.env | (env or {})
         if user:
@@ -94,11 +95,17 @@ class Place:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        return _listen(run, given, until, after, seconds)
+        return _listen(run, given, until, after, seconds, stays=stays)
 
 
 def _listen(
-    run: subprocess.Popen[bytes], given: str, until: str, after: float, seconds: float
+    run: subprocess.Popen[bytes],
+    given: str,
+    until: str | Callable[[], bool],
+    after: float,
+    seconds: float,
+    *,
+    stays: bool,
 ) -> Said:
     assert run.stdin
     assert run.stdout
@@ -114,7 +121,13 @@ def _listen(
         if piece == b"" or (piece is None and not ended and run.poll() is not None):
             break
         waited = time.monotonic() - began
-        if not ended and ((until and re.search(until, text)) or (after and waited > after)):
+        enough = bool(after) and waited > after
+        if until and not (ended or enough):
+            enough = until() if callable(until) else bool(re.search(until, text))
+        if enough and not ended:
+            if stays:
+                threading.Thread(target=_drain, args=(run,), daemon=True).start()
+                return Said(0, text)
             os.killpg(run.pid, signal.SIGINT)
             ended = True
         if time.monotonic() > deadline:
@@ -122,6 +135,15 @@ def _listen(
             return Said(-1, f"{text}\n(nothing more within {seconds} s)")
         time.sleep(0.05)
     return Said(run.wait(30), text)
+
+
+def _drain(run: subprocess.Popen[bytes]) -> None:
+    """What goes on must have somebody who reads what it says."""
+    assert run.stdout
+    os.set_blocking(run.stdout.fileno(), True)
+    while run.stdout.read(65536):
+        pass
+    run.wait()
 
 
 @contextmanager
@@ -161,6 +183,16 @@ def _furnish(here: Place) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target, follow_symlinks=False)
     here.machine.sh("cd /srv/origin && git init -q && git add -A && git commit -q -m Gantry")
+
+
+def connect(here: Machine, there: Machine) -> str:
+    """A cable between two machines; the address of the second."""
+    ours, theirs = f"{here.name}a", f"{here.name}b"
+    ends = [*("type", "veth", "peer", "name", theirs, "netns", str(there.pid))]
+    subprocess.run(["ip", "link", "add", ours, "netns", str(here.pid), *ends], check=True)
+    here.sh(f"ip addr add 10.214.0.1/30 dev {ours} && ip link set {ours} up")
+    there.sh(f"ip addr add 10.214.0.2/30 dev {theirs} && ip link set {theirs} up")
+    return "10.214.0.2"
 
 
 def make_venv(here: Place) -> None:

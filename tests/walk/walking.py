@@ -8,85 +8,135 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from tests.walk.commands import commands_of
-from tests.walk.place import CHECKOUT, Place, Said
+from tests.machines import Machine
+from tests.walk.commands import commands_of, page_of
+from tests.walk.elsewhere import ELSEWHERE
+from tests.walk.place import Place, Said
 
 ADDRESS = "http://127.0.0.1:8000"
+
+# As a browser does it: by forms, with cookies.
+SIGN_UP = """
+ask() {{ curl -sf -L -b jar-{name} -c jar-{name} -e {address}/ "$@"; }}
+mark() {{ grep -o 'name="csrfmiddlewaretoken" value="[^"]*' | head -n 1 | cut -d'"' -f4; }}
+mark=$(ask '{link}' | mark)
+form=$(ask -o /dev/null -w '%{{url_effective}}' '{link}')
+words='a long word of {name}'
+ask -o /dev/null -d "csrfmiddlewaretoken=$mark" --data-urlencode "new_password1=$words" \
+    --data-urlencode "new_password2=$words" "$form"
+mark=$(ask {address}/login/ | mark)
+ask -o /dev/null -d "csrfmiddlewaretoken=$mark&username={name}" \
+    --data-urlencode "password=$words" {address}/login/
+mark=$(ask {address}/tokens/ | mark)
+ask -H "X-CSRFToken: $mark" -H 'Content-Type: application/json' \
+    -d '{{"name": "laptop", "scope": "write"}}' {address}/api/v1/tokens/
+"""
 
 
 @dataclass(frozen=True)
 class Way:
-    """How one command is typed. ``swap``: words of the page and what they are here."""
+    """How one command is typed. ``swap``: words of the page and what they are here.
 
-    swap: dict[str, str] = field(default_factory=dict)
-    given: str = ""  # standard input
-    says: str = ""  # must be among what it says
+    What is known only when it is typed is a function of the walk.
+    """
+
+    swap: dict[str, Words] = field(default_factory=dict)
+    given: Words = ""  # standard input
+    says: Words = ""  # what must be among the lines that it says
     code: int = 0
-    until: str = ""  # then Ctrl-C
+    until: str | Callable[[Walk], bool] = ""  # has been said, or is so: then Ctrl-C
+    stays: bool = False  # instead of Ctrl-C it goes on
     after: float = 0  # seconds, then Ctrl-C
-    outside: bool = False  # with the way to the package mirror
     user: str = ""
     cwd: str = ""
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, Words] = field(default_factory=dict)
     before: Callable[[Walk], object] | None = None
     then: Callable[[Walk, Said], object] | None = None
     seconds: float = 240
 
 
+Words = str | Callable[["Walk"], str]
 Ways = dict[str, Way | Sequence[Way]]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page as it is followed from its beginning to its end, or ``only`` some of its commands.
+
+    ``ways``: of the commands that take more than being typed. ``names``: words of the whole page
+    and what they are here. ``before``: what its reader has when they begin.
+    """
+
+    name: str
+    ways: Ways = field(default_factory=dict)
+    names: dict[str, Words] = field(default_factory=dict)
+    before: Callable[[Walk], object] | None = None
+    only: Sequence[str] = ()
+    leaves: Sequence[str] = ()  # to another row
+
+    def commands(self) -> list[str]:
+        """Those that are typed here."""
+        every = [
+            line
+            for line in commands_of(page_of(self.name))
+            if (self.name, line) not in ELSEWHERE
+            and (not self.only or line in self.only)
+            and line not in self.leaves
+        ]
+        unknown = {*self.ways, *self.only} - set(every)
+        assert not unknown, f"{self.name} has no {sorted(unknown)}"
+        return every
 
 
 @dataclass
 class Walk:
-    """``once``: commands that are not typed a second time where another page has them, too."""
+    """One reader, who does not type again what another page has told already."""
 
     place: Place
-    typed: list[str] = field(default_factory=list)
+    other: Machine  # to deploy to
+    typed: set[tuple[str, str]] = field(default_factory=set)
     wrong: list[str] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
-    once: set[str] = field(default_factory=set)
 
-    def page(
-        self, name: str, ways: Ways, names: dict[str, str] | None = None, *, rest: bool = True
-    ) -> None:
-        """Every command of it, or without ``rest`` those of ``ways`` alone, in its order.
-
-        ``names``: words of the whole page and what they are here.
-        """
-        path = CHECKOUT / (name if name == "README.md" else f"docs/{name}")
-        left = {line: [way] if isinstance(way, Way) else list(way) for line, way in ways.items()}
-        commands = commands_of(path)
-        unknown = set(ways) - set(commands)
-        assert not unknown, f"{name} has no {sorted(unknown)}"
-        for line in commands if rest else [line for line in commands if line in ways]:
-            way = left[line].pop(0) if left.get(line) else Way()
-            if line in self.once and line in self.typed and line not in ways:
+    def page(self, page: Page) -> None:
+        """What is not typed yet of its commands, in its order."""
+        left = {
+            line: [way] if isinstance(way, Way) else list(way) for line, way in page.ways.items()
+        }
+        followed = {line for name, line in self.typed if name == page.name}
+        told = {line for _, line in self.typed} - set(page.ways)
+        if page.before:
+            page.before(self)
+        for line in page.commands():
+            if line in followed or line in told:
                 continue
-            self.typed.append(line)
-            self._type(name, line, way, names or {})
+            way = left[line].pop(0) if left.get(line) else Way()
+            self.typed.add((page.name, line))
+            self._type(page.name, line, way, page.names)
 
-    def _type(self, page: str, line: str, way: Way, names: dict[str, str]) -> None:
+    def _type(self, page: str, line: str, way: Way, names: dict[str, Words]) -> None:
         if way.before:
             way.before(self)
         words = line
-        for word, here in {**names, **way.swap}.items():
-            words = words.replace(word, here)
+        for word, here in {**way.swap, **names}.items():
+            words = words.replace(word, self._words(here))
         said = self.place.type(
             words,
             cwd=way.cwd or _folder(words),
-            given=way.given,
-            until=way.until,
+            given=self._words(way.given),
+            until=partial(way.until, self) if callable(way.until) else way.until,
             after=way.after,
-            outside=way.outside,
             user=way.user,
-            env=way.env,
+            env={name: self._words(value) for name, value in way.env.items()},
+            stays=way.stays,
             seconds=way.seconds,
         )
         stopped = bool(way.until or way.after)
         good = said.code in ({way.code, 130, -2} if stopped else {way.code})
-        if not good or (way.says and not re.search(way.says, said.text)):
+        if not good or not re.search(self._words(way.says), said.text, re.MULTILINE):
             self.wrong.append(
                 f"{page}: {line}\n    as {words}\n    ended with {said.code}:\n"
                 + "\n".join(f"    | {row}" for row in said.text.splitlines()[-25:])
@@ -94,6 +144,9 @@ class Walk:
             return
         if way.then:
             way.then(self, said)
+
+    def _words(self, words: Words) -> str:
+        return words if isinstance(words, str) else words(self)
 
     def sh(self, line: str, **more: Any) -> str:
         """What the walk itself does between the commands of a page; it has to work."""
@@ -109,8 +162,26 @@ class Walk:
         deadline = time.monotonic() + seconds
         while not (found := look()):
             assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-            time.sleep(0.5)
+            time.sleep(1)  # each look is a command
         return found
+
+    def push(self, title: str, files: dict[str, str]) -> str:
+        """Commit ``files`` of the project and push them; the commit."""
+        for name, text in files.items():
+            self.place.write(f"/root/shop/{name}", text)
+        self.sh(f"git add -A && git commit -qm '{title}' && git push -q gantry HEAD:main")
+        return self.sh("git rev-parse HEAD").strip()
+
+    def release(self, title: str, greeting: str) -> None:
+        """Push and wait until it serves in qa; its name is kept as ``newest``."""
+        commit = self.push(title, {"root/srv/index.html": greeting})
+
+        def look() -> str:
+            rows = self.ask("gantry releases shop")
+            return next((str(row["name"]) for row in rows if row["commit"] == commit), "")
+
+        self.kept["newest"] = self.wait(f"a release of {title}", look)
+        self.runs("shop", "qa", self.kept["newest"])
 
     def up(self) -> None:
         """Wait until the service answers."""
@@ -131,17 +202,36 @@ class Walk:
 
         self.wait(f"{release} in {environment} of {project}", look)
 
-    def passed(self, project: str) -> None:
-        """Wait until its newest pipeline has ended, and well."""
-        state = self.wait(
-            f"a pipeline of {project}",
-            lambda: [
-                row["state"]
-                for row in self.ask(f"gantry pipelines {project} --limit 1")
-                if row["state"] not in {"queued", "running"}
-            ],
+    def newest(self, project: str) -> Any:
+        """Its newest pipeline."""
+        [row] = self.ask(f"gantry pipelines {project} --limit 1")
+        return row
+
+    def ended(self, project: str, state: str) -> None:
+        """Wait until its newest pipeline has ended, as it should."""
+        unfinished = {"queued", "running"}
+        self.wait(
+            f"a pipeline of {project}", lambda: self.newest(project)["state"] not in unfinished
         )
-        assert state == ["passed"], state
+        row = self.newest(project)
+        assert row["state"] == state, row
+
+    def passed(self, project: str) -> None:
+        self.ended(project, "passed")
+
+    def take_token(self) -> None:
+        """The one that ``gantry admin`` logged the client in with; Git is given it, too."""
+        file = self.place.path("/root/.config/gantry/client.json")
+        self.kept["token"] = json.loads(file.read_text())["token"]
+        host = ADDRESS.removeprefix("http://").replace(":", "%3a")
+        line = f"http://x:{self.kept['token']}@{host}\n"
+        self.place.write("/root/.git-credentials", line, 0o600)
+
+    def sign_up(self, name: str) -> None:
+        """Make a user who opens the link and makes a token, which is kept under the name."""
+        link = self.sh(f"gantry users new {name}").splitlines()[-1]
+        said = self.sh(SIGN_UP.format(link=link, name=name, address=ADDRESS), cwd="/tmp")
+        self.kept[name] = json.loads(said)["token"]
 
 
 def _folder(line: str) -> str:
