@@ -1,6 +1,6 @@
 """Tests that would disturb one another stay in one process of xdist's, in their order.
 
-Loaded by ``./gantry test``, which starts three processes: most tests of the groups wait for
+Loaded by ``./gantry test``, which starts four processes: most tests of the groups wait for
 something that is started, so two would leave the cores idle. A scheduler of our own, by path,
 because ``--dist loadgroup`` of xdist 3.8 has no effect under pytest 9.2: the group is written
 into an attribute of the test that nothing reads any more.
@@ -8,6 +8,7 @@ into an attribute of the test that nothing reads any more.
 
 from __future__ import annotations
 
+import gc
 from pathlib import PurePosixPath
 
 import pytest
@@ -43,6 +44,12 @@ def group_of(nodeid: str) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Groups first: a long one that starts last would be waited for."""
     items.sort(key=lambda item: group_of(item.nodeid) == item.nodeid)
+
+
+def pytest_collection_finish() -> None:
+    """Five thousand tests are many objects: collections would look at each of them again."""
+    gc.collect()
+    gc.freeze()
 
 
 class ByGroup(LoadScopeScheduling):
