@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime.spec import Limits
@@ -206,14 +206,12 @@ class DiskWatch:
             regular = now + max(REGULAR, took / BUSY)
 
     def _count(self) -> str:
-        suspicious = self._suspicious()
         self._used = self._fs_used()
-        self._last = count(self._upper, self._limits)
-        sentence = self._last.over(self._limits)
-        if not sentence and suspicious:
-            hidden = nameless(self._pids())
-            sentence = Count(self._last.size + hidden, self._last.inodes).over(self._limits)
-        return sentence
+        found = count(self._upper, self._limits)
+        if not found.over(self._limits):
+            found = replace(found, size=found.size + nameless(self._pids()))
+        self._last = found
+        return found.over(self._limits)
 
     def _suspicious(self) -> bool:
         """Whether the file system has grown so much that the sandbox may be over its limit."""

@@ -91,7 +91,7 @@ specs = st.builds(
     id=names,
     rootfs=paths.map(Path),
     args=st.builds(lambda name, rest: (name, *rest), names, st.lists(text, max_size=3)),
-    ids=st.integers(65536, 2**32 - 65537).map(IdRange),
+    ids=st.integers(65536, 2**32 - 65538).map(IdRange),
     env=st.dictionaries(names, text, max_size=4),
     cwd=paths,
     user=st.builds(User, uid=st.integers(0, 65535), gid=st.integers(0, 65535)),

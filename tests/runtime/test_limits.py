@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
 
 import pytest
 
@@ -261,6 +264,20 @@ def test_what_cannot_be_counted_is_not_kept(
             assert "cannot be counted" in said.judge()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_what_is_deleted_but_held_open_counts_whatever_the_file_system_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others give back meanwhile hides its growth from a look at the file system."""
+    monkeypatch.setattr(disk, "REGULAR", 0.2)
+    said: Queue[str] = Queue()
+    with (tmp_path / "file").open("wb") as file:
+        (tmp_path / "file").unlink()
+        file.write(bytes(2 * MIB))
+        os.fsync(file)
+        with disk.DiskWatch(Limits(disk=MIB), tmp_path, lambda: [os.getpid()], said.put):
+            assert said.get(timeout=20) == "disk limit of 1 MiB reached"
 
 
 def test_silence_is_named(sandboxes: Sandboxes) -> None:
