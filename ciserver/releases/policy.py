@@ -20,6 +20,7 @@ from ciserver.accounts.models import User
 from ciserver.lib.words import duration
 from ciserver.projects.models import Role
 from ciserver.releases.models import (
+    UNFINISHED,
     Approval,
     Deployment,
     DeploymentKind,
@@ -106,6 +107,8 @@ def refusal(release: Release, environment: Environment) -> str:
     if first is None:
         return ""
     if not ran_well(release, first):
+        if first.deployments.filter(release=release, state__in=UNFINISHED).exists():
+            return f"{release.name} is still being deployed to {first.name}."
         return f"{release.name} has not run healthy in {first.name} yet."
     there = Running.objects.filter(environment=first, release=release)
     lost = environment.soak_minutes and soak_left(release, environment) is None

@@ -43,7 +43,7 @@ OpenPage = Callable[..., Page]
 expect.set_options(timeout=15_000)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def netns() -> Iterator[Path]:
     """A network of its own for Chromium and the pages: it drops what it is loading whenever a link
     comes or goes (ERR_NETWORK_CHANGED), and other tests make links all the time."""
@@ -54,7 +54,7 @@ def netns() -> Iterator[Path]:
         holder.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stage(netns: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with open_stage(tmp_path_factory.mktemp("browser") / "home", netns=netns) as opened:
         opened("history")
@@ -63,7 +63,7 @@ def stage(netns: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sta
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def program(netns: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("chromium") / "chromium"
     program.write_text(f'#!/bin/sh\nexec nsenter --net={netns} chromium-headless-shell "$@"\n')

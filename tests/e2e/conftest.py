@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.service import Service, running_service
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service() -> Iterator[Service]:
     """One installation for all end-to-end tests.
 

@@ -14,7 +14,7 @@ def test_what_was_acknowledged_is_built_once_whatever_is_killed(database: str) -
     crash = ("crash of postgresql",) if database == "PostgreSQL" else ()
     plan = Plan(
         postgresql=database == "PostgreSQL",
-        deliveries=100,
+        deliveries=60,
         repositories=3,
         branches=2,
         steps=2,

@@ -12,7 +12,7 @@ from tests.walk.place import connect, place
 from tests.walk.walking import Walk
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def reader() -> Iterator[Walk]:
     with place() as here, machine() as there:
         here.machine.sh(f"echo '{connect(here.machine, there)} qa1.example.org' >>/etc/hosts")

@@ -181,7 +181,15 @@ class Walk:
             return next((str(row["name"]) for row in rows if row["commit"] == commit), "")
 
         self.kept["newest"] = self.wait(f"a release of {title}", look)
+        self.wait(f"the deployment of {title}", self._all_deployed)
         self.runs("shop", "qa", self.kept["newest"])
+
+    def _all_deployed(self) -> bool:
+        """No deployment of the project is on its way."""
+        token = f"Authorization: Bearer {self.kept['token']}"
+        asked = f"{ADDRESS}/api/v1/deployments/?project=shop&page_size=5"
+        rows = json.loads(self.sh(f"curl -sf -H '{token}' '{asked}'", cwd="/root"))["results"]
+        return not {"queued", "running"} & {row["state"] for row in rows}
 
     def up(self) -> None:
         """Wait until the service answers."""

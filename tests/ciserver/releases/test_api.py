@@ -43,7 +43,7 @@ def test_a_refusal_is_a_problem_document_with_the_next_step(api: Any, release: A
     assert (answer.status_code, answer.headers["Content-Type"]) == (409, PROBLEM)
     body = answer.json()
     assert body["code"] == "release.order"
-    assert body["detail"] == "v1 has not run healthy in qa yet."
+    assert body["detail"] == "v1 is still being deployed to qa."
     assert body["hint"]
 
 

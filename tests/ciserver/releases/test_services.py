@@ -110,7 +110,7 @@ def test_a_release_goes_straight_to_the_first_environment(passed: Any, alice: An
 def test_promotion_out_of_order_is_refused_with_the_reason(passed: Any, alice: Any) -> None:
     release = services.make_release(passed())
     prod = place(release.project, "prod")
-    with pytest.raises(Refused, match="v1 has not run healthy in qa yet") as refusal:
+    with pytest.raises(Refused, match="v1 is still being deployed to qa") as refusal:
         services.promote(release=release, environment=prod, user=alice)
     assert refusal.value.code == "release.order"
     assert not prod.deployments.exists()
