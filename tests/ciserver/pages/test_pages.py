@@ -34,6 +34,11 @@ def test_empty_fields_are_named() -> None:
     assert "Enter your password." in text
 
 
+def test_signing_in_names_the_commands_that_print_a_first_password(db: None) -> None:
+    text = page(Client(), "/login/")
+    assert "<code>./gantry admin</code> or <code>./gantry demo</code>" in text
+
+
 # Matrix
 
 
