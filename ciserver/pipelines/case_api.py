@@ -54,7 +54,9 @@ CASE_FILTERS = [
     OpenApiParameter("pipeline", int, description="number of a pipeline"),
     OpenApiParameter("suite", str),
     OpenApiParameter("name", str, description="with a project: the test's history"),
-    OpenApiParameter("outcome", str, description="passed, failed, error, skipped"),
+    OpenApiParameter(
+        "outcome", str, description="passed, failed, error, skipped; several with commas between"
+    ),
     OpenApiParameter("flaky", str, description="1: only those that are"),
 ]
 
@@ -73,10 +75,11 @@ class CaseViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[TestCase]):
             "project": "job__pipeline__project__slug",
             "suite": "suite",
             "name": "name",
-            "outcome": "outcome",
         }
         asked = self.request.query_params
         cases = cases.filter(**{fields[key]: asked[key] for key in fields if key in asked})
+        if "outcome" in asked:
+            cases = cases.filter(outcome__in=asked["outcome"].split(","))
         if "pipeline" in asked:
             cases = cases.filter(job__pipeline__number=number(self.request, "pipeline", 0))
         if asked.get("flaky") == "1":

@@ -187,3 +187,21 @@ def test_the_tests_of_a_pipeline_begin_with_those_that_failed(
     assert len(json.loads(logged_in("tests", "hello", "2", "--failed", "--json").out)) == 2
     assert json.loads(logged_in("tests", "hello", "--flaky", "--json").out) == []
     assert "test_greets_by_name" in logged_in("tests", "hello", "--failed").out
+
+
+@pytest.mark.django_db(transaction=True)
+def test_failures_older_than_the_newest_cases_are_shown_first(
+    logged_in: Gantry, history: Any
+) -> None:
+    from ciserver.pipelines.models import JobKind
+    from tests.ciserver.pages import seeding
+
+    pipeline = seeding.make_pipeline(history, 3, state="failed")
+    broken = seeding.make_job(pipeline, 1, "slow", JobKind.TEST)
+    broken.cases.create(suite="", name="test_setup", outcome="error", seconds=0)
+    seeding.make_test(pipeline, failing=1, total=250)
+    rows = json.loads(logged_in("tests", "hello", "3", "--failed", "--json").out)
+    assert [row["outcome"] for row in rows] == ["failed", "error"]
+    rows = json.loads(logged_in("tests", "hello", "3", "--json").out)
+    assert len(rows) == 200
+    assert [row["outcome"] for row in rows[:3]] == ["failed", "error", "passed"]
