@@ -17,6 +17,7 @@ from tests.webserver import wait_until, web
 
 BOTH = [
     "tests/ciserver/accounts/test_idempotency.py",
+    "tests/ciserver/lib/test_durability.py",
     "tests/ciserver/lib/test_outbox.py",
     "tests/ciserver/pipelines/test_leases.py",
     "tests/ciserver/pipelines/test_turns.py",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from django.db import connection
 
+from ciserver.lib.durability import repeatable
 from ciserver.pipelines.models import State
 from runtime.spec import Limits
 
@@ -104,7 +105,8 @@ def run_graph(
 
 def _in_thread(work: Callable[[str], State], name: str) -> State:
     try:
-        return work(name)
+        with repeatable():
+            return work(name)
     finally:
         connection.close()
 

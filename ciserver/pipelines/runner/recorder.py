@@ -18,6 +18,7 @@ from typing import Any
 from django.db import DatabaseError, connection, transaction
 
 from builders.build import StepInfo, StepResult
+from ciserver.lib.durability import repeatable
 from ciserver.pipelines import events
 from ciserver.pipelines.logs import LogWriter
 from ciserver.pipelines.models import Job, State, Step
@@ -109,10 +110,11 @@ class StepRecorder:
 
     def _write_rows(self) -> None:
         try:
-            more = True
-            while more:
-                batch, more = self._next_batch()
-                self._write(batch)
+            with repeatable():
+                more = True
+                while more:
+                    batch, more = self._next_batch()
+                    self._write(batch)
         except DatabaseError as error:  # raised again in __exit__, where the job can show it
             self._error = error
         finally:

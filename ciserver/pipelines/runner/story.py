@@ -12,6 +12,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from ciserver.lib import outbox
+from ciserver.lib.durability import repeatable
 from ciserver.lib.states import IllegalMove, move
 from ciserver.pipelines import drain, events, room
 from ciserver.pipelines.groups import wake_group
@@ -58,15 +59,19 @@ def run_next() -> None:
     if lack := room.lacking():
         room.tell(lack)  # the promises stand: the sweeper wakes a worker to look again
         return
-    if lease := claim_next():
-        _run(lease)
+    with repeatable():
+        lease = claim_next()
+        if lease is not None:
+            _run(lease)
+    if lease is not None:
         outbox.wake_for_more(TOPIC)
 
 
 def run(pipeline_id: int) -> None:
     """Run a queued pipeline to its end; do nothing when another worker has it."""
-    if lease := claim(pipeline_id):
-        _run(lease)
+    with repeatable():
+        if lease := claim(pipeline_id):
+            _run(lease)
 
 
 def _run(lease: Lease) -> None:
