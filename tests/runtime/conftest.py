@@ -39,11 +39,12 @@ def oci_runtimes() -> list[str]:
 
 
 @pytest.fixture(params=oci_runtimes())
-def each_runtime(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def each_runtime(request: pytest.FixtureRequest) -> Iterator[str]:
     """The test runs once with each OCI runtime that this host allows."""
-    monkeypatch.setenv("GANTRY_OCI_RUNTIME", request.param)
-    host.oci_runtime.cache_clear()
-    yield request.param
+    with pytest.MonkeyPatch.context() as patched:  # its own: a test may undo those that it made
+        patched.setenv("GANTRY_OCI_RUNTIME", request.param)
+        host.oci_runtime.cache_clear()
+        yield request.param
     host.oci_runtime.cache_clear()
 
 
@@ -147,8 +148,9 @@ def sandboxes(state: StateDirectory, rootfs: RootFs, nothing_left: None) -> Sand
 
 
 @pytest.fixture
-def nothing_left(area: Path, state: StateDirectory) -> Iterator[None]:
-    """After the test nothing of a sandbox is there, and the sentinel is whole."""
+def nothing_left(area: Path, state: StateDirectory, each_runtime: str) -> Iterator[None]:
+    """After the test, which runs once with each OCI runtime, nothing of a sandbox is there, and
+    the sentinel is whole."""
     sentinel = area / "sentinel"
     sentinel.write_text("do not touch")
     sentinel.chmod(0o600)

@@ -1,4 +1,4 @@
-"""What a hostile program tries, with each OCI runtime.
+"""What a hostile program tries.
 
 The conftest's ``nothing_left`` looks after each test whether the sentinel is whole.
 """
@@ -26,7 +26,7 @@ from runtime.spec import MIB, BindMount, Limits, Network, Outcome, SandboxSpec, 
 from runtime.state import StateDirectory
 from tests.runtime.conftest import IDS, Ran, Sandboxes, processes_of, wait_until
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("each_runtime")]
+pytestmark = pytest.mark.root
 Python = Callable[..., Ran]
 
 # Numbers of x86_64 (asm/unistd_64.h): what no build needs and holes have been found in.

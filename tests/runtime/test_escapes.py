@@ -14,7 +14,7 @@ from runtime.sandbox import Stream
 from runtime.spec import MIB, Limits, Outcome, Receipt
 from tests.runtime.conftest import IDS, PREFIX, Sandboxes, fingerprint, mounts, processes_of
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("each_runtime")]
+pytestmark = pytest.mark.root
 
 RACES = int(os.environ.get("SANDBOX_TEST_RACES", "60"))  # 2000 for the long form
 ENTRIES = int(os.environ.get("SANDBOX_TEST_ENTRIES", "4"))  # 100 for the long form

@@ -273,7 +273,9 @@ def test_a_killed_looker_leaves_it_usable(sandboxes: Sandboxes) -> None:
     assert not [line for line in mounts() if "/scratch/" in line and str(sandboxes.state) in line]
 
 
-def test_the_command_line_keeps_lists_looks_and_drops(area: Path, busybox: LowerDir) -> None:
+def test_the_command_line_keeps_lists_looks_and_drops(
+    area: Path, busybox: LowerDir, nothing_left: None
+) -> None:
     def runtime(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "runtime", words[0], "--state", str(area / "state"), *words[1:]],

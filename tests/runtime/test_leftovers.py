@@ -322,9 +322,10 @@ def test_reaping_does_not_touch_the_living(sandboxes: Sandboxes) -> None:
 DEEP = "cd /tmp; i=0; while [ $i -lt 1500 ]; do mkdir d && cd d; i=$((i + 1)); done; echo made"
 
 
-def test_a_tree_of_any_depth_is_removed_after_its_run(area: Path, busybox: LowerDir) -> None:
+def test_a_tree_of_any_depth_is_removed_after_its_run(
+    area: Path, busybox: LowerDir, state: StateDirectory, nothing_left: None
+) -> None:
     """Deeper than a program may call itself, and than it may have files open."""
-    state = StateDirectory(area / "state")
     owner = start_elsewhere(area, busybox, DEEP)
     assert owner.communicate(timeout=60)[0] == b"made\n"
     assert owner.returncode == 0

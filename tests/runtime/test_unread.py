@@ -122,7 +122,7 @@ def numbers(data: bytes) -> list[int]:
 
 @pytest.mark.parametrize("script", [COUNT, BOTH], ids=["one stream", "both"])
 def test_numbered_lines_are_kept_without_a_gap_when_the_reader_is_killed(
-    script: str, state: StateDirectory, busybox: LowerDir, nothing_left: None, each_runtime: str
+    script: str, state: StateDirectory, busybox: LowerDir, nothing_left: None
 ) -> None:
     """Whatever the reader had been given is the beginning of it."""
     for _ in range(KILLS // 2):
@@ -163,7 +163,7 @@ def never(stream: Stream, data: bytes) -> None:
 
 
 def test_a_line_without_an_end_is_kept_and_so_is_what_nobody_had_read(
-    state: StateDirectory, busybox: LowerDir, nothing_left: None, each_runtime: str, area: Path
+    state: StateDirectory, busybox: LowerDir, nothing_left: None, area: Path
 ) -> None:
     """The reader is stuck in its first piece; the rest is in the FIFO, and in the OCI runtime."""
     script = "printf first; sleep 0.5; seq 1 5000; printf 'no end' >&2; printf 'no end'; sleep 60"
@@ -180,7 +180,6 @@ def test_one_that_ends_by_itself_before_the_reaper_comes_is_kept_as_well(
     state: StateDirectory,
     busybox: LowerDir,
     nothing_left: None,
-    each_runtime: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A pipe is forgotten with its last descriptor: the watcher has one."""
@@ -201,7 +200,6 @@ def test_a_reaper_that_is_killed_is_followed_by_one_that_finds_all(
     state: StateDirectory,
     busybox: LowerDir,
     nothing_left: None,
-    each_runtime: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(watcher, "reap_command", lambda root: watcher.Command(("/bin/true",)))
