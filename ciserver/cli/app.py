@@ -23,6 +23,7 @@ from ciserver.cli import (
     ledger,
     lint,
     local,
+    logs,
     look,
     members,
     moving,
@@ -97,7 +98,7 @@ app.add_typer(users.app, name="users", rich_help_panel=WHO)
 app.command("status", rich_help_panel=WHAT)(look.status)
 app.command("projects", rich_help_panel=WHAT)(look.projects)
 app.command("pipelines", rich_help_panel=WHAT)(look.pipelines)
-app.command("logs", rich_help_panel=WHAT)(look.logs)
+app.command("logs", rich_help_panel=WHAT)(logs.logs)
 app.command("tests", rich_help_panel=WHAT)(cases.tests)
 app.command("coverage", rich_help_panel=WHAT)(coverage.coverage)
 app.command("releases", rich_help_panel=WHAT)(look.releases)

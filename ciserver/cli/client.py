@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import httpx
 
+from ciserver.cli import output
 from ciserver.cli.errors import CliError, Exit
 from ciserver.cli.settings import Settings
 
 Row = dict[str, Any]
+
+MOST_ROWS = 200  # of one answer
+PATIENCE = 150  # seconds for which one request waits in all, where the service asks for that
 
 _LOCAL = {"127.0.0.1", "localhost", "::1"}
 # A process of the service ended meanwhile, or let go of a connection that nobody had used.
@@ -45,12 +52,8 @@ class Client:
 
     def rows(self, path: str, *, limit: int = 50, **filters: str) -> list[Row]:
         """The newest ``limit`` rows."""
-        found: list[Row] = []
-        for row in self.every(path, **filters):
-            if len(found) == limit:
-                break
-            found.append(row)
-        return found
+        size = str(min(limit, MOST_ROWS))
+        return list(islice(self.every(path, page_size=size, **filters), limit))
 
     def every(self, path: str, **filters: str) -> Iterator[Row]:
         """All rows, page after page, newest first."""
@@ -88,31 +91,19 @@ class Client:
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """The bytes of a file, as they come."""
-        try:
-            with self._http.stream("GET", path) as answer:
-                if answer.is_error:
-                    answer.read()
-                    raise _refusal(answer)
-                yield from answer.iter_bytes()
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from None
+        with self._stream(path) as answer:
+            yield from answer.iter_bytes()
 
     def events(self, path: str) -> Iterator[tuple[str, str]]:
         """Name and data of each server-sent event, as they come; data has one line here."""
         event = ""
-        try:
-            with self._http.stream("GET", path) as answer:
-                if answer.is_error:
-                    answer.read()
-                    raise _refusal(answer)
-                for line in answer.iter_lines():
-                    name, _, value = line.partition(": ")
-                    if name == "event":
-                        event = value
-                    elif name == "data":
-                        yield event, value
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from None
+        with self._stream(path) as answer:
+            for line in answer.iter_lines():
+                name, _, value = line.partition(": ")
+                if name == "event":
+                    event = value
+                elif name == "data":
+                    yield event, value
 
     def _unreachable(self, error: httpx.HTTPError) -> CliError:
         return CliError(
@@ -125,16 +116,51 @@ class Client:
         """Once more when the connection broke: by its key a write is done once."""
         key = {} if method == "GET" else {"Idempotency-Key": str(uuid.uuid4())}
         request = partial(self._http.request, method, path, headers=key, **options)
-        try:
+        waited = 0
+        while True:
             try:
-                answer = request()
-            except _BROKEN:
-                answer = request()
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from None
-        if answer.is_error:
-            raise _refusal(answer)
-        return answer
+                try:
+                    answer = request()
+                except _BROKEN:
+                    answer = request()
+            except httpx.HTTPError as error:
+                raise self._unreachable(error) from None
+            if not answer.is_error:
+                return answer
+            waited = _wait(answer, waited)
+
+    @contextmanager
+    def _stream(self, path: str) -> Iterator[httpx.Response]:
+        waited = 0
+        while True:
+            try:
+                with self._http.stream("GET", path) as answer:
+                    if not answer.is_error:
+                        yield answer
+                        return
+                    answer.read()
+            except httpx.HTTPError as error:
+                raise self._unreachable(error) from None
+            waited = _wait(answer, waited)
+
+
+def given(**filters: str) -> dict[str, str]:
+    """Those that are not empty."""
+    return {name: value for name, value in filters.items() if value}
+
+
+def _wait(answer: httpx.Response, waited: int) -> int:
+    """Wait as long as ``Retry-After`` of a 429 says; the seconds in all. Raises CliError where it
+    says nothing, or more than anybody waits."""
+    told = answer.headers.get("Retry-After", "")
+    if answer.status_code != httpx.codes.TOO_MANY_REQUESTS or not told.isdecimal():
+        raise _refusal(answer)
+    seconds = max(1, int(told))
+    if waited + seconds > PATIENCE:
+        raise _refusal(answer)
+    output.complaints.print(f"The service takes no more requests for {seconds} s: waiting.")
+    time.sleep(seconds)
+    return waited + seconds
 
 
 def _refusal(answer: httpx.Response) -> CliError:

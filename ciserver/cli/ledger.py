@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ciserver.cli import output, settings
-from ciserver.cli.client import Client
+from ciserver.cli.client import Client, given
 from ciserver.cli.options import AnyProject, AsJson, Limit
 from ciserver.cli.output import age, print_json, print_table
 
@@ -24,11 +24,9 @@ def deliveries(
     as_json: AsJson = False,
 ) -> None:
     """The newest pushes and webhooks, and the verdict on each."""
-    filters = {"project": project, "q": find, "verdict": verdict}
+    filters = given(project=project, q=find, verdict=verdict)
     with Client(settings.load()) as client:
-        rows = client.rows(
-            "/deliveries/", limit=limit, **{name: word for name, word in filters.items() if word}
-        )
+        rows = client.rows("/deliveries/", limit=limit, **filters)
     if as_json:
         print_json(rows)
         return

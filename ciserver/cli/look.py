@@ -1,21 +1,17 @@
-"""Commands that only look: status, projects, pipelines, logs, releases."""
+"""Commands that only look: status, projects, pipelines, releases."""
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from ciserver.cli import daytwo, output, settings
-from ciserver.cli.client import Client, Row
+from ciserver.cli import output, settings
+from ciserver.cli.client import Client, Row, given
 from ciserver.cli.errors import CliError, Exit
-from ciserver.cli.options import AnyProject, AsJson, Limit, Project
+from ciserver.cli.options import AnyProject, AsJson, Limit
 from ciserver.cli.output import age, print_json, print_table, state
-from ciserver.cli.progress import Progress
-
-FINISHED = {"passed", "failed", "cancelled"}
 
 
 def status(as_json: AsJson = False) -> None:
@@ -49,10 +45,19 @@ def projects(as_json: AsJson = False) -> None:
     output.next_step("Next: gantry pipelines PROJECT" if rows else "Next: gantry new PROJECT")
 
 
-def pipelines(project: AnyProject = "", limit: Limit = 20, as_json: AsJson = False) -> None:
+def pipelines(
+    project: AnyProject = "",
+    branch: Annotated[str, typer.Option(help="Only those of this branch.")] = "",
+    state_: Annotated[
+        str, typer.Option("--state", help="Only queued, running, passed, failed or cancelled ones.")
+    ] = "",
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
     """The newest pipelines, and how they went."""
+    filters = given(project=project, branch=branch, state=state_)
     with Client(settings.load()) as client:
-        rows = client.rows("/pipelines/", limit=limit, **_of(project))
+        rows = client.rows("/pipelines/", limit=limit, **filters)
     if as_json:
         print_json(rows)
         return
@@ -66,18 +71,18 @@ def pipelines(project: AnyProject = "", limit: Limit = 20, as_json: AsJson = Fal
                 row["commit"][:8],
                 row["ref"].removeprefix("refs/heads/").removeprefix("refs/tags/"),
                 age(row["created_at"]),
-                row["title"] if row["state"] != "failed" else _why(row),
+                row["title"] if row["state"] != "failed" else why(row),
             ]
             for row in rows
         ],
     )
-    output.next_step("Next: gantry logs PROJECT NUMBER")
+    output.next_step("Next: gantry logs PROJECT NUMBER" if rows else "No pipeline fits.")
 
 
 def releases(project: AnyProject = "", limit: Limit = 20, as_json: AsJson = False) -> None:
     """The newest releases."""
     with Client(settings.load()) as client:
-        rows = client.rows("/releases/", limit=limit, **_of(project))
+        rows = client.rows("/releases/", limit=limit, **given(project=project))
     if as_json:
         print_json(rows)
         return
@@ -98,90 +103,17 @@ def releases(project: AnyProject = "", limit: Limit = 20, as_json: AsJson = Fals
     output.next_step("Next: gantry promote PROJECT RELEASE ENVIRONMENT")
 
 
-def logs(
-    project: Project,
-    number: Annotated[int, typer.Argument(help="A pipeline's number; the newest without.")] = 0,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until it has ended.")] = False,
-    job: Annotated[str, typer.Option(help="Only this job.")] = "",
-    tail: Annotated[int, typer.Option(help="Of PROJECT@ENV: the last lines; -1: all.")] = 100,
-    since: Annotated[str, typer.Option(help="Of PROJECT@ENV: 10m ago, or a time.")] = "",
-    host: Annotated[str, typer.Option(help="Of PROJECT@ENV: one of its hosts.")] = "",
-    as_json: AsJson = False,
-) -> None:
-    """A pipeline's log; or of PROJECT@ENV what its container says.
-
-    Exit code 1 when the pipeline failed. With --follow --json each line is an object of its own.
-    """
-    if daytwo.is_place(project):
-        daytwo.show_logs(project, host=host, follow=follow, tail=tail, since=since, as_json=as_json)
-        return
-    with Client(settings.load()) as client, Progress(shown=follow and not as_json) as progress:
-        pipeline = find_pipeline(client, project, number)
-        reader = _LogReader(client, job, as_json=as_json, at_once=follow)
-        while True:
-            row = client.get(f"/pipelines/{pipeline['id']}/")
-            progress.show(row)
-            reader.read(row)
-            if not follow or row["state"] in FINISHED:
-                break
-            time.sleep(0.3)
-    if as_json and not follow:
-        print_json(reader.lines)
-    if row["state"] in {"failed", "cancelled"}:
-        raise CliError(
-            f"Pipeline #{row['number']} {row['state']}: {_why(row)}",
-            next_step=f"Its page: {row['page']}",
-            exit_code=Exit.BAD_RESULT,
-        )
-    if follow and not as_json:
-        output.next_step(f"Pipeline #{row['number']} passed. Next: gantry releases {project}")
-
-
 def find_pipeline(client: Client, project: str, number: int) -> Row:
     """The project's pipeline of this number, or its newest for 0. Raises CliError."""
-    for row in client.every("/pipelines/", project=project):
-        if number in (0, row["number"]):
-            return row
-        if row["number"] < number:
-            break
+    which = {"number": str(number)} if number else {}
+    for row in client.rows("/pipelines/", limit=1, project=project, **which):
+        return row
     what = f"pipeline #{number}" if number else "pipeline yet"
     raise CliError(
         f"{project} has no {what}.",
         next_step=f"See what there is: gantry pipelines {project}",
         exit_code=Exit.REFUSED,
     )
-
-
-class _LogReader:
-    """Prints (or keeps, for JSON that is no stream) what each job's log has grown by."""
-
-    def __init__(self, client: Client, job: str, *, as_json: bool, at_once: bool) -> None:
-        self._client, self._job = client, job
-        self._as_json, self._at_once = as_json, at_once
-        self._positions: dict[int, str] = {}
-        self.lines: list[dict[str, str]] = []
-
-    def read(self, pipeline: Row) -> None:
-        for job in pipeline["jobs"]:
-            if job["state"] != "queued" and self._job in ("", job["name"]):
-                self._read_job(job)
-
-    def _read_job(self, job: Row) -> None:
-        while True:
-            position = self._positions.get(job["id"], "0-0")
-            text, self._positions[job["id"]] = self._client.log(job["id"], position)
-            if not text:
-                return
-            for line in text.splitlines():
-                self._take(job["name"], line)
-
-    def _take(self, job: str, line: str) -> None:
-        if self._as_json and self._at_once:
-            output.print_line({"job": job, "line": line})
-        elif self._as_json:
-            self.lines.append({"job": job, "line": line})
-        else:
-            output.console.print(Text.assemble((f"{job}  ", "cyan"), line), soft_wrap=True)
 
 
 def _status_lines(environment: Row) -> list[list[str | Text]]:
@@ -209,10 +141,6 @@ def _health(run: Row) -> Text:
     return Text("drift", style="yellow") if run["drift"] else Text("healthy", style="green")
 
 
-def _of(project: str) -> dict[str, str]:
-    return {"project": project} if project else {}
-
-
-def _why(pipeline: Row) -> str:
+def why(pipeline: Row) -> str:
     place = f"{pipeline['place']}: " if pipeline["place"] else ""
     return f"{place}{pipeline['reason']}"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ciserver.cli import output, settings
-from ciserver.cli.client import Client, Row
+from ciserver.cli.client import Client, Row, given
 from ciserver.cli.errors import CliError, Exit
 from ciserver.cli.options import AnyProject, AsJson, Limit, Project
 from ciserver.cli.output import age, print_json, print_table
@@ -42,10 +42,17 @@ def env(
         output.next_step("It holds from the next deployment: gantry promote or the page's button.")
 
 
-def audit(project: AnyProject = "", limit: Limit = 30, as_json: AsJson = False) -> None:
+def audit(
+    project: AnyProject = "",
+    actor: Annotated[str, typer.Option(help="Only what this user did.")] = "",
+    action: Annotated[str, typer.Option(help="Only this, such as deployment.approve.")] = "",
+    limit: Limit = 30,
+    as_json: AsJson = False,
+) -> None:
     """Who did what in the projects that you maintain."""
+    filters = given(project=project, actor=actor, action=action)
     with Client(settings.load()) as client:
-        rows = client.rows("/audit/", limit=limit, **({"project": project} if project else {}))
+        rows = client.rows("/audit/", limit=limit, **filters)
     if as_json:
         print_json(rows)
         return

@@ -130,8 +130,9 @@ def print_waiting(deployment: Row) -> None:
 
 
 def find_release(client: Client, project: str, name: str) -> Row:
-    for row in client.every("/releases/", project=project):
-        if name.removeprefix("v") == str(row["number"]):
+    number = name.removeprefix("v")
+    if number.isdecimal():
+        for row in client.rows("/releases/", limit=1, project=project, number=number):
             return row
     raise CliError(
         f"{project} has no release {name}.",

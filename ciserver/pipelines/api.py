@@ -14,6 +14,7 @@ from ciserver.pipelines import coverage, services
 from ciserver.pipelines.coverage_api import CoverageSerializer
 from ciserver.pipelines.job_api import JobSerializer
 from ciserver.pipelines.models import Job, Pipeline
+from ciserver.pipelines.query import number
 from ciserver.pipelines.start_api import InputSerializer, StartRequest, inputs_of, start_from
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
@@ -82,6 +83,9 @@ class RunAgainRequest(serializers.Serializer[None]):
 
 FILTERS = [
     OpenApiParameter("project", str, description="slug of a project"),
+    OpenApiParameter("number", int, description="number of a pipeline in its project"),
+    OpenApiParameter("branch", str, description="name of a branch"),
+    OpenApiParameter("ref", str, description="full ref, such as refs/tags/v1.0"),
     OpenApiParameter("commit", str, description="full commit id"),
     OpenApiParameter("state", str, description="queued, running, passed, failed, cancelled"),
 ]
@@ -103,8 +107,13 @@ class PipelineViewSet(viewsets.ReadOnlyModelViewSet[Pipeline]):
             jobs = Job.objects.prefetch_related("steps", "cases", "artifacts")
             return pipelines.prefetch_related(Prefetch("jobs", jobs))
         asked = self.request.query_params
-        fields = {"project": "project__slug", "commit": "commit", "state": "state"}
-        return pipelines.filter(**{fields[key]: asked[key] for key in fields if key in asked})
+        fields = {"project": "project__slug", "ref": "ref", "commit": "commit", "state": "state"}
+        pipelines = pipelines.filter(**{fields[key]: asked[key] for key in fields if key in asked})
+        if "branch" in asked:
+            pipelines = pipelines.filter(ref=f"refs/heads/{asked['branch']}")
+        if "number" in asked:
+            pipelines = pipelines.filter(number=number(self.request, "number", 0))
+        return pipelines
 
     def get_serializer_class(self) -> type[serializers.BaseSerializer[Pipeline]]:
         return PipelineSerializer if self.action == "list" else PipelineDetailSerializer

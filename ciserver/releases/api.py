@@ -56,7 +56,15 @@ Row = TypeVar("Row", bound=Model)
 PROJECT = OpenApiParameter("project", str, description="slug of a project")
 
 
-@extend_schema_view(list=extend_schema(parameters=[PROJECT]))
+RELEASE_FILTERS = [
+    PROJECT,
+    OpenApiParameter("number", int, description="number of a release in its project: 3 for v3"),
+    OpenApiParameter("commit", str, description="full commit id"),
+    OpenApiParameter("digest", str, description="of its image"),
+]
+
+
+@extend_schema_view(list=extend_schema(parameters=RELEASE_FILTERS))
 class ReleaseViewSet(viewsets.ReadOnlyModelViewSet[Release]):
     """Releases of the projects the caller may see, newest first."""
 
@@ -66,7 +74,13 @@ class ReleaseViewSet(viewsets.ReadOnlyModelViewSet[Release]):
     def get_queryset(self) -> QuerySet[Release]:
         seen = Project.objects.visible_to(self.request.user)
         releases = Release.objects.filter(project__in=seen).select_related("project")
-        return _asked(self.request, releases, {"project": "project__slug", "digest": "digest"})
+        fields = {
+            "project": "project__slug",
+            "number": "number",
+            "commit": "commit",
+            "digest": "digest",
+        }
+        return _asked(self.request, releases, fields)
 
     @extend_schema(request=WhereSerializer, responses={202: DeploymentSerializer})
     @action(detail=True, methods=["post"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from ciserver.cli.__main__ import main
@@ -54,6 +55,20 @@ def token(alice: Any) -> str:
 def logged_in(gantry: Gantry, live_server: Any, token: str) -> Gantry:
     assert gantry("login", live_server.url, "--token", token).exit_code == 0
     return gantry
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The path of each request that the client sent meanwhile."""
+    paths: list[str] = []
+    send = httpx.Client.send
+
+    def noted(client: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
+        paths.append(request.url.path.removeprefix("/api/v1"))
+        return send(client, request, **options)
+
+    monkeypatch.setattr(httpx.Client, "send", noted)
+    return paths
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-"""What becomes of a request whose connection breaks."""
+"""What becomes of a request whose connection breaks, or that is one too many."""
 
 from __future__ import annotations
 
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,12 +16,14 @@ from ciserver.cli.errors import CliError, Exit
 from ciserver.cli.settings import Settings
 
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n{"a": 1}'
+TOO_MANY = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nConnection: close\r\n"
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER without time: closing resets
 
 
 @contextmanager
-def breaking(times: int) -> Iterator[tuple[Client, list[bytes]]]:
-    """A client of a server that breaks that many connections, and what the server was asked."""
+def breaking(times: int, says: bytes = b"") -> Iterator[tuple[Client, list[bytes]]]:
+    """A client of a server that breaks that many connections, or ``says`` that instead, and what
+    the server was asked."""
     asked: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -30,7 +33,9 @@ def breaking(times: int) -> Iterator[tuple[Client, list[bytes]]]:
                 connection, _ = server.accept()
                 with connection:
                     asked.append(connection.recv(65536))
-                    if number < times:
+                    if number < times and says:
+                        connection.sendall(says)
+                    elif number < times:
                         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                     else:
                         connection.sendall(ANSWER)
@@ -60,3 +65,26 @@ def test_what_breaks_twice_cannot_be_reached() -> None:
     with breaking(2) as (client, asked), pytest.raises(CliError, match="cannot be reached") as told:
         client.get("/projects/")
     assert (told.value.exit_code, len(asked)) == (Exit.UNREACHABLE, 2)
+
+
+def test_one_request_too_many_waits_as_long_as_it_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    began = time.monotonic()
+    with breaking(1, TOO_MANY + b"Retry-After: 1\r\n\r\n") as (client, asked):
+        assert client.get("/projects/") == {"a": 1}
+    assert time.monotonic() - began >= 1
+    assert len(asked) == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("waiting")) == ("", 1)
+    with breaking(1, TOO_MANY + b"Retry-After: 1\r\n\r\n") as (client, asked):
+        assert b"".join(client.chunks("/artifacts/1/")) == b'{"a": 1}'
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("header", [b"", b"Retry-After: 3600\r\n", b"Retry-After: soon\r\n"])
+def test_nobody_waits_without_being_told_or_for_an_hour(header: bytes) -> None:
+    with breaking(1, TOO_MANY + header + b"\r\n") as (client, asked):
+        with pytest.raises(CliError, match="429") as told:
+            client.get("/projects/")
+    assert (told.value.exit_code, len(asked)) == (Exit.REFUSED, 1)

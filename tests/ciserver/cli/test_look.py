@@ -56,10 +56,71 @@ def test_pipelines_are_newest_first_and_say_why_one_failed(logged_in: Gantry, hi
 def test_more_pipelines_than_a_page_holds(logged_in: Gantry, history: Any) -> None:
     from tests.ciserver.pages.seeding import make_pipeline
 
-    for number in range(3, 64):
+    for number in range(3, 206):
         make_pipeline(history, number)
+    assert len(json.loads(logged_in("pipelines", "--limit", "202", "--json").out)) == 202
     assert len(json.loads(logged_in("pipelines", "--limit", "60", "--json").out)) == 60
     assert "2 failed" in logged_in("logs", "hello", "2").out
+
+
+def test_one_by_its_number_is_one_question(
+    logged_in: Gantry, history: Any, asked: list[str]
+) -> None:
+    from ciserver.cli import settings
+    from ciserver.cli.client import Client
+    from ciserver.cli.look import find_pipeline
+    from ciserver.cli.promotions import find_release
+    from tests.ciserver.pages.seeding import make_pipeline
+
+    for number in range(3, 56):
+        make_pipeline(history, number)
+    with Client(settings.load()) as client:
+        assert find_pipeline(client, "hello", 1)["number"] == 1
+        assert find_pipeline(client, "hello", 0)["number"] == 55
+        assert find_release(client, "hello", "v1")["number"] == 1
+    assert asked == ["/pipelines/", "/pipelines/", "/releases/"]
+
+
+def test_pipelines_of_a_branch_or_in_a_state(logged_in: Gantry, history: Any) -> None:
+    from tests.ciserver.pages.seeding import make_pipeline
+
+    make_pipeline(history, 3, ref="refs/heads/feature/x")
+    make_pipeline(history, 4, ref="refs/tags/feature/x")
+
+    def numbers(*words: str) -> list[int]:
+        return [row["number"] for row in json.loads(logged_in("pipelines", *words, "--json").out)]
+
+    assert numbers("hello", "--branch", "feature/x") == [3]
+    assert numbers("--state", "failed") == [2]
+    assert numbers("hello", "--branch", "main", "--state", "passed") == [1]
+    assert numbers("hello", "--branch", "feature") == []
+
+
+def test_the_log_of_a_job_that_ended_is_not_asked_for_again_until_the_end(
+    logged_in: Gantry, history: Any, asked: list[str]
+) -> None:
+    from ciserver.cli import settings
+    from ciserver.cli.client import Client
+    from ciserver.cli.logs import LogReader
+
+    pipeline = history.pipelines.get(number=1)
+    build, unit, push = pipeline.jobs.order_by("position")
+    pipeline.jobs.filter(pk=unit.pk).update(state="running")
+    pipeline.jobs.filter(pk=push.pk).update(state="queued")
+    history.pipelines.filter(number=1).update(state="running")
+    with Client(settings.load()) as client:
+        reader = LogReader(client, "", as_json=True, at_once=False)
+        running = client.get(f"/pipelines/{pipeline.pk}/")
+        reader.read(running)
+        assert asked.count(f"/jobs/{build.pk}/log/") == 2  # to its end
+        known = asked.count(f"/jobs/{unit.pk}/log/")
+        reader.read(running)
+        assert asked.count(f"/jobs/{build.pk}/log/") == 2
+        assert asked.count(f"/jobs/{unit.pk}/log/") == known + 1
+        assert f"/jobs/{push.pk}/log/" not in asked
+        reader.read(running | {"state": "failed"})
+        assert asked.count(f"/jobs/{build.pk}/log/") == 3
+    assert [line["line"] for line in reader.lines].count("Commit read: 12 files, 88 kB") == 1
 
 
 def test_releases_show_digest_and_commit(logged_in: Gantry, history: Any) -> None:

@@ -50,3 +50,9 @@ def test_the_audit_tells_who_did_it(logged_in: Gantry, history: Any) -> None:
     assert "environment.change" in ran.out
     assert 'variables=[{}, {"A": "1"}]' in ran.out
     assert json.loads(logged_in("audit", "--json").out)[0]["actor"] == "alice"
+    for words, found in (
+        (["--actor", "alice", "--action", "environment.change"], 1),
+        (["--action", "environment.delete"], 0),
+        (["--actor", "bob"], 0),
+    ):
+        assert len(json.loads(logged_in("audit", *words, "--json").out)) == found
