@@ -38,6 +38,8 @@ __all__ = ["BuildListener", "BuildRequest", "StepInfo", "StepResult", "build"]
 class BuildRequest:
     """All that one build is asked. Its images depend on nothing else.
 
+    ``dockerfile_data`` is the content of a Dockerfile that lies outside the context, and
+    ``ignore_data`` that of the ``.dockerignore`` of its name beside it.
     ``targets`` are stage names, None the last stage. ``platform`` is what stages are for
     that do not say, this machine's own by default. ``epoch`` (seconds) is the
     images' creation time, the commit's. ``scope`` is the cache lane that is
@@ -58,6 +60,7 @@ class BuildRequest:
     ids: IdRange
     dockerfile: str = "Dockerfile"
     dockerfile_data: bytes | None = None
+    ignore_data: bytes | None = None
     targets: tuple[str | None, ...] = (None,)
     platform: str = ""
     build_args: Mapping[str, str] = field(default_factory=dict)
@@ -162,12 +165,16 @@ def with_triggers(plan: Plan, bases: Bases) -> Plan:
 
 
 def _ignore(request: BuildRequest) -> Ignore:
-    """``<Dockerfile>.dockerignore`` if it is there, else ``.dockerignore``."""
-    for name in (f"{request.dockerfile}.dockerignore", ".dockerignore"):
+    """``<Dockerfile>.dockerignore`` beside the Dockerfile, else ``.dockerignore``."""
+    name = f"{request.dockerfile}.dockerignore"
+    if request.dockerfile_data is None:
         data = read_file(request.context, name, MAX_IGNORE)
-        if data is not None:
-            return Ignore.parse(data, file=name)
-    return Ignore.parse(b"")
+    else:
+        data = request.ignore_data
+    if data is None:
+        name = ".dockerignore"
+        data = read_file(request.context, name, MAX_IGNORE)
+    return Ignore.parse(data or b"", file=name)
 
 
 def _bench(

@@ -36,11 +36,12 @@ def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
     shared = _shared(options, store)
     context, epoch = open_context(options.context)
     try:
-        dockerfile, dockerfile_data = dockerfile_of(options.file, options.context)
+        dockerfile = dockerfile_of(options.file, options.context)
         request = BuildRequest(
             context=context,
-            dockerfile=dockerfile,
-            dockerfile_data=dockerfile_data,
+            dockerfile=dockerfile.name,
+            dockerfile_data=dockerfile.data,
+            ignore_data=dockerfile.ignore,
             targets=(options.target,),
             platform=options.platform,
             build_args=pairs(options.build_arg, "--build-arg"),

@@ -6,10 +6,12 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from builders.context import Context
 from builders.context.folder import FolderContext
 from builders.context.git import GitContext, find_commit
+from builders.context.ignore import MAX_BYTES as MAX_IGNORE
 from builders.dockerfile.parse import MAX_BYTES
 from builders.errors import UserError
 
@@ -28,30 +30,51 @@ def open_context(text: str) -> tuple[Context, int]:
     return context, context.commit_time()
 
 
-def dockerfile_of(file: Path | None, context: str) -> tuple[str, bytes | None]:
-    """(name, content) of the Dockerfile; None where the context is to be asked for the name.
+class Named(NamedTuple):
+    """A Dockerfile by its name. ``data`` and its own ``.dockerignore`` (None where it has none)
+    are read here when it lies outside the context; else the context is to be asked for both."""
+
+    name: str
+    data: bytes | None = None
+    ignore: bytes | None = None
+
+
+def dockerfile_of(file: Path | None, context: str) -> Named:
+    """The Dockerfile that ``--file`` means.
 
     As docker does, a path is seen from here where the context is a folder. What is not there is
     looked for inside the context, as it always is in a commit. Raises UserError.
     """
     if file is None:
-        return "Dockerfile", None
+        return Named("Dockerfile")
     root = Path(context)
     if not root.is_dir() or not file.is_file():
-        return str(file), None
+        return Named(str(file))
     real = Path(os.path.normpath(Path.cwd() / file))
     inside = os.path.normpath(Path.cwd() / root)
     if real.is_relative_to(inside):
-        return str(real.relative_to(inside)), None
+        return Named(str(real.relative_to(inside)))
+    ignore = file.with_name(f"{file.name}.dockerignore")
+    return Named(
+        file.name,
+        _read_here(file, MAX_BYTES),
+        _read_here(ignore, MAX_IGNORE) if ignore.is_file() else None,
+    )
+
+
+def _read_here(file: Path, most: int) -> bytes:
     try:
         with file.open("rb") as stream:
-            return file.name, stream.read(MAX_BYTES + 1)  # more than that is refused
+            data = stream.read(most + 1)
     except OSError as error:
         raise UserError(
             f"{file} cannot be read: {error.strerror}.",
             hint="Name a file that you may read.",
             code="cli.flag",
         ) from None
+    if len(data) > most:
+        raise UserError(f"{file} is larger than {most} bytes.", code="cli.flag")
+    return data
 
 
 def pairs(values: Sequence[str], flag: str) -> dict[str, str]:

@@ -107,6 +107,37 @@ def test_a_dockerfile_is_named_from_here_or_inside_the_context(
     assert (done.returncode, done.stderr[:11]) == (1, "There is no")
 
 
+@pytest.mark.parametrize("dockerfile", ["context/docker/app.Dockerfile", "beside/app.Dockerfile"])
+def test_the_dockerignore_beside_a_dockerfile_wins_inside_the_context_and_outside(
+    tool: Tool,
+    project: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dockerfile: str,
+) -> None:
+    root = project({"a": "1", "b": "2", ".dockerignore": "a\n"})
+    monkeypatch.chdir(tmp_path)
+    path = Path(dockerfile)
+    path.parent.mkdir()
+    path.write_text("FROM busybox\nCOPY . /all\n")
+
+    def copied() -> list[str]:
+        done = tool("build", "-q", "-t", "cli:i", "--output", "docker:i.tar", "-f", path, root)
+        assert done.returncode == 0, done.stderr
+        with tarfile.open("i.tar") as outer:
+            layer = json.load(outer.extractfile("manifest.json") or io.BytesIO())[0]["Layers"][-1]
+            with tarfile.open(fileobj=outer.extractfile(layer)) as tar:
+                return sorted(set(tar.getnames()) & {"all/a", "all/b"})
+
+    assert copied() == ["all/b"]
+    own = path.with_name(f"{path.name}.dockerignore")
+    own.write_text("b\n")
+    assert copied() == ["all/a"]
+    own.write_text("[\n")
+    done = tool("build", "-q", "-f", path, root)
+    assert f"{path.name}.dockerignore:1: " in done.stderr
+
+
 def test_a_commit_is_built_and_two_builds_are_one_image(tool: Tool, project: Project) -> None:
     root = project({"app/Dockerfile": "FROM busybox\nCOPY f /f\n", "app/f": "1"})
     commit(root, 1_700_000_000)
