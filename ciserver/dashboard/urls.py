@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from django.urls import path
 
-from ciserver.dashboard import audit, badge, discovery, image_pages, metrics, search_pages, views
+from ciserver.dashboard import (
+    audit,
+    badge,
+    discovery,
+    image_pages,
+    lists,
+    metrics,
+    search_pages,
+    views,
+)
 
 urlpatterns = [
     path("metrics", metrics.metrics, name="metrics"),
@@ -12,6 +21,8 @@ urlpatterns = [
     path("", views.matrix, name="matrix"),
     path("new-project/", views.new_project, name="new-project"),
     path("projects/<slug:slug>/", views.project, name="project"),
+    path("projects/<slug:slug>/pipelines/", lists.pipelines, name="pipelines"),
+    path("projects/<slug:slug>/releases/", lists.releases, name="releases"),
     path("projects/<slug:slug>/hook-secret/", views.hook_secret, name="hook-secret"),
     path("projects/<slug:slug>/badge/<slug:key>.svg", badge.badge, name="badge"),
     path("search/", search_pages.page, name="search"),

@@ -107,6 +107,9 @@ class Pipeline(models.Model):
         indexes = [
             models.Index(fields=["state", "lease_until"]),
             models.Index(fields=["project", "group", "state"], name="pipeline_group"),
+            models.Index(fields=["project", "ref", "number"], name="pipeline_ref"),
+            models.Index(fields=["project", "state", "number"], name="pipeline_state"),
+            models.Index(fields=["project", "event", "number"], name="pipeline_event"),
         ]
 
     def __str__(self) -> str:

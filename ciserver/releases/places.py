@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -13,6 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from ciserver.accounts.models import User
 from ciserver.lib import live
+from ciserver.lib.cursors import leaf
 from ciserver.lib.problems import Refused
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
@@ -32,6 +34,18 @@ def environment(request: HttpRequest, slug: str, name: str) -> HttpResponse:
     if live.wanted(request):
         return live.answer(request, "releases/_environment_live.html", context)
     return render(request, "releases/environment.html", context)
+
+
+@login_required
+@require_safe
+def deployments(request: HttpRequest, slug: str, name: str) -> HttpResponse:
+    """Everything that was ever put into an environment, newest first."""
+    row = _environment(request, slug, name)
+    shown = leaf(_history(row), request.GET, by="pk")
+    context = {"environment": row, "project": row.project, "leaf": shown}
+    if live.wanted(request):
+        return live.answer(request, "releases/_deployments_live.html", context)
+    return render(request, "releases/deployments.html", context)
 
 
 @login_required
@@ -155,9 +169,6 @@ def _context(request: HttpRequest, row: Environment) -> dict[str, Any]:
     running = list(row.running.select_related("host", "release__project").order_by("host__name"))
     current = preview.serving(row)
     started_with = preview.configured(row) if running else None
-    deployments = row.deployments.select_related(
-        "release__project", "from_host", "to_host"
-    ).prefetch_related("steps__host")
     first = policy.before(row)
     candidate = preview.serving(first) if first else row.project.releases.first()
     if candidate and current and candidate.number <= current.number:
@@ -182,13 +193,17 @@ def _context(request: HttpRequest, row: Environment) -> dict[str, Any]:
         "changed": changed,
         "waiting": asked,
         "earlier": services.earlier(row),
-        "deployments": deployments[:SHOWN],
+        "deployments": _history(row)[:SHOWN],
         "approvers": policy.approvers(row),
         "stop": policy.stopped(row),
         "may_read": row.project.allows(request.user, Role.DEVELOPER),
         "may_move": policy.may_promote(request.user, row),
         "may_maintain": row.project.allows(request.user, Role.MAINTAINER),
     }
+
+
+def _history(row: Environment) -> QuerySet[Deployment]:
+    return row.deployments.select_related("release__project", "from_host", "to_host")
 
 
 def _environment(request: HttpRequest, slug: str, name: str) -> Environment:

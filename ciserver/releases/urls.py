@@ -13,6 +13,7 @@ _PLACE = "projects/<slug:slug>/environments/<slug:name>/"
 
 urlpatterns = [
     path(_PLACE, places.environment, name="environment"),
+    path(f"{_PLACE}deployments/", places.deployments, name="deployments"),
     path(f"{_PLACE}secrets/", secret_pages.page, name="environment-secrets"),
     path(f"{_PLACE}secrets/remove/", secret_pages.remove, name="remove-environment-secret"),
     path(f"{_PLACE}containers/<slug:verb>/", pages.ask, name="ask-containers"),

@@ -56,6 +56,7 @@ PAGES: list[tuple[str, Callable[[Any], None], str]] = [
     ("/hosts/", _host, "No engine answers: fresh."),
     ("/projects/hello/statuses/", _status, "/fresh"),
     ("/projects/hello/webhooks/", _sent, "fresh: 500"),
+    ("/projects/fresh/pipelines/", _image, "#1</span>"),
     ("/registry/", _image, ">fresh</a>"),
 ]
 
