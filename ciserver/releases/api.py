@@ -104,7 +104,9 @@ class ReleaseViewSet(viewsets.ReadOnlyModelViewSet[Release]):
             {
                 **PreviewSerializer(previews.of(release, environment)).data,
                 "configuration": policy.fingerprint(release, environment),
-                "waits_for": services.would_wait_for(release=release, environment=environment),
+                "waits_for": services.would_wait_for(
+                    release=release, environment=environment, user=request.user
+                ),
             }
         )
 

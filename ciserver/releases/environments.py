@@ -39,11 +39,16 @@ def change(*, environment: Environment, user: Any, **wanted: Any) -> Environment
     ``approvers`` (user names), ``hosts`` (names), ``domains`` (names) and ``https``.
 
     Domains hold at once, all else from the next deployment. Approvals of what waits here are
-    void if it changes what they were given for. Raises Refused.
+    void if it changes what they were given for.
+
+    What lets more through needs the role owner, and does not hold for what that owner asks for
+    until another one calls with ``confirm_policy``: see ``policy.demanded``. Raises Refused.
     """
     require(user, environment.project, Role.MAINTAINER)
     row = Environment.objects.select_for_update().get(pk=environment.pk)
     before = _shown(row)
+    if wanted.pop("confirm_policy", False):
+        _confirm(row, user)
     _check_numbers(wanted)
     if "variables" in wanted:
         _check_variables(wanted["variables"])
@@ -72,16 +77,69 @@ def change(*, environment: Environment, user: Any, **wanted: Any) -> Environment
             hint="Name more, or ask for fewer approvals.",
             status=400,
         )
-    row.save(update_fields=[*wanted])
     after = _shown(row)
+    weakened = _weakened(before, after)
+    if weakened:
+        _require_owner(row, user, "weakens the policy of")
+    _keep(row, user.get_username(), before)
+    row.save(update_fields=[*wanted, "kept_policy"])
     changed = {key: [before[key], after[key]] for key in after if before[key] != after[key]}
     if changed.keys() & {"domains", "https", "hosts"}:
         domains.wake(row)
     if changed:
-        AuditEntry.record(
-            actor=user.get_username(), action="environment.change", target=str(row), **changed
-        )
+        action = "environment.weaken" if weakened else "environment.change"
+        AuditEntry.record(actor=user.get_username(), action=action, target=str(row), **changed)
     return row
+
+
+def _weakened(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The names of what was changed so that more gets through."""
+    found = [key for key in (*policy.KEPT, "promote_role") if after[key] < before[key]]
+    found += ["promoters"] if set(after["promoters"]) - set(before["promoters"]) else []
+    if before["approvals"]:
+        found += ["approvers"] if set(after["approvers"]) - set(before["approvers"]) else []
+        # Nobody asks for what goes by itself, so everybody named may approve it.
+        found += ["auto"] if after["auto"] and not before["auto"] else []
+    return found
+
+
+def _keep(row: Environment, name: str, before: Mapping[str, Any]) -> None:
+    """Note what ``name`` lowered, and forget what is as strict again."""
+    own = row.kept_policy.get(name, {})
+    kept = row.kept_policy | {name: {k: max(own.get(k, 0), before[k]) for k in policy.KEPT}}
+    higher = {
+        who: {key: least for key, least in one.items() if least > getattr(row, key)}
+        for who, one in kept.items()
+    }
+    row.kept_policy = {who: one for who, one in higher.items() if one}
+
+
+def _confirm(row: Environment, user: Any) -> None:
+    """What others weakened holds for them too from now on."""
+    _require_owner(row, user, "confirms what weakens the policy of")
+    name = user.get_username()
+    others = {who: one for who, one in row.kept_policy.items() if who != name}
+    if row.kept_policy and not others:
+        raise Refused(
+            "Who weakens a policy cannot confirm it.",
+            code="environment.own",
+            hint="Ask another owner of the project, or an administrator.",
+            status=403,
+        )
+    row.kept_policy = {who: one for who, one in row.kept_policy.items() if who == name}
+    if others:
+        AuditEntry.record(actor=name, action="environment.confirm", target=str(row), of=others)
+
+
+def _require_owner(row: Environment, user: Any, does: str) -> None:
+    if not row.project.allows(user, Role.OWNER):
+        raise Refused(
+            f"Only an owner of {row.project} {does} {row.name}: its approvals, soak time, who"
+            " promotes or approves.",
+            code="role",
+            hint="Ask one. To ask for more is a maintainer's right.",
+            status=403,
+        )
 
 
 def _shown(row: Environment) -> dict[str, Any]:

@@ -6,7 +6,9 @@ from typing import Any
 
 from django import forms
 
+from ciserver.accounts.models import User
 from ciserver.projects.models import Role
+from ciserver.releases import policy
 from ciserver.releases.environments import NUMBERS
 from ciserver.releases.models import Environment
 from ciserver.releases.targets.domains import MODES
@@ -53,7 +55,7 @@ def _words(text: str) -> list[str]:
 GROUPS = {
     "Where and how": ("hosts", "domains", "https", "batch_size", "stop_on_failure", "variables"),
     "What comes here": ("auto", "promote_role", "promoters", "soak_minutes"),
-    "Approvals": ("approvals", "approvers", "approval_hours"),
+    "Approvals": ("approvals", "approvers", "approval_hours", "confirm_policy"),
     "Healthy is": ("health", "health_timeout", "health_passes", "stable_seconds"),
     "Each container may have": ("memory_mib", "cpus", "pids"),
 }
@@ -93,6 +95,11 @@ class EnvironmentForm(forms.Form):
     )
     approval_hours = forms.IntegerField(label="Hours until it must be asked for again")
     soak_minutes = forms.IntegerField(label="Minutes that it must have run in the place before")
+    confirm_policy = forms.BooleanField(
+        label="Confirm what was lowered",
+        required=False,
+        help_text="Until another owner does, it does not hold for who lowered it: ",
+    )
     health_timeout = forms.IntegerField(label="Seconds to become healthy in")
     health = forms.CharField(
         label="How to tell that it is healthy",
@@ -110,8 +117,13 @@ class EnvironmentForm(forms.Form):
     cpus = forms.FloatField(label="CPUs of each container")
     pids = forms.IntegerField(label="Processes of each container")
 
-    def __init__(self, data: Any, *, environment: Environment) -> None:
+    def __init__(self, data: Any, *, environment: Environment, user: User) -> None:
         super().__init__(data, initial=_initial(environment))
+        others = policy.kept_words(environment, but=user.username)
+        if others and environment.project.allows(user, Role.OWNER):
+            self.fields["confirm_policy"].help_text += "; ".join(others) + "."
+        else:
+            del self.fields["confirm_policy"]
 
     def clean_variables(self) -> dict[str, str]:
         found = {}
@@ -127,7 +139,10 @@ class EnvironmentForm(forms.Form):
     @property
     def groups(self) -> list[tuple[str, list[forms.BoundField]]]:
         """What belongs together, with its heading."""
-        return [(title, [self[name] for name in names]) for title, names in GROUPS.items()]
+        return [
+            (title, [self[name] for name in names if name in self.fields])
+            for title, names in GROUPS.items()
+        ]
 
     @property
     def wanted(self) -> dict[str, Any]:

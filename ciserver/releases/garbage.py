@@ -20,7 +20,7 @@ from ciserver.accounts.models import AuditEntry
 from ciserver.lib.registry_lock import alone
 from ciserver.lib.words import size
 from ciserver.releases.models import Release
-from ciserver.releases.queue import GANTRY
+from ciserver.releases.policy import GANTRY
 from ciserver.releases.targets import commands
 
 log = logging.getLogger(__name__)

@@ -133,6 +133,9 @@ class Environment(models.Model):
     approvers = models.ManyToManyField(User, blank=True, related_name="may_approve_in")
     approval_hours = models.PositiveSmallIntegerField(default=72)  # then who asked asks again
     soak_minutes = models.PositiveIntegerField(default=0)  # in the environment before
+    # User name -> the "approvals" and "soak_minutes" that still hold for what that person asks
+    # for, who lowered them: see policy.demanded.
+    kept_policy = models.JSONField(default=dict, blank=True)
     fence = models.PositiveIntegerField(default=0)  # of whoever restores it (see leases.tend)
     lease_until = models.DateTimeField(null=True, blank=True)
 

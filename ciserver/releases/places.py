@@ -58,7 +58,8 @@ def edit(request: HttpRequest, slug: str, name: str) -> HttpResponse:
         require(request.user, row.project, Role.MAINTAINER)
     except Refused as refusal:
         return _refused(request, refusal, row.get_absolute_url())
-    form = EnvironmentForm(request.POST or None, environment=row)
+    user = cast(User, request.user)
+    form = EnvironmentForm(request.POST or None, environment=row, user=user)
     if request.method == "POST" and form.is_valid():
         try:
             environments.change(environment=row, user=request.user, **form.wanted)
@@ -195,6 +196,7 @@ def _context(request: HttpRequest, row: Environment) -> dict[str, Any]:
         "earlier": services.earlier(row),
         "deployments": _history(row)[:SHOWN],
         "approvers": policy.approvers(row),
+        "kept": policy.kept_words(row),
         "stop": policy.stopped(row),
         "may_read": row.project.allows(request.user, Role.DEVELOPER),
         "may_move": policy.may_promote(request.user, row),

@@ -7,6 +7,7 @@ are none, and is looked at again when a worker takes it up.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -36,6 +37,8 @@ GATE = ("health_timeout", "health", "health_passes", "stable_seconds")
 RESTORED = ("variables", "memory_mib", "cpus", "pids", *GATE)
 # Kinds that need nobody's word: they bring a digest and a configuration that had it before.
 UNAPPROVED = (DeploymentKind.ROLLBACK, DeploymentKind.MOVE)
+KEPT = ("approvals", "soak_minutes")  # of a policy, for whoever lowered them
+GANTRY = "gantry"  # the actor of what nobody asked for by hand
 
 
 def before(environment: Environment) -> Environment | None:
@@ -52,6 +55,35 @@ def may_promote(user: Any, environment: Environment) -> bool:
         return True
     named = environment.promoters.filter(pk=user.pk).exists()
     return named and environment.project.allows(user, Role.VIEWER)
+
+
+def demanded(environment: Environment, asker: str) -> Environment:
+    """``environment`` as it stands to what ``asker`` (a user name) asks for; a copy, not to be
+    saved. Nobody weakens a policy for what he asks for himself: the numbers that he lowered stay
+    as they were for him, and for what goes by itself, until another owner confirms his change.
+    """
+    kept = environment.kept_policy
+    held = kept.values() if asker == GANTRY else [kept.get(asker, {})]
+    copied = copy.copy(environment)
+    for field in KEPT:
+        least = max((one.get(field, 0) for one in held), default=0)
+        setattr(copied, field, max(getattr(environment, field), least))
+    return copied
+
+
+def kept_words(environment: Environment, *, but: str = "") -> list[str]:
+    """What still holds for those who lowered it, in words; without what holds for ``but``."""
+    return [
+        f"what {who} asks for still needs "
+        + " and ".join(
+            f"{least} approval{'s' if least > 1 else ''}"
+            if key == "approvals"
+            else f"{least} min of soak time"
+            for key, least in sorted(one.items())
+        )
+        for who, one in sorted(environment.kept_policy.items())
+        if who != but
+    ]
 
 
 def configuration_of(environment: Environment) -> dict[str, Any]:
@@ -186,7 +218,8 @@ def blockers(deployment: Deployment) -> list[str]:
     A move waits for the line alone: what it moves is there already."""
     if deployment.kind == DeploymentKind.ROLLBACK:
         return []
-    environment, release = deployment.environment, deployment.release
+    release = deployment.release
+    environment = demanded(deployment.environment, deployment.requested_by)
     found = []
     if stop := stopped(environment):
         found.append(f"The line is stopped by {stop.by}: {stop.reason}")

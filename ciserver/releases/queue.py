@@ -26,11 +26,11 @@ from ciserver.releases.models import (
     Environment,
     Release,
 )
+from ciserver.releases.policy import GANTRY
 
 log = logging.getLogger(__name__)
 TOPIC = "deployment.queued"
 DEPLOYED = "environment.deployed"
-GANTRY = "gantry"  # the actor of what nobody asked for by hand
 
 
 @transaction.atomic
@@ -50,7 +50,7 @@ def ask(release: Release, environment: Environment, kind: str, actor: str) -> De
         kind=kind,
         requested_by=actor,
         state=DeploymentState.WAITING,
-        expires_at=_expiry(release, environment, kind),
+        expires_at=_expiry(release, policy.demanded(environment, actor), kind),
     )
     _supersede_others(deployment, DeploymentState.WAITING)
     AuditEntry.record(

@@ -27,7 +27,7 @@ from ciserver.releases.models import (
     Release,
     Running,
 )
-from ciserver.releases.queue import GANTRY
+from ciserver.releases.policy import GANTRY
 from ciserver.releases.targets.images import TIMEOUT, Location
 
 log = logging.getLogger(__name__)

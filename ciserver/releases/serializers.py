@@ -162,6 +162,7 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
             "approvers",
             "approval_hours",
             "soak_minutes",
+            "kept_policy",
             "hosts",
             "running",
             "page",
@@ -313,6 +314,10 @@ class EnvironmentChangeSerializer(serializers.Serializer[Any]):
     memory_mib = serializers.IntegerField(required=False)
     cpus = serializers.FloatField(required=False)
     pids = serializers.IntegerField(required=False)
+    confirm_policy = serializers.BooleanField(
+        required=False,
+        help_text="another owner's word on what is in kept_policy: it holds for its author too",
+    )
 
 
 class ReasonSerializer(serializers.Serializer[Any]):

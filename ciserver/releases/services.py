@@ -25,7 +25,7 @@ from ciserver.releases.models import (
     Host,
     Release,
 )
-from ciserver.releases.queue import GANTRY
+from ciserver.releases.policy import GANTRY
 from ciserver.releases.targets.spec import wrong_variable
 
 LOCAL = "local"  # the host that is this machine, and its kind
@@ -111,10 +111,11 @@ def promote(*, release: Release, environment: Environment, user: Any) -> Deploym
             code="line.stopped",
             hint="Rolling back is still possible. Whoever stopped it can start it again.",
         )
-    if reason := policy.refusal(release, environment):
+    demanded = policy.demanded(environment, user.get_username())
+    if reason := policy.refusal(release, demanded):
         hint = "Promote it there first, or wait until its deployment has succeeded."
         raise Refused(reason, code="release.order", hint=hint)
-    _require_enough_approvers(environment, user)
+    _require_enough_approvers(demanded, user)
     return queue.ask(release, environment, DeploymentKind.PROMOTION, user.get_username())
 
 
@@ -139,10 +140,15 @@ def roll_back(*, environment: Environment, release: Release, user: Any) -> Deplo
     return queue.ask(release, environment, DeploymentKind.ROLLBACK, user.get_username())
 
 
-def would_wait_for(*, release: Release, environment: Environment) -> list[str]:
-    """What a promotion that is asked for now would wait for, or be refused for."""
-    kind = DeploymentKind.PROMOTION
-    return policy.blockers(Deployment(release=release, environment=environment, kind=kind))
+def would_wait_for(*, release: Release, environment: Environment, user: Any) -> list[str]:
+    """What a promotion that ``user`` asks for now would wait for, or be refused for."""
+    asked = Deployment(
+        release=release,
+        environment=environment,
+        kind=DeploymentKind.PROMOTION,
+        requested_by=user.get_username(),
+    )
+    return policy.blockers(asked)
 
 
 def earlier(environment: Environment) -> Release | None:

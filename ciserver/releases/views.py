@@ -123,7 +123,7 @@ def _move(
         "project": row.project,
         "environment": place,
         "kind": kind,
-        "waits": services.would_wait_for(release=row, environment=place)
+        "waits": services.would_wait_for(release=row, environment=place, user=request.user)
         if kind == "promote"
         else [],
     }

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from ciserver.releases import approvals, environments, services
+from ciserver.projects.models import Role
+from ciserver.releases import approvals, environments, queue, services
 from ciserver.releases.models import Deployment, DeploymentState, Host, Release, Running, Stop
 from ciserver.repositories.history import Commit
 from tests.ciserver.pages import seeding
@@ -249,3 +250,31 @@ def test_the_form_shows_each_of_its_fields_once() -> None:
 
     shown = [name for names in GROUPS.values() for name in names]
     assert sorted(shown) == sorted(EnvironmentForm.base_fields)
+
+
+def test_who_lowers_a_policy_is_held_to_it_until_another_owner_confirms(
+    waiting: Deployment, hello: Any, alice: Any, bob: Any, sign_in: Any
+) -> None:
+    client = sign_in(alice)
+    lowered = form_of(client) | {"approvals": 0}
+    assert client.post(f"{PROD}edit/", lowered)["Location"] == PROD
+    assert queue.look_at_waiting() == 0
+    assert "what alice asks for still needs 1 approval, until another owner" in page(client, PROD)
+    assert "Confirm what was lowered" not in page(client, f"{PROD}edit/")
+
+    hello.memberships.filter(user=bob).update(role=Role.MAINTAINER)
+    refused = sign_in(bob).post(f"{PROD}edit/", form_of(client) | {"soak_minutes": 600})
+    assert refused["Location"] == PROD, "to ask for more is a maintainer's right"
+    refused = sign_in(bob).post(f"{PROD}edit/", form_of(client) | {"soak_minutes": 0})
+    assert refused.status_code == 400
+    assert "Only an owner of hello weakens the policy of prod" in refused.content.decode()
+    client.post(f"{PROD}edit/", form_of(client) | {"soak_minutes": 0})
+
+    hello.memberships.filter(user=bob).update(role=Role.OWNER)
+    other = sign_in(bob)
+    assert "Confirm what was lowered" in page(other, f"{PROD}edit/")
+    other.post(f"{PROD}edit/", form_of(other))
+    assert "still needs" in page(other, PROD), "to save something else confirms nothing"
+    other.post(f"{PROD}edit/", form_of(other) | {"confirm_policy": "on"})
+    assert "still needs" not in page(other, PROD)
+    assert queue.look_at_waiting() == 1

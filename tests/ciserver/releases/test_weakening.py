@@ -1,0 +1,162 @@
+"""Nobody lets his own promotion through by weakening the policy that holds it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ciserver.accounts.models import AuditEntry
+from ciserver.lib.problems import Refused
+from ciserver.projects.models import Membership, Role
+from ciserver.releases import approvals, environments, leases, queue, services
+from ciserver.releases.models import Deployment, Environment, Host
+from tests.conftest import _user, api_as
+
+pytestmark = pytest.mark.django_db
+
+
+def member(project: Any, name: str, role: Role) -> Any:
+    user = _user(name)
+    Membership.objects.create(project=project, user=user, role=role)
+    return user
+
+
+@pytest.fixture
+def olga(project: Any) -> Any:
+    """Another owner."""
+    return member(project, "olga", Role.OWNER)
+
+
+@pytest.fixture
+def mia(project: Any) -> Any:
+    return member(project, "mia", Role.MAINTAINER)
+
+
+@pytest.fixture
+def prod(hello: Any, olga: Any, bob: Any) -> Environment:
+    """Needs bob's or olga's approval."""
+    place = hello.environments.get(name="prod")
+    place.hosts.add(Host.objects.create(name="local"))
+    return environments.change(
+        environment=place, user=olga, approvals=1, approvers=["bob", "olga"], soak_minutes=0
+    )
+
+
+@pytest.fixture
+def release(passed: Any, succeeded: Any, hello: Any) -> Any:
+    made = services.make_release(passed())
+    succeeded(made, hello.environments.get(name="qa"))
+    return made
+
+
+def looked_at(deployment: Deployment) -> str:
+    queue.look_at_waiting()
+    deployment.refresh_from_db()
+    return deployment.state
+
+
+WEAKER: list[dict[str, Any]] = [
+    {"approvals": 0},
+    {"soak_minutes": 0},
+    {"promote_role": Role.DEVELOPER},
+    {"approvers": ["bob", "mia", "olga"]},
+    {"promoters": ["mia"]},
+    {"auto": True},
+]
+
+
+def test_a_maintainer_cannot_weaken_what_holds_his_promotion(
+    release: Any, prod: Environment, mia: Any, olga: Any
+) -> None:
+    asked = services.promote(release=release, environment=prod, user=mia)
+    environments.change(environment=prod, user=olga, soak_minutes=1)
+    place, api = f"/api/v1/environments/{prod.pk}/", api_as(mia)
+    for weaker in WEAKER:
+        answer = api.patch(place, weaker, format="json")
+        assert (answer.status_code, answer.json()["code"]) == (403, "role"), weaker
+        assert "Only an owner of hello weakens the policy of prod" in answer.json()["detail"]
+    assert api.patch(place, {"confirm_policy": True}, format="json").status_code == 403
+    fresh = Environment.objects.get(pk=prod.pk)
+    assert (fresh.approvals, fresh.soak_minutes, fresh.auto) == (1, 1, False)
+    assert list(fresh.approvers.values_list("username", flat=True)) == ["bob", "olga"]
+    assert looked_at(asked) == "waiting"
+    stricter = {"approvals": 2, "soak_minutes": 9, "promoters": [], "pids": 99}
+    assert api.patch(place, stricter, format="json").status_code == 200
+
+
+def test_an_owner_is_held_to_what_he_lowered_until_another_confirms_it(
+    release: Any, prod: Environment, alice: Any, olga: Any
+) -> None:
+    place, api = f"/api/v1/environments/{prod.pk}/", api_as(alice)
+    asked = services.promote(release=release, environment=prod, user=alice)
+    lowered = api.patch(place, {"approvals": 0}, format="json").json()
+    assert (lowered["approvals"], lowered["kept_policy"]) == (0, {"alice": {"approvals": 1}})
+    assert looked_at(asked) == "waiting"
+
+    approvals.reject(deployment=asked, user=alice)
+    again = services.promote(release=release, environment=prod, user=alice)
+    assert (again.state, again.reason) == ("waiting", "It needs 1 more approval.")
+    assert again.expires_at is not None
+    preview = f"/api/v1/releases/{release.pk}/preview/?environment=prod"
+    assert api.get(preview).json()["waits_for"] == ["It needs 1 more approval."]
+    assert api_as(olga).get(preview).json()["waits_for"] == []
+
+    own = api.patch(place, {"confirm_policy": True}, format="json")
+    assert (own.status_code, own.json()["code"]) == (403, "environment.own")
+    confirmed = api_as(olga).patch(place, {"confirm_policy": True}, format="json").json()
+    assert confirmed["kept_policy"] == {}
+    assert looked_at(again) == "queued"
+    said = AuditEntry.objects.filter(target=str(prod), action__startswith="environment.")
+    assert [(entry.actor, entry.action) for entry in said[:2]] == [
+        ("olga", "environment.confirm"),
+        ("alice", "environment.weaken"),
+    ]
+
+
+def test_what_an_owner_lowers_holds_for_what_others_ask(
+    release: Any, prod: Environment, alice: Any, mia: Any
+) -> None:
+    asked = services.promote(release=release, environment=prod, user=mia)
+    environments.change(environment=prod, user=alice, approvals=0)
+    assert looked_at(asked) == "queued"
+
+
+def test_a_queued_promotion_is_held_again_by_a_worker(
+    release: Any, prod: Environment, alice: Any, olga: Any
+) -> None:
+    environments.change(environment=prod, user=alice, approvals=0)
+    environments.change(environment=prod, user=olga, confirm_policy=True)
+    asked = services.promote(release=release, environment=prod, user=alice)
+    assert asked.state == "queued"
+    environments.change(environment=prod, user=olga, approvals=1)
+    environments.change(environment=prod, user=alice, approvals=0)
+    assert leases.claim(asked.pk) is None
+    asked.refresh_from_db()
+    assert asked.state == "waiting"
+
+
+def test_soak_time_is_kept_too_and_so_for_what_goes_by_itself(
+    release: Any, prod: Environment, alice: Any
+) -> None:
+    environments.change(environment=prod, user=alice, approvals=0, soak_minutes=30)
+    environments.change(environment=prod, user=alice, soak_minutes=0, auto=True)
+    kept = Environment.objects.get(pk=prod.pk)
+    assert kept.kept_policy == {"alice": {"approvals": 1, "soak_minutes": 30}}
+    Deployment.objects.filter(release=release).update(finished_at=release.created_at)
+    asked = services.promote(release=release, environment=prod, user=alice)
+    both = "It must run in qa for 30 min more. It needs 1 more approval."
+    assert asked.reason == both
+    approvals.reject(deployment=asked, user=alice)
+    assert queue.ask(release, kept, "auto", queue.GANTRY).reason == both
+
+    environments.change(environment=prod, user=alice, approvals=1, soak_minutes=30)
+    assert Environment.objects.get(pk=prod.pk).kept_policy == {}, "it is as strict as before"
+
+
+def test_a_promotion_that_nobody_else_could_approve_is_refused_for_who_lowered_it(
+    release: Any, prod: Environment, alice: Any
+) -> None:
+    environments.change(environment=prod, user=alice, approvals=0, approvers=[])
+    with pytest.raises(Refused, match="needs 1 approvals by others than you"):
+        services.promote(release=release, environment=prod, user=alice)
