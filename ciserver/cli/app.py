@@ -16,6 +16,7 @@ from ciserver.cli import (
     daytwo,
     deliveries,
     domains,
+    history,
     hook_secret,
     hosts,
     images,
@@ -38,6 +39,7 @@ from ciserver.cli import (
     session,
     starts,
     statuses,
+    summary,
     teams,
     tokens,
     users,
@@ -98,10 +100,13 @@ app.add_typer(users.app, name="users", rich_help_panel=WHO)
 app.command("status", rich_help_panel=WHAT)(look.status)
 app.command("projects", rich_help_panel=WHAT)(look.projects)
 app.command("pipelines", rich_help_panel=WHAT)(look.pipelines)
+app.command("pipeline", rich_help_panel=WHAT)(summary.pipeline)
 app.command("logs", rich_help_panel=WHAT)(logs.logs)
 app.command("tests", rich_help_panel=WHAT)(cases.tests)
 app.command("coverage", rich_help_panel=WHAT)(coverage.coverage)
 app.command("releases", rich_help_panel=WHAT)(look.releases)
+app.command("deployments", rich_help_panel=WHAT)(history.deployments)
+app.command("deployment", rich_help_panel=WHAT)(history.deployment)
 app.add_typer(artifacts.app, name="artifacts", rich_help_panel=WHAT)
 app.command("schedules", rich_help_panel=WHAT)(starts.schedules)
 app.command("images", rich_help_panel=WHAT)(images.images)

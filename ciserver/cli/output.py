@@ -13,8 +13,8 @@ from rich.text import Text
 
 WIDE = 10_000  # columns: what goes into a pipe is never cut
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
-complaints = Console(stderr=True, highlight=False)
+console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else WIDE)
+complaints = Console(stderr=True, highlight=False, markup=False)
 
 STYLES = {
     "passed": "green",
