@@ -6,6 +6,7 @@ Not even a mount is entered: a forgotten one could be a layer.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 
@@ -22,12 +23,27 @@ def remove_tree(parent: int, name: bytes) -> None:
     """
     top = _open_here(parent, name)
     try:
-        while children := os.listdir(top):  # noqa: PTH208 - by fd
-            for child in children:
-                _remove_child(top, child)
+        _empty(top)
+        while not _is_removed(name, parent):  # somebody was just adding to it
+            _empty(top)
     finally:
         os.close(top)
-    os.rmdir(name, dir_fd=parent)
+
+
+def _empty(top: int) -> None:
+    while children := os.listdir(top):
+        for child in children:
+            _remove_child(top, child)
+
+
+def _is_removed(name: bytes, parent: int) -> bool:
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        return False
+    return True
 
 
 def remove_path(path: str | os.PathLike[str]) -> None:

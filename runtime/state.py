@@ -152,7 +152,7 @@ class StateDirectory:
                 maker = path.name.removeprefix(UNFINISHED).partition("-")[0]
                 if not owner.is_alive(maker):
                     found.append(path)
-            elif not any(path.iterdir()):
+            elif not (path / RECORD).exists():  # it is in each box before that has its place
                 found.append(path)
         return found
 

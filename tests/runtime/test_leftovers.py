@@ -362,7 +362,7 @@ def test_what_cannot_be_removed_does_not_keep_the_reaper_from_the_rest(
 
 def test_an_unfinished_box_of_a_dead_owner_is_removed(state: StateDirectory) -> None:
     (state.boxes_dir / ".new-1.1.nowhere-x").mkdir()
-    (state.boxes_dir / "half").mkdir()
+    (state.boxes_dir / "half" / "oci").mkdir(parents=True)
     assert len(reap(state)) == 2
     assert list(state.boxes_dir.iterdir()) == []
 

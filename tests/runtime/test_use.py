@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
-from runtime import use
+from runtime import host, oci, use
+from runtime.entering import entrance
 from runtime.errors import HostError, SandboxError, SpecError
 from runtime.output import Stream
 from runtime.reap import reap
+from runtime.removal import remove_path
 from runtime.spec import MIB, Limits, Outcome, Receipt, User
 from tests.runtime.conftest import IDS, PREFIX, Sandboxes, processes_of, wait_until
 
@@ -171,6 +173,42 @@ def test_exec_asked_for_at_the_very_end_leaves_no_file(sandboxes: Sandboxes) -> 
                 with suppress(SandboxError):
                     use.execute(sandboxes.state, ID, ["/bin/true"])
         assert list(sandboxes.state.boxes_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("netns", [{}, {"path": "/proc/self/ns/net"}], ids=["own", "joined"])
+def test_an_oci_runtime_that_comes_late_makes_nothing_of_a_sandbox_again(
+    netns: dict[str, str], sandboxes: Sandboxes, tmp_path: Path
+) -> None:
+    """runc makes the folder that its --root names, with all above it: a box without a record."""
+    config = {"linux": {"namespaces": [{"type": "network", **netns}]}}
+    with sandboxes.state.open_box(ID, parent="", command="") as box:
+        (box.oci_root / ID).mkdir(parents=True)
+        (box.oci_root / ID / "state.json").write_text('{"config": {"namespaces": []}}')
+        with entrance(host.oci_runtime(), ID, box.oci_root, config, box.path / "state") as way:
+            sandboxes.state.remove(box)
+            late = oci.exec_command(
+                host.oci_runtime(), id=ID, root=way.root, log=tmp_path / "log",
+                process=tmp_path / "process.json", part="x",
+            )  # fmt: skip
+            assert subprocess.run(late.args, check=False, capture_output=True).returncode != 0
+        assert list(sandboxes.state.boxes_dir.iterdir()) == []
+
+
+def test_a_program_that_comes_late_finds_no_way_into_a_box_that_is_gone(
+    sandboxes: Sandboxes,
+) -> None:
+    config = {"linux": {"namespaces": [{"type": "network", "path": "/proc/self/ns/net"}]}}
+    runc = host.OciRuntime("runc", Path("runc"))
+    with sandboxes.state.open_box(ID, parent="", command="") as box:
+        (box.oci_root / ID).mkdir(parents=True)
+        (box.oci_root / ID / "state.json").write_text('{"config": {"namespaces": []}}')
+        moved = box.oci_root.rename(sandboxes.state.root / "moved")
+        sandboxes.state.remove(box)
+        with pytest.raises(FileNotFoundError):
+            with entrance(runc, ID, moved, config, box.path / "state"):
+                pass
+        assert list(sandboxes.state.boxes_dir.iterdir()) == []
+    remove_path(moved)
 
 
 def test_a_paused_sandbox_stands_still_until_it_is_resumed(sandboxes: Sandboxes) -> None:
