@@ -35,6 +35,7 @@ from ciserver.releases import (
     tasks,
     watch,
 )
+from ciserver.releases.leases import Lease
 from ciserver.releases.models import (
     Deployment,
     DeploymentState,
@@ -43,6 +44,7 @@ from ciserver.releases.models import (
     Release,
     Running,
 )
+from ciserver.releases.one_host import HostDeployment
 from ciserver.releases.secrets import set_secret
 from ciserver.releases.targets import commands, images
 from ciserver.releases.targets.errors import CommandFailed
@@ -283,13 +285,45 @@ def test_a_release_that_is_not_healthy_leaves_the_old_one_serving(shop: Shop) ->
             usual = {name: Environment._meta.get_field(name).get_default() for name in quick}
             wanted = usual if case == "passes, then dies" else quick
             Environment.objects.filter(pk=shop.qa.pk).update(**wanted)
+            began = time.monotonic()
             failed = shop.deploy(case, **image)
+            took = time.monotonic() - began
             assert failed.state == "failed", case
+            assert took < wanted["health_timeout"] + wanted["stable_seconds"] + 10, case
             assert reason in failed.reason, case
             assert failed.reason.endswith(f". {runner.MEND_IT}; v1 still serves qa."), case
     assert set(probe.answers) == {"200 one"}
     (container,) = shop.containers()
     assert container.id == Running.objects.get().container_id
+
+
+def test_a_container_of_another_image_gets_no_traffic_whatever_its_name(shop: Shop) -> None:
+    first = shop.deploy("one")
+    second = shop.release("two").deployments.get()
+    location = Location.parse(second.release.repository)
+    with Lease(second) as lease:
+        wanted = HostDeployment(
+            deployment=second,
+            location=location,
+            image=images.read_facts(location, second.release.digest, token=None),
+            host=shop.qa.hosts.get(),
+            target=target(),
+            lease=lease,
+        ).wanted
+    evil = wanted.reference.replace(second.release.digest, first.release.digest)
+    other = target().start(replace(wanted, reference=evil))
+    with Probe(shop.url) as probe:
+        refused = shop.run(second)
+    assert refused.state == "failed"
+    tested = second.release.digest[:19]
+    assert f"which is not {tested}, the one that was tested. Look at who changed it there" in (
+        refused.reason
+    )
+    assert refused.reason.endswith("; v1 still serves qa.")
+    assert [(s.name, s.state) for s in refused.steps.all()][-1] == ("check", "failed")
+    assert set(probe.answers) == {"200 one"}
+    (left,) = shop.containers()
+    assert left.id == Running.objects.get().container_id != other.id, "it was removed"
 
 
 def test_the_healthcheck_of_the_image_decides(shop: Shop) -> None:
