@@ -25,6 +25,7 @@ BOTH = [
     "tests/ciserver/webhooks/test_order.py",
     "tests/ciserver/webhooks/test_ledger.py",
     "tests/ciserver/releases/test_leases.py",
+    "tests/ciserver/releases/test_retention_races.py",
     "tests/ciserver/notifications/test_outgoing.py",
 ]
 # What waits for a second or more, or is about no database.
