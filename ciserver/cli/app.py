@@ -16,6 +16,7 @@ from ciserver.cli import (
     daytwo,
     deliveries,
     domains,
+    environments,
     history,
     hook_secret,
     hosts,
@@ -117,11 +118,12 @@ app.command("delivery", rich_help_panel=WHAT)(ledger.delivery)
 app.command("lint", rich_help_panel=WHAT)(lint.lint)
 app.command("ps", rich_help_panel=WHAT)(daytwo.ps)
 app.command("attach", rich_help_panel=WHAT)(daytwo.attach)
-app.command("env", rich_help_panel=WHAT)(places.env)
+app.command("env", rich_help_panel=WHAT)(environments.env)
 app.command("policy", rich_help_panel=WHAT)(policy.policy)
 app.command("audit", rich_help_panel=WHAT)(places.audit)
 app.command("open", rich_help_panel=WHAT)(opening.open_page)
 app.command("new", rich_help_panel=DO)(deliveries.new)
+app.command("new-environment", rich_help_panel=DO)(environments.new_environment)
 app.command("promote", rich_help_panel=DO)(deliveries.promote)
 app.command("rollback", rich_help_panel=DO)(deliveries.rollback)
 app.command("approve", rich_help_panel=DO)(promotions.approve)

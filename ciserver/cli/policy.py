@@ -38,6 +38,9 @@ def policy(
     approvals: Annotated[
         int | None, typer.Option(min=0, help="How many a promotion needs.")
     ] = None,
+    approval_hours: Annotated[
+        int | None, typer.Option(help="Hours after which one that nobody answered ends.")
+    ] = None,
     approver: Annotated[
         list[str] | None,
         typer.Option(help="A member whose word counts; again for more, 'none' for none."),
@@ -48,6 +51,12 @@ def policy(
     auto: Annotated[
         bool | None, typer.Option("--auto/--no-auto", help="Whether releases come by themselves.")
     ] = None,
+    confirm: Annotated[
+        bool,
+        typer.Option(
+            "--confirm", help="As another owner: what somebody weakened holds for them, too."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show or change who may promote to an environment.
@@ -58,17 +67,20 @@ def policy(
         "promote_role": _role(promote_role) if promote_role else None,
         "promoters": _names(promoter),
         "approvals": approvals,
+        "approval_hours": approval_hours,
         "approvers": _names(approver),
         "soak_minutes": soak,
         "auto": auto,
     }
     wanted = {name: value for name, value in given.items() if value is not None}
+    if confirm:
+        wanted["confirm_policy"] = True
     with Client(settings.load()) as client:
         row = find(client, project, environment)
         if wanted:
             row = client.patch(f"/environments/{row['id']}/", **wanted)
     if as_json:
-        print_json({name: row[name] for name in given})
+        print_json({name: row[name] for name in (*given, "kept_policy")})
         return
     print_table(["POLICY", "VALUE"], _rows(row))
     if not wanted:
@@ -94,6 +106,13 @@ def _rows(row: Row) -> list[list[str]]:
         ["may promote", ", ".join([f"{role} or more", *row["promoters"]])],
         ["approvals", str(row["approvals"])],
         ["approvers", ", ".join(row["approvers"]) or "-"],
+        ["unanswered", f"{row['approval_hours']} h"],
         ["soak", f"{row['soak_minutes']} min"],
         ["by itself", "yes" if row["auto"] else "no"],
+        *([f"still for {who}", _kept(own)] for who, own in row["kept_policy"].items()),
     ]
+
+
+def _kept(own: dict[str, int]) -> str:
+    """What one who weakened the policy is asked for, until another owner confirms it."""
+    return ", ".join(f"{name.replace('_', ' ')} {least}" for name, least in own.items())

@@ -1,4 +1,4 @@
-"""env and audit."""
+"""env, new-environment, policy, domains and audit."""
 
 from __future__ import annotations
 
@@ -27,6 +27,56 @@ def test_what_cannot_be_set_is_refused(logged_in: Gantry, history: Any) -> None:
     assert ran.exit_code == 4
     assert "cannot be a variable" in ran.err
     assert logged_in("env", "hello", "moon").exit_code == 4
+
+
+def test_settings_are_changed_and_what_is_not_named_stays(logged_in: Gantry, history: Any) -> None:
+    words = ["--memory-mib", "300", "--cpus", "0.5", "--pids", "99", "--batch-size", "2",
+             "--no-stop-on-failure", "--auto", "--health", "http /healthz", "--health-passes", "3",
+             "--health-timeout", "90", "--stable-seconds", "7", "--host", "local"]  # fmt: skip
+    ran = logged_in("env", "hello", "prod", *words)
+    assert ran.exit_code == 0, ran.err
+    shown = [line.split() for line in ran.out.splitlines()]
+    for line in ("memory mib 300", "stop on failure false", "health http /healthz", "auto true"):
+        assert line.split() in shown
+    prod = history.environments.get(name="prod")
+    assert (prod.memory_mib, prod.cpus, prod.pids, prod.batch_size) == (300, 0.5, 99, 2)
+    assert (prod.auto, prod.stop_on_failure) == (True, False)
+    assert (prod.health, prod.health_passes, prod.health_timeout) == ("http /healthz", 3, 90)
+    assert prod.stable_seconds == 7
+    words = ["--health", "image", "--no-auto", "--json"]
+    told = json.loads(logged_in("env", "hello", "prod", *words).out)
+    assert (told["health"], told["auto"], told["memory_mib"]) == ("", False, 300)
+    assert logged_in("env", "hello", "prod", "--host", "moon").exit_code == 4
+    assert "between 16 and" in logged_in("env", "hello", "prod", "--memory-mib", "1").err
+
+
+def test_a_project_gets_one_more_environment(logged_in: Gantry, history: Any) -> None:
+    ran = logged_in("new-environment", "hello", "stage", "--auto")
+    assert ran.exit_code == 0, ran.err
+    assert ran.out.strip().endswith("/projects/hello/environments/stage/")
+    made = history.environments.get(name="stage")
+    assert (made.position, made.auto) == (3, True)
+    assert [host.name for host in made.hosts.all()] == ["local"]
+    assert (
+        "has an environment 'stage' already" in logged_in("new-environment", "hello", "stage").err
+    )
+
+
+def test_another_owner_confirms_what_one_weakened(
+    logged_in: Gantry, history: Any, bob: Any
+) -> None:
+    from ciserver.projects.models import Membership, Role
+    from ciserver.releases import environments
+
+    Membership.objects.create(project=history, user=bob, role=Role.OWNER)
+    prod = history.environments.get(name="prod")
+    environments.change(environment=prod, user=bob, soak_minutes=30)
+    environments.change(environment=prod, user=bob, soak_minutes=0)
+    shown = [line.split() for line in logged_in("policy", "hello", "prod").out.splitlines()]
+    assert ["still", "for", "bob", "soak", "minutes", "30"] in shown
+    words = ["--confirm", "--approval-hours", "5", "--json"]
+    told = json.loads(logged_in("policy", "hello", "prod", *words).out)
+    assert (told["kept_policy"], told["approval_hours"]) == ({}, 5)
 
 
 def test_domains_come_and_go(logged_in: Gantry, history: Any) -> None:
