@@ -25,6 +25,7 @@ from ciserver.pipelines.faults import (
 )
 from ciserver.pipelines.mistakes import explained
 from ciserver.pipelines.service_definition import (
+    MOST_SERVICES,
     Dependencies,
     Service,
     Services,
@@ -243,6 +244,9 @@ def _bad_images(definition: Definition, data: Mapping[str, object]) -> list[Faul
 def _bad_services(definition: Definition) -> list[Fault]:
     shared = definition.services
     faults = bad_services(shared, "services")
+    if definition.tests is None and len(shared) > MOST_SERVICES:
+        message = f"a test has at most {MOST_SERVICES} services, and without 'tests' all of these."
+        faults.append(Fault(message, path="services"))
     for name, test in () if faults else (definition.tests or {}).items():
         faults += bad_services(test.services, f"tests.{name}.services", shared)
         known = chosen(test.services, shared)

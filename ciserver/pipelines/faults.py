@@ -33,6 +33,12 @@ class Fault:
         return replace(self, line=line, path=shortened(self.path, _LONGEST_PATH))
 
 
+def key_at(place: str, key: str) -> str:
+    """The place of ``key`` of what is written at ``place``. A stage of a Dockerfile, whose place is
+    a line (``Dockerfile:7``), has no keys."""
+    return f"{place}.{key}" if ": " in place else place
+
+
 class DefinitionError(Exception):
     """``gantry.yml`` cannot be used. ``faults`` are all that were found; the first one speaks."""
 

@@ -25,6 +25,7 @@ from ciserver.pipelines.definition import (
     Test,
     parse,
 )
+from ciserver.pipelines.faults import key_at
 from ciserver.pipelines.models import Pipeline
 from ciserver.pipelines.runner.changes import changed_paths
 from ciserver.pipelines.runner.commit_files import MAX_FILE, CommitFiles, PlanError
@@ -34,6 +35,11 @@ from runtime.spec import MIB, Limits
 
 CONVENTION = "test"
 MAIN = "main"  # the one image of a project, beside those that only a Compose file for tests builds
+NO_TEST = (
+    f"No test uses the services of {FILE}: write one under 'tests', or call the stage of the "
+    f"Dockerfile that is one {CONVENTION!r}."
+)
+WRITE_IT_OUT = f"write the test in {FILE}, with stage: {CONVENTION}"
 Container = TypeVar("Container", Test, Service)
 
 
@@ -53,8 +59,9 @@ class Plan:
     ``builds`` are the images by name, the deployed one first; the only one of a project has no
     name (""). ``tests`` maps a job's name to the test it runs. Of a test with a matrix each
     combination is a job: ``unit (3.11, sqlite)``. ``needs`` are names of jobs, ``services`` and
-    ``places`` (where the test is written) are by job. ``paths`` are the files
-    that the pipeline changes, None if all count as changed.
+    ``places`` (where the test is written: ``gantry.yml: tests.unit``, or ``Dockerfile:7`` for a
+    stage that is one by convention) are by job. ``paths`` are the files that the pipeline changes,
+    None if all count as changed.
     """
 
     builds: dict[str, Build]
@@ -123,11 +130,10 @@ def make_plan(
 
 def _made(pipeline: Pipeline, git_dir: Path, most: Limits, files: CommitFiles) -> Plan:
     definition = _definition(files)
-    builds = definition.builds()
+    inputs = {**defaults(definition.inputs), **pipeline.inputs}
     if definition.tests is None:
-        plan = _by_convention(pipeline, files, builds)
+        plan = _by_convention(pipeline, files, definition, inputs)
     else:
-        inputs = {**defaults(definition.inputs), **pipeline.inputs}
         asks = any(test.when.paths for test in definition.tests.values())
         plan = replace(
             planned(definition, definition.tests, inputs=variables(inputs)),
@@ -142,14 +148,26 @@ def _made(pipeline: Pipeline, git_dir: Path, most: Limits, files: CommitFiles) -
     return plan
 
 
-def _by_convention(pipeline: Pipeline, files: CommitFiles, builds: dict[str, Build]) -> Plan:
-    """Without ``tests``: stages named test, and what a Compose file for tests asks for."""
+def _by_convention(
+    pipeline: Pipeline, files: CommitFiles, definition: Definition, inputs: dict[str, str]
+) -> Plan:
+    """Without ``tests``: stages named test, beside which every service of the file runs, and what
+    a Compose file for tests asks for."""
     tests: dict[str, Test] = {}
-    for name, build in builds.items():
-        if CONVENTION in _stages(files, pipeline, build):
+    places: dict[str, str] = {}
+    services = dict.fromkeys(definition.services)
+    for name, build in definition.builds().items():
+        if line := _stages(files, pipeline, build).get(CONVENTION):
             job = f"{CONVENTION}-{name}" if tests else CONVENTION
-            tests[job] = Test(image=name or None, stage=CONVENTION)
-    plan = planned(Definition(), tests, builds)
+            tests[job] = Test(image=name or None, stage=CONVENTION, services=services)
+            places[job] = f"{build.dockerfile}:{line}"
+    notices = (NO_TEST,) if services and not tests else ()
+    plan = replace(
+        planned(definition, tests, inputs=variables(inputs)),
+        inputs=inputs,
+        places=places,
+        notices=notices,
+    )
     for file in COMPOSE_FILES:
         if (data := files.read(file)) is not None:
             return _with_compose(plan, data, file)
@@ -167,14 +185,16 @@ def _with_compose(plan: Plan, data: bytes, file: str) -> Plan:
     if len(builds) > 1 and "" in builds:  # now it needs a name
         builds = {MAIN: builds.pop(""), **builds}
     sut = {SUT: found.test}
-    own = planned(Definition(services=found.services), sut, builds, f"{file}: services")
+    where, inputs = f"{file}: services", variables(plan.inputs)
+    own = planned(Definition(services=found.services), sut, builds, where, inputs)
     return replace(
         own,
+        inputs=plan.inputs,
         tests={**plan.tests, **own.tests},
         needs={**plan.needs, **own.needs},
         services={**plan.services, **own.services},
         places={**plan.places, **own.places},
-        notices=found.notices,
+        notices=(*plan.notices, *found.notices),
     )
 
 
@@ -252,7 +272,7 @@ def _check(
     plan: Plan,
     place: str,
     part: Test | Service,
-    stages: Mapping[str, set[str]],
+    stages: Mapping[str, Mapping[str, int]],
     most: Limits,
 ) -> None:
     """The stage is there, and the limits are within ``most``. Raises PlanError."""
@@ -262,7 +282,7 @@ def _check(
         return
     raise PlanError(
         f"{plan.builds[own[0]].dockerfile} has no stage {part.stage!r}.",
-        place=f"{place}.stage",
+        place=key_at(place, "stage"),
         hint=f"It has {', '.join(sorted(stages[own[0]])) or 'no named stage'}.",
     )
 
@@ -273,16 +293,18 @@ def _check_limits(place: str, part: Test | Service, most: Limits) -> None:
         "cpus": (most.cpus, f"{most.cpus:g}"),
         "pids": (most.pids, str(most.pids)),
         "timeout": (most.timeout, f"{most.timeout:g}s"),
+        "silence": (most.silence, f"{most.silence or 0:g}s"),
         "disk": (most.disk, f"{(most.disk or 0) // MIB}m"),
         "inodes": (most.inodes, str(most.inodes)),
     }
+    how = "" if ": " in place else f" ({WRITE_IT_OUT})"
     for key, (limit, words) in allowed.items():
         asked = getattr(part, key, None)
         if limit is not None and asked is not None and asked > limit:
             raise PlanError(
                 f"This installation allows at most {words}.",
-                place=f"{place}.{key}",
-                hint="Ask for less, or have GANTRY_BUILD_* raised by whoever runs it.",
+                place=key_at(place, key),
+                hint=f"Ask for less{how}, or have GANTRY_BUILD_* raised by whoever runs it.",
             )
 
 
@@ -300,7 +322,8 @@ def _definition(files: CommitFiles) -> Definition:
         raise PlanError(error.message, place=error.place, hint=hint) from None
 
 
-def _stages(files: CommitFiles, pipeline: Pipeline, build: Build) -> set[str]:
+def _stages(files: CommitFiles, pipeline: Pipeline, build: Build) -> dict[str, int]:
+    """The named stages of the image's Dockerfile, each with its line."""
     path = str(PurePosixPath(build.context, build.dockerfile))
     data = files.read(path)
     if data is None:
@@ -319,5 +342,7 @@ def _stages(files: CommitFiles, pipeline: Pipeline, build: Build) -> set[str]:
         point_at(error, data, build.dockerfile)
         raise
     return {
-        step.stage.lower() for step in parsed.instructions if isinstance(step, From) and step.stage
+        step.stage.lower(): step.at.line
+        for step in parsed.instructions
+        if isinstance(step, From) and step.stage
     }

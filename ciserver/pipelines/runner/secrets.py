@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from builders.memory import forget_dead, memory_folder
 from ciserver.lib.crypto import Secret
 from ciserver.lib.masking import Masker
+from ciserver.pipelines.faults import key_at
 from ciserver.pipelines.runner.jobs import JobFailed, JobRun
 from runtime.spec import BindMount, IdRange
 
@@ -42,7 +43,7 @@ def secrets_for_all(run: JobRun, named: Mapping[str, Sequence[str]]) -> dict[str
     """The secrets of several containers of a job, whose names are by their place."""
     every = list(dict.fromkeys(name for names in named.values() for name in names))
     for place, names in named.items():
-        secrets_for(run, names, f"{place}.secrets")
+        secrets_for(run, names, key_at(place, "secrets"))
     return secrets_for(run, every, "")
 
 
