@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(300)]
 
 HOST_IDS = range(0x10000000, 0x10000000 + 100 * 65536)  # what the first projects are given
 FROM = "FROM gantry/python:3\n"
+UNIT = "gantry.yml: tests.unit"
 TEST = "tests:\n  unit:\n    memory: 64m\n    pids: 32\n    timeout: 3s\n    command: "
 
 
@@ -78,14 +79,18 @@ CASES = {
         "Dockerfile:1",
         "is not one of bad",
     ),
-    "failing test": ({"Dockerfile": FROM, "gantry.yml": TEST + "exit 4\n"}, "", "exit code 4"),
+    "failing test": (
+        {"Dockerfile": FROM, "gantry.yml": TEST + "exit 4\n"},
+        UNIT,
+        "exit code 4. Its last lines are in the log.",
+    ),
     "greedy test": (
         {
             "Dockerfile": FROM,
             "gantry.yml": TEST + "python3 -c 'x = bytearray(512 << 20); print(len(x))'\n",
         },
-        "",
-        "memory",
+        UNIT,
+        "or raise `memory` of tests.unit.",
     ),
     "forking test": (
         {
@@ -93,10 +98,14 @@ CASES = {
             "gantry.yml": TEST
             + "python3 -c 'import os, time; [os.fork() for _ in range(64)]; time.sleep(60)'\n",
         },
-        "",
-        "process",
+        UNIT,
+        "or raise `pids` of tests.unit.",
     ),
-    "hanging test": ({"Dockerfile": FROM, "gantry.yml": TEST + "sleep 600\n"}, "", "3 s"),
+    "hanging test": (
+        {"Dockerfile": FROM, "gantry.yml": TEST + "sleep 600\n"},
+        UNIT,
+        "3 s reached. Have it take less, or raise `timeout` of tests.unit.",
+    ),
     "bad definition": (
         {"Dockerfile": FROM, "gantry.yml": "tets: {}\n"},
         "gantry.yml:1: tets",

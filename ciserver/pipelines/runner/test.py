@@ -14,6 +14,7 @@ from builders.images.store import Image
 from ciserver.lib.crypto import Secret
 from ciserver.pipelines import junit
 from ciserver.pipelines.definition import Test
+from ciserver.pipelines.faults import key_at
 from ciserver.pipelines.models import State, TestCase
 from ciserver.pipelines.runner import caches
 from ciserver.pipelines.runner.artifacts import keep_artifacts
@@ -22,7 +23,7 @@ from ciserver.pipelines.runner.command import command_of, text_of
 from ciserver.pipelines.runner.coverage import read_coverage
 from ciserver.pipelines.runner.images import image_of, located
 from ciserver.pipelines.runner.jobs import JobFailed, JobRun
-from ciserver.pipelines.runner.outcomes import WORDS
+from ciserver.pipelines.runner.outcomes import WORDS, next_step
 from ciserver.pipelines.runner.plan import Plan
 from ciserver.pipelines.runner.recorder import StepRecorder, receipt_json
 from ciserver.pipelines.runner.secrets import as_files, secrets_for_all
@@ -88,7 +89,7 @@ def _asked(run: JobRun, plan: Plan, images: Images) -> _Asked:
     if not text_of(image, command):
         raise JobFailed(
             "There is no command to run.",
-            place=f"{place}.command",
+            place=key_at(place, "command"),
             hint="Give the stage a CMD, or the test a command.",
         )
     planned = plan.services.get(job, {})
@@ -114,7 +115,7 @@ def _image(run: JobRun, plan: Plan, images: Images, part: Test | Service, place:
     try:
         return image_of(run, plan, images, part)
     except (BuildError, JobFailed) as error:
-        raise located(error, f"{place}.image") from error
+        raise located(error, key_at(place, "image")) from error
 
 
 def _try(run: JobRun, asked: _Asked, recorder: StepRecorder, attempt: int) -> JobFailed | None:
@@ -160,7 +161,7 @@ def _try(run: JobRun, asked: _Asked, recorder: StepRecorder, attempt: int) -> Jo
             read_coverage(run, test, container)
         if test.artifacts:
             keep_artifacts(run, test.artifacts, container)
-        failure = _failure(receipt, cases)
+        failure = _failure(receipt, cases, asked.place)
         if failure is None:
             caches.keep(run, slots, container)
         recorder.end(
@@ -235,22 +236,30 @@ def limits_of(test: Test, most: Limits) -> Limits:
     )
 
 
-def _failure(receipt: Receipt, cases: list[junit.Case]) -> JobFailed | None:
+def _failure(receipt: Receipt, cases: list[junit.Case], place: str) -> JobFailed | None:
+    """Why a test that is written at ``place`` did not pass, and what to do next."""
     if receipt.ok:
         return None
     if receipt.outcome is not Outcome.EXITED:
-        return JobFailed(f"{WORDS[receipt.outcome]}: {receipt.detail}.")
+        reason = f"{WORDS[receipt.outcome]}: {receipt.detail}."
+        return JobFailed(reason, place=place, hint=next_step(receipt, place))
     bad = [case for case in cases if case.outcome in {"failed", "error"}]
     if bad:
         count = f"{len(bad)} of {len(cases)} cases failed, the first is"
-        return JobFailed(f"{count} {bad[0].suite}.{bad[0].name}.")
+        return JobFailed(
+            f"{count} {bad[0].suite}.{bad[0].name}.",
+            place=place,
+            hint="What each of them said is with the cases, what they wrote in the log.",
+        )
     if receipt.detail:  # it did not run at all
         return JobFailed(
             f"The command ended with exit code {receipt.exit_code} ({receipt.detail}).",
+            place=place,
             hint="Name a program that is in the image and may be executed, with its path.",
         )
     return JobFailed(
         f"The command ended with exit code {receipt.exit_code}.",
+        place=place,
         hint="Its last lines are in the log.",
     )
 

@@ -157,7 +157,7 @@ def make_test(pipeline: Pipeline, *, failing: int = 0, total: int = 31, **fields
             "reason": f"{failing} of {total} cases failed, the first is "
             "tests.test_greeting.test_greets_by_name.",
             "place": "gantry.yml: tests.unit",
-            "hint": "Its last lines are in the log.",
+            "hint": "What each of them said is with the cases, what they wrote in the log.",
         } | fields
     job = make_job(
         pipeline,
