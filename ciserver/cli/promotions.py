@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -20,15 +21,29 @@ SHOWN_FILES = 10
 
 
 def approve(
-    project: Project, release: ReleaseName, environment: EnvironmentName, as_json: AsJson = False
+    project: Project,
+    release: ReleaseName,
+    environment: EnvironmentName,
+    seen: Annotated[
+        str, typer.Option(help="'configuration' of the --dry-run --json that you looked at.")
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing in a terminal.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say yes to a promotion that waits.
 
-    To this digest with this configuration, no other.
+    To the digest and configuration that it shows, no other: if they change meanwhile, or since
+    --seen, it is refused.
     """
     with Client(settings.load()) as client:
         waiting = _waiting(client, project, release, environment)
-        row = client.post(f"/deployments/{waiting['id']}/approve/")
+        told = client.get(f"/releases/{waiting['release']}/preview/?environment={environment}")
+        if not as_json:
+            _print_preview(told, environment, waiting["release_name"], waiting["digest"])
+            if not yes and sys.stdin.isatty() and sys.stdout.isatty():
+                typer.confirm("Approve this?", abort=True)
+        looked_at = seen or told["configuration"]
+        row = client.post(f"/deployments/{waiting['id']}/approve/", configuration=looked_at)
     if as_json:
         print_json(row)
     elif row["state"] == "waiting":
@@ -99,9 +114,15 @@ def preview(project: str, release: str, environment: str, *, as_json: bool) -> N
     if as_json:
         print_json(told)
         return
+    _print_preview(told, environment, row["name"], row["digest"])
+    output.next_step(f"Next: gantry promote {project} {row['name']} {environment}")
+
+
+def _print_preview(told: Row, environment: str, name: str, digest: str) -> None:
     out = output.console
     now = told["current"] or "nothing"
-    out.print(f"{environment} runs {now}; {row['name']} would take its place.")
+    out.print(f"{environment} runs {now}; {name} would take its place.")
+    out.print(Text(f"  image   {digest}"), soft_wrap=True)
     for word in told["waits_for"]:
         out.print(Text(f"  waits   {word}", style="yellow"), soft_wrap=True)
     for commit in told["commits"] or []:
@@ -119,7 +140,6 @@ def preview(project: str, release: str, environment: str, *, as_json: bool) -> N
         out.print(f"  travel  {travel['bytes']:,} bytes to {travel['host']}")
     for word in told["unknown"]:
         out.print(Text(f"  {word}", style="dim"), soft_wrap=True)
-    output.next_step(f"Next: gantry promote {project} {row['name']} {environment}")
 
 
 def print_waiting(deployment: Row) -> None:

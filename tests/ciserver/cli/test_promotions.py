@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ciserver.cli import promotions
 from tests.ciserver.cli.conftest import Gantry
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -51,10 +52,38 @@ def test_a_promotion_waits_until_somebody_else_approves(
     release = prod.project.releases.get()
     services.promote(release=release, environment=prod, user=bob)
     ran = logged_in("approve", "hello", "v1", "prod")
+    assert f"prod runs nothing; v1 would take its place.\n  image   {release.digest}" in ran.out
     assert "Approved: v1 is on its way to prod." in ran.out
     ran = logged_in("approve", "hello", "v1", "prod")
     assert ran.exit_code == 4
     assert "v1 does not wait for prod." in ran.err
+
+
+def test_an_approval_is_of_what_was_shown_and_refused_if_that_changed(
+    logged_in: Gantry, prod: Any, alice: Any, bob: Any, monkeypatch: Any
+) -> None:
+    from ciserver.releases import environments, services
+
+    release = prod.project.releases.get()
+    services.promote(release=release, environment=prod, user=bob)
+    looked = logged_in("promote", "hello", "v1", "prod", "--dry-run", "--json")
+    seen = json.loads(looked.out)["configuration"]
+    environments.change(environment=prod, user=alice, variables={"LEVEL": "info"})
+    refused = logged_in("approve", "hello", "v1", "prod", "--seen", seen)
+    assert refused.exit_code == 4
+    assert "The configuration of prod changed after you looked." in refused.err
+
+    shown = promotions._print_preview
+
+    def shown_and_changed(*told: Any) -> None:
+        shown(*told)
+        environments.change(environment=prod, user=alice, memory_mib=64)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(promotions, "_print_preview", shown_and_changed)
+        refused = logged_in("approve", "hello", "v1", "prod")
+    assert refused.exit_code == 4
+    assert "Approved" in logged_in("approve", "hello", "v1", "prod", "--yes").out
 
 
 def test_the_way_back_is_one_word(logged_in: Gantry, history: Any) -> None:
