@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 
 from runtime import failures, process
 from runtime.disk import DiskWatch
@@ -15,7 +14,7 @@ from runtime.outlets import Outlets, pipes
 from runtime.output import Pump, Stream
 from runtime.process import Command
 from runtime.spec import NO_PARENT, Limits, Outcome
-from runtime.watchdog import Killable, Victims, Watchdog
+from runtime.watchdog import Killable, Victims, Watchdog, Wish
 
 KILLED = 137  # what a shell says of a program that SIGKILL ended
 RUNTIME_WAIT = 2.0  # seconds for the OCI runtime to end after its container was killed
@@ -43,7 +42,7 @@ def follow(
     limits: Limits,
     log: Path,
     on_output: Callable[[Stream, bytes], None] | None,
-    cancel: Event | None,
+    cancel: Wish | None,
     on_end: Callable[[], None] | None = None,
     outlets: Outlets | None = None,
     budget: Limits = NO_PARENT.limits,

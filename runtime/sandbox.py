@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -45,10 +45,10 @@ def run(
     is busy the sandbox's writes wait. ``numbered`` counts them. ``on_end`` is called once they have
     ended: when this process is killed before that is done, all that was written is kept
     (``runtime.unread``), unless there is no limit of output. ``cancel``, set by another thread,
-    ends it. ``parent`` is a cgroup, with a budget, that several sandboxes share. Raises
-    SpecError for what cannot be, HostError for what this machine lacks, RuntimeFailed when the
-    OCI runtime cannot make the container. Nothing of the sandbox is left, also after an
-    exception from them.
+    ends it, as another process does by ``runtime.use.kill``. ``parent`` is a cgroup, with a
+    budget, that several sandboxes share. Raises SpecError for what cannot be, HostError for what
+    this machine lacks, RuntimeFailed when the OCI runtime cannot make the container. Nothing of
+    the sandbox is left, also after an exception from them.
     """
     spec = checked(spec, parent)
     runtime = host.oci_runtime()
@@ -75,7 +75,7 @@ def run(
             log=box.oci_log,
             on_output=on_output,
             on_end=on_end,
-            cancel=cancel,
+            cancel=_Cancel(box.cancel, cancel),
             outlets=ends,
             budget=parent.limits,
             victims=oomlog.Victims(box.record.cgroup_name.path, cgroup.processes),
@@ -84,6 +84,17 @@ def run(
         usage = cgroup.usage()
         traffic = (network.traffic() if network else Traffic()).since(before)
     return _receipt(spec, done, usage, traffic)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cancel:
+    """The caller's own wish, or another process's (runtime.use.kill)."""
+
+    file: Path
+    event: threading.Event | None
+
+    def is_set(self) -> bool:
+        return (self.event is not None and self.event.is_set()) or self.file.exists()
 
 
 def _sealed(command: Command, runtime: host.OciRuntime) -> Command:

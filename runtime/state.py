@@ -6,6 +6,7 @@
     root/scratch/<owner>-<x>/     whatever a caller needs for as long as it lives
     root/boxes/<id>/record.json   who owns it, its cgroup
                     config.json   the OCI bundle
+                    cancel        there once somebody has ended it (runtime.use.kill)
                     oci/  oci.log the OCI runtime's own state
                     stdout stderr and FIFOs of these           see runtime.outlets
                     hosts hostname resolv.conf                 bind-mounted into /etc
@@ -60,6 +61,10 @@ class Box:
     @property
     def oci_root(self) -> Path:
         return self.path / "oci"
+
+    @property
+    def cancel(self) -> Path:
+        return self.path / "cancel"
 
     @property
     def oci_log(self) -> Path:

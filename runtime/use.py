@@ -1,4 +1,4 @@
-"""What can be done with a sandbox that runs, by any process of root: exec, pause, resume, list."""
+"""What any process of root can do with a sandbox that runs: exec, pause, resume, kill, list."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from runtime.spec import Limits, Receipt, User
 from runtime.state import Box, StateDirectory
 
 FREEZE_WAIT = 5.0  # seconds
+END_WAIT = 5.0  # seconds for whoever runs it to clear up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,8 @@ class Listed:
     state: str
     owner: int  # pid
     processes: int
+    memory: int  # bytes now, page cache included
+    cpu: float  # seconds so far
     started: float  # seconds since the epoch
     command: str
 
@@ -45,12 +48,15 @@ def listed(state: StateDirectory) -> list[Listed]:
 def _describe(box: Box) -> Listed:
     record = box.record
     cgroup = cgroups.open_cgroup(record.cgroup_name)
+    usage = cgroup.usage()
     running = "paused" if cgroup.frozen() else "running"
     return Listed(
         id=record.id,
         state=running if owner.is_alive(record.owner) else "dead",
         owner=int(record.owner.partition(".")[0]),
         processes=len(cgroup.processes()),
+        memory=cgroup.memory_current(),
+        cpu=round(usage.user + usage.system, 3),
         started=record.started,
         command=record.command,
     )
@@ -99,6 +105,27 @@ def _freeze(box: Box, frozen: bool) -> None:
                 hint="A process of it may be waiting for a disk: try again.",
             )
         time.sleep(0.005)
+
+
+def kill(state: StateDirectory, id: str) -> None:
+    """End a sandbox at once and whole; whoever runs it is told that it was cancelled. Blocks until
+    nothing of it is left, or for as long as its owner does not clear up (see END_WAIT).
+
+    Raises SpecError for an unknown one, HostError for one with a process that does not die.
+    """
+    box = find(state, id)
+    with suppress(FileNotFoundError):  # it has ended since
+        box.cancel.touch()
+    cgroup = cgroups.open_cgroup(box.record.cgroup_name)
+    deadline = time.monotonic() + END_WAIT
+    while box.path.exists() and time.monotonic() < deadline:
+        cgroup.kill()
+        time.sleep(0.005)
+    if cgroup.processes():
+        raise HostError(
+            f"The sandbox {id} has a process that does not die.",
+            hint="It may be waiting for a disk: try again.",
+        )
 
 
 def execute(

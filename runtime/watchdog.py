@@ -11,6 +11,7 @@ from runtime.cgroups.usage import Usage
 from runtime.spec import MIB, NO_PARENT, Limits, Outcome
 
 TICK = 0.1
+CANCELLED = (Outcome.CANCELLED, "cancelled")
 FULL = 0.9  # of the process limit
 PIDS_PATIENCE = 3.0  # seconds at the limit, still asking for more: a bomb, not a busy moment
 REFUSALS_FORGIVEN = 8  # a program that ends well after so many has coped
@@ -65,6 +66,12 @@ class Running(Protocol):
     """The OCI runtime's own process."""
 
     def kill(self) -> None: ...
+
+
+class Wish(Protocol):
+    """Whether somebody wants it to end, e.g. a threading.Event."""
+
+    def is_set(self) -> bool: ...
 
 
 class Victims(Protocol):
@@ -122,7 +129,7 @@ class Watchdog:
         limits: Limits,
         cgroup: Killable,
         running: Running,
-        cancel: threading.Event | None,
+        cancel: Wish | None,
         budget: Limits = NO_PARENT.limits,
         victims: Victims | None = None,
     ) -> None:
@@ -168,6 +175,8 @@ class Watchdog:
         self._thread.join()
         if self._verdict is not None:
             return self._verdict
+        if exit_code != 0 and self._is_cancelled():  # since the last look
+            return CANCELLED
         if self._cgroup.oom_kills():
             return Outcome.OOM, self._memory_words()
         refused = self._cgroup.pids_refused()
@@ -196,8 +205,8 @@ class Watchdog:
 
     def _look(self, now: float) -> None:
         limits = self._limits
-        if self._cancel is not None and self._cancel.is_set():
-            self.end(Outcome.CANCELLED, "cancelled")
+        if self._is_cancelled():
+            self.end(*CANCELLED)
         elif self._cgroup.oom_kills():
             self.end(Outcome.OOM, self._memory_words())
         elif limits.pids is not None and self._bomb.look(
@@ -208,6 +217,9 @@ class Watchdog:
             self.end(Outcome.TIMEOUT, f"time limit of {limits.timeout:g} s reached")
         elif limits.silence is not None and now - self._heard >= limits.silence:
             self.end(Outcome.SILENT, f"no output for {limits.silence:g} s")
+
+    def _is_cancelled(self) -> bool:
+        return self._cancel is not None and self._cancel.is_set()
 
     def _memory_words(self) -> str:
         own, whole = self._limits.memory, self._budget.memory

@@ -25,10 +25,13 @@ from runtime.snapshots import LowerDir, RootFs, mount_rootfs
 from runtime.spec import (
     ID_RANGE_SIZE,
     IDS_END,
+    MIB,
+    NO_PARENT,
     IdRange,
     Limits,
     Mount,
     Network,
+    Parent,
     Receipt,
     SandboxSpec,
 )
@@ -40,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise SandboxError(missing[0], hint="`python -m runtime check` tells all that is missing.")
     if arguments.keep and arguments.rootfs is None:
         raise SpecError("Only a sandbox with a root of its own can be kept.", hint="Give --rootfs.")
+    parent = _parent(arguments)
     check_receipt(arguments.receipt)
     state = _state(arguments.state)
     cancel = _cancel_by_signal()
@@ -80,11 +84,21 @@ def run(arguments: argparse.Namespace) -> int:
         receipt = kept.run_and_keep(
             spec, rootfs, arguments.keep,
             state=state, allow=arguments.allow, on_output=printer(arguments), cancel=cancel,
+            parent=parent,
         )  # fmt: skip
     tell(receipt, arguments)
     if arguments.keep and not receipt.ok and not receipt.kept:
         print("runtime: what it left could not be kept, or it was cancelled", file=sys.stderr)
     return receipt.exit_code
+
+
+def _parent(arguments: argparse.Namespace) -> Parent:
+    parent = Parent(arguments.cgroup_parent, arguments.budget)
+    if parent.limits != NO_PARENT.limits and not parent.name:
+        raise SpecError(
+            "A budget is of a cgroup that sandboxes share.", hint="Give --cgroup-parent."
+        )
+    return parent
 
 
 def _id_range(base: int) -> IdRange:
@@ -217,7 +231,7 @@ def show_list(arguments: argparse.Namespace) -> int:
     for each in found:
         print(
             f"{each.id}\t{each.state}\towner {each.owner}\t{each.processes} processes"
-            f"\t{shown(each.command)}"
+            f"\t{each.memory / MIB:.1f} MiB\t{each.cpu:.1f} s of CPU\t{shown(each.command)}"
         )
     for old in left:
         print(

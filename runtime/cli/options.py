@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from runtime import use
 from runtime.cli import commands as verbs
-from runtime.spec import Limits, Network, User
+from runtime.spec import NO_PARENT, Limits, Network, User
 
 OURS = 125  # the exit code of docker, podman and runc for "the sandbox itself failed"
 DEFAULT_IDS = 2_000_000_000  # above what distributions and systemd-nspawn hand out
@@ -46,6 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     for name, verb, text in (
         ("pause", use.pause, "stop a sandbox where it is"),
         ("resume", use.resume, "let a paused sandbox go on"),
+        ("kill", use.kill, "end a sandbox at once, with everything in it"),
     ):
         command = commands.add_parser(name, parents=[common], help=text)
         command.add_argument("id", metavar="ID")
@@ -78,6 +79,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep", type=parse_seconds, default=0, metavar="SECONDS",
         help="how long `exec` can look at what it left, should it fail; needs --rootfs",
+    )  # fmt: skip
+    parser.add_argument(
+        "--cgroup-parent", default="", metavar="NAME",
+        help="a cgroup, made for the first and gone with the last, that sandboxes share",
+    )  # fmt: skip
+    parser.add_argument(
+        "--budget", type=parse_budget, default=NO_PARENT.limits, metavar="memory=1g,cpus=2,pids=99",
+        help="what all below --cgroup-parent have together; give each of them the same",
     )  # fmt: skip
     parser.add_argument("--shm", type=parse_size, default=Limits().shm, metavar="64m")
     parser.add_argument("--network", choices=NETWORKS, default="none")
@@ -140,6 +149,20 @@ def parse_size(text: str) -> int:
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is no size such as 64m or 1g")
     return int(found[1]) * UNITS[found[2]]
+
+
+def parse_budget(text: str) -> Limits:
+    """``memory=1g,cpus=2,pids=99``: any of them, once each."""
+    pairs = dict(pair.partition("=")[::2] for pair in text.split(","))
+    kinds = {"memory": parse_size, "cpus": float, "pids": int}
+    try:
+        if len(pairs) != len(text.split(",")):
+            raise ValueError
+        return Limits(**{name: kinds[name](value) for name, value in pairs.items()})
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no budget such as memory=1g,cpus=2,pids=99"
+        ) from None
 
 
 def parse_seconds(text: str) -> float:

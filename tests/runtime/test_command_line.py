@@ -74,6 +74,15 @@ def test_a_bomb_of_bash_which_waits_between_tries_is_ended(area: Path) -> None:
 
 
 @pytest.mark.root
+def test_sandboxes_with_one_parent_share_its_budget(area: Path) -> None:
+    shared = ("--cgroup-parent", "cli", "--budget", "memory=512m,pids=20")
+    bomb = "for i in $(seq 40); do sleep 5 & done; wait"
+    done = runtime("run", *shared, "--pids", "60", "--", "bash", "-c", bomb, area=area)
+    assert done.returncode == 137
+    assert "limit of 20 processes for the whole pipeline reached" in done.stderr
+
+
+@pytest.mark.root
 def test_an_interrupt_ends_the_sandbox(area: Path, busybox: LowerDir) -> None:
     process = subprocess.Popen(
         [
@@ -114,6 +123,8 @@ def test_an_interrupt_ends_the_sandbox(area: Path, busybox: LowerDir) -> None:
         (("--rootfs", "/", "--", "true"), "where sandboxes are made"),
         (("--rootfs", "/usr", "--rootfs-base", "5000000000", "--", "true"), "cannot be 5000000000"),
         (("--network", "egress", "--allow", "x:y", "--", "true"), "is no port"),
+        (("--budget", "pids=20", "--", "true"), "Give --cgroup-parent"),
+        (("--cgroup-parent", "../x", "--", "true"), "is no name of a cgroup"),
         (("--", "echo", b"\xff"), "not UTF-8"),
         (("--", ""), "no command"),
     ],
@@ -135,6 +146,9 @@ def test_a_wrong_wish_is_125_and_one_sentence(
         (("run", "--pids", "many", "--", "true"), "invalid int value"),
         (("run", "--keep", "nan", "--", "true"), "is no number of seconds"),
         (("run", "--keep", "-1", "--", "true"), "is no number of seconds"),
+        (("run", "--budget", "memory=1g,disk=2g", "--", "true"), "is no budget"),
+        (("run", "--budget", "pids=1,pids=2", "--", "true"), "is no budget"),
+        (("run", "--budget", "cpus", "--", "true"), "is no budget"),
         (("run", "--user", "root", "--", "true"), "is not UID or UID:GID"),
         (("exec", "x"), "the following arguments are required"),
     ],

@@ -275,6 +275,14 @@ def test_a_cancelled_one_is_killed_at_the_next_look() -> None:
         assert dog.verdict(137) == (Outcome.CANCELLED, "cancelled")
 
 
+def test_one_that_was_killed_before_the_next_look_was_cancelled_as_well() -> None:
+    group, cancel = FakeGroup(), threading.Event()
+    cancel.set()
+    for code, outcome in ((137, Outcome.CANCELLED), (1, Outcome.CANCELLED), (0, Outcome.EXITED)):
+        with Watchdog(Limits(), group, group, cancel) as dog:
+            assert dog.verdict(code)[0] is outcome
+
+
 def test_a_bomb_stays_at_the_limit_and_asks_again() -> None:
     bomb = BombDetector(40)
     refused = [0, 38, 38, *[38] * 9, 77, *[77] * 20, 79]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -256,8 +258,42 @@ def test_what_cannot_be_paused_or_resumed_is_said_with_the_next_step(
         monkeypatch.undo()
 
 
+@pytest.mark.parametrize("frozen", [False, True], ids=["running", "paused"])
+def test_another_process_ends_one_at_once_and_it_is_cancelled(
+    frozen: bool, sandboxes: Sandboxes
+) -> None:
+    script = "trap '' TERM; (setsid sleep 77 &); echo up; sleep 77"
+    with ThreadPoolExecutor(1) as pool:
+        ran = pool.submit(sandboxes.sh, script, id=ID)
+        assert wait_until(lambda: processes_of(IDS) == ["sleep 77 "] * 2)
+        if frozen:
+            use.pause(sandboxes.state, ID)
+        began = time.monotonic()
+        use.kill(sandboxes.state, ID)
+        assert (processes_of(IDS), use.listed(sandboxes.state)) == ([], [])
+        assert time.monotonic() - began < 2
+        receipt = ran.result().receipt
+    assert (receipt.outcome, receipt.exit_code) == (Outcome.CANCELLED, 137)
+
+
+def test_a_sandbox_that_is_only_being_made_can_be_killed(sandboxes: Sandboxes) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(5):
+            ran = pool.submit(sandboxes.sh, "sleep 77", id=ID)
+            assert wait_until(lambda: bool(sandboxes.state.boxes()))
+            use.kill(sandboxes.state, ID)
+            assert ran.result().receipt.outcome is Outcome.CANCELLED
+
+
+def test_the_list_tells_what_each_takes(sandboxes: Sandboxes) -> None:
+    with running(sandboxes, "dd if=/dev/zero of=/dev/shm/x bs=1M count=20; echo; sleep 77") as said:
+        assert wait_until(lambda: len(said) > 1)
+        [listed] = use.listed(sandboxes.state)
+        assert 20 * MIB < listed.memory < 64 * MIB and 0 < listed.cpu < 10
+
+
 def test_what_does_not_run_cannot_be_used(sandboxes: Sandboxes) -> None:
-    for verb in (use.pause, use.resume, use.find):
+    for verb in (use.pause, use.resume, use.kill, use.find):
         with pytest.raises(SpecError, match="No sandbox called nobody is running"):
             verb(sandboxes.state, "nobody")
 
@@ -281,6 +317,10 @@ def test_the_command_line_runs_lists_pauses_and_reaps_after_a_kill(sandboxes: Sa
         listed = json.loads(runtime("list", "--json").communicate()[0])
         assert [(each["id"], each["state"]) for each in listed] == [(ID, "paused")]
         assert runtime("resume", ID).wait() == 0
+        assert re.search(
+            r"running\towner \d+\t\d+ processes\t\d+\.\d MiB\t\d+\.\d s of CPU\t/bin/sh",
+            runtime("list").communicate()[0],
+        )
         killed = runtime("exec", ID, "--", "sh", "-c", "setsid sleep 77 & echo up; sleep 77")
         assert killed.stdout is not None and killed.stdout.readline() == "up\n"
         killed.kill()
@@ -288,3 +328,5 @@ def test_the_command_line_runs_lists_pauses_and_reaps_after_a_kill(sandboxes: Sa
         reap(sandboxes.state)  # or its watcher did
         assert wait_until(lambda: not [line for line in processes_of(IDS) if "77" in line])
         assert execute(sandboxes, "echo alive")[1] == "alive\n"
+        assert runtime("kill", ID).wait() == 0
+        assert runtime("kill", ID).communicate()[1].startswith(f"runtime: No sandbox called {ID}")
