@@ -7,8 +7,9 @@ import math
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from runtime import use
 from runtime.cli import commands as verbs
@@ -154,15 +155,16 @@ def parse_size(text: str) -> int:
 def parse_budget(text: str) -> Limits:
     """``memory=1g,cpus=2,pids=99``: any of them, once each."""
     pairs = dict(pair.partition("=")[::2] for pair in text.split(","))
-    kinds = {"memory": parse_size, "cpus": float, "pids": int}
+    kinds: dict[str, Callable[[str], float]] = {"memory": parse_size, "cpus": float, "pids": int}
     try:
         if len(pairs) != len(text.split(",")):
             raise ValueError
-        return Limits(**{name: kinds[name](value) for name, value in pairs.items()})
+        found: dict[str, Any] = {name: kinds[name](value) for name, value in pairs.items()}
     except (KeyError, ValueError):
         raise argparse.ArgumentTypeError(
             f"{text!r} is no budget such as memory=1g,cpus=2,pids=99"
         ) from None
+    return Limits(**found)
 
 
 def parse_seconds(text: str) -> float:
