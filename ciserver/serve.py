@@ -16,6 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ciserver.config import Config
+from ciserver.lib.logs import only_json
 
 APP = "ciserver.asgi:application"
 GRACE = 3  # seconds: an open event stream would keep it from ever ending
@@ -61,6 +62,7 @@ def settle() -> None:
 
 
 def main() -> None:
+    only_json()
     gantry, given = Config.from_env(), os.environ.get("LISTEN_FD")
     config = uvicorn.Config(
         (sys.argv[1:] or [APP])[0],
@@ -69,6 +71,7 @@ def main() -> None:
         http=LimitedHeads,
         ws="none",
         access_log=False,
+        log_config=None,  # uvicorn's own has plain lines
         timeout_graceful_shutdown=GRACE,
     )
     config.load()

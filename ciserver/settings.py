@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ciserver.config import Config, ConfigError
+from ciserver.lib import logs
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 GANTRY = Config.from_env()
@@ -242,14 +243,4 @@ OUTBOX_TASKS = {
 # Topics whose task takes whatever is first in line, whichever object woke it.
 OUTBOX_SHARED = {"pipeline.queued"}
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"json": {"()": "ciserver.lib.logs.JsonFormatter"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-    "loggers": {
-        "django.server": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
-        "httpx": {"level": "WARNING"},
-    },
-}
+LOGGING = logs.LOGGING
