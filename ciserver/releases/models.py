@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from django.conf import settings
 from django.core.validators import RegexValidator
 from django.db import models
@@ -14,8 +17,31 @@ from ciserver.pipelines.models import Pipeline
 from ciserver.projects.models import SECRET_NAME, SLUG, Project, Role
 
 
+class Sealed(Exception):
+    """A change of what a release is. Nothing the service does asks for one."""
+
+    def __init__(self, which: object, fields: Iterable[str]) -> None:
+        names = " and ".join(sorted(fields))
+        super().__init__(f"{which} is there already: its {names} cannot be changed")
+
+
+class ReleaseQuerySet(models.QuerySet["Release"]):
+    def update(self, **values: Any) -> int:
+        """Raises Sealed."""
+        sealed = {*Release.SEALED, "image", "project_id", "pipeline_id"}
+        if changed := values.keys() & sealed:
+            raise Sealed("a release", changed)
+        return super().update(**values)
+
+
 class Release(models.Model):
-    """A digest and its evidence, numbered per project. Immutable once it is there."""
+    """A digest and its evidence, numbered per project. Immutable once it is there: a row that
+    exists takes no other value of SEALED, and one of ``image``."""
+
+    SEALED = (
+        "project", "number", "pipeline", "commit", "title", "repository", "digest", "images",
+        "evidence", "configuration",
+    )  # fmt: skip
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="releases")
     number = models.PositiveIntegerField()
@@ -35,6 +61,8 @@ class Release(models.Model):
     image_deleted = models.BooleanField(default=False)  # and the registry did
     created_at = models.DateTimeField(auto_now_add=True)
 
+    objects = ReleaseQuerySet.as_manager()
+
     class Meta:
         ordering = ["-number"]
         constraints = [models.UniqueConstraint(fields=["project", "number"], name="release_number")]
@@ -42,8 +70,23 @@ class Release(models.Model):
     def __str__(self) -> str:
         return f"{self.project} {self.name}"
 
+    def save(self, *, update_fields: Iterable[str] | None = None, **options: Any) -> None:
+        """Raises Sealed."""
+        sealed = (*self.SEALED, "image")
+        fields = sealed if update_fields is None else {*update_fields} & {*sealed}
+        stored = Release.objects.filter(pk=self.pk).only(*fields).first() if fields else None
+        changed = {name for name in fields if stored and self._differs(stored, name)}
+        if changed:
+            raise Sealed(self, changed)
+        super().save(update_fields=update_fields, **options)
+
     def get_absolute_url(self) -> str:
         return reverse("release", args=[self.project.slug, self.number])
+
+    def _differs(self, stored: Release, name: str) -> bool:
+        column = {"project": "project_id", "pipeline": "pipeline_id"}.get(name, name)
+        was, now = getattr(stored, column), getattr(self, column)
+        return was != now and (name != "image" or was != {})
 
     @property
     def name(self) -> str:

@@ -105,7 +105,8 @@ def _facts_of(release: Release, location: Location) -> ImageFacts:
     if release.image:
         return ImageFacts.from_json(release.image)
     image = images.read_facts(location, release.digest, token=_pull_token(location))
-    Release.objects.filter(pk=release.pk).update(image=image.as_json())
+    release.image = image.as_json()
+    release.save(update_fields=["image"])
     return image
 
 

@@ -53,8 +53,8 @@ def release(ours: Registry, passed: Any, page: str) -> Release:
     digest = ours.push("hello", page=page)
     made = services.make_release(passed(digest, repository=f"{ours.address}/hello"))
     facts = images.read_facts(Location(ours.address, "hello"), digest, token=None)
-    Release.objects.filter(pk=made.pk).update(image=facts.as_json())
-    made.refresh_from_db()
+    made.image = facts.as_json()
+    made.save()
     return made
 
 
@@ -88,8 +88,7 @@ def test_what_only_a_deleted_image_had_goes_and_the_others_still_pull(
     told = AuditEntry.objects.get(action="registry.collect")
     assert told.detail == {"blobs": 3, "freed": done.freed}
     again = ours.push("hello", page="old" * 1000)
-    Release.objects.filter(pk=new.pk).update(digest=again)
-    new.refresh_from_db()
+    new.digest = again
     assert can_be_pulled(ours, new), "what went can be pushed again"
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from django.db import transaction
 
 from ciserver.accounts.models import AuditEntry
 from ciserver.lib.models import OutboxEntry
@@ -15,7 +16,7 @@ from ciserver.pipelines.models import Job, JobKind, Pipeline, State, Step, TestC
 from ciserver.projects.models import Membership, Role
 from ciserver.projects.services import create
 from ciserver.releases import services
-from ciserver.releases.models import Deployment, Host, Release
+from ciserver.releases.models import Deployment, Host, Release, Sealed
 
 pytestmark = pytest.mark.django_db
 
@@ -283,3 +284,45 @@ def test_a_tag_whose_image_is_another_is_a_release_of_its_own(passed: Any) -> No
     Pipeline.objects.filter(pk=tagged.pk).update(event="tag", commit=first.commit)
     tagged.refresh_from_db()
     assert services.make_release(tagged).name == "v2"
+
+
+OTHER: dict[str, Any] = {
+    "digest": "sha256:ff",
+    "commit": "f" * 40,
+    "number": 7,
+    "repository": "elsewhere/hello",
+    "images": {"web": {}},
+    "evidence": {"tests": {"passed": 1}},
+    "configuration": "another",
+    "image": {"port": 1},
+}
+
+
+@pytest.mark.parametrize("field", OTHER)
+def test_what_a_release_is_never_changes(passed: Any, field: str) -> None:
+    made = services.make_release(passed())
+    made.image = {"port": 8080}
+    made.save(update_fields=["image"])
+    there = Release.objects.values().get()
+
+    setattr(made, field, OTHER[field])
+    for only in (None, [field], [field, "tags"]):
+        with pytest.raises(Sealed, match=f"its {field} cannot be changed"):
+            made.save(update_fields=only)
+    for rows in (Release.objects.all(), made.project.releases.all()):
+        with pytest.raises(Sealed, match=field):
+            rows.update(**{field: OTHER[field]})
+        with pytest.raises(Sealed, match=field), transaction.atomic():
+            rows.bulk_update([made], [field])
+    assert Release.objects.values().get() == there
+
+
+def test_what_is_learned_of_a_release_later_is_written_beside_it(passed: Any) -> None:
+    made = services.make_release(passed())
+    made.tags = [{"name": "v1", "pipeline": 2}]
+    made.save()
+    made.image = {"port": 8080}
+    made.save()
+    Release.objects.update(image_deleted=True)
+    again = Release.objects.get()
+    assert (again.tags, again.image, again.image_deleted) == (made.tags, {"port": 8080}, True)
