@@ -11,12 +11,13 @@ import hashlib
 import os
 import random
 import re
+import select
 import shlex
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -43,6 +44,7 @@ CONNECT = 10  # seconds until a host that does not answer is given up
 ALIVE = 5  # seconds between two signs of life; three that stay out end the connection
 LOST = 255  # ssh's own exit code
 SAID = 16 * 1024  # bytes of what ssh said, at most
+READY = b"\nthat is all\n"  # the host has told what it is like
 PORTS = range(20000, 32000)  # below those that Linux gives out by itself
 ADDRESS = re.compile(
     r"(?:(?P<user>[a-z_][\w.-]*)@)?(?P<host>[\w.-]+|\[[0-9a-fA-F:]+\])(?::(?P<port>\d+))?"
@@ -70,18 +72,16 @@ class Address:
 class Connection:
     """Implements ``Machine``. Made by ``connect``."""
 
-    def __init__(self, place: Place, folder: Path, master: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, place: Place, folder: Path, master: subprocess.Popen[bytes], found: Facts
+    ) -> None:
         self.place, self.folder, self._master = place, folder, master
         self.lock = folder.parent / f"{place.name}.lock"
         self._forwards: dict[str, Path] = {}
         self._guard = threading.Lock()
-        self.facts: Facts = self._look(place.engine)
-        if not self.facts.engine and place.engine:
-            self.facts = self._look()
-
-    def _look(self, known: str = "") -> Facts:
-        script = facts.script(known)
-        return facts.parse(self.run(["sh", "-c", script], timeout=QUICK).out)
+        self.facts = found
+        if not found.engine and place.engine:  # it was removed since: is there another?
+            self.facts = facts.parse(self.run(["sh", "-c", facts.script()], timeout=QUICK).out)
 
     def attempt(
         self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", keep: int | None = None
@@ -147,8 +147,7 @@ class Connection:
     def _words(self, argv: Sequence[str], *, piped: bool) -> list[str]:
         # sshd gives a command a socket to read from, which cannot be opened as /dev/stdin.
         feed = "cat | " if piped else ""
-        script = f"{facts.PATH}; {feed}{shlex.join(argv)}"
-        return [*self._ssh, "--", self.place.name, shlex.join(["sh", "-c", script])]
+        return [*self._ssh, "--", self.place.name, _in_shell(f"{feed}{shlex.join(argv)}")]
 
     def _control(self, verb: str, *words: str) -> Result:
         done = commands.attempt([*self._ssh, "-O", verb, *words, self.place.name], timeout=QUICK)
@@ -174,10 +173,10 @@ def connect(place: Place, run: Path) -> Iterator[Connection]:
     with own_folder(parent, "") as folder, _readable(place.private_key()) as key:
         known = folder / "known_hosts"
         known.write_text(f"gantry {place.host_key}\n" if place.host_key else "")
-        with _master(place, folder, key) as master:
+        with _master(place, folder, key) as (master, said):
             if not place.host_key:
                 _pin(place, known.read_text().strip().partition(" ")[2])
-            yield Connection(place, folder, master)
+            yield Connection(place, folder, master, facts.parse(said))
 
 
 @contextmanager
@@ -208,27 +207,45 @@ def fingerprint(key: str) -> str:
 
 
 @contextmanager
-def _master(place: Place, folder: Path, key: str) -> Iterator[subprocess.Popen[bytes]]:
+def _master(place: Place, folder: Path, key: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """ssh and what the host says it is like: its first session tells that, and then waits."""
     said = folder / "said"
     with said.open("wb") as log:
         process = commands.begin(
             master_words(place, folder, key),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=log,
         )
     try:
-        deadline = time.monotonic() + 2 * CONNECT
-        while not (folder / "master").exists():
-            if process.poll() is not None:
-                raise diagnosis(place, _end_of(said))
-            if time.monotonic() > deadline:
-                raise HostAway(f"{place.name} did not answer within {2 * CONNECT} s. {CHECK_IT}")
-            time.sleep(0.01)
-        yield process
+        told = _told(process, place)
+        if not told.endswith(READY) and _ended_by_ssh(process):
+            raise diagnosis(place, _end_of(said))
+        yield process, told.removesuffix(READY).decode(errors="replace")
     finally:
         process.kill()
         process.wait()
+
+
+def _told(process: subprocess.Popen[bytes], place: Place) -> bytes:
+    """What the first session says up to READY, or up to its end. Raises HostAway."""
+    told, deadline = b"", time.monotonic() + 2 * CONNECT
+    while process.stdout and not told.endswith(READY) and len(told) < SAID:
+        left = max(0.0, deadline - time.monotonic())
+        if not select.select([process.stdout], [], [], left)[0]:
+            raise HostAway(f"{place.name} did not answer within {2 * CONNECT} s. {CHECK_IT}")
+        piece = os.read(process.stdout.fileno(), SAID)
+        if not piece:
+            break
+        told += piece
+    return told
+
+
+def _ended_by_ssh(process: subprocess.Popen[bytes]) -> bool:
+    """And not by the host's shell, or not at all."""
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(CONNECT) == LOST
+    return False
 
 
 def _end_of(path: Path) -> str:
@@ -254,9 +271,16 @@ def master_words(place: Place, folder: Path, key: str) -> list[str]:
         "Compression": "no",  # layers are compressed
         "StreamLocalBindUnlink": "yes",
     }
-    control = ["-M", "-N", "-S", str(folder / "master")]
+    control = ["-M", "-T", "-S", str(folder / "master")]
     where = ["-p", str(address.port), "-l", address.user]
-    return [*ssh.command(options), *control, *where, "--", address.host]
+    first = _in_shell(
+        f"{facts.script(place.engine)}\necho; echo {READY.decode().strip()}; exec cat"
+    )
+    return [*ssh.command(options), *control, *where, "--", address.host, first]
+
+
+def _in_shell(script: str) -> str:
+    return shlex.join(["sh", "-c", f"{facts.PATH}; {script}"])
 
 
 def algorithms(host_key: str) -> str:

@@ -18,23 +18,26 @@ for one in podman docker; do
   echo says=$one does not work: $(echo "$said" | tail -n 1)
 done
 """
+# With as few processes as there can be: each deployment waits for it.
 REST = f"""
-echo uid=$(id -u)
-echo user=$(id -un)
+echo user=${{USER:-$(id -un)}}
 echo home=$HOME
 [ -e /sys/fs/cgroup/cgroup.controllers ] && echo unified=1
-while read -r a b c d e f; do
-  case "$a $b $c" in
-    "CapEff: "*) echo caps=$b ;;
-    "Max processes "*) echo processes=$d ;;
-    "Max open files") echo files=$e ;;
-  esac
-done <<END
-$(cat /proc/self/status /proc/self/limits)
-END
+tell() {{
+  while read -r a b c d e f; do
+    case "$a $b $c" in
+      "Uid: "*) echo uid=$c ;;
+      "CapEff: "*) echo caps=$b ;;
+      "Max processes "*) echo processes=$d ;;
+      "Max open files") echo files=$e ;;
+    esac
+  done
+}}
+tell </proc/self/status
+tell </proc/self/limits
 for one in {" ".join(PROGRAMS)}; do command -v $one >/dev/null 2>&1 && echo has=$one; done
 echo clock=$(date +%s)
-echo kernel=$(uname -r)
+read -r a </proc/sys/kernel/osrelease && echo kernel=$a
 echo machine=$(uname -m)
 [ -r /etc/os-release ] && . /etc/os-release && echo system=$PRETTY_NAME
 """
