@@ -14,11 +14,11 @@ each. The image's changed layer has 1 MB. Three figures:
 
 The worker's own code runs in this process; what a queue adds to it is not in here.
 
-Where the time goes on one host, in ms beside what it takes by hand: the connection 210 (170), which
-tells what the host is like on its way; ``podman pull`` 210 (200), with the environment's network and
-rules looked at beside it (podman 45 and nft 35 on the same cores); ``podman run`` 265 (250); Caddy's
-new route 15; each of the five steps written down before and after, so that a power cut forgets
-none: 4 a commit. Four hosts are four podmans on two cores.
+Where the time goes on one host, in ms beside what it takes by hand: the connection 210 (170),
+which tells what the host is like on its way; ``podman pull`` 210 (200), with the environment's
+network and rules looked at beside it (podman 45 and nft 35 on the same cores); ``podman run`` 265
+(250); Caddy's new route 15; each of the five steps written down before and after, so that a power
+cut forgets none: 4 a commit. Four hosts are four podmans on two cores.
 """
 
 from __future__ import annotations
