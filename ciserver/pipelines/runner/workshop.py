@@ -186,12 +186,11 @@ def prune() -> None:
     """Take from this machine what is old or too much: of its store (never what a release still
     needs), of caches and of logs."""
     workshop = open_workshop()
-    needed = Pipeline.objects.filter(release__isnull=False, release__removed_at=None)
     done = workshop.store.prune(
         PruneLimits(
             older_than=workshop.config.store_days * 86400.0,
             max_bytes=workshop.config.store_bytes,
-            keep=frozenset(needed.values_list("digest", flat=True)),
+            keep=_released_digests(),
         )
     )
     log.info("pruned: %s", done)
@@ -199,6 +198,16 @@ def prune() -> None:
     forget_old_logs()
     prune_caches(
         config.caches, most=config.cache_bytes, share=config.cache_share, days=config.store_days
+    )
+
+
+def _released_digests() -> frozenset[str]:
+    """Of every image of each release that is not given up."""
+    needed = Pipeline.objects.filter(release__isnull=False, release__removed_at=None)
+    return frozenset(
+        digest
+        for deployed, images in needed.values_list("digest", "images")
+        for digest in (deployed, *(image["digest"] for image in images.values()))
     )
 
 
