@@ -7,6 +7,7 @@ and the nearest name that exists.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from e2b_dockerfile_utils import DockerfileInstruction, DockerfileSyntaxError, parse_dockerfile_ast
@@ -21,7 +22,8 @@ MOST_STAGES = 500
 MOST_INSTRUCTIONS = 10_000
 _PREFIX = re.compile(r"^Dockerfile parse error(?: on line \d+)?: ")
 _NO_EQUALS = re.compile(r"^Syntax error - can't find = in (.*)\. Must be of the form: .*$")
-_SYNTAX = re.compile(r"((?:#\s*(?:escape|check)\s*=.*\n)*)#\s*syntax\s*=\s*(\S+)", re.IGNORECASE)
+_DIRECTIVE = re.compile(r"#\s*(syntax|escape|check)\s*=\s*(.*?)\s*$", re.IGNORECASE)
+_TRUE = {"1", "t", "T", "true", "True", "TRUE"}  # as Go has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +98,27 @@ def _nodes(
     except DockerfileSyntaxError as error:
         raise _syntax_error(error, text, file, line) from None
     warnings = [f"{file}:{warning.line}: {warning.message}" for warning in ast.warnings]
-    syntax = _SYNTAX.match(text)
-    if syntax and not syntax.group(2).startswith(("docker/dockerfile", "docker.io/docker/")):
-        number = syntax.group(1).count("\n") + 1
-        warnings.append(
-            f"{file}:{number}: the front end {syntax.group(2)} is not used: Gantry has its own"
-        )
+    warnings += _directives(text, file)
     return list(ast.instructions), str(ast.escape_token), tuple(warnings)
+
+
+def _directives(text: str, file: str) -> Iterator[str]:
+    """What the lines before all others ask for and will not get."""
+    for number, line in enumerate(text.splitlines(), 1):
+        directive = _DIRECTIVE.match(line)
+        if directive is None:
+            return
+        name, value = directive.group(1).lower(), directive.group(2)
+        if name == "syntax" and not value.startswith(("docker/dockerfile", "docker.io/docker/")):
+            front = (value.split() or [""])[0]
+            yield f"{file}:{number}: the front end {front} is not used: Gantry has its own"
+        if name == "check" and _fails_on_warnings(value):
+            yield f"{file}:{number}: error=true has no effect: Gantry has no checks of style"
+
+
+def _fails_on_warnings(check: str) -> bool:
+    options = (option.partition("=") for option in check.split(";"))
+    return any(key.strip() == "error" and value.strip() in _TRUE for key, _, value in options)
 
 
 def _syntax_error(error: DockerfileSyntaxError, text: str, file: str, line: int) -> DockerfileError:

@@ -81,11 +81,19 @@ def test_a_foreign_front_end_is_a_warning() -> None:
 
 
 def test_the_check_directive_is_read_over_and_the_ones_after_it_hold() -> None:
-    text = b"# Check = skip=JSONArgsRecommended;error=true\n# escape=`\nFROM a\nRUN b `\n c\n"
+    text = b"# Check = skip=JSONArgsRecommended;error=false\n# escape=`\nFROM a\nRUN b `\n c\n"
     parsed = parse_dockerfile(text)
     assert (parsed.escape, len(parsed.instructions), parsed.warnings) == ("`", 2, ())
     with pytest.raises(DockerfileError, match=r"^Dockerfile:2: Only one check"):
         parse_dockerfile(b"# check=skip=all\n# check=skip=all\nFROM a\n")
+
+
+def test_a_check_that_shall_fail_the_build_is_a_warning() -> None:
+    parsed = parse_dockerfile(b"# escape=`\n# check = skip=all; error=true\nFROM a\n")
+    assert parsed.warnings == (
+        "Dockerfile:2: error=true has no effect: Gantry has no checks of style",
+    )
+    assert parse_dockerfile(b"FROM a\n# check=error=true\n").warnings == ()
 
 
 @pytest.mark.parametrize(
