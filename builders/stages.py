@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from builders.dockerfile.flags import nearest
-from builders.dockerfile.instructions import Instruction, Position
+from builders.dockerfile.instructions import Instruction, Onbuild, Position
 from builders.errors import BuildCancelled, BuildError, ServiceError, StoreError, UserError
 from builders.events import BuildListener, StepInfo, StepResult
 from builders.images.config import ImageConfig
@@ -164,6 +164,8 @@ class Stages:
             bench = replace(bench, output=output, note=lambda: self._note(info))
             done = act(step, state, bench)
         self._listener.step_finished(info, _result(done, time.monotonic() - started))
+        if isinstance(step, Onbuild):
+            return done.state  # told when it is carried out, as BuildKit has it
         return done.state.remembered(step.at.text, epoch=bench.epoch, empty=done.layer is None)
 
     @contextmanager

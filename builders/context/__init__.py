@@ -13,9 +13,12 @@ from typing import NamedTuple, Protocol
 
 
 class Kind(enum.Enum):
+    """What an entry is. No context has a FIFO: only stages and images do."""
+
     FILE = "file"
     FOLDER = "folder"
     SYMLINK = "symlink"
+    FIFO = "fifo"
 
 
 class Entry(NamedTuple):

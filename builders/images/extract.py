@@ -171,8 +171,9 @@ class _Extractor:
             self._hard_link(member, parent, name)
         elif member.type == tarformat.FIFO:
             self._make_room(parent, name)
-            os.mkfifo(name, member.mode & 0o777, dir_fd=parent)
+            os.mkfifo(name, 0o600, dir_fd=parent)
             self._own(member, name, parent)
+            os.chmod(name, member.mode, dir_fd=parent)  # mkfifo's is less the umask
 
     def _regular(self, member: Member, parent: int, name: bytes) -> None:
         try:

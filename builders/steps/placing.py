@@ -151,6 +151,12 @@ class Placer:
             os.chown(name, *self._owner(item), dir_fd=parent, follow_symlinks=False)
             os.utime(name, ns=self._times(item), dir_fd=parent, follow_symlinks=False)
             return
+        if item.kind is Kind.FIFO:
+            os.mkfifo(name, 0o600, dir_fd=parent)
+            os.chown(name, *self._owner(item), dir_fd=parent, follow_symlinks=False)
+            os.chmod(name, self._mode(item, folder=False), dir_fd=parent)
+            os.utime(name, ns=self._times(item), dir_fd=parent, follow_symlinks=False)
+            return
         if item.twin is not None and item.twin in twins:
             os.link(twins[item.twin], name, src_dir_fd=root, dst_dir_fd=parent)
             return
@@ -166,12 +172,14 @@ class Placer:
 
     def _finish(self, fd: int, item: Item, *, folder: bool) -> None:
         os.fchown(fd, *self._owner(item))
-        change = None if self.as_is else self.change
-        mode = change.apply(item.mode, folder=folder) if change else item.mode
-        os.fchmod(fd, mode)
+        os.fchmod(fd, self._mode(item, folder=folder))
         for key, value in item.xattrs.items():
             os.setxattr(fd, key, value)
         os.utime(fd, ns=self._times(item))
+
+    def _mode(self, item: Item, *, folder: bool) -> int:
+        change = None if self.as_is else self.change
+        return change.apply(item.mode, folder=folder) if change else item.mode
 
     def _owner(self, item: Item) -> tuple[int, int]:
         owner = None if self.as_is else self.owner

@@ -267,6 +267,9 @@ class RootSource:
         elif stat.S_ISLNK(status.st_mode):
             item.kind, item.link = Kind.SYMLINK, os.readlink(name, dir_fd=parent)
             yield item
+        elif stat.S_ISFIFO(status.st_mode):
+            item.kind = Kind.FIFO
+            yield item
         elif stat.S_ISREG(status.st_mode):
             fd = os.open(name, _FILE, dir_fd=parent)
             with os.fdopen(fd, "rb", buffering=0) as stream:

@@ -20,11 +20,14 @@ import json
 import lzma
 import shutil
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 CASES = Path(__file__).parents[1] / "cases/dockerfiles"
+# capabilities(7), version 2: CAP_NET_BIND_SERVICE, permitted and effective.
+_BIND_LOW_PORTS = bytes.fromhex("0100000200040000" + "00" * 12)
 _COMPRESS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
 
@@ -63,7 +66,7 @@ class Case:
         for name in self.options.get("folders", ()):
             (target / name).mkdir(parents=True)
         for name in self.options.get("archives", ()):
-            (target / name).write_bytes(archive(Path(name).suffix))
+            (target / name).write_bytes(archive(Path(name)))
         for name, mode in self.options.get("modes", {}).items():
             (target / name).chmod(int(mode, 8))
         return target
@@ -73,24 +76,49 @@ def all_cases() -> list[Case]:
     return [Case(path) for path in sorted(CASES.iterdir()) if path.is_dir()]
 
 
-def archive(suffix: str) -> bytes:
-    """A small tar with owners, modes, links and a folder; compressed by its suffix."""
+def write_expected(case: Case, image: dict[str, Any]) -> None:
+    """Keep what an oracle made of a case, and say whether that is news."""
+    text = json.dumps(image, indent=1, sort_keys=True) + "\n"
+    said = case.expected.read_text() if case.expected.exists() else ""
+    print(f"{case.name}: {'the same' if text == said else 'CHANGED' if said else 'new'}")
+    case.expected.write_text(text)
+
+
+def archive(name: Path) -> bytes:
+    """A small tar with owners, modes, links and a folder; compressed by its suffix.
+
+    That called ``special`` holds a FIFO and a file with a capability as well.
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, kind, mode, content in (
-            ("in", tarfile.DIRTYPE, 0o750, ""),
-            ("in/file", tarfile.REGTYPE, 0o640, "packed\n"),
-            ("in/link", tarfile.SYMTYPE, 0o777, "file"),
-            ("in/hard", tarfile.LNKTYPE, 0o640, "in/file"),
-            ("run", tarfile.REGTYPE, 0o4755, "#!/bin/sh\n"),
-        ):
-            member = tarfile.TarInfo(name)
-            member.type, member.mode, member.uid, member.gid = kind, mode, 1000, 50
-            member.mtime = 1_500_000_000
-            data = content.encode() if kind == tarfile.REGTYPE else b""
+        for member, data in [*_plain(), *(_special() if name.stem == "special" else ())]:
+            member.uid, member.gid, member.mtime = 1000, 50, 1_500_000_000
             member.size = len(data)
-            if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
-                member.linkname = content
             tar.addfile(member, io.BytesIO(data))
     data = buffer.getvalue()
-    return _COMPRESS[suffix](data) if suffix in _COMPRESS else data
+    return _COMPRESS[name.suffix](data) if name.suffix in _COMPRESS else data
+
+
+def _plain() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    for name, kind, mode, content in (
+        ("in", tarfile.DIRTYPE, 0o750, ""),
+        ("in/file", tarfile.REGTYPE, 0o640, "packed\n"),
+        ("in/link", tarfile.SYMTYPE, 0o777, "file"),
+        ("in/hard", tarfile.LNKTYPE, 0o640, "in/file"),
+        ("run", tarfile.REGTYPE, 0o4755, "#!/bin/sh\n"),
+    ):
+        member = tarfile.TarInfo(name)
+        member.type, member.mode = kind, mode
+        if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            member.linkname = content
+        yield member, content.encode() if kind == tarfile.REGTYPE else b""
+
+
+def _special() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    pipe = tarfile.TarInfo("pipe")
+    pipe.type, pipe.mode = tarfile.FIFOTYPE, 0o620
+    yield pipe, b""
+    capable = tarfile.TarInfo("capable")
+    capable.mode = 0o755
+    capable.pax_headers["SCHILY.xattr.security.capability"] = _BIND_LOW_PORTS.decode()
+    yield capable, b"#!/bin/sh\n"

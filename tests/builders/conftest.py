@@ -15,7 +15,7 @@ import pytest
 from builders.build import BuildRequest, StepInfo, StepResult, build
 from builders.context.folder import FolderContext
 from builders.errors import ImageNotFound
-from builders.images.config import ImageConfig
+from builders.images.config import History, ImageConfig
 from builders.images.reference import Reference
 from builders.images.store import Image, Store
 from builders.plan import host_platform
@@ -117,6 +117,7 @@ def make_busybox(store: Store, work: Path) -> Image:
         created=BASE_CREATED,
         env=("PATH=/bin:/usr/bin",),
         cmd=("sh",),
+        history=(History(created=BASE_CREATED, created_by="busybox"),),
     )
     return store.save_image(config, [layer], names=[Reference.parse("busybox:latest")])
 

@@ -2,25 +2,29 @@
 
     DOCKER_HOST=unix:///... python -m tests.builders.record DOCKER [CASE ...]
 
-DOCKER is a docker client with BuildKit; ``busybox:latest`` must be the tests' own
-base (conftest.make_busybox), which this module loads from its tree.
+DOCKER is a docker client with BuildKit. ``busybox:latest`` becomes the tests' own base
+(conftest.make_busybox).
 """
 
 from __future__ import annotations
 
 import io
-import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.builders.cases import Case, all_cases
-from tests.builders.flatten import config_part, difference, tree_of_archive
+from builders.images.reference import Reference
+from builders.images.store import Store
+from builders.layouts import export_archive
+from tests.builders.cases import Case, all_cases, write_expected
+from tests.builders.conftest import make_busybox
+from tests.builders.flatten import image_of_archive
 
 
-def record(docker: str, case: Case) -> None:
+def record(docker: str, case: Case, below: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as work:
         context = case.lay_out(Path(work) / "context")
         options = case.options
@@ -35,24 +39,26 @@ def record(docker: str, case: Case) -> None:
             print(f"{case.name}: docker refuses: {done.stderr.strip()[-300:]}")
             return
         saved = subprocess.run([docker, "save", "case"], capture_output=True, check=True).stdout
-        shown = subprocess.run([docker, "inspect", "case"], capture_output=True, check=True).stdout
-    image = json.loads(shown)[0]
-    base = json.loads(
-        subprocess.run([docker, "inspect", "busybox"], capture_output=True, check=True).stdout
-    )[0]
-    layers, below = image["RootFS"].get("Layers") or [], base["RootFS"]["Layers"]
-    skip = len(below) if layers[: len(below)] == below else 0
-    tree, beneath = tree_of_archive(io.BytesIO(saved), skip)
-    expected = {"config": config_part(image["Config"]), "tree": difference(tree, beneath)}
-    case.expected.write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
+    write_expected(case, image_of_archive(io.BytesIO(saved), below))
+
+
+def load_base(docker: str) -> Sequence[str]:
+    """Make the tests' busybox the daemon's; the diff ids of its layers."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        base = make_busybox(Store(Path(folder) / "store"), Path(folder) / "busybox")
+        archive = Path(folder) / "busybox.tar"
+        export_archive(base, archive, [Reference.parse("busybox:latest")])
+        subprocess.run([docker, "load", "--input", archive], capture_output=True, check=True)
+        return base.config.diff_ids
 
 
 def main() -> None:
     docker, *names = sys.argv[1:]
+    below = load_base(docker)
     for case in all_cases():
         wanted = not names or case.name in names
         if wanted and case.error is None and "oracle" not in case.options:
-            record(docker, case)
+            record(docker, case, below)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
 from builders.images.reference import Reference
 from builders.images.store import Image, Store
 from builders.layouts import export_layout
-from tests.builders.cases import Case, all_cases
+from tests.builders.cases import Case, all_cases, write_expected
 from tests.builders.conftest import make_busybox
-from tests.builders.flatten import config_part, difference, tree_of_archive
+from tests.builders.flatten import image_of_archive
 
 
 def record(buildctl: list[str], case: Case, base: Image, layout: Path) -> None:
@@ -48,18 +47,8 @@ def record(buildctl: list[str], case: Case, base: Image, layout: Path) -> None:
         if done.returncode:
             print(f"{case.name}: BuildKit refuses: {done.stderr.strip()[-400:]}")
             return
-        with tarfile.open(work / "out.tar") as outer:
-            entry = json.load(outer.extractfile("manifest.json"))[0]  # type: ignore[arg-type]
-            config = json.load(outer.extractfile(entry["Config"]))  # type: ignore[arg-type]
-        below = list(base.config.diff_ids)
-        skip = len(below) if config["rootfs"]["diff_ids"][: len(below)] == below else 0
         with (work / "out.tar").open("rb") as archive:
-            tree, beneath = tree_of_archive(archive, skip)
-    made = {"config": config_part(config["config"]), "tree": difference(tree, beneath)}
-    text = json.dumps(made, indent=1, sort_keys=True) + "\n"
-    said = case.expected.read_text() if case.expected.exists() else ""
-    print(f"{case.name}: {'the same' if text == said else 'CHANGED' if said else 'new'}")
-    case.expected.write_text(text)
+            write_expected(case, image_of_archive(archive, base.config.diff_ids))
 
 
 def main() -> None:

@@ -240,41 +240,95 @@ def commit(root: Path, seconds: int) -> str:
     return find_commit(root, "HEAD")[1]
 
 
-def test_a_warm_build_of_a_commit_reads_only_the_dockerfile(
-    builder: Builder, project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = project({"Dockerfile": "FROM busybox\nCOPY . /all\n", "big": "x" * 1000, "d/e": "1"})
-    sha = commit(root, 1_700_000_000)
-    builder.one(root, opened=GitContext(root / ".git", sha))
-    asked: list[str] = []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of a commit that were read, as they are read."""
+    paths: list[str] = []
     read = GitContext.read
 
     def spying(self: GitContext, entries: Any) -> Any:
         wanted = list(entries)
-        asked.extend(entry.path for entry in wanted)
+        paths.extend(entry.path for entry in wanted)
         return read(self, wanted)
 
     monkeypatch.setattr(GitContext, "read", spying)
+    return paths
+
+
+def test_a_warm_build_of_a_commit_reads_only_the_dockerfile(
+    builder: Builder, project: Project, asked: list[str]
+) -> None:
+    root = project({"Dockerfile": "FROM busybox\nCOPY . /all\n", "big": "x" * 1000, "d/e": "1"})
+    sha = commit(root, 1_700_000_000)
+    builder.one(root, opened=GitContext(root / ".git", sha))
+    asked.clear()
     builder.one(root, opened=GitContext(root / ".git", sha))
     assert asked == ["Dockerfile"]
 
 
+def test_a_change_reads_only_the_files_of_the_step_that_copies_it(
+    builder: Builder, project: Project, asked: list[str]
+) -> None:
+    text = "FROM busybox\nCOPY one /one\nCOPY two /two\n"
+    root = project({"Dockerfile": text, "one/a": "1", "one/b": "2", "two/c": "3", "not": "4"})
+    builder.one(root, opened=GitContext(root / ".git", commit(root, 1_700_000_000)))
+    (root / "two/c").write_text("changed")
+    sha = commit(root, 1_700_000_001)
+    asked.clear()
+    builder.one(root, opened=GitContext(root / ".git", sha))
+    assert asked == ["Dockerfile", "two/c"]
+
+
 # Stages
+
+MEET = (
+    "RUN --mount=type=cache,id=meet-{2},target=/meet{3} touch /meet/{0}{4} && i=0 &&"
+    " until test -e /meet/{1}; do sleep 0.05; i=$((i+1)); test $i -lt 600 || exit 1; done"
+)
 
 
 def test_independent_stages_run_side_by_side(builder: Builder, project: Project) -> None:
     """Each goes on only once the other has begun, however busy the machine is."""
-    meet = (
-        "RUN --mount=type=cache,id=meet,target=/meet touch /meet/{0} && i=0 &&"
-        " until test -e /meet/{1}; do sleep 0.05; i=$((i+1)); test $i -lt 600 || exit 1; done"
-        " && echo {0} > /{0}\n"
-    )
     stages = "".join(
-        f"FROM busybox AS s{one}\n{meet.format(one, other)}" for one, other in ((0, 1), (1, 0))
+        f"FROM busybox AS s{one}\n{MEET.format(one, other, 'stages', '', '')} && echo > /{one}\n"
+        for one, other in ((0, 1), (1, 0))
     )
     text = f"{stages}FROM busybox\nCOPY --from=s0 /0 /\nCOPY --from=s1 /1 /\n"
     image = builder.one(project({"Dockerfile": text}), no_cache=True, parallel=2)
     assert [path.name for layer in image.layers[1:] for path in layer.tree.iterdir()] == ["0", "1"]
+
+
+def test_private_caches_of_two_stages_at_once_are_apart(builder: Builder, project: Project) -> None:
+    cache = " --mount=type=cache,id=private,sharing=private,target=/own"
+    stages = "".join(
+        f"FROM busybox AS s{one}\n"
+        + MEET.format(one, other, "private", cache, f" /own/{one}")
+        + f" && ls /own > /{one}\n"
+        for one, other in ((0, 1), (1, 0))
+    )
+    text = f"{stages}FROM busybox\nCOPY --from=s0 /0 /\nCOPY --from=s1 /1 /\n"
+    image = builder.one(project({"Dockerfile": text}), no_cache=True, parallel=2)
+    seen = [
+        (layer.tree / name).read_text() for layer, name in zip(image.layers[1:], "01", strict=True)
+    ]
+    assert seen == ["0\n", "1\n"]
+
+
+def test_a_locked_cache_is_one_stages_at_a_time(builder: Builder, project: Project) -> None:
+    lock = "RUN --mount=type=cache,id=locked,sharing=locked,target=/own"
+    alone = "mkdir /own/busy && sleep 0.5 && rmdir /own/busy"
+    stages = "".join(
+        f"FROM busybox AS s{one}\n"
+        + MEET.format(one, other, "locked", "", "")
+        + f"\n{lock} {alone} && echo {one} >> /own/all && cat /own/all > /{one}\n"
+        for one, other in ((0, 1), (1, 0))
+    )
+    text = f"{stages}FROM busybox\nCOPY --from=s0 /0 /\nCOPY --from=s1 /1 /\n"
+    image = builder.one(project({"Dockerfile": text}), no_cache=True, parallel=2)
+    seen = [
+        (layer.tree / name).read_text() for layer, name in zip(image.layers[1:], "01", strict=True)
+    ]
+    assert sorted(map(len, seen)) == [2, 4], "the second one has what the first one left"
 
 
 def test_parallel_bounds_how_many_sandboxes_run_at_once(builder: Builder, project: Project) -> None:
