@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from builders.images.reference import Reference
 from builders.images.store import Image, Store
 from builders.registry import Registry
 from builders.resolve import Resolver
+from runtime.state import StateDirectory
+from tests.builders.conftest import Builder
 from tests.builders.registry.conftest import free_port
 from tests.builders.registry.liar import Liar, running, serving
 
@@ -104,3 +107,37 @@ def test_a_machine_without_a_way_out_asks_nobody(other: Store) -> None:
     resolve = Resolver(other, upstream=False)
     with pytest.raises(ImageNotFound, match="not in the store, and no registry is asked"):
         resolve(Reference.parse("127.0.0.1:1/team/service:v1"))
+
+
+class Elsewhere(Builder):
+    """A builder that has no image but what FROM fetches."""
+
+    def resolve(self, ref: Reference) -> Image:
+        return Resolver(self.store)(ref)
+
+
+@pytest.mark.parametrize("form", ["{name}@{digest}", "{name}:v1@{digest}"])
+def test_from_a_digest_builds_on_that_image_whatever_its_tag_names_now(
+    form: str,
+    registry: str,
+    client: Registry,
+    builder: Builder,
+    home: Path,
+    tmp_path: Path,
+    project: Callable[[Mapping[str, str]], Path],
+) -> None:
+    name = Reference.parse(f"{registry}/pinned/app:v1")
+    digests = {}
+    for which in ("old", "new"):
+        text = f"FROM busybox\nRUN echo {which} > /which\n"
+        image = builder.one(project({"Dockerfile": text}))
+        digests[which] = client.push(image, name, builder.store).digest
+    folder = home / tmp_path.name
+    folder.mkdir(mode=0o711)
+    elsewhere = Elsewhere(Store(folder / "store"), StateDirectory(folder / "sandboxes"))
+    base = form.format(name=f"{registry}/pinned/app", digest=digests["old"])
+    made = elsewhere.one(project({"Dockerfile": f"FROM {base}\nRUN cat /which > /seen\n"}))
+    assert (made.layers[-1].tree / "seen").read_text() == "old\n"
+    missing = base.replace(digests["old"], f"sha256:{'0' * 64}")
+    with pytest.raises(ImageNotFound, match=r"^Dockerfile:1: "):
+        elsewhere.one(project({"Dockerfile": f"FROM {missing}\n"}))
