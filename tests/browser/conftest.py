@@ -29,14 +29,27 @@ FLAGS = [
 ]
 # Set up before any script of the page: what moved without being asked, and what the policy blocked.
 WATCH = """
-window.shifts = []; window.blocked = [];
-new PerformanceObserver((list) => {
-  for (const entry of list.getEntries())
-    if (!entry.hadRecentInput)
-      shifts.push([entry.value, entry.sources.map((s) => s.node?.outerHTML?.slice(0, 150))]);
-}).observe({type: "layout-shift", buffered: true});
-document.addEventListener("securitypolicyviolation", (event) =>
-  blocked.push(event.violatedDirective + " " + event.blockedURI));
+{
+  window.shifts = [];
+  const blocked = (window.blocked = []);
+  const moved = (entries) => {
+    for (const entry of entries)
+      if (!entry.hadRecentInput)
+        window.shifts.push([entry.value,
+          entry.sources.map((s) => s.node?.outerHTML?.slice(0, 150))]);
+  };
+  const watcher = new PerformanceObserver((list) => moved(list.getEntries()));
+  watcher.observe({type: "layout-shift", buffered: true});
+  document.addEventListener("securitypolicyviolation", (event) =>
+    blocked.push(event.violatedDirective + " " + event.blockedURI));
+  // What there is to complain of once the page is drawn.
+  window.settled = async () => {
+    await document.fonts.ready;
+    for (let frame = 0; frame < 3; frame++) await new Promise(requestAnimationFrame);
+    moved(watcher.takeRecords());
+    return [...window.shifts, ...blocked];
+  };
+}
 """
 
 OpenPage = Callable[..., Page]
@@ -60,6 +73,7 @@ def stage(netns: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sta
         opened("history")
         opened("user", name="bob", role="developer")
         opened("administrator", name="root")
+        opened.names = opened("rarities")
         yield opened
 
 

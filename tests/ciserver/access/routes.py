@@ -34,6 +34,11 @@ def routes() -> list[Route]:
     return [route for route in found if "{format}" not in route.path]
 
 
+def of_resolver(route: str) -> str:
+    """As ``Route.path`` has it, of what ``resolve`` calls a route."""
+    return _readable(f"/{route}")
+
+
 def _walk(resolver: URLResolver, prefix: str) -> Iterator[tuple[str, Any]]:
     for entry in resolver.url_patterns:
         path = prefix + str(entry.pattern)

@@ -11,7 +11,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ciserver.settings")
 import django
@@ -20,16 +23,23 @@ if __name__ == "__main__":
     django.setup()
 
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.template.loader import render_to_string
+from django.test import RequestFactory
 from django.utils import timezone
 
-from ciserver.accounts.models import User
+from ciserver.accounts.models import Team, User
 from ciserver.accounts.sessions import SessionStore
+from ciserver.accounts.users import password_link
+from ciserver.lib.problems import Refused
 from ciserver.pipelines import events
 from ciserver.pipelines.logs import LogWriter
 from ciserver.pipelines.models import Job, JobKind, Pipeline, State, Step
 from ciserver.projects.models import Membership, Project, Role
 from ciserver.releases import environments
+from ciserver.releases.daytwo import attending, wire
 from ciserver.releases.models import (
+    CommandState,
+    ContainerCommand,
     Deployment,
     DeploymentState,
     DeploymentStep,
@@ -38,6 +48,7 @@ from ciserver.releases.models import (
 )
 from ciserver.webhooks.models import Verdict
 from tests.ciserver.pages import seeding
+from tests.ciserver.pipelines.test_starts import YAML, Hosted
 
 _writers: dict[int, LogWriter] = {}
 
@@ -92,6 +103,46 @@ def history() -> None:
     alice = User.objects.get(username="alice")
     seeding.make_hello(alice)
     seeding.make_others(alice)
+
+
+def rarities() -> dict[str, str]:
+    """What a history leaves out, by its name in ``addresses``: a repository with inputs to fill
+    in, a promotion that waits for alice, a command that ended, a team, and a newcomer with a link
+    to set a password."""
+    alice = User.objects.get(username="alice")
+    quay = seeding.make_project("quay", alice)
+    qa, prod = seeding.make_environments(quay, "qa", "prod")
+    with TemporaryDirectory() as folder:
+        Hosted(quay, Path(folder) / "tree").push({"gantry.yml": YAML})
+    release = seeding.make_release(seeding.make_passed(quay, 1), 1)
+    seeding.deploy(release, qa)
+    Environment.objects.filter(pk=prod.pk).update(approvals=1)
+    prod.approvers.add(alice)
+    waiting = Deployment.objects.create(
+        environment=prod, release=release, kind="promotion", state=DeploymentState.WAITING,
+        requested_by="bob", reason="It waits for one of alice.",
+    )  # fmt: skip
+    command = ContainerCommand.objects.create(
+        environment=qa, host=qa.hosts.get(), verb="logs", asked_by="alice",
+        state=CommandState.ENDED, exit_code=1,
+    )  # fmt: skip
+    Team.objects.create(name="crew").members.add(alice)
+    user("newcomer")
+    link = password_link(User.objects.get(username="newcomer"))
+    return {
+        "waiting": str(waiting.pk),
+        "command": str(command.pk),
+        "set_password": urlsplit(link).path,
+    }
+
+
+def drawn(name: str) -> str:
+    """An error's page as the service draws it: those of a broken one know no request."""
+    refusal = Refused("v3 never ran in qa.", code="x", hint="Promote it there first.", status=409)
+    request = RequestFactory().get("/")
+    request.user = User.objects.get(username="alice")
+    context = {"refusal": refusal, "back": "/"}
+    return render_to_string(name, context, None if name in {"500.html", "503.html"} else request)
 
 
 def start(slug: str = "hello", title: str = "Watch me") -> dict[str, int]:
@@ -232,12 +283,26 @@ def arrive(deployment: int) -> None:
     )
 
 
+def take_command() -> int:
+    """The watcher takes the command that was asked for last."""
+    return attending.claim()[-1]
+
+
+def say(command: int, text: str, stream: str = "out") -> None:
+    wire.Line(command).send(b"e" if stream == "err" else b"o", text.encode())
+
+
+def end_command(command: int, exit_code: int | None = None, reason: str = "") -> None:
+    attending._end(ContainerCommand.objects.get(pk=command), exit_code, reason)
+    wire.Line(command).end(exit_code=exit_code, reason=reason)
+
+
 SCENES: dict[str, Callable[..., Any]] = {
     scene.__name__: scene
     for scene in (
         user, administrator, first_push, delivered, join, session, history, start, step, write,
         number_lines, more_jobs, fail, finish, restart, last_deployment, approvals, arrive,
-        harbour, read_image,
+        harbour, read_image, rarities, drawn, take_command, say, end_command,
     )
 }  # fmt: skip
 

@@ -35,7 +35,8 @@ Cookies = dict[str, str]
 class Stage:
     """A running service. Calling a name calls the function of ``scenes`` in the stage hand.
 
-    ``netns``: the network namespace in which it lives, by default this process's.
+    ``netns``: the network namespace in which it lives, by default this process's. ``names``:
+    what ``addresses`` call rows that a scene made.
     """
 
     url: str
@@ -45,6 +46,7 @@ class Stage:
     log: Path
     env: dict[str, str] = field(default_factory=dict)
     netns: Path = Path("/proc/self/ns/net")
+    names: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, scene: str, **arguments: Any) -> Any:
         assert self.hand.stdin and self.hand.stdout
