@@ -40,7 +40,9 @@ def every_page(page: Page, stage: Stage, share: int) -> Iterator[str]:
             page.context.add_cookies(
                 [{"name": name, "value": value, "url": stage.url} for name, value in cookies]
             )
-        page.goto(path.format(**stage.names))
+        answer = page.goto(path.format(**stage.names))
+        assert answer is not None
+        assert answer.header_value("Content-Security-Policy") == POLICY, path
         yield f"{path} of {user or 'nobody'}"
 
 
@@ -109,6 +111,10 @@ def ask(page: Page, found: list[Any], *questions: str) -> None:
 def test_the_documentation_of_the_api_is_drawn_by_our_own_files(open_page: OpenPage) -> None:
     """Swagger UI: colours and sizes are its own."""
     page = open_page("/api/docs/", width=360)
+    answer = page.reload()
+    assert answer is not None
+    policy = answer.header_value("Content-Security-Policy")
+    assert policy == f"{POLICY}; style-src 'self' 'unsafe-inline'"
     expect(page.locator(".opblock").first).to_be_visible()
     found: list[Any] = []
     ask(page, found, FITS, scripts.STRANGERS)

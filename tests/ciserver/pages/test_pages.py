@@ -9,6 +9,8 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from ciserver.dashboard import views
+from ciserver.lib.http import POLICY
 from ciserver.pipelines.models import JobKind, Pipeline, State, Step
 from ciserver.releases.models import Deployment, DeploymentState, Environment, Release, Running
 from tests.ciserver.pages import seeding
@@ -489,15 +491,21 @@ def test_error_pages_name_the_next_step(alice: Any, sign_in: Any, monkeypatch: A
     assert "There is nothing here" in text
     assert "Go to the overview" in text
 
-    from ciserver.dashboard import views
+    text = _broken(client, monkeypatch).content.decode()
+    assert "Something broke on our side" in text
+    assert "secret detail" not in text
+
+
+def _broken(client: Client, monkeypatch: Any) -> Any:
+    """What is answered when the overview raises."""
 
     def broken(user: object) -> None:
         raise RuntimeError("secret detail")
 
     monkeypatch.setattr(views, "matrix_for", broken)
-    text = page(client, "/", 500)
-    assert "Something broke on our side" in text
-    assert "secret detail" not in text
+    answer = client.get("/")
+    assert answer.status_code == 500
+    return answer
 
 
 def test_a_host_name_that_is_not_ours_is_a_page_too(db: None) -> None:
@@ -506,17 +514,24 @@ def test_a_host_name_that_is_not_ours_is_a_page_too(db: None) -> None:
     assert "This request cannot be understood" in answer.content.decode()
 
 
-def test_no_page_carries_inline_script_or_style(hello: Any, alice: Any, sign_in: Any) -> None:
+def test_no_page_carries_inline_script_or_style(
+    hello: Any, alice: Any, sign_in: Any, monkeypatch: Any
+) -> None:
+    """Pages of every kind; test_looks compares the policy of each."""
     client = sign_in(alice)
     urls = ["/", "/projects/hello/", "/projects/hello/pipelines/6/", "/projects/hello/releases/4/"]
-    for url in [*urls, "/new-project/", "/no/such/page", "/login/"]:
-        answer = client.get(url, follow=True)
+    urls += ["/new-project/", "/no/such/page", "/login/", "/projects/hello/start/"]
+    answers = [client.get(url, follow=True) for url in urls]
+    answers += [client.get("/", headers={"Host": "evil.example"}), _broken(client, monkeypatch)]
+    answers += [Client(enforce_csrf_checks=True).post("/login/")]
+    assert [answer.status_code for answer in answers[-6:]] == [404, 200, 400, 400, 500, 403]
+    for answer in answers:
         text = answer.content.decode()
         assert "style=" not in text
         assert "<style" not in text
         assert " onclick" not in text
         assert "<script>" not in text
-        assert "default-src 'self'" in answer["Content-Security-Policy"]
+        assert answer["Content-Security-Policy"] == POLICY
 
 
 def test_old_times_are_dates(hello: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -66,6 +67,17 @@ def test_only_actions_that_one_may_take_are_offered(hello: Any, alice: Any, bob:
     Membership.objects.filter(user=bob).update(role=Role.VIEWER)
     assert "Start a pipeline of hello" not in offered(bob, "start hello")
     assert "Who did what" not in offered(alice, "who did what")
+
+
+def test_every_link_among_a_projects_settings_is_found_by_its_words(
+    hello: Any, alice: Any, sign_in: Any
+) -> None:
+    html = sign_in(alice).get("/projects/hello/").content.decode()
+    settings = html[html.index('id="settings"') :].partition("</nav>")[0]
+    links = re.findall('href="([^"]+)">([^<]+)</a>', settings)
+    assert len(links) >= 7
+    for url, words in links:
+        assert url in {hit.url for hit in find(alice, f"{words} hello")}, words
 
 
 def test_the_page_works_without_the_palette_and_gives_it_its_options(
