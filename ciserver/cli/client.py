@@ -14,6 +14,7 @@ import httpx
 
 from ciserver.cli import output
 from ciserver.cli.errors import CliError, Exit
+from ciserver.cli.refusals import refusal
 from ciserver.cli.settings import Settings
 
 Row = dict[str, Any]
@@ -154,30 +155,10 @@ def _wait(answer: httpx.Response, waited: int) -> int:
     says nothing, or more than anybody waits."""
     told = answer.headers.get("Retry-After", "")
     if answer.status_code != httpx.codes.TOO_MANY_REQUESTS or not told.isdecimal():
-        raise _refusal(answer)
+        raise refusal(answer)
     seconds = max(1, int(told))
     if waited + seconds > PATIENCE:
-        raise _refusal(answer)
+        raise refusal(answer)
     output.complaints.print(f"The service takes no more requests for {seconds} s: waiting.")
     time.sleep(seconds)
     return waited + seconds
-
-
-def _refusal(answer: httpx.Response) -> CliError:
-    status = answer.status_code
-    try:
-        document = answer.json()
-        sentence, hint = str(document["detail"]), str(document.get("hint", ""))
-        code = str(document.get("code", ""))
-        for field, errors in dict(document.get("errors") or {}).items():
-            words = errors if isinstance(errors, list) else [errors]
-            sentence += f" {field}: {' '.join(map(str, words))}"
-    except (ValueError, KeyError, TypeError):
-        sentence, hint = f"The service answered {status} {answer.reason_phrase}.", ""
-        code = ""
-    if status in {401, 403}:
-        return CliError(sentence, next_step=hint, exit_code=Exit.NOT_ALLOWED)
-    if status < httpx.codes.INTERNAL_SERVER_ERROR:
-        return CliError(sentence, next_step=hint, exit_code=Exit.REFUSED, code=code)
-    hint = hint or "Its log is $GANTRY_HOME/logs/service/web.log on the service's machine."
-    return CliError(sentence, next_step=hint, exit_code=Exit.UNREACHABLE)

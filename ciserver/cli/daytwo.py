@@ -258,7 +258,11 @@ def _pass_on(client: Client, asked: Row, out: Sink | None = None, err: Sink | No
 def _finish(end: Row) -> None:
     """Leave with the program's own exit code. Raises CliError where it could not be done."""
     if end["reason"]:
-        raise CliError(end["reason"], exit_code=Exit.REFUSED)
+        raise CliError(
+            end["reason"],
+            next_step="See what runs there: gantry ps PROJECT@ENV",
+            exit_code=Exit.REFUSED,
+        )
     if end["exit_code"]:
         raise typer.Exit(end["exit_code"])
 
@@ -302,7 +306,9 @@ def _unpack(client: Client, asked: Row, target: Path) -> list[str]:
                 came, left_out = unpack(tar, target)
         except (tarfile.TarError, OSError) as error:
             raise CliError(
-                f"It cannot be unpacked in {target}: {error}.", exit_code=Exit.REFUSED
+                f"It cannot be unpacked in {target}: {error}.",
+                next_step="Name another directory, with room for it, that you may write to.",
+                exit_code=Exit.REFUSED,
             ) from error
     for sentence in left_out:
         output.next_step(f"Left out: {sentence}")
@@ -316,6 +322,10 @@ def _packed(source: Path) -> IO[bytes]:
             tar.add(source, arcname=source.resolve().name)
     except OSError as error:
         whole.close()
-        raise CliError(f"{source} cannot be read: {error}.", exit_code=Exit.USAGE) from error
+        raise CliError(
+            f"{source} cannot be read: {error}.",
+            next_step="Name a file or a directory here that you may read.",
+            exit_code=Exit.USAGE,
+        ) from error
     whole.seek(0)
     return whole

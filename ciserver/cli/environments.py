@@ -1,4 +1,4 @@
-"""``gantry env`` and ``gantry new-environment``: settings of an environment, and one more."""
+"""``gantry env`` and ``gantry new-env``: settings of an environment, and one more."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def env(
         output.next_step(f"To change it: gantry env {project} {environment} --help")
 
 
-def new_environment(
+def new_env(
     project: Project,
     environment: Annotated[str, typer.Argument(help="Its name, such as stage.")],
     host: Annotated[

@@ -25,10 +25,8 @@ class Exit(enum.IntEnum):
 class CliError(Exception):
     """One sentence, what to type next, and the exit code."""
 
-    def __init__(
-        self, sentence: str, *, next_step: str = "", exit_code: Exit, code: str = ""
-    ) -> None:
+    def __init__(self, sentence: str, *, next_step: str, exit_code: Exit, code: str = "") -> None:
         super().__init__(sentence)
-        self.code = code  # the problem document's
+        self.code = code or exit_code.name.lower().replace("_", "-")  # the problem document's
         self.next_step = next_step
         self.exit_code = exit_code

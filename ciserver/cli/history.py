@@ -32,7 +32,7 @@ def deployments(
     limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
-    """The newest deployments: what went where, by whom, and how it ended."""
+    """The newest deployments: what went where, and how it ended."""
     filters = given(project=project, environment=environment, state=state_)
     with Client(settings.load()) as client:
         rows = client.rows("/deployments/", limit=limit, **filters)
@@ -68,7 +68,7 @@ def deployment(
     number: Annotated[int, typer.Argument(metavar="ID", help="From 'gantry deployments'.")],
     as_json: AsJson = False,
 ) -> None:
-    """One deployment: its steps host by host, and who approved it."""
+    """One deployment: its steps, host by host."""
     with Client(settings.load()) as client:
         row = client.get(f"/deployments/{number}/")
     if as_json:

@@ -41,7 +41,11 @@ def inspect(
     if as_json:
         print_json(row)
     elif row["state"] == "failed":
-        raise CliError(row["reason"], exit_code=Exit.REFUSED)
+        raise CliError(
+            row["reason"],
+            next_step=f"What the job said: gantry logs {project} {pipeline['number']} --job {job}",
+            exit_code=Exit.REFUSED,
+        )
     else:
         sys.stdout.write(row["output"])
         if row["reason"]:
@@ -67,7 +71,9 @@ def _ended(client: Client, row: Row) -> Row:
     while row["state"] in ("queued", "running"):
         if time.monotonic() > deadline:
             raise CliError(
-                "No worker has answered yet; try again later.", exit_code=Exit.UNREACHABLE
+                f"No worker has answered for {PATIENCE:.0f} s.",
+                next_step="They may be busy: see gantry pipelines --state running, then ask again.",
+                exit_code=Exit.UNREACHABLE,
             )
         time.sleep(PAUSE)
         row = client.get(f"/inspections/{row['id']}/")

@@ -31,7 +31,7 @@ def logs(
     host: Annotated[str, typer.Option(help="Of PROJECT@ENV: one of its hosts.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """A pipeline's log; or of PROJECT@ENV what its container says.
+    """A pipeline's log, or of PROJECT@ENV its container's.
 
     Exit code 1 when the pipeline failed. With --follow --json each line is an object of its own.
     """

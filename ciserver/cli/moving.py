@@ -22,7 +22,10 @@ def move(
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Have another host serve what runs on one of its own, which serves until that is healthy."""
+    """Have another host serve what runs on one of its own.
+
+    The old one serves until the new one is healthy.
+    """
     with Client(settings.load()) as client:
         row = find_place(client, place, "move")
         deployment = client.post(f"/environments/{row['id']}/move/", to=to, host=host)

@@ -98,6 +98,7 @@ def resume_line(
         else:
             raise CliError(
                 f"The line of {project or 'every project'} is not stopped.",
+                next_step=_other_stops(client, project),
                 exit_code=Exit.REFUSED,
             )
     if as_json:
@@ -175,6 +176,16 @@ def previous(client: Client, project: str, environment: str) -> str:
         next_step=f"See what there is: gantry releases {project}",
         exit_code=Exit.REFUSED,
     )
+
+
+def _other_stops(client: Client, project: str) -> str:
+    """What to type instead to let something go on."""
+    others = [row["project"] for row in client.rows("/stops/") if row["ended_at"] is None]
+    if None in others:
+        return "That of every project is, by an administrator's hand: gantry resume-line"
+    if others:
+        return f"That of {', '.join(others)} is: gantry resume-line {others[0]}"
+    return "Nothing is: what waits is told by gantry deployments --state waiting"
 
 
 def _waiting(client: Client, project: str, release: str, environment: str) -> Row:

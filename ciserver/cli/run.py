@@ -52,6 +52,7 @@ def run(
     if as_json and not detach:
         raise CliError(
             "--json needs --detach: otherwise the output is the container's.",
+            next_step=f"Type: gantry run {place} --detach --json",
             exit_code=Exit.USAGE,
         )
     project, environment = _parse(place)

@@ -23,9 +23,9 @@ def pipeline(
     number: Annotated[int, typer.Argument(help="A pipeline's number; the newest without.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """One pipeline: its jobs, what they cost, and why one failed or was skipped.
+    """One pipeline: its jobs, what they cost, and why they failed.
 
-    Exit code 0 however it went.
+    Or were skipped. Exit code 0 however it went.
     """
     with Client(settings.load()) as client:
         found = find_pipeline(client, project, number)

@@ -17,6 +17,19 @@ from rest_framework.views import exception_handler as drf_handler
 
 CONTENT_TYPE = "application/problem+json"
 NOT_FOUND = "There is no such thing here, or you may not see it."
+LISTED = "The list of its kind has all that you may see: /api/docs/ names each list."
+# What to do about an answer that no service of ours gave, by its status.
+HINTS = {
+    400: "/api/docs/ tells what each request takes.",
+    401: "Make a token on the page /tokens/ and send it as 'Authorization: Bearer TOKEN'.",
+    403: "Ask an owner of the project for the right; a token needs the scope for it, too.",
+    404: LISTED,
+    405: "/api/docs/ tells what can be done with each address.",
+    406: "Ask for application/json.",
+    413: "Send less at once.",
+    415: "Send JSON, with 'Content-Type: application/json'.",
+    429: "Go on when Retry-After says.",
+}
 
 
 class Refused(Exception):
@@ -56,7 +69,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's ``handler404``: programs get a problem, people a page."""
     if not request.path.startswith("/api/"):
         return defaults.page_not_found(request, exception)
-    return problem_response(404, code="not-found", detail=NOT_FOUND)
+    return problem_response(404, code="not-found", detail=NOT_FOUND, hint=LISTED)
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
@@ -67,8 +80,13 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
     response = drf_handler(error, context)
     if response is None:
         return None
+    status = response.status_code
     response.data = problem(
-        response.status_code, code=_code(error), detail=_detail(error), **_fields(error)
+        status,
+        code=_code(error),
+        detail=_detail(error),
+        hint=HINTS.get(status, HINTS[400]),
+        **_fields(error),
     )
     response.content_type = CONTENT_TYPE
     return response

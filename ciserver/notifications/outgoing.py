@@ -260,7 +260,7 @@ def _fit(url: str) -> str:
     try:
         origins.check(url)
     except Refused as refusal:
-        raise Refused(str(refusal), code="webhooks.url", status=400) from None
+        raise Refused(refusal.message, code="webhooks.url", hint=refusal.hint, status=400) from None
     if len(url) > 500:
         raise Refused(
             "The address is too long.", code="webhooks.url", status=400, hint="Use 500 characters."

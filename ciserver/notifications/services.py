@@ -39,20 +39,21 @@ def set_target(
     """Tell ``forge`` of every pipeline from now on. Needs the role maintainer. Raises Refused."""
     require(user, project, Role.MAINTAINER)
     if forge not in FORGES:
-        raise _unfit("forge", f"{forge[:40]!r} shows no statuses. Use: {', '.join(FORGES)}.")
+        raise _unfit("forge", f"{forge[:40]!r} shows no statuses.", f"Use: {', '.join(FORGES)}.")
     api_url = (api_url or FORGES[forge].API).rstrip("/")
     if not api_url:
-        raise _unfit("api_url", "This forge has no public instance: give the address of yours.")
+        raise _unfit("api_url", "This forge has no public instance.", "Give the address of yours.")
     try:
         origins.check(api_url)
     except Refused as refusal:
-        raise _unfit("api_url", str(refusal)) from None
+        raise _unfit("api_url", refusal.message, refusal.hint) from None
     parts = repository.split("/")
     if not REPOSITORY.fullmatch(repository) or {".", ".."} & set(parts):
-        raise _unfit("repository", f"This is not a repository's name: {FORGES[forge].REPOSITORY}.")
+        hint = f"Its form is {FORGES[forge].REPOSITORY}."
+        raise _unfit("repository", "This is not a repository's name.", hint)
     words = token.reveal()  # they become a header
     if not words.strip() or not words.isprintable() or not words.isascii():
-        raise _unfit("token", f"It needs a token: {FORGES[forge].TOKEN}.")
+        raise _unfit("token", "It needs a token.", f"Make one: {FORGES[forge].TOKEN}.")
     row = StatusTarget.objects.filter(project=project).first() or StatusTarget(project=project)
     row.forge, row.api_url, row.repository, row.paused_until = forge, api_url, repository, None
     row.put(Secret(words.strip()))
@@ -163,5 +164,5 @@ def _settle(row: CommitStatus, target: StatusTarget, outcome: Outcome) -> None:
     )
 
 
-def _unfit(field: str, message: str) -> Refused:
-    return Refused(message, code=f"statuses.{field}", status=400)
+def _unfit(field: str, message: str, hint: str) -> Refused:
+    return Refused(message, code=f"statuses.{field}", hint=hint, status=400)

@@ -67,7 +67,11 @@ def ask(*, job: Job, user: Any, command: Sequence[str]) -> Inspection:
         )
     line = shlex.join(command)
     if len(line) > MOST_WORDS or "\0" in line:
-        raise Refused(f"A command has at most {MOST_WORDS} characters.", code="inspection.command")
+        raise Refused(
+            f"A command has at most {MOST_WORDS} characters.",
+            code="inspection.command",
+            hint="Write less, or several programs one after the other.",
+        )
     name = user.get_username()
     AuditEntry.record(actor=name, action="job.inspect", target=f"{job}: {line[:200]}")
     asked = Inspection.objects.create(job=job, asked_by=name, kept=kept.id, command=list(command))

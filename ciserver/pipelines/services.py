@@ -81,7 +81,11 @@ def queue(
 def cancel(*, pipeline: Pipeline, by: str) -> Pipeline:
     """Ask that ``pipeline`` ends. A queued one ends at once, a running one within two seconds."""
     if pipeline.finished:
-        raise Refused(f"Pipeline {pipeline} has already ended.", code="pipeline.finished")
+        raise Refused(
+            f"Pipeline {pipeline} has already ended.",
+            code="pipeline.finished",
+            hint="There is nothing to cancel. What it released is put back by rolling back.",
+        )
     AuditEntry.record(actor=by, action="pipeline.cancel", target=str(pipeline))
     _end(pipeline, by)
     return pipeline
@@ -136,7 +140,8 @@ def run_again(*, pipeline: Pipeline, by: str, only_failed: bool = False) -> Pipe
         )
     except IllegalMove:
         refused = f"Pipeline {pipeline} is being run again already."
-        raise Refused(refused, code="pipeline.run-again") from None
+        hint = "Follow that run, or cancel it first."
+        raise Refused(refused, code="pipeline.run-again", hint=hint) from None
     AuditEntry.record(
         actor=by, action="pipeline.run-again", target=str(pipeline), only_failed=only_failed
     )

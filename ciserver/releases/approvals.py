@@ -71,7 +71,8 @@ def stop(*, user: Any, reason: str, project: Project | None = None) -> Stop:
         hint = "One sentence, for those who wait."
         raise Refused("Say why the line is stopped.", code="line.reason", hint=hint, status=400)
     if standing := Stop.objects.filter(project=project, ended_at=None).first():
-        raise Refused(f"It is stopped already, by {standing.by}.", code="line.stopped")
+        hint = "Resume it first, to stop it for another reason."
+        raise Refused(f"It is stopped already, by {standing.by}.", code="line.stopped", hint=hint)
     row = Stop.objects.create(project=project, reason=reason.strip()[:300], by=user.get_username())
     where = project.slug if project else "everything"
     AuditEntry.record(actor=row.by, action="line.stop", target=where, reason=row.reason)
@@ -85,7 +86,8 @@ def resume(*, user: Any, project: Project | None = None) -> None:
     name = user.get_username()
     standing = Stop.objects.filter(project=project, ended_at=None)
     if not standing.update(ended_at=timezone.now(), ended_by=name):
-        raise Refused("The line is not stopped.", code="line.running")
+        hint = "Each project has a line of its own, and all of them have one: name the stopped one."
+        raise Refused("The line is not stopped.", code="line.running", hint=hint)
     AuditEntry.record(
         actor=name, action="line.resume", target=project.slug if project else "everything"
     )

@@ -193,6 +193,7 @@ def _check_numbers(wanted: Mapping[str, Any]) -> None:
             raise Refused(
                 f"{words} must be between {least:g} and {most:g}.",
                 code="environment.number",
+                hint="Give a number in between.",
                 status=400,
             )
 

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_safe
 from ciserver.accounts.authentication import reader
 from ciserver.accounts.limits import caller_of, headers_for, refusal
 from ciserver.accounts.models import User
-from ciserver.lib.problems import NOT_FOUND, problem_response
+from ciserver.lib.problems import LISTED, NOT_FOUND, problem_response
 from ciserver.notifications.models import Event
 from ciserver.pipelines import shutdown
 from ciserver.pipelines.views import event_stream
@@ -46,11 +46,14 @@ async def events(request: HttpRequest) -> HttpResponseBase:
         )
     slug = request.GET.get("project", "")
     if slug and not await Project.objects.visible_to(user).filter(slug=slug).aexists():
-        return problem_response(404, code="not-found", detail=NOT_FOUND)
+        return problem_response(404, code="not-found", detail=NOT_FOUND, hint=LISTED)
     asked = request.headers.get("Last-Event-ID", "")
     if asked and not (asked.isascii() and asked.isdecimal() and len(asked) < 19):
         return problem_response(
-            400, code="events.last-id", detail="Last-Event-ID is not one that this stream gave."
+            400,
+            code="events.last-id",
+            detail="Last-Event-ID is not one that this stream gave.",
+            hint="Send none, to begin with what is new.",
         )
     shutdown.watch()
     newest = await Event.objects.order_by("-id").values_list("id", flat=True).afirst()

@@ -53,7 +53,8 @@ def add(*, user: Any, name: str, address: str, fingerprint: str = "") -> Host:
             f"{error}.", code="host.address", hint="Such as deploy@qa1.example.org:22.", status=400
         ) from None
     if Host.objects.filter(name=name).exists():
-        raise Refused(f"There is a host {name!r} already.", code="host.exists")
+        hint = "Choose another name, or remove that one first."
+        raise Refused(f"There is a host {name!r} already.", code="host.exists", hint=hint)
     private, public = _pair(name)
     host = Host(name=name, kind=SSH, address=address, public_key=public, accepted_key=fingerprint)
     host.put(private)
@@ -71,7 +72,10 @@ def ask(*, user: Any, host: Host, verb: str) -> Host:
         _require_administrator(user)
         if host.kind != SSH:
             raise Refused(
-                f"{host} is this machine, which ./gantry prepares.", code="host.local", status=400
+                f"{host} is this machine, which ./gantry prepares.",
+                code="host.local",
+                hint="Start ./gantry up again: it installs what is missing.",
+                status=400,
             )
     row = Host.objects.filter(pk=host.pk)
     if verb == "check":
@@ -91,7 +95,12 @@ def accept_key(*, user: Any, host: Host, fingerprint: str) -> Host:
     _require_administrator(user)
     _check_fingerprint(fingerprint or "none")
     if host.kind != SSH:
-        raise Refused(f"{host} is not reached by ssh.", code="host.local", status=400)
+        raise Refused(
+            f"{host} is not reached by ssh.",
+            code="host.local",
+            hint="Only hosts that are have a key: name one of those.",
+            status=400,
+        )
     before = host.host_key
     Host.objects.filter(pk=host.pk).update(host_key="", offered_key="", accepted_key=fingerprint)
     AuditEntry.record(

@@ -40,7 +40,12 @@ def set_secret(
         )
     row = EnvironmentSecret.objects.filter(environment=environment, name=name).first()
     if row is None and environment.secrets.count() >= MOST:
-        raise Refused(f"{environment} has {MOST} secrets already.", code="secret.most", status=400)
+        raise Refused(
+            f"{environment} has {MOST} secrets already.",
+            code="secret.most",
+            hint="Remove one that nothing reads, or put several into one as JSON.",
+            status=400,
+        )
     action = "environment.secret.replace" if row else "environment.secret.set"
     row = row or EnvironmentSecret(environment=environment, name=name)
     row.updated_by = user.get_username()

@@ -187,7 +187,11 @@ def create_environment(
         raise Refused(wrong, code="environment.variable", hint=hint, status=400)
     Project.objects.select_for_update().get(pk=project.pk)
     if project.environments.filter(name=name).exists():
-        raise Refused(f"{project} has an environment {name!r} already.", code="environment.exists")
+        raise Refused(
+            f"{project} has an environment {name!r} already.",
+            code="environment.exists",
+            hint="Choose another name, or change the settings of that one.",
+        )
     last = project.environments.aggregate(last=Max("position"))["last"] or 0
     environment = Environment.objects.create(
         project=project,
@@ -263,6 +267,7 @@ def _require_right(user: Any, release: Release, environment: Environment) -> Non
         raise Refused(
             f"{release} and {environment} belong to different projects.",
             code="release.project",
+            hint="Name a release and an environment of one project.",
             status=400,
         )
 

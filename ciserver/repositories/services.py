@@ -90,7 +90,9 @@ def _access(project: Project, user: User) -> Access:
     require(user, project, Role.MAINTAINER)
     if project.hosted:
         raise Refused(
-            "Gantry hosts this repository: there is nothing to get into.", code="git.hosted"
+            "Gantry hosts this repository: there is nothing to get into.",
+            code="git.hosted",
+            hint="Push to it with your name and a token. Only a repository elsewhere needs a key.",
         )
     return Access.objects.get_or_create(project=project)[0]
 
@@ -106,7 +108,8 @@ def _check_login(project: Project, username: str, password: Secret | None) -> No
     elif not (username.isprintable() and password.reveal().isprintable()):
         wrong = "Name and password must be printable, in one line."
     if wrong:
-        raise Refused(wrong, code="git.login", status=400)
+        hint = "Give the name and the password that git clone takes, or use a deploy key instead."
+        raise Refused(wrong, code="git.login", hint=hint, status=400)
 
 
 def _check(name: str, value: Any) -> None:

@@ -205,7 +205,8 @@ def _failed() -> HttpResponse:
 def unavailable() -> HttpResponse:
     """For the forge to send it again; also when nobody knows yet whether it was recorded."""
     response = problem_response(
-        503, code="unavailable", detail="The delivery could not be recorded. Send it again."
-    )
+        503, code="unavailable", detail="The delivery could not be recorded.",
+        hint="Send it again.",
+    )  # fmt: skip
     response["Retry-After"] = "10"
     return response

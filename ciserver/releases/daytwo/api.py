@@ -126,7 +126,10 @@ async def stream(request: HttpRequest, pk: int) -> HttpResponseBase:
     row = await sync_to_async(_mine)(request, pk)
     if row is None:
         return problem_response(
-            404, code="not-found", detail="There is no such command, or you may not see it."
+            404,
+            code="not-found",
+            detail="There is no such command, or you may not see it.",
+            hint="Only who asked for a command reads it, for a while: ask again.",
         )
     shutdown.watch()
     response = StreamingHttpResponse(_events(row), content_type="text/event-stream")

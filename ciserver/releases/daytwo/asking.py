@@ -111,12 +111,14 @@ def _check(verb: str, words: list[str], options: Options) -> None:
         raise Refused(
             "A path inside the container is needed, and it begins with '/'.",
             code="command.path",
+            hint="Give one, such as /var/log.",
             status=400,
         )
     if any("\0" in word for word in words) or len(shlex.join(words)) > MOST_WORDS:
         raise Refused(
             f"A command has at most {MOST_WORDS} characters, and no NUL.",
             code="command.words",
+            hint="Give the rest on its standard input, or copy a script there and run that.",
             status=400,
         )
     if options.since and not SINCE.fullmatch(options.since):

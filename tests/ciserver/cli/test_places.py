@@ -1,4 +1,4 @@
-"""env, new-environment, policy, domains and audit."""
+"""env, new-env, policy, domains and audit."""
 
 from __future__ import annotations
 
@@ -51,15 +51,13 @@ def test_settings_are_changed_and_what_is_not_named_stays(logged_in: Gantry, his
 
 
 def test_a_project_gets_one_more_environment(logged_in: Gantry, history: Any) -> None:
-    ran = logged_in("new-environment", "hello", "stage", "--auto")
+    ran = logged_in("new-env", "hello", "stage", "--auto")
     assert ran.exit_code == 0, ran.err
     assert ran.out.strip().endswith("/projects/hello/environments/stage/")
     made = history.environments.get(name="stage")
     assert (made.position, made.auto) == (3, True)
     assert [host.name for host in made.hosts.all()] == ["local"]
-    assert (
-        "has an environment 'stage' already" in logged_in("new-environment", "hello", "stage").err
-    )
+    assert "has an environment 'stage' already" in logged_in("new-env", "hello", "stage").err
 
 
 def test_another_owner_confirms_what_one_weakened(
