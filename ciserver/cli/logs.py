@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from ciserver.cli import daytwo, output, settings
+from ciserver.cli import daytwo, logsearch, output, settings
 from ciserver.cli.client import Client, Row
 from ciserver.cli.errors import CliError, Exit
 from ciserver.cli.look import find_pipeline, why
@@ -26,6 +26,12 @@ def logs(
     number: Annotated[int, typer.Argument(help="A pipeline's number; the newest without.")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until it has ended.")] = False,
     job: Annotated[str, typer.Option(help="Only this job.")] = "",
+    grep: Annotated[
+        str, typer.Option("--grep", "-g", help="Only lines that hold these words, in any case.")
+    ] = "",
+    line: Annotated[
+        int, typer.Option(min=0, help="This line of a job's log, and those around it.")
+    ] = 0,
     tail: Annotated[int, typer.Option(help="Of PROJECT@ENV: the last lines; -1: all.")] = 100,
     since: Annotated[str, typer.Option(help="Of PROJECT@ENV: 10m ago, or a time.")] = "",
     host: Annotated[str, typer.Option(help="Of PROJECT@ENV: one of its hosts.")] = "",
@@ -35,6 +41,20 @@ def logs(
 
     Exit code 1 when the pipeline failed. With --follow --json each line is an object of its own.
     """
+    if (grep or line) and (daytwo.is_place(project) or follow or (grep and line)):
+        raise CliError(
+            "--grep and --line look into what a pipeline's logs hold, one of them at a time.",
+            next_step="Type: gantry logs PROJECT NUMBER --grep WORDS",
+            exit_code=Exit.USAGE,
+        )
+    if grep or line:
+        with Client(settings.load()) as client:
+            found = client.get(f"/pipelines/{find_pipeline(client, project, number)['id']}/")
+            if grep:
+                logsearch.show_found(client, found, job, grep, as_json=as_json)
+            else:
+                logsearch.show_around(client, found, job, line, as_json=as_json)
+        return
     if daytwo.is_place(project):
         daytwo.show_logs(project, host=host, follow=follow, tail=tail, since=since, as_json=as_json)
         return
