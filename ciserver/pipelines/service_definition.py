@@ -36,7 +36,8 @@ class Healthcheck(Part):
 
     Tried often at first and then every ``interval``; one try takes ``timeout`` at most. It must
     succeed within ``start_period`` + ``retries`` x ``interval``, when Compose would call the
-    service unhealthy. Without any of the four the image's own check is used.
+    service unhealthy. Without any of the four the image's own check is used, with those of its
+    times that are not written here.
     """
 
     test: Command | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from builders.containers import Container
@@ -24,6 +24,7 @@ IMAGE_INTERVAL = 30.0  # seconds
 IMAGE_TIMEOUT = 30.0
 IMAGE_RETRIES = 3
 IMAGE_MOST_RETRIES = 1000
+FIRST_PAUSE = 0.05  # seconds between two tries
 SLOWEST = 2.0  # seconds between two tries: a test waits for it, so it is asked more often
 UP_FOR = 0.5  # seconds; what cannot start at all has ended by then
 KEPT = 64 * 1024  # bytes of the last output
@@ -106,7 +107,10 @@ class Readiness:
 
 
 def readiness(check: Healthcheck | None, config: ImageConfig) -> Readiness:
-    """What ``gantry.yml`` says, else the image's HEALTHCHECK, else its lowest EXPOSEd port."""
+    """What ``gantry.yml`` says, else the image's HEALTHCHECK, else its lowest EXPOSEd port.
+
+    Times that are written beside no check are those of the image's own, as Compose has it.
+    """
     check = check or Healthcheck()
     times = Times(min(check.interval, SLOWEST), check.timeout, check.longest)
     if check.test is not None:
@@ -125,19 +129,29 @@ def readiness(check: Healthcheck | None, config: ImageConfig) -> Readiness:
         return Readiness("log", words=check.log, times=times)
     own = config.healthcheck
     if own is not None and (command := _test_command(own.test)):
-        return Readiness("test", command=command, times=_times_of(own))
+        return Readiness("test", command=command, times=_times_of(own, check))
     ports = tcp_ports(config.exposed_ports)
     return Readiness("tcp", port=min(ports), times=times) if ports else Readiness("up", times=times)
 
 
-def _times_of(own: ImageCheck) -> Times:
-    interval = seconds_of(own.interval, IMAGE_INTERVAL)
-    retries = min(own.retries, IMAGE_MOST_RETRIES) if own.retries > 0 else IMAGE_RETRIES
-    return Times(
-        interval=min(interval, SLOWEST),
-        timeout=seconds_of(own.timeout, IMAGE_TIMEOUT),
-        longest=seconds_of(own.start_period, 0) + retries * interval,
-    )
+def _times_of(own: ImageCheck, said: Healthcheck) -> Times:
+    times: dict[str, float] = {
+        "interval": seconds_of(own.interval, IMAGE_INTERVAL),
+        "timeout": seconds_of(own.timeout, IMAGE_TIMEOUT),
+        "start_period": seconds_of(own.start_period, 0),
+        "retries": min(own.retries, IMAGE_MOST_RETRIES) if own.retries > 0 else IMAGE_RETRIES,
+    }
+    times |= {key: getattr(said, key) for key in said.model_fields_set & times.keys()}
+    longest = times["start_period"] + times["retries"] * times["interval"]
+    return Times(min(times["interval"], SLOWEST), times["timeout"], longest)
+
+
+def pauses(interval: float) -> Iterator[float]:
+    """Seconds between the tries of a check, without end: short at first, then ``interval``."""
+    pause = FIRST_PAUSE
+    while True:
+        yield pause
+        pause = max(min(pause * 1.5, interval), FIRST_PAUSE)
 
 
 def _test_command(test: Sequence[str] | str) -> tuple[str, ...] | str:

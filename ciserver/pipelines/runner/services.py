@@ -21,7 +21,7 @@ from ciserver.pipelines.models import State
 from ciserver.pipelines.runner.command import command_of
 from ciserver.pipelines.runner.jobs import JobFailed, JobRun
 from ciserver.pipelines.runner.outcomes import ended
-from ciserver.pipelines.runner.probes import Probe, Readiness, Tail, probe_for, readiness
+from ciserver.pipelines.runner.probes import Probe, Readiness, Tail, pauses, probe_for, readiness
 from ciserver.pipelines.runner.recorder import StepRecorder, receipt_json
 from ciserver.pipelines.runner.secrets import as_files
 from ciserver.pipelines.runner.workshop import MAX_OUTPUT
@@ -30,7 +30,6 @@ from runtime.network import PrivateNetwork
 from runtime.sandbox import Stream
 from runtime.spec import Limits, Outcome, Receipt
 
-FIRST_PAUSE = 0.05  # seconds between two tries; it grows to the check's interval
 LOG_LINES = 15
 ABOVE = "Above are the last lines of its log."
 SILENT = (
@@ -183,7 +182,7 @@ class _RunningService:
 
     def _await(self) -> None:
         began = time.monotonic()
-        pause, wrong = FIRST_PAUSE, "it was never tried"
+        pause, wrong = pauses(self._asked.times.interval), "it was never tried"
         while not self._services.over():
             if self._ended.is_set():
                 self._judge_end()
@@ -200,8 +199,7 @@ class _RunningService:
             if time.monotonic() - began > self._asked.times.longest:
                 self._fail(f"was not ready within {self._asked.times.longest:g} s: {wrong}.")
                 return
-            self._ended.wait(pause)
-            pause = max(min(pause * 1.5, self._asked.times.interval), FIRST_PAUSE)
+            self._ended.wait(next(pause))
 
     def _note_that_it_runs(self) -> None:
         if not self._up.is_set() and self._container and self._container.is_running():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from builders.images.config import ImageConfig
 from ciserver.lib.crypto import Secret
 from ciserver.lib.endings import LONG_LINE
 from ciserver.lib.masking import Masker
+from ciserver.pipelines.definition import parse
 from ciserver.pipelines.runner.probes import (
     KEPT,
     SLOWEST,
@@ -18,6 +20,7 @@ from ciserver.pipelines.runner.probes import (
     Readiness,
     Tail,
     Times,
+    pauses,
     readiness,
 )
 
@@ -51,6 +54,39 @@ def test_times_of_an_image_are_bounded() -> None:
     )
     times = asked(healthcheck=check).times
     assert (times.interval, times.timeout, times.longest) == (SLOWEST, 10**6, 1001 * 10**6)
+
+
+OWN = ImageCheck(test=("CMD", "x"), interval=SECOND, timeout=9 * SECOND, start_period=5 * SECOND)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "times"),
+    [
+        ("{tcp: 1}", "tcp", Times(1, 5, 60)),
+        (
+            "{tcp: 1, interval: 2s, retries: 4, start_period: 3s, timeout: 7s}",
+            "tcp",
+            Times(2, 7, 11),
+        ),
+        ("{tcp: 1, interval: 10s, retries: 2}", "tcp", Times(SLOWEST, 5, 20)),
+        ("{}", "test", Times(1, 9, 8)),
+        ("{start_period: 30s}", "test", Times(1, 9, 33)),
+        ("{interval: 2s, timeout: 3s, retries: 4}", "test", Times(2, 3, 13)),
+    ],
+)
+def test_times_of_gantry_yml_are_of_its_check_or_of_the_images_own(
+    said: str, kind: str, times: Times
+) -> None:
+    check = parse(f"services: {{db: {{healthcheck: {said}}}}}").services["db"].healthcheck
+    found = readiness(check, ImageConfig(architecture="amd64", healthcheck=OWN))
+    assert (found.kind, found.times) == (kind, times)
+
+
+def test_a_check_is_tried_often_at_first_and_then_every_interval() -> None:
+    first, *others = islice(pauses(1.5), 40)
+    assert first < 0.1
+    assert others == sorted(others)
+    assert max(others) == others[-1] == 1.5
 
 
 def tail(*said: bytes, words: str = "") -> Tail:

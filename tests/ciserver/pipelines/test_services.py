@@ -94,6 +94,14 @@ NEVER_READY = [
         "The service db was not ready within 3 s: nothing listens on port 5432.",
     ),
     (
+        "command: [sleep, '60'], healthcheck: {tcp: 1, retries: 1, start_period: 2s}",
+        "The service db was not ready within 3 s: nothing listens on port 1.",
+    ),
+    (
+        "command: [sleep, '60'], healthcheck: {tcp: 1, retries: 2, interval: 2s}",
+        "The service db was not ready within 4 s: nothing listens on port 1.",
+    ),
+    (
         "command: [sleep, '60'], healthcheck: {test: 'echo not yet; false', retries: 3}",
         "The service db was not ready within 3 s: its health check ended with exit code 1:"
         " not yet.",
@@ -212,6 +220,29 @@ tests:
         "4 sys Done.",
     ):
         assert words in log
+
+
+def test_what_need_only_be_started_is_not_waited_for(workplace: Workplace) -> None:
+    """Neither by another service nor by the test: its check never passes."""
+    never = "{command: [sleep, '60'], healthcheck: {tcp: 1}, memory: 64m, cpus: 0.5}"
+    pipeline = run(
+        workplace,
+        f"""
+services:
+  never: {never}
+  also: {never}
+  web: {{stage: web, depends_on: {{never: {{condition: service_started}}}}, {SMALL}}}
+tests:
+  unit:
+    command: "wget -q -O - http://web:8080"
+    services: [web, also]
+    depends_on: {{also: {{condition: service_started}}, web: {{condition: service_healthy}}}}
+""",
+    )
+    job = pipeline.jobs.get(name="unit")
+    assert (job.state, job.reason) == ("passed", "")
+    steps = {step.text.partition(":")[0]: step for step in job.steps.all()}
+    assert steps["never"].receipt["outcome"] == "stopped"
 
 
 def test_what_must_complete_first_is_waited_for_in_order(workplace: Workplace) -> None:

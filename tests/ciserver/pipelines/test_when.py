@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ciserver.pipelines.expression import ExpressionError, parse
 from ciserver.pipelines.when import Trigger, When, matches
+from tests.ciserver.pipelines.workplace import Workplace
 
 MAIN = Trigger("refs/heads/main", protected=True, by="alice", inputs={"level": "high"})
 
@@ -112,3 +113,37 @@ def test_a_pattern_of_many_stars_takes_no_time() -> None:
 )
 def test_all_that_is_written_must_hold(when: dict[str, Any], trigger: Trigger, reason: str) -> None:
     assert When.model_validate(when).refusal(trigger) == reason
+
+
+@pytest.mark.root
+@pytest.mark.django_db(transaction=True)
+def test_a_pipeline_asks_when_of_what_it_changes_what_started_it_and_what_it_was_given(
+    workplace: Workplace,
+) -> None:
+    """From the commit, the row and gantry.yml to the jobs that are left out."""
+    small = "command: 'true', memory: 16m"
+    definition = f"""
+inputs: {{level: {{default: low}}}}
+tests:
+  path: {{when: {{paths: "docs/**"}}, {small}}}
+  event: {{when: {{event: [manual, api]}}, {small}}}
+  value: {{when: {{if: "inputs.level == 'high'"}}, {small}}}
+  person: {{when: {{if: "by == 'alice' && protected && !fork"}}, {small}}}
+"""
+    files = {"Dockerfile": "FROM busybox\n", "gantry.yml": definition}
+
+    def left_out(files: dict[str, str], **asked: Any) -> dict[str, str]:
+        pipeline = workplace.run(files, **asked)
+        assert pipeline.state == "passed"
+        jobs = pipeline.jobs.filter(kind="test")
+        assert {job.state for job in jobs if job.reason} <= {"skipped"}
+        return {job.name: job.reason for job in jobs if job.state == "skipped"}
+
+    first = left_out(files)
+    assert list(first) == ["event", "value", "person"]  # every file counts as changed
+    assert first["event"] == "It is only for manual or api, and this was started by push."
+    assert first["value"] == "This does not hold: inputs.level == 'high'"
+    second = left_out({"src/a": "1"}, started_by="alice")
+    assert list(second) == ["path", "event", "value"]
+    assert second["path"] == "Nothing that it is for has changed: docs/**."
+    assert list(left_out({"docs/a": "1"}, event="api", inputs={"level": "high"})) == ["person"]
