@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -111,27 +112,39 @@ def test_a_pipeline_has_its_figure_and_the_change_against_the_commit_it_left(
     assert "coverage: 60%" in badge
 
 
+SHAKY = """#!/bin/sh
+# Fails until some seconds after the image was built, and waits for that itself.
+until=$(($(cat /built) + 4))
+if [ "$(date +%s)" -lt "$until" ]; then fault="<failure/>"; fi
+echo "<testsuite><testcase classname='s' name='shaky'>$fault</testcase></testsuite>" > /junit.xml
+[ -z "$fault" ] && exit
+while [ "$(date +%s)" -lt "$until" ]; do sleep 0.1; done
+exit 1
+"""
+
+
 @pytest.mark.root
 @pytest.mark.django_db(transaction=True)
 def test_cases_of_an_earlier_try_stay_and_make_the_test_flaky(
     workplace: Workplace, client: Any, api: Any, alice: Any
 ) -> None:
-    report = '<testsuite><testcase classname="s" name="shaky"><failure/></testcase></testsuite>'
+    """It really fails once, and really passes when it is tried again."""
     pipeline = workplace.run(
         {
-            "Dockerfile": f"FROM busybox\nRUN echo '{report}' > /junit.xml\n",
-            "gantry.yml": "tests: {unit: {command: 'false', junit: /junit.xml, retries: 1}}\n",
+            "Dockerfile": f"FROM busybox\nCOPY shaky /\nRUN date +%s > /built # {uuid4()}\n",
+            "shaky": SHAKY,
+            "gantry.yml": "tests: {unit: {command: sh /shaky, junit: /junit.xml, retries: 1}}\n",
         }
     )
     job = pipeline.jobs.get(name="unit")
-    assert job.reason == "1 of 1 cases failed, the first is s.shaky."
-    assert [case.superseded for case in job.cases.order_by("pk")] == [True, False]
+    assert (pipeline.state, job.state, job.reason) == ("passed", "passed", "")
+    assert [step.receipt["exit_code"] for step in job.steps.all()] == [1, 0]
+    assert "1 of 1 cases failed, the first is s.shaky. Trying again (1 of 1)." in log_of(job)
+    cases = list(job.cases.order_by("pk").values_list("outcome", "superseded"))
+    assert cases == [("failed", True), ("passed", False)]
     rows = api.get(f"/api/v1/cases/?pipeline={pipeline.number}").json()["results"]
     assert len(rows) == 2
     client.force_login(alice)
-    assert "1 failed" in client.get(pipeline.get_absolute_url()).content.decode()
-
-    job.cases.filter(superseded=False).update(outcome="passed")  # as if the second try had
     page = client.get(pipeline.get_absolute_url()).content.decode()
     assert "It failed before, at the same commit" in page
     history = client.get("/projects/hello/tests/").content.decode()

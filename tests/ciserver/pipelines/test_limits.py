@@ -119,6 +119,7 @@ def test_cases_and_exit_codes_have_a_place_and_a_next_step_too(workplace: Workpl
     named = "tests: {unit: {command: 'false', junit: /junit.xml}}\n"
     first = workplace.run({"Dockerfile": f"# ours\n{stage}"})
     second = workplace.run({"gantry.yml": named})
+    assert second.reason == "Test unit: 1 of 1 cases failed, the first is s.bad."
     told = [(run.place, run.jobs.get(kind="test").hint) for run in (first, second)]
     assert told == [
         ("Dockerfile:2", "Its last lines are in the log."),

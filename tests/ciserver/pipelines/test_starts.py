@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
 
@@ -222,6 +223,20 @@ def test_the_times_of_the_default_branch_are_kept_and_start_it(hosted: Hosted) -
     assert Schedule.objects.get().next_at > timezone.now()
     hosted.queue(hosted.push({"gantry.yml": ""}))
     assert not Schedule.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_scheduler_starts_what_is_due(hosted: Hosted) -> None:
+    """One round of ``manage.py tick`` as it is, with all that it does."""
+    first = hosted.queue(hosted.push({"gantry.yml": YAML}))
+    call_command("tick", once=True)
+    assert not Pipeline.objects.exclude(pk=first.pk).exists()
+    Schedule.objects.update(next_at=timezone.now() - timedelta(seconds=1))
+    for _ in range(2):
+        call_command("tick", once=True)
+    made = Pipeline.objects.exclude(pk=first.pk).get()
+    assert (made.event, made.state, made.inputs["level"]) == ("schedule", "queued", "high")
+    assert OutboxEntry.objects.filter(topic="pipeline.queued", object_id=made.pk).exists()
 
 
 def test_a_schedule_that_can_start_nothing_says_why(hosted: Hosted) -> None:
