@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,11 +20,11 @@ from builders.dockerfile.excerpt import point_at
 from builders.dockerfile.instructions import Instruction
 from builders.dockerfile.parse import MAX_BYTES as MAX_DOCKERFILE
 from builders.emulation import check_runnable
-from builders.errors import BuildCancelled, BuildError, DockerfileError, StepFailed
+from builders.errors import BuildCancelled, BuildError, DockerfileError, StepFailed, UserError
 from builders.events import BuildListener, StepInfo, StepResult
 from builders.images.store import Image, Store
 from builders.networks import LazyNetwork
-from builders.plan import DEFAULT_TARGET, SCRATCH, Plan, make_plan, platform_args
+from builders.plan import DEFAULT_TARGET, EPOCH_ARG, SCRATCH, Plan, make_plan, platform_args
 from builders.stages import Bases, Resolve, Stages
 from builders.steps.agents import Agents
 from builders.steps.bench import Bench
@@ -42,7 +43,8 @@ class BuildRequest:
     ``ignore_data`` that of the ``.dockerignore`` of its name beside it.
     ``targets`` are stage names, None the last stage. ``platform`` is what stages are for
     that do not say, this machine's own by default. ``epoch`` (seconds) is the
-    images' creation time, the commit's. ``scope`` is the cache lane that is
+    images' creation time, the commit's, unless the build argument SOURCE_DATE_EPOCH is one.
+    ``scope`` is the cache lane that is
     written, ``also_read`` are lanes that are read too; ``shared`` has them for all
     machines. ``ssh`` is the socket of an agent, or a private key, for each id of RUN
     --mount=type=ssh (ADD of git takes ``default``); ``ssh_hint`` is the next step for an id that is
@@ -100,6 +102,7 @@ def build(
     ``resolve`` finds base images. After ``cancel`` is set, or one stage has failed,
     the others end within seconds, and nothing is left running or mounted.
     """
+    request = _dated(request)
     with store.in_use(), _pointing(request):
         bases = Bases(resolve)
         plan = check_runnable(with_triggers(check_runnable(plan_of(request)), bases))
@@ -130,6 +133,20 @@ def plan_of(request: BuildRequest) -> Plan:
         build_args=request.build_args,
         platform=request.platform,
     )
+
+
+def _dated(request: BuildRequest) -> BuildRequest:
+    """As BuildKit has it, the build argument SOURCE_DATE_EPOCH says the images' time."""
+    text = request.build_args.get(EPOCH_ARG, "")
+    if not text:
+        return request
+    if not re.fullmatch(r"[0-9]{1,11}", text):
+        raise UserError(
+            f"{EPOCH_ARG} {text[:80]!r} is no time in seconds since 1970.",
+            hint="Give it as `git log -1 --format=%ct` prints it.",
+            code="build.epoch",
+        )
+    return replace(request, epoch=int(text))
 
 
 def _read(request: BuildRequest) -> bytes | None:

@@ -111,6 +111,21 @@ def export_layout(image: Image, folder: Path, names: Sequence[Reference] = ()) -
     return manifest.digest
 
 
+def export_layout_archive(image: Image, path: Path, names: Sequence[Reference] = ()) -> None:
+    """Write ``image`` as a tar of an OCI layout. The file appears whole or not at all."""
+    with image.store.staging() as folder:
+        export_layout(image, folder, names)
+        draft = path.with_name(f".{path.name}-{os.getpid()}")
+        try:
+            with tarfile.open(draft, "w", format=tarfile.USTAR_FORMAT) as tar:
+                for file in sorted(each for each in folder.rglob("*") if each.is_file()):
+                    with file.open("rb") as stream:
+                        _add(tar, str(file.relative_to(folder)), file.stat().st_size, stream)
+            draft.rename(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
 def export_archive(image: Image, path: Path, names: Sequence[Reference] = ()) -> None:
     """Write ``image`` as a docker archive, which ``docker load`` and ``podman load`` read.
 

@@ -21,6 +21,7 @@ PROXY_ARGS = frozenset(
     for upper in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
     for name in (upper, upper.lower())
 )
+EPOCH_ARG = "SOURCE_DATE_EPOCH"  # the image's time, see builders.build
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
@@ -297,5 +298,7 @@ def _unused(dockerfile: Dockerfile, given: Mapping[str, str]) -> list[str]:
     for instruction in dockerfile.instructions:
         if isinstance(instruction, Arg):
             declared.update(name for name, _ in instruction.pairs)
-    unused = sorted(set(given) - declared - PROXY_ARGS - set(platform_args(host_platform())))
+    unused = sorted(
+        set(given) - declared - PROXY_ARGS - {EPOCH_ARG} - set(platform_args(host_platform()))
+    )
     return [f"The build argument {name} is not used by any ARG." for name in unused]

@@ -24,7 +24,8 @@ class Resolver:
     ``mirrors`` maps a registry (``docker.io``) to the ``HOST:PORT`` asked before it, and before
     those that ``known`` has; ``known`` also tells who we are to a registry. ``registries`` are
     clients to use instead of those made from it, by host. Without ``upstream``
-    nobody but the mirrors is asked: the machine has no way out, or shall not use it.
+    nobody but the mirrors is asked: the machine has no way out, or shall not use it. With
+    ``newer`` they are asked first of all, and the store alone for what a digest names.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Resolver:
         known: KnownRegistries | None = None,
         limits: LayerLimits | None = None,
         upstream: bool = True,
+        newer: bool = False,
         progress: Callable[[str], None] | None = None,
     ) -> None:
         self._store = store
@@ -44,13 +46,14 @@ class Resolver:
         self._known = known or KnownRegistries()
         self._limits = limits
         self._upstream = upstream
+        self._newer = newer
         self._progress = progress
 
     def __call__(self, reference: Reference, *, lookup: Lookup | None = None) -> Image:
         """The image. ``lookup`` gives the addresses at which its own registry may be asked; the
         mirrors may be anywhere. Raises ImageNotFound where nobody has it, RegistryClosed as
         ``lookup`` says, RegistryError where nobody who could have it can be asked, LayerTooBig."""
-        known = self._in_store(reference)
+        known = None if self._newer and not reference.digest else self._in_store(reference)
         if known is not None:
             return known
         hosts = self._hosts(reference)
@@ -71,13 +74,16 @@ class Resolver:
             raise other
         hint = self._next_step(reference)
         if silent is not None:
+            here = "may be newer elsewhere" if self._newer else "is not in the store"
             raise RegistryError(
-                f"The image {reference.familiar} is not in the store, and {_lower(silent.message)}",
+                f"The image {reference.familiar} {here}, and {_lower(silent.message)}",
                 hint=hint,
                 code=silent.code,
             ) from silent
         asked = f" nor at {' or '.join(hosts)}" if hosts else ", and no registry is asked for it"
         where = f"{'neither' if hosts else 'not'} in the store{asked}"
+        if self._newer:
+            where = f"not to be had anew{asked.replace(' nor', '')}"
         raise ImageNotFound(f"The image {reference.familiar} is {where}.", hint=hint)
 
     def _in_store(self, reference: Reference) -> Image | None:

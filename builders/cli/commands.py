@@ -11,13 +11,15 @@ from pathlib import Path
 
 from builders.bases import make_base, recipe_names
 from builders.build import BuildRequest, build
+from builders.cli.destinations import Destination, destination_of, export
+from builders.cli.naming import images, known_image, rmi, tag
 from builders.cli.progress import PlainProgress, say
 from builders.cli.sources import agents, dockerfile_of, open_context, pairs, secrets
-from builders.errors import ImageNotFound, UserError
+from builders.errors import UserError
 from builders.images.prune import PruneLimits
 from builders.images.reference import Reference
 from builders.images.store import Image, Store
-from builders.layouts import export_archive, export_layout, import_image
+from builders.layouts import import_image
 from builders.registry import KnownRegistries, Registry
 from builders.resolve import Resolver
 from builders.shared import SharedCache
@@ -32,6 +34,7 @@ def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
     names = [Reference.parse(name) for name in options.tag]
     if options.push and not names:
         raise UserError("--push needs a name.", hint="Give one with -t.", code="cli.flag")
+    destination = destination_of(options.output) if options.output else None
     store = Store(options.store, compression=options.compression)
     shared = _shared(options, store)
     context, epoch = open_context(options.context)
@@ -55,6 +58,10 @@ def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
                 cpus=options.cpus,
                 pids=options.pids,
                 timeout=options.timeout,
+                silence=options.silence,
+                disk=options.disk,
+                inodes=options.inodes,
+                output=options.output_limit,
             ),
             network=options.network,
             egress_allow=tuple(options.egress_allow),
@@ -64,7 +71,7 @@ def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
             pack=options.push or bool(options.output),
             extra_ca=options.extra_ca,
         )
-        images = build(
+        made = build(
             request,
             store=store,
             state=StateDirectory(_sandboxes(options)),
@@ -74,7 +81,7 @@ def build_command(options: argparse.Namespace, cancel: threading.Event) -> None:
         )
     finally:
         context.close()
-    _deliver(options, store, images[options.target], names)
+    _deliver(options, store, made[options.target], names, destination)
     if shared is not None and options.cache_to:
         shared.save()
 
@@ -107,12 +114,16 @@ def _reference_of(text: str) -> Reference:
 
 
 def _deliver(
-    options: argparse.Namespace, store: Store, image: Image, names: list[Reference]
+    options: argparse.Namespace,
+    store: Store,
+    image: Image,
+    names: list[Reference],
+    destination: Destination | None,
 ) -> None:
     for name in names:
         store.tag(image, name)
-    if options.output:
-        _export(options.output, image, names)
+    if destination is not None:
+        export(destination, image, names)
     if options.push:
         for name in names:
             _push(options, image, name, store)
@@ -133,12 +144,12 @@ def pull(options: argparse.Namespace, _: threading.Event) -> None:
 def push(options: argparse.Namespace, _: threading.Event) -> None:
     store = Store(options.store)
     name = Reference.parse(options.name)
-    _push(options, _known(store, name), name, store)
+    _push(options, known_image(store, name), name, store)
 
 
 def inspect(options: argparse.Namespace, _: threading.Event) -> None:
     store = Store(options.store)
-    image = _known(store, Reference.parse(options.name))
+    image = known_image(store, Reference.parse(options.name))
     document = {
         "id": image.id,
         "layers": [
@@ -168,19 +179,9 @@ def _push(options: argparse.Namespace, image: Image, name: Reference, store: Sto
     print(f"{name} {result.digest}: {result.bytes_sent} bytes sent")
 
 
-def _known(store: Store, name: Reference) -> Image:
-    image = store.find_image(name)
-    if image is None:
-        known = ", ".join(store.names()) or "none"
-        raise ImageNotFound(
-            f"The store has no image {name.familiar}.",
-            hint=f"It has: {known}.",
-        )
-    return image
-
-
 def _resolver(options: argparse.Namespace, store: Store) -> Resolver:
-    return Resolver(store, mirrors=_mirrors(options), known=_registries(options))
+    newer = bool(options.pull)
+    return Resolver(store, mirrors=_mirrors(options), known=_registries(options), newer=newer)
 
 
 def _mirrors(options: argparse.Namespace) -> dict[str, str]:
@@ -221,25 +222,15 @@ def prune(options: argparse.Namespace, _: threading.Event) -> None:
     )
 
 
-def _export(where: str, image: Image, names: list[Reference]) -> None:
-    kind, _, folder = where.partition(":")
-    if kind not in {"oci", "docker"} or not folder:
-        raise UserError(
-            f"--output {where!r} is not known.",
-            hint="Write --output oci:FOLDER or --output docker:FILE.",
-        )
-    if kind == "docker":
-        export_archive(image, Path(folder), names)
-    else:
-        export_layout(image, Path(folder), names)
-
-
 COMMANDS: dict[str, Command] = {
     "base": base,
     "build": build_command,
+    "images": images,
     "import": import_command,
     "pull": pull,
     "push": push,
     "inspect": inspect,
     "prune": prune,
+    "rmi": rmi,
+    "tag": tag,
 }

@@ -30,6 +30,7 @@ from builders.images.disk import Disk, read_json
 from builders.images.documents import Malformed
 from builders.images.layers import LayerLimits
 from builders.images.layerstore import Check, Layer, Layers
+from builders.images.listed import Listed, listed
 from builders.images.manifest import Manifest, build_manifest, parse
 from builders.images.pins import Pins
 from builders.images.prune import Pruned, PruneLimits, Pruning, image_note
@@ -266,6 +267,10 @@ class Store:
         """All names in normal form, sorted; each once, whatever platforms it is here for."""
         found = (read_json(path) for path in (self.root / "names").iterdir())
         return sorted({value["name"] for value in found if value})
+
+    def listed(self) -> list[Listed]:
+        """The names with what they mean; unlike ``find_image``, it keeps nothing from pruning."""
+        return listed(self._disk)
 
     def manifest(self, image: Image) -> Manifest:
         """The image's manifest: the one it was pulled with while its blobs are here, else ours."""

@@ -18,6 +18,9 @@ from pathlib import Path
 import pytest
 
 from builders.cli import main
+from builders.cli.options import parse_arguments
+from ciserver.config import Config
+from ciserver.pipelines.runner.workshop import MAX_OUTPUT
 from tests.builders.conftest import Builder
 from tests.builders.test_build import commit
 
@@ -230,6 +233,92 @@ def test_an_image_leaves_as_a_docker_archive_and_comes_back(
     assert len(json.loads(shown.stdout)["rootfs"]["diff_ids"]) == 2
 
 
+def test_an_image_leaves_as_dockers_own_flags_say(
+    tool: Tool, project: Project, tmp_path: Path
+) -> None:
+    root = project({"Dockerfile": "FROM busybox\nRUN echo 1 > /f\n"})
+    for spelling, kind in (
+        ("type=oci,dest={}", "oci-archive"),
+        ("type=oci,dest={},tar=false", "oci"),
+        ("dest={},type=docker", "docker-archive"),
+    ):
+        target = tmp_path / kind
+        made = tool("build", "-q", "-o", spelling.format(target), "--network", "none", root)
+        assert made.returncode == 0, made.stderr
+        shown = subprocess.run(
+            ["skopeo", "inspect", "--config", f"{kind}:{target}"], capture_output=True, check=True
+        )
+        assert len(json.loads(shown.stdout)["rootfs"]["diff_ids"]) == 2
+        assert tool("import", target, "back:3").stdout == made.stdout
+    for wrong in ("type=local,dest=x", "type=oci", "type=oci,dest=-", "type=oci,dest=x,name=y"):
+        done = tool("build", "-o", wrong, root)
+        assert (done.returncode, "is not known. Write oci:FOLDER" in done.stderr) == (1, True)
+
+
+def test_names_are_listed_given_and_taken(tool: Tool, project: Project) -> None:
+    root = project({"Dockerfile": "FROM busybox\nLABEL a=b\n"})
+    made = tool("build", "-q", "-t", "names:1", root, SOURCE_DATE_EPOCH="1700000000")
+    assert tool("tag", "names:1", "registry.test/names:2").returncode == 0
+    rows = [line.split() for line in tool("images").stdout.splitlines()]
+    assert rows[0] == ["NAME", "ID", "CREATED", "SIZE"]
+    short = made.stdout.removeprefix("sha256:")[:12]
+    for name in ("names:1", "registry.test/names:2"):
+        assert [name, short, "2023-11-14"] in [row[:3] for row in rows]
+    (told,) = [one for one in json.loads(tool("images", "--json").stdout)
+               if one["name"] == "docker.io/library/names:1"]  # fmt: skip
+    assert told["id"] == made.stdout.strip() and told["size"] > 100_000
+    assert tool("rmi", "names:1", "registry.test/names:2").returncode == 0
+    assert "names" not in tool("images").stdout
+    done = tool("rmi", "names:1")
+    assert (done.returncode, done.stderr[:27]) == (1, "The store has no image name")
+    assert tool("tag", "busybox", f"x@sha256:{'0' * 64}").returncode == 1
+
+
+def test_the_time_of_an_image_is_the_build_argument(tool: Tool, project: Project) -> None:
+    root = project({"Dockerfile": "FROM busybox\nRUN true\nLABEL a=b\n"})
+    argument = ("--build-arg", "SOURCE_DATE_EPOCH=1600000000")
+    done = tool("build", "-t", "dated:1", *argument, "--network", "none", root)
+    assert done.returncode == 0 and "SOURCE_DATE_EPOCH" not in done.stderr
+    shown = json.loads(tool("inspect", "dated:1").stdout)
+    times = [shown["created"], *(line["created"] for line in shown["history"][1:])]
+    assert set(times) == {"2020-09-13T12:26:40Z"}
+    done = tool("build", "--build-arg", "SOURCE_DATE_EPOCH=yesterday", root)
+    assert (done.returncode, "is no time in seconds since 1970" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("flag", "command", "words"),
+    [
+        ("--disk=1m", "head -c 8m /dev/zero > /x", "wrote too much to the disk"),
+        ("--inodes=50", "for i in $(seq 200); do > /f$i; done", "limit of 50 files reached"),
+        ("--silence=0.5", "sleep 30", "was silent for too long"),
+        ("--output-limit=64k", "yes", "too much output"),
+    ],
+)
+def test_a_step_has_the_limits_that_are_asked_for(
+    tool: Tool, project: Project, flag: str, command: str, words: str
+) -> None:
+    root = project({"Dockerfile": f"FROM busybox\nRUN {command}\n"})
+    done = tool("build", "-q", "--network", "none", flag, root)
+    assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+
+
+def test_the_limits_of_a_step_are_the_services_own_without_a_flag() -> None:
+    options, config = parse_arguments(["build", "."]), Config.from_env({"GANTRY_SECRET_KEY": "x"})
+    assert (options.disk, options.inodes) == (config.build_disk, config.build_inodes)
+    assert (options.silence, options.timeout) == (config.build_silence, config.build_timeout)
+    assert options.pids == config.build_pids
+    assert options.output_limit == MAX_OUTPUT
+
+
+def test_pull_asks_for_newer_bases(tool: Tool, project: Project) -> None:
+    root = project({"Dockerfile": "FROM 127.0.0.1:1/gone:1\nLABEL a=b\n"})
+    assert tool("tag", "busybox", "127.0.0.1:1/gone:1").returncode == 0
+    assert tool("build", "-q", root).returncode == 0
+    done = tool("build", "-q", "--pull", root)
+    assert (done.returncode, "gone:1 may be newer elsewhere, and" in done.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("line", "column", "caret"),
     [
@@ -284,7 +373,7 @@ def test_an_unknown_image_names_what_there_is(tool: Tool) -> None:
 def test_later_work_does_not_appear(tool: Tool) -> None:
     assert tool("frobnicate").returncode == 2
     shown = tool("--help").stdout
-    for command in ("build", "pull", "push", "inspect", "import", "base"):
+    for command in ("build", "pull", "push", "inspect", "import", "base", "images", "tag", "rmi"):
         assert command in shown
 
 

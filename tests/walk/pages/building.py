@@ -35,6 +35,7 @@ BUILDS = Page(
         ".venv/bin/python -m builders build --output oci:/tmp/app '/srv/repo.git#main'": Way(
             then=_a_layout
         ),
+        ".venv/bin/python -m builders images": Way(says=r"app:dev +[0-9a-f]{12} +\d{4}-"),
         ".venv/bin/python -m builders --help": Way(says="remove what was not used for long"),
         ".venv/bin/python -m builders build --platform linux/arm64 /srv/app": Way(
             says=r"sha256:[0-9a-f]{64}"
