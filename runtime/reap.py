@@ -16,7 +16,7 @@ from pathlib import Path
 
 from runtime import cgroups, failures, kept, outlets, owner, unread, watcher
 from runtime.following import RUNTIME_WAIT
-from runtime.network import directory, egress, firewall
+from runtime.network import directory, egress, named
 from runtime.removal import remove_path
 from runtime.sandbox import remove_cgroup
 from runtime.snapshots import overlay
@@ -33,7 +33,7 @@ def reap(state: StateDirectory) -> list[str]:
         done += [sentence for box in state.boxes() for sentence in _reap_parts(box)]
         for path in state.abandoned():
             done.append(_remove(path, f"the unfinished directory {path.name}"))
-        done += [_reap_network(path) for path in _dead_networks(state)]
+        done += _reap_networks(state)
         done += [f"unmounted {target}" for target in overlay.unmount_dead()]
         done += kept.prune(state)
         done += unread.prune(state)
@@ -114,20 +114,15 @@ def _runtimes_of(box: Box) -> list[int]:
     return found
 
 
-def _dead_networks(state: StateDirectory) -> list[Path]:
-    found = []
-    for path in sorted(state.networks_dir.iterdir()):
-        try:
-            alive = owner.is_alive((path / directory.OWNER).read_text())
-        except OSError:
-            alive = False
-        if not alive:
-            found.append(path)
-    return found
-
-
-def _reap_network(path: Path) -> str:
-    if path.name.isdecimal() and directory.has_cable(path):
-        egress.remove(f"{firewall.DEVICE_PREFIX}{path.name}")
-    directory.clear(path)
-    return f"removed network {path.name}"
+def _reap_networks(state: StateDirectory) -> list[str]:
+    done = []
+    with named.turn(state):
+        for path in sorted(state.networks_dir.iterdir()):
+            if not named.is_alive(path):
+                egress.take_down(path)
+                done.append(f"removed network {path.name}")
+                continue
+            for member in named.dead_members(path):
+                directory.clear(member)
+                done.append(f"removed {member.name} of network {path.name}")
+    return done

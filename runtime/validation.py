@@ -74,7 +74,7 @@ def validate(spec: SandboxSpec) -> None:
     if spec.network is Network.PRIVATE and spec.netns is None:
         raise SpecError(
             "A sandbox joins a private network as one of its members.",
-            hint="Open one (runtime.network.open_private) and give a member's netns.",
+            hint="Give a member's netns (runtime.network.open_private or join_private).",
         )
     validate_cwd(spec.cwd)
     validate_user(spec.user, spec.ids.size)

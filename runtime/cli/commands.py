@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from runtime import copying, host, hostroot, kept, use, watcher
 from runtime.cli.showing import check_receipt, printer, shown, tell
 from runtime.errors import SandboxError, SpecError
-from runtime.network import open_network
+from runtime.network import NetworkHandle, join_private, open_network
 from runtime.reap import reap
 from runtime.snapshots import LowerDir, RootFs, mount_rootfs
 from runtime.spec import (
@@ -48,12 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
     state = _state(arguments.state)
     cancel = _cancel_by_signal()
     ids = _id_range(arguments.ids)
-    kind = Network(arguments.network)
+    kind: Network = arguments.network.kind
+    id = f"run-{secrets.token_hex(4)}" if arguments.name is None else arguments.name
     with ExitStack() as stack:
         rootfs, mounts = stack.enter_context(_rootfs(arguments, state, ids))
-        network = stack.enter_context(open_network(kind, state=state, allow=arguments.allow))
+        network = stack.enter_context(_network(arguments, state, id))
         spec = SandboxSpec(
-            id=f"run-{secrets.token_hex(4)}" if arguments.name is None else arguments.name,
+            id=id,
             rootfs=rootfs.path,
             args=tuple(arguments.command),
             ids=ids,
@@ -99,6 +100,22 @@ def _parent(arguments: argparse.Namespace) -> Parent:
             "A budget is of a cgroup that sandboxes share.", hint="Give --cgroup-parent."
         )
     return parent
+
+
+def _network(
+    arguments: argparse.Namespace, state: StateDirectory, id: str
+) -> AbstractContextManager[NetworkHandle | None]:
+    asked = arguments.network
+    if asked.private:
+        return join_private(
+            asked.private, id, state=state, aliases=arguments.network_alias,
+            with_egress=asked.with_egress, allow=arguments.allow,
+        )  # fmt: skip
+    if arguments.network_alias:
+        raise SpecError(
+            "Names are those of members of a private network.", hint="Give --network private:NAME."
+        )
+    return open_network(asked.kind, state=state, allow=arguments.allow)
 
 
 def _id_range(base: int) -> IdRange:

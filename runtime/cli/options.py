@@ -8,16 +8,17 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from runtime import use
 from runtime.cli import commands as verbs
 from runtime.spec import NO_PARENT, Limits, Network, User
+from runtime.validation import ID_FORM
 
 OURS = 125  # the exit code of docker, podman and runc for "the sandbox itself failed"
 DEFAULT_IDS = 2_000_000_000  # above what distributions and systemd-nspawn hand out
-NETWORKS = [kind.value for kind in Network if kind is not Network.PRIVATE]
 UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -90,7 +91,15 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="what all below --cgroup-parent have together; give each of them the same",
     )  # fmt: skip
     parser.add_argument("--shm", type=parse_size, default=Limits().shm, metavar="64m")
-    parser.add_argument("--network", choices=NETWORKS, default="none")
+    parser.add_argument(
+        "--network", type=parse_network, default=Joined(Network.NONE), metavar="KIND",
+        help="none (the default), egress, host, or private:NAME: those that run with the same NAME"
+        " find one another by --name and --network-alias; private:NAME,egress has a way out",
+    )  # fmt: skip
+    parser.add_argument(
+        "--network-alias", action="append", default=[], metavar="NAME",
+        help="one more name in its private network",
+    )  # fmt: skip
     parser.add_argument(
         "--allow",
         action="append",
@@ -150,6 +159,27 @@ def parse_size(text: str) -> int:
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is no size such as 64m or 1g")
     return int(found[1]) * UNITS[found[2]]
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """``private`` names the network of kind PRIVATE, which may have a way out."""
+
+    kind: Network
+    private: str = ""
+    with_egress: bool = False
+
+
+def parse_network(text: str) -> Joined:
+    """``none``, ``egress``, ``host``, ``private:NAME`` or ``private:NAME,egress``."""
+    found = re.fullmatch(rf"private:({ID_FORM.pattern})(,egress)?", text)
+    if found:
+        return Joined(Network.PRIVATE, found[1], bool(found[2]))
+    if text not in ("none", "egress", "host"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no network: none, egress, host, private:NAME or private:NAME,egress"
+        )
+    return Joined(Network(text))
 
 
 def parse_budget(text: str) -> Limits:

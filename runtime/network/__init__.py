@@ -5,7 +5,8 @@
     with open_private(state=state) as network, network.member("db", aliases=["postgres"]) as db:
         run(SandboxSpec(..., network=Network.PRIVATE, netns=db.netns, hostname="db"), state=state)
 
-Each member is a NetworkHandle; ``builders.containers.open_container(network=handle)`` takes it.
+Processes that know only a private network's name meet in it by ``join_private``. Each member is a
+NetworkHandle; ``builders.containers.open_container(network=handle)`` takes it.
 
 A network is a directory of the state directory: ``netns`` (a network namespace, kept by a bind
 mount), ``sysfs`` (its /sys), ``resolv.conf`` and, of a private one, ``hosts``; so whoever knows
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime.errors import SpecError
-from runtime.network import directory, egress, hostnet, private
+from runtime.network import directory, egress, hostnet, named, private
 from runtime.spec import Network
 from runtime.state import StateDirectory
 
@@ -29,6 +30,7 @@ __all__ = [
     "PrivateNetwork",
     "Traffic",
     "handle_of",
+    "join_private",
     "open_network",
     "open_private",
 ]
@@ -83,9 +85,12 @@ class PrivateNetwork:
         cannot be or is taken, HostError when the kernel refuses.
         """
         with self.hub.attached(name, aliases) as place:
-            number = int(place.name.rpartition("-")[2])
-            address = private.addresses(number)[0]
-            yield replace(handle_of(place / egress.NETNS), address=address)
+            yield _handle_of_member(place)
+
+
+def _handle_of_member(place: Path) -> NetworkHandle:
+    address = private.addresses(int(place.name.rpartition("-")[2]))[0]
+    return replace(handle_of(place / egress.NETNS), address=address)
 
 
 @contextmanager
@@ -95,6 +100,25 @@ def open_private(
     """A private network for the block. With egress its members reach what EGRESS does too."""
     with private.opened(state, with_egress=with_egress, allow=allow) as hub:
         yield PrivateNetwork(hub)
+
+
+@contextmanager
+def join_private(
+    network: str,
+    name: str,
+    *,
+    state: StateDirectory,
+    aliases: Sequence[str] = (),
+    with_egress: bool = False,
+    allow: Sequence[str] = (),
+) -> Iterator[NetworkHandle]:
+    """A place, as ``PrivateNetwork.member``, in a private network that processes share by its name
+    ``network``: made for the first, gone with the last. All say the same of ``with_egress``;
+    ``allow`` is the first one's.
+    """
+    names = (name, *aliases)
+    with named.joined(state, network, names, with_egress=with_egress, allow=allow) as place:
+        yield _handle_of_member(place)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ NETNS = "netns"
 SYSFS = "sysfs"
 RESOLV_CONF = "resolv.conf"
 HOSTS = "hosts"
+ABOUT = "private.json"
 MEMBERS = "member-*"
 SYSFS_FLAGS = (
     syscalls.MOUNT_ATTR_RDONLY
@@ -114,7 +115,7 @@ def clear(path: Path) -> None:
     for name in (SYSFS, NETNS):
         with suppress(OSError):
             syscalls.umount2(path / name)
-    for name in (SYSFS, NETNS, RESOLV_CONF, HOSTS):
+    for name in (SYSFS, NETNS, RESOLV_CONF, HOSTS, ABOUT):
         _remove(path / name)
     _remove(path / OWNER)
     with suppress(FileNotFoundError):

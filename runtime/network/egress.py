@@ -23,7 +23,7 @@ from runtime.network.firewall import Allowed
 from runtime.process import Command
 from runtime.state import StateDirectory
 
-__all__ = ["NETNS", "RESOLV_CONF", "SYSFS", "opened", "remove"]
+__all__ = ["NETNS", "RESOLV_CONF", "SYSFS", "make", "opened", "take_down"]
 
 LOCK = Path("/run/gantry-network.lock")
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
@@ -31,7 +31,19 @@ IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 @contextmanager
 def opened(state: StateDirectory, allow: Sequence[str]) -> Iterator[Path]:
-    """The directory of a network that is up. Raises SpecError, HostError."""
+    """The directory of a network that is up. Raises SpecError, HostError.
+
+    Its cable to the host is cut in the background after the block.
+    """
+    path = make(state, allow)
+    try:
+        yield path
+    finally:
+        later.do(lambda: take_down(path))
+
+
+def make(state: StateDirectory, allow: Sequence[str]) -> Path:
+    """As ``opened``, until it is taken down."""
     ways = ipv6.routes()
     servers = resolvers.name_servers(with_ipv6=bool(ways))
     allowed = [Allowed(ipaddress.ip_network(server), 53) for server in servers]
@@ -41,38 +53,43 @@ def opened(state: StateDirectory, allow: Sequence[str]) -> Iterator[Path]:
         IP_FORWARD.write_text("1")
     if ways:
         ipv6.forward()
-    with _device(state, allowed, ways) as path:
+    path = _make_device(state, allowed, ways)
+    try:
         resolv_conf = path / RESOLV_CONF
         resolv_conf.write_text(resolvers.render(servers))
         resolv_conf.chmod(0o644)
-        yield path
+    except BaseException:
+        take_down(path)
+        raise
+    return path
 
 
-@contextmanager
-def _device(
-    state: StateDirectory, allowed: Sequence[Allowed], ways: list[ipv6.Route]
-) -> Iterator[Path]:
-    """A namespace with a cable to the host, which is cut in the background after the block."""
+def _make_device(state: StateDirectory, allowed: Sequence[Allowed], ways: list[ipv6.Route]) -> Path:
+    """The directory of a namespace with a cable to the host."""
     with _one_at_a_time():
         number, path = directory.claim(
             state, taken=_numbers_in_use(), most=subnets.egress_networks(with_ipv6=bool(ways))
         )
-        device = f"{firewall.DEVICE_PREFIX}{number}"
         try:
             group = rules.admit(allowed, ipv6.links(ways))
-            _connect(device, number, path, bool(ways), group)
+            _connect(_device_of(path), number, path, bool(ways), group)
         except BaseException:
-            _take_down(device, path)
+            take_down(path)
             raise
-    try:
-        yield path
-    finally:
-        later.do(lambda: _take_down(device, path))
+    return path
 
 
-def _take_down(device: str, path: Path) -> None:
-    """The directory last: until then it says whose the device is."""
-    remove(device)
+def _device_of(path: Path) -> str:
+    return f"{firewall.DEVICE_PREFIX}{path.name}"
+
+
+def take_down(path: Path) -> None:
+    """Of any network: cut its cable, if it has one, and remove its directory. May be repeated.
+
+    The directory last: until then it says whose the device is.
+    """
+    if path.name.isdecimal() and directory.has_cable(path):
+        remove(_device_of(path))
     directory.clear(path)
 
 

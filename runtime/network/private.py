@@ -23,13 +23,13 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime import process, syscalls
+from runtime import owner, process, syscalls
 from runtime.errors import HostError, SpecError
-from runtime.network import directory, egress, ipv6, subnets
+from runtime.network import directory, egress, ipv6, later, subnets
 from runtime.network.directory import HOSTS, NETNS, RESOLV_CONF
 from runtime.network.egress import ip_batch
 from runtime.process import Command
@@ -58,8 +58,8 @@ class Hub:
     path: Path
     egress: bool
     egress6: bool
-    _numbers: dict[str, int] = field(default_factory=dict)  # of every name that ever was here
-    _present: set[str] = field(default_factory=set)
+    numbers: dict[str, int] = field(default_factory=dict)  # of every name that ever was here
+    present: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
@@ -70,7 +70,7 @@ class Hub:
         """
         names = [check_name(each) for each in dict.fromkeys((name, *aliases))]
         number, new = self._claim(names)
-        path = self.path / f"member-{number}"
+        path = self.member(number)
         try:
             if not new:
                 self._remove_port(number)
@@ -81,16 +81,24 @@ class Hub:
         finally:
             directory.clear(path)  # the cable goes with its namespace, when the kernel has time
             with self._lock:
-                self._present -= set(names)
+                self.present -= set(names)
+
+    def member(self, number: int) -> Path:
+        return self.path / f"member-{number}"
+
+    def bury(self, number: int) -> None:
+        """Remove what is left of a member whose process was killed."""
+        directory.clear(self.member(number))
+        self._remove_port(number)
 
     def _claim(self, names: Sequence[str]) -> tuple[int, list[str]]:
         """(number of the member, those of its names that nobody has heard of yet)."""
         with self._lock:
-            if taken := sorted(self._present & set(names)):
+            if taken := sorted(self.present & set(names)):
                 raise SpecError(
                     f"The name {taken[0]} is taken in this private network.", hint="Choose another."
                 )
-            number = self._numbers.get(names[0], 0) or max(self._numbers.values(), default=0) + 1
+            number = self.numbers.get(names[0], 0) or max(self.numbers.values(), default=0) + 1
             # Less the network's own, the hub's and the broadcast address.
             most = subnets.private().num_addresses - 3
             if number > most:
@@ -98,20 +106,21 @@ class Hub:
                     f"A private network has at most {most} members.",
                     hint="Use another network, or a wider GANTRY_PRIVATE_SUBNET.",
                 )
-            moved = [name for name in names if self._numbers.get(name, number) != number]
+            moved = [name for name in names if self.numbers.get(name, number) != number]
             if moved:
                 raise SpecError(
                     f"The name {moved[0]} belongs to another member of this network.",
                     hint="Choose another, or the same first name as then.",
                 )
-            new = [name for name in names if name not in self._numbers]
-            self._numbers.update(dict.fromkeys(names, number))
-            self._present |= set(names)
+            new = [name for name in names if name not in self.numbers]
+            self.numbers.update(dict.fromkeys(names, number))
+            self.present |= set(names)
             return number, new
 
     def _connect(self, path: Path, number: int) -> None:
         path.mkdir(mode=0o711)
         path.chmod(0o711)
+        (path / directory.OWNER).write_text(owner.token())
         for name in (HOSTS, RESOLV_CONF):  # the same files, so that later lines are seen
             os.link(self.path / name, path / name)
         hub = os.open(self.path / NETNS, os.O_RDONLY | os.O_CLOEXEC)
@@ -155,16 +164,39 @@ def check_name(name: str) -> str:
 @contextmanager
 def opened(state: StateDirectory, *, with_egress: bool, allow: Sequence[str] = ()) -> Iterator[Hub]:
     """A hub for the block; members must have left before its end. Raises SpecError, HostError."""
-    with ExitStack() as stack:
+    hub = make(state, with_egress=with_egress, allow=allow)
+    try:
+        yield hub
+    finally:
+        take_down(hub)
+
+
+def make(state: StateDirectory, *, with_egress: bool, allow: Sequence[str] = ()) -> Hub:
+    """As ``opened``, until it is taken down."""
+    if with_egress:
+        path = egress.make(state, allow)
+    else:
+        _, path = directory.claim(state)
+    hub = Hub(path, with_egress, with_egress and bool(ipv6.routes()))
+    try:
         if with_egress:
-            path = stack.enter_context(egress.opened(state, allow))
             _inside(path / NETNS, lambda: _open_hub(True))
         else:
-            _, path = stack.enter_context(directory.opened(state))
             directory.populate(path, fresh=True, inside=lambda: _open_hub(False))
             _write(path / RESOLV_CONF, "")
         _write(path / HOSTS, LOCALHOST)
-        yield Hub(path, with_egress, with_egress and bool(ipv6.routes()))
+    except BaseException:
+        take_down(hub)
+        raise
+    return hub
+
+
+def take_down(hub: Hub) -> None:
+    """A cable to the host is cut in the background."""
+    if hub.egress:
+        later.do(lambda: egress.take_down(hub.path))
+    else:
+        directory.clear(hub.path)
 
 
 def addresses(number: int) -> tuple[str, str]:
@@ -173,11 +205,18 @@ def addresses(number: int) -> tuple[str, str]:
     return str(four + 1 + number), str(six + 1 + number)
 
 
+def mac(number: int) -> str:
+    """Ethernet address of member ``number``: who comes again has the one that its neighbours know.
+    With another they would look for it in vain for up to half a minute (arp(7)); and 0, the hub's
+    bridge, would else have that of its lowest port, whoever that is."""
+    return f"02:67:74:{number >> 16:02x}:{number >> 8 & 255:02x}:{number & 255:02x}"
+
+
 def hub_commands(with_egress: bool, with_ipv6: bool) -> list[str]:
     four, six = addresses(0)
     commands = [
         "link set lo up",
-        f"link add {BRIDGE} type bridge stp_state 0 mcast_snooping 0",
+        f"link add {BRIDGE} address {mac(0)} type bridge stp_state 0 mcast_snooping 0",
         f"link set {BRIDGE} addrgenmode none",
     ]
     if with_egress:  # without it nothing is listening to what leaves the members
@@ -192,7 +231,7 @@ def member_commands(number: int, hub: str, with_egress: bool, with_ipv6_egress: 
     four, six = addresses(number)
     commands = [
         "link set lo up",
-        f"link add eth0 type veth peer name m{number} netns {hub}",
+        f"link add eth0 address {mac(number)} type veth peer name m{number} netns {hub}",
         "link set eth0 addrgenmode none",
         f"addr add {four}/{subnets.private().prefixlen} dev eth0",
     ]
