@@ -7,8 +7,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from runtime import failures, process
+from runtime import asking, failures, process
 from runtime.disk import DiskWatch
 from runtime.outlets import Outlets, pipes
 from runtime.output import Pump, Stream
@@ -18,6 +19,10 @@ from runtime.watchdog import Killable, Victims, Watchdog, Wish
 
 KILLED = 137  # what a shell says of a program that SIGKILL ended
 RUNTIME_WAIT = 2.0  # seconds for the OCI runtime to end after its container was killed
+
+
+class Followable(Killable, asking.Group, Protocol):
+    """The cgroup, as far as it is needed here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +43,7 @@ class Followed:
 def follow(
     command: Command,
     *,
-    cgroup: Killable,
+    cgroup: Followable,
     limits: Limits,
     log: Path,
     on_output: Callable[[Stream, bytes], None] | None,
@@ -60,7 +65,12 @@ def follow(
         outlets = outlets or stack.enter_context(pipes())
         running = process.start(command, outlets)
         stack.callback(_end, running, cgroup, outlets)
-        watchdog = stack.enter_context(Watchdog(limits, cgroup, running, cancel, budget, victims))
+        watchdog = stack.enter_context(
+            Watchdog(
+                limits, cgroup, running, cancel, budget, victims,
+                ask=lambda: asking.ask_to_end(cgroup),
+            )
+        )  # fmt: skip
         written = disk_watch(watchdog)
         if written is not None:
             stack.enter_context(written)

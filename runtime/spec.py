@@ -46,6 +46,7 @@ class Limits:
     io_write: int | None = None  # and to each; v1 counts only what passes the page cache by
     timeout: float | None = None  # wall clock
     silence: float | None = None  # without a byte of output
+    grace: float = 2.0  # for who handles SIGTERM, when cancelled or for these two (runtime.asking)
     output: int | None = None  # bytes of stdout and stderr together
     disk: int | None = None  # bytes of the writable layer
     inodes: int | None = None  # of the writable layer

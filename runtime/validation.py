@@ -47,6 +47,7 @@ BOUNDS = (
     Bounds("io_write", 1, MOST, "A limit of io is at least 1 byte a second, not {}."),
     Bounds("timeout", 1e-9, MOST, "A timeout is more than 0 seconds, not {}."),
     Bounds("silence", 1e-9, MOST, "A limit of silence is more than 0 seconds, not {}."),
+    Bounds("grace", 0, MOST, "A grace is at least 0 seconds, not {}.", "Leave it out for 2."),
     Bounds("output", 0, MOST, "A limit of output is at least 0 bytes, not {}."),
     Bounds("disk", 1, MOST, "A limit of disk is more than 0 bytes, not {}."),
     Bounds("inodes", 1, MOST, "A limit of files is at least 1, not {}."),

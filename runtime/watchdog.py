@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -120,8 +122,9 @@ class Watchdog:
 
     It kills for memory (v1 kills one process of many; v2 the group), for a fork bomb, for
     wall time, silence and cancellation; ``end`` is for limits that others see. The first reason
-    counts. Killing is repeated until the block ends: a container that was just being made
-    at the first kill does not slip through.
+    counts. For the last three what runs is asked first, by ``ask``; if that gives something that
+    tells whether it is still ending, it has ``limits.grace`` for it. Killing is repeated until the
+    block ends: a container that was just being made at the first kill does not slip through.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class Watchdog:
         cancel: Wish | None,
         budget: Limits = NO_PARENT.limits,
         victims: Victims | None = None,
+        ask: Callable[[], Callable[[], bool] | None] = lambda: None,
     ) -> None:
         self._limits = limits
         self._budget = budget
@@ -139,11 +143,13 @@ class Watchdog:
         self._cgroup = cgroup
         self._running = running
         self._cancel = cancel
+        self._ask = ask
         self._started = time.monotonic()
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._verdict: tuple[Outcome, str] | None = None
-        self._killed_at = 0.0
+        self._kill_at = 0.0
+        self._ending: Callable[[], bool] = lambda: False
         self._heard = self._started
         self.series = Series(cgroup)
         self._bomb = BombDetector(limits.pids or 0)
@@ -162,7 +168,7 @@ class Watchdog:
         with self._lock:
             if self._verdict is None:
                 self._verdict = (outcome, detail)
-                self._killed_at = time.monotonic()
+            self._kill_at = min(self._kill_at or math.inf, time.monotonic())
         self._cgroup.kill()
 
     def heard(self) -> None:
@@ -191,22 +197,34 @@ class Watchdog:
         limit = self._limits.pids
         return limit is not None and self._cgroup.usage().pids_peak >= limit
 
+    def _stop(self, outcome: Outcome, detail: str) -> None:
+        """End it, after its grace where it was asked to end by itself."""
+        ending = self._ask() if self._limits.grace > 0 else None
+        if ending is None:
+            self.end(outcome, detail)
+            return
+        with self._lock:
+            if self._verdict is None:
+                self._verdict = (outcome, detail)
+                self._kill_at = time.monotonic() + self._limits.grace
+                self._ending = ending
+
     def _loop(self) -> None:
         while not self._done.wait(TICK):
+            now = time.monotonic()
             if self._verdict is None:
-                now = time.monotonic()
                 self._victims.look()
                 self._look(now)
                 self.series.look(now - self._started)
-            else:
-                self._cgroup.kill()
-                if time.monotonic() - self._killed_at > STUCK:
+            elif now >= self._kill_at or not self._ending():
+                self.end(*self._verdict)
+                if now - self._kill_at > STUCK:
                     self._running.kill()
 
     def _look(self, now: float) -> None:
         limits = self._limits
         if self._is_cancelled():
-            self.end(*CANCELLED)
+            self._stop(*CANCELLED)
         elif self._cgroup.oom_kills():
             self.end(Outcome.OOM, self._memory_words())
         elif limits.pids is not None and self._bomb.look(
@@ -214,9 +232,9 @@ class Watchdog:
         ):
             self.end(Outcome.PIDS, self._pids_words())
         elif limits.timeout is not None and now - self._started >= limits.timeout:
-            self.end(Outcome.TIMEOUT, f"time limit of {limits.timeout:g} s reached")
+            self._stop(Outcome.TIMEOUT, f"time limit of {limits.timeout:g} s reached")
         elif limits.silence is not None and now - self._heard >= limits.silence:
-            self.end(Outcome.SILENT, f"no output for {limits.silence:g} s")
+            self._stop(Outcome.SILENT, f"no output for {limits.silence:g} s")
 
     def _is_cancelled(self) -> bool:
         return self._cancel is not None and self._cancel.is_set()

@@ -20,6 +20,7 @@ class Whole(Protocol):
     """The methods of runtime.cgroups.Cgroup that work for a part too."""
 
     def processes(self) -> list[int]: ...
+    def frozen(self) -> bool: ...
     def kill(self) -> None: ...
     def remove(self) -> bool: ...
 
@@ -61,6 +62,9 @@ class Part:
 
     def processes(self) -> list[int]:
         return self._whole.processes()
+
+    def frozen(self) -> bool:
+        return self._whole.frozen()
 
     def kill(self) -> None:
         self._whole.kill()

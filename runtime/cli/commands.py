@@ -69,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
                 timeout=arguments.timeout,
                 output=arguments.output,
                 silence=arguments.silence,
+                grace=arguments.stop_timeout,
                 disk=arguments.disk,
                 inodes=arguments.inodes,
                 io_weight=arguments.io_weight,

@@ -72,6 +72,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pids", type=int, metavar="32")
     parser.add_argument("--timeout", type=float, metavar="10", help="seconds of wall time")
     parser.add_argument("--output", type=parse_size, metavar="64m", help="bytes of both streams")
+    parser.add_argument(
+        "--stop-timeout", type=parse_seconds, default=Limits().grace, metavar="SECONDS",
+        help="how long a program that handles SIGTERM has to end, when it is cancelled or its time"
+        " is over, before everything is killed (default: %(default)g)",
+    )  # fmt: skip
     parser.add_argument("--silence", type=float, metavar="60", help="seconds without output")
     parser.add_argument("--disk", type=parse_size, metavar="1g", help="bytes it may write")
     parser.add_argument("--io-weight", type=int, metavar="100", help="share of a busy disk, 1-1000")

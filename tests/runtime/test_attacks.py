@@ -150,6 +150,30 @@ def test_whatever_never_ends_is_ended_in_time(kind: str, sandboxes: Sandboxes) -
     assert processes_of(IDS) == []
 
 
+@pytest.mark.skipif(host.machine() != "x86_64", reason="the number of clone(2)")
+def test_one_that_sleeps_in_state_d_is_ended_in_time(python: Python) -> None:
+    """As who waits for a child of vfork: no signal that it handles wakes it, only the kill does.
+
+    A sleep that outlasts even that needs a disk or server that does not answer (a frozen file
+    system, NFS, FUSE), none of which a sandbox can mount. Should the host's own be such a one,
+    the sandbox's cgroup cannot be removed, and the reaper says so and tries again.
+    """
+    ran = python(
+        """
+import ctypes, os, signal, time
+signal.signal(signal.SIGTERM, print)
+if ctypes.CDLL(None).syscall(56, 0x4000 | signal.SIGCHLD, 0, 0, 0, 0) == 0:  # CLONE_VFORK
+    time.sleep(0.2)
+    print(open("/proc/1/stat").read().split()[2], flush=True)
+    time.sleep(60)
+""",
+        limits=Limits(timeout=1, grace=0.5, memory=64 * MIB, pids=20),
+    )
+    assert (ran.out, ran.receipt.outcome) == ("D\n", Outcome.TIMEOUT)
+    assert ran.receipt.wall < 5
+    assert processes_of(IDS) == []
+
+
 @pytest.mark.parametrize(
     "bomb",
     [

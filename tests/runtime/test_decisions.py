@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from runtime import failures, host, oci, oomlog, owner, process
+from runtime.asking import Process, first_of, look
 from runtime.cgroups import CgroupName, directories, disks, v1, v2
 from runtime.cgroups.usage import Usage
 from runtime.disk import words
@@ -281,6 +282,32 @@ def test_one_that_was_killed_before_the_next_look_was_cancelled_as_well() -> Non
     for code, outcome in ((137, Outcome.CANCELLED), (1, Outcome.CANCELLED), (0, Outcome.EXITED)):
         with Watchdog(Limits(), group, group, cancel) as dog:
             assert dog.verdict(code)[0] is outcome
+
+
+def one(pid: int, inside: int, parent: int, age: int = 0) -> Process:
+    return Process(pid, inside, parent, age, listens=True)
+
+
+def test_of_a_sandbox_process_one_is_asked_and_of_a_part_whom_none_of_it_started() -> None:
+    entered, orphan = one(30, 7, parent=3, age=5), one(31, 8, parent=20, age=9)
+    assert first_of([entered, one(21, 2, parent=20), one(20, 1, parent=2, age=6)]) == one(
+        20, 1, 2, 6
+    )
+    assert first_of([one(32, 9, parent=30), orphan, entered]) == entered
+    assert first_of([]) is None
+
+
+@pytest.mark.parametrize(
+    ("handler", "listens"),
+    [(signal.SIG_DFL, True), (signal.SIG_IGN, False), (lambda *_: None, True)],
+)
+def test_who_ignores_a_wish_need_not_be_asked(handler: object, listens: bool) -> None:
+    before = signal.signal(signal.SIGTERM, handler)  # type: ignore[arg-type] # parametrized
+    try:
+        me = look(os.getpid())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert me is not None and (me.listens, me.parent) == (listens, os.getppid())
 
 
 def test_a_bomb_stays_at_the_limit_and_asks_again() -> None:

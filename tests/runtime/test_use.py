@@ -146,6 +146,14 @@ def test_exec_is_ended_whole_and_the_sandbox_goes_on(how: str, sandboxes: Sandbo
         assert execute(sandboxes, "echo still here")[1] == "still here\n"
 
 
+def test_exec_may_clear_up_when_its_time_is_over(sandboxes: Sandboxes) -> None:
+    script = "trap 'echo tidied; exit' TERM; while :; do sleep 0.1; done"
+    with running(sandboxes):
+        receipt, said = execute(sandboxes, script, timeout=0.5)
+        assert (said, receipt.outcome, receipt.wall < 2) == ("tidied\n", Outcome.TIMEOUT, True)
+        assert execute(sandboxes, "echo still here")[1] == "still here\n"
+
+
 def test_what_exec_left_in_the_background_ends_with_it(sandboxes: Sandboxes) -> None:
     with running(sandboxes):
         assert execute(sandboxes, "setsid sleep 77 >/dev/null 2>&1 & echo done")[1] == "done\n"
