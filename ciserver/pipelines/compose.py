@@ -105,12 +105,17 @@ Made = TypeVar("Made", Service, "ComposeTest", NamedBuild)
 
 
 class ComposeError(Exception):
-    """The file cannot be used as a test. ``place`` is ``FILE:LINE: KEYS``."""
+    """The file cannot be used as a test. ``place`` is ``FILE:LINE: PATH``, as far as known."""
 
-    def __init__(self, message: str, *, place: str, hint: str = "") -> None:
-        super().__init__(f"{place}: {message}")
+    def __init__(
+        self, message: str, *, file: str, line: int | None = None, path: str = "", hint: str = ""
+    ) -> None:
+        where = f"{file}:{line}" if line else file
+        self.place = f"{where}: {path}" if path else where
+        super().__init__(f"{self.place}: {message}")
         self.message = message
-        self.place = place
+        self.line = line
+        self.path = path
         self.hint = hint
 
 
@@ -137,12 +142,12 @@ def read_compose(
         tree, parsed = load(data.decode())
     except UnicodeDecodeError:
         hint = "Save it in that encoding."
-        raise ComposeError("This file is not UTF-8.", place=file, hint=hint) from None
+        raise ComposeError("This file is not UTF-8.", file=file, hint=hint) from None
     except DefinitionError as error:
         line = error.faults[0].line
-        place = f"{file}:{line}" if line else file
         hint = "Write it out at each place." if "alias" in error.message else ""
-        raise ComposeError(error.message.capitalize(), place=place, hint=hint) from None
+        words = error.message.capitalize()
+        raise ComposeError(words, file=file, line=line, hint=hint) from None
     return _Reader(file, tree, main, images or {}).read(parsed)
 
 
@@ -344,9 +349,9 @@ class _Reader:
         self.notices.append(f"{self.file}: {words}")
 
     def _error(self, message: str, path: str, hint: str = "") -> ComposeError:
+        words = message[:1].upper() + message[1:]
         line = line_of(self.tree, path)
-        where = f"{self.file}:{line}" if line else self.file
-        return ComposeError(message[:1].upper() + message[1:], place=f"{where}: {path}", hint=hint)
+        return ComposeError(words, file=self.file, line=line, path=path, hint=hint)
 
 
 def _folder(context: str) -> str:

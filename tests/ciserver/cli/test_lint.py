@@ -42,3 +42,26 @@ def test_the_schema_is_public_and_is_the_file_in_docs(client: Any) -> None:
     assert answer.status_code == 200
     kept = Path(__file__).resolve().parents[3] / "docs" / "gantry.schema.json"
     assert answer.json() == json.loads(kept.read_text())
+
+
+def test_a_compose_file_for_tests_is_checked_as_one(
+    logged_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("compose.test.yml")
+    file.write_text("services:\n  sut:\n    build: .\n    comand: pytest\n")
+    ran = logged_in("lint")
+    assert ran.exit_code == 1
+    assert ran.out.startswith("compose.test.yml:4: services.sut.comand: ")
+    assert "Did you mean 'command'?" in ran.out
+    file.write_text("services: {sut: {build: ., command: pytest, ports: ['80']}}\n")
+    ran = logged_in("lint")
+    assert ran.exit_code == 0, ran.err
+    assert "compose.test.yml: no mistakes." in ran.out
+    assert "ports" in ran.out
+    [notice] = json.loads(logged_in("lint", "--json").out)["notices"]
+    assert notice.startswith("compose.test.yml: ")
+    file.write_text("services: {\n")
+    assert logged_in("lint", "compose.test.yml").exit_code == 1
+    Path("gantry.yml").write_text("images: 7\n")
+    assert logged_in("lint").out.startswith("gantry.yml:1: images")
