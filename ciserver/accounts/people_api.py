@@ -16,6 +16,7 @@ from rest_framework.views import APIView
 
 from ciserver.accounts import lock, teams, users
 from ciserver.accounts.models import Session, Team, User
+from ciserver.lib.strict import Strict
 
 
 class IsAdministrator(BasePermission):
@@ -50,7 +51,7 @@ class NewUserSerializer(serializers.Serializer[Any]):
     admin = serializers.BooleanField(required=False, default=False)
 
 
-class ChangedUserSerializer(serializers.Serializer[Any]):
+class ChangedUserSerializer(Strict):
     """What is left out stays."""
 
     is_active = serializers.BooleanField(required=False)

@@ -220,7 +220,7 @@ def _of_projects(user: Any, projects: QuerySet[Project], asked: Asked) -> Iterat
             ("Pipelines", "pipelines", Role.VIEWER),
             ("Releases", "releases", Role.VIEWER),
             ("Members", "members", Role.VIEWER),
-            ("Building", "building", Role.VIEWER),
+            ("Description and building", "building", Role.VIEWER),
             ("Commit statuses", "statuses", Role.VIEWER),
             ("Secrets", "secrets", Role.MAINTAINER),
             ("Webhooks", "webhooks", Role.MAINTAINER),

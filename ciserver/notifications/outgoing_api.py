@@ -14,12 +14,13 @@ from rest_framework.response import Response
 
 from ciserver.accounts.models import User
 from ciserver.lib.pagination import NewestFirst
+from ciserver.lib.strict import Strict
 from ciserver.notifications import outgoing
 from ciserver.notifications.models import Endpoint, Message
 from ciserver.projects.models import Project, Role
 
 
-class WebhookSerializer(serializers.ModelSerializer[Endpoint]):
+class WebhookSerializer(Strict, serializers.ModelSerializer[Endpoint]):
     """``types`` empty: all events. The secret is shown when it is made, never again."""
 
     types = serializers.ListField(child=serializers.ChoiceField(outgoing.TYPES), required=False)

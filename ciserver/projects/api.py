@@ -16,6 +16,7 @@ from rest_framework.response import Response
 
 from ciserver.accounts.models import User
 from ciserver.lib.crypto import Secret
+from ciserver.lib.strict import Strict
 from ciserver.projects import services
 from ciserver.projects.models import MOST_AT_ONCE, Project, ProjectSecret
 
@@ -54,9 +55,11 @@ class ProjectSerializer(serializers.ModelSerializer[Project]):
         return f"{settings.GANTRY.url}{project.get_absolute_url()}"
 
 
-class BuildingSerializer(serializers.Serializer[Any]):
-    """What may be changed of how a project's pipelines are queued; what is left out stays."""
+class ProjectChangeSerializer(Strict):
+    """What may be changed of a project and of how its pipelines are queued; what is left out
+    stays. Where its repository is, is changed at ``repository/``."""
 
+    description = serializers.CharField(required=False, allow_blank=True, max_length=200)
     cancel_superseded = serializers.BooleanField(required=False)
     concurrency = serializers.IntegerField(
         required=False,
@@ -128,12 +131,12 @@ class ProjectViewSet(
         owner = cast(User, self.request.user)
         serializer.instance = services.create(owner=owner, **serializer.validated_data)
 
-    @extend_schema(request=BuildingSerializer, responses=ProjectSerializer)
+    @extend_schema(request=ProjectChangeSerializer, responses=ProjectSerializer)
     def partial_update(self, request: Request, slug: str) -> Response:
-        """Change how the project's pipelines are queued. Needs the role maintainer."""
-        given = BuildingSerializer(data=request.data)
+        """Change its description, or how its pipelines are queued. Needs the role maintainer."""
+        given = ProjectChangeSerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        project = services.set_building(
+        project = services.change(
             project=self.get_object(), user=cast(User, request.user), **given.validated_data
         )
         return Response(self.get_serializer(project).data)

@@ -8,8 +8,9 @@ from ciserver.projects.models import MOST_AT_ONCE, Role
 
 
 class BuildingForm(forms.Form):
-    """How a project's pipelines are queued."""
+    """What a project is said to be, and how its pipelines are queued."""
 
+    description = forms.CharField(label="Description", max_length=200, required=False)
     cancel_superseded = forms.BooleanField(
         label="End a branch's earlier pipelines when a newer commit comes",
         required=False,

@@ -87,17 +87,23 @@ def end_old_hook_secret(*, project: Project, user: User) -> None:
 
 
 @transaction.atomic
-def set_building(
+def change(
     *,
     project: Project,
     user: User,
+    description: str | None = None,
     cancel_superseded: bool | None = None,
     concurrency: int | None = None,
 ) -> Project:
-    """How the project's pipelines are queued; None leaves a value. Needs the role maintainer."""
+    """What it is said to be, and how its pipelines are queued; None leaves a value. Needs the role
+    maintainer."""
     require(user, project, Role.MAINTAINER)
     changes: dict[str, list[object]] = {}
-    for name, value in (("cancel_superseded", cancel_superseded), ("concurrency", concurrency)):
+    for name, value in (
+        ("description", description),
+        ("cancel_superseded", cancel_superseded),
+        ("concurrency", concurrency),
+    ):
         before = getattr(project, name)
         if value is not None and value != before:
             changes[name] = [before, value]
@@ -105,7 +111,7 @@ def set_building(
     if changes:
         project.save(update_fields=list(changes))
         AuditEntry.record(
-            actor=user.username, action="project.building", target=project.slug, **changes
+            actor=user.username, action="project.change", target=project.slug, **changes
         )
     return project
 

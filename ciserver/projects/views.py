@@ -51,17 +51,17 @@ def secrets(request: HttpRequest, slug: str) -> HttpResponse:
 @login_required
 @require_http_methods(["GET", "HEAD", "POST"])
 def building(request: HttpRequest, slug: str) -> HttpResponse:
-    """How the project's pipelines are queued; a maintainer changes it."""
+    """What the project is said to be, and how its pipelines are queued; a maintainer changes it."""
     project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
-    now = {"cancel_superseded": project.cancel_superseded, "concurrency": project.concurrency}
+    now = {name: getattr(project, name) for name in BuildingForm.base_fields}
     form = BuildingForm(request.POST or None, initial=now)
     if request.method == "POST" and form.is_valid():
         try:
             user = cast(User, request.user)
-            services.set_building(project=project, user=user, **form.cleaned_data)
+            services.change(project=project, user=user, **form.cleaned_data)
         except Refused as refusal:
             return _refused(request, refusal, project)
-        messages.success(request, "It counts from the next commit on.")
+        messages.success(request, "Saved. It counts from the next commit on.")
         return redirect("building", slug)
     may_maintain = project.allows(request.user, Role.MAINTAINER)
     context = {"project": project, "form": form, "may_maintain": may_maintain}

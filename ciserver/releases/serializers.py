@@ -9,6 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from ciserver.accounts.registry_tokens import LIFETIME
+from ciserver.lib.strict import Strict
 from ciserver.projects.models import Role
 from ciserver.releases.containers import Recipe
 from ciserver.releases.models import (
@@ -277,7 +278,7 @@ class NewEnvironmentSerializer(serializers.Serializer[Any]):
     hosts = serializers.ListField(child=serializers.SlugField(), default=lambda: ["local"])
 
 
-class EnvironmentChangeSerializer(serializers.Serializer[Any]):
+class EnvironmentChangeSerializer(Strict):
     """What is left out stays as it is. ``domains`` and ``https`` hold at once."""
 
     domains = serializers.ListField(

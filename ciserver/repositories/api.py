@@ -13,6 +13,7 @@ from rest_framework.views import APIView
 
 from ciserver.accounts.models import User
 from ciserver.lib.crypto import Secret
+from ciserver.lib.strict import Strict
 from ciserver.projects.models import Project, Role
 from ciserver.repositories import services
 from ciserver.repositories.models import Access
@@ -30,9 +31,11 @@ class RoleField(serializers.ChoiceField):
         return ROLES[super().to_internal_value(data)]
 
 
-class RulesSerializer(serializers.Serializer[Project]):
-    """What a push may do. A pattern is such as ``release/*``; the default branch is protected."""
+class RulesSerializer(Strict):
+    """Where it is and what a push may do. A pattern is such as ``release/*``; the default branch
+    is protected. ``clone_url`` is empty of what Gantry hosts, and cannot be changed then."""
 
+    clone_url = serializers.CharField(max_length=500, allow_blank=True)
     default_branch = serializers.CharField(max_length=200)
     protected_branches = serializers.ListField(child=serializers.CharField())
     protected_tags = serializers.ListField(child=serializers.CharField())
@@ -53,12 +56,14 @@ class Rules(APIView):
 
     @extend_schema(responses=RulesSerializer)
     def get(self, request: Request, slug: str) -> Response:
-        """Which refs are protected, who may push to them, how much one push may bring."""
+        """Where it is, which refs are protected, who may push to them, how much one push may
+        bring."""
         return Response(RulesSerializer(find(request, slug)).data)
 
     @extend_schema(request=RulesSerializer(partial=True), responses=RulesSerializer)
     def patch(self, request: Request, slug: str) -> Response:
-        """Change what is given. Needs the role maintainer."""
+        """Change what is given. Needs the role maintainer. Another server is not given the login of
+        the one before it, and its host keys are pinned anew."""
         project = find(request, slug)
         given = RulesSerializer(data=request.data, partial=True)
         given.is_valid(raise_exception=True)

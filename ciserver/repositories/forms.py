@@ -29,6 +29,11 @@ class Patterns(forms.CharField):
 class RulesForm(forms.Form):
     """The service refuses what cannot be used."""
 
+    clone_url = forms.CharField(
+        label="Address",
+        max_length=500,
+        help_text="https:// or ssh://. Another server is not given the login of this one.",
+    )
     default_branch = forms.CharField(
         label="Default branch", max_length=200, help_text="Always protected."
     )
@@ -54,7 +59,9 @@ class RulesForm(forms.Form):
     def of(cls, project: Project, data: Any = None) -> RulesForm:
         """The project's rules, or ``data`` that was posted. Limits are of hosted ones alone."""
         form = cls(data, initial={name: getattr(project, name) for name in cls.base_fields})
-        if not project.hosted:
+        if project.hosted:
+            del form.fields["clone_url"]
+        else:
             form.fields["push_role"].label = "Who may start pipelines of protected ones"
             for name in ("max_push_mib", "max_push_refs"):
                 del form.fields[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.db import transaction
 
@@ -18,6 +19,7 @@ from ciserver.repositories.names import is_ref
 from ciserver.repositories.rules import MOST_MIB, MOST_REFS, wrong_pattern
 
 RULES = (
+    "clone_url",
     "default_branch",
     "protected_branches",
     "protected_tags",
@@ -33,6 +35,8 @@ def set_rules(*, project: Project, user: User, **rules: Any) -> Project:
     want is one of them. Raises Refused, naming the field in ``code``."""
     require(user, project, Role.MAINTAINER)
     row = Project.objects.select_for_update().get(pk=project.pk)
+    if "clone_url" in rules:
+        rules["clone_url"] = _fit_address(row, rules["clone_url"])
     before = {name: getattr(row, name) for name in rules}
     for name, value in rules.items():
         _check(name, value)
@@ -45,7 +49,36 @@ def set_rules(*, project: Project, user: User, **rules: Any) -> Project:
         )
     if "default_branch" in changed:
         git.set_default_branch(row)
+    if "clone_url" in changed and _server(before["clone_url"]) != _server(row.clone_url):
+        # Whoever names another server must not be given what the one before it was told.
+        Access.objects.filter(project=row).update(
+            username="", password_sealed="", host_keys="", host_keys_at=None
+        )
     return row
+
+
+def _fit_address(project: Project, url: str) -> str:
+    """As it is stored. A repository does not move between Gantry and a forge: what is hosted here
+    would be left behind, or begin empty. Raises Refused."""
+    if url == project.clone_url:
+        return url
+    if project.hosted or not url:
+        raise Refused(
+            "Gantry hosts this repository." if project.hosted else "An address is needed.",
+            code="git.clone_url",
+            hint="Make a new project to build it from elsewhere."
+            if project.hosted
+            else "Make a new project without one to have Gantry host it.",
+            status=409 if project.hosted else 400,
+        )
+    url = origins.normal(url)
+    origins.check(url, ssh=True)
+    return url
+
+
+def _server(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port
 
 
 @transaction.atomic
@@ -115,6 +148,8 @@ def _check_login(project: Project, username: str, password: Secret | None) -> No
 def _check(name: str, value: Any) -> None:
     wrong = ""
     match name:
+        case "clone_url":
+            pass  # by _fit_address, which also says how it is stored
         case "default_branch":
             if not is_ref(f"refs/heads/{value}"):
                 wrong = f"{str(value)[:80]!r} cannot be a branch."

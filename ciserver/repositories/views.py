@@ -33,10 +33,10 @@ def repository(request: HttpRequest, slug: str) -> HttpResponse:
             user = cast(User, request.user)
             services.set_rules(project=project, user=user, **form.cleaned_data)
         except Refused as refusal:
-            field = refusal.code.removeprefix("git.")
+            field = refusal.code.removeprefix("git.").replace("project.clone-url", "clone_url")
             if field not in form.fields:
                 return refused(request, refusal, project)
-            form.add_error(field, refusal.message)
+            form.add_error(field, str(refusal) if field == "clone_url" else refusal.message)
         else:
             messages.success(request, "The repository's rules are saved.")
             return redirect("repository", slug)

@@ -127,11 +127,13 @@ class PullRequest(models.Model):
 class Poll(models.Model):
     """What the last look at an outside repository saw. ``heads`` maps a ref to its sha.
 
-    It is None before the first look; ``quiet`` counts the looks since something was new.
+    It is None before the first look; ``quiet`` counts the looks since something was new;
+    ``address`` is where it looked, empty of looks before that was written down.
     """
 
     project = models.OneToOneField(Project, models.CASCADE, related_name="poll")
     heads = models.JSONField(null=True)
+    address = models.CharField(max_length=500, blank=True)
     quiet = models.PositiveIntegerField(default=0)
     next_at = models.DateTimeField()
     looked_at = models.DateTimeField(null=True)

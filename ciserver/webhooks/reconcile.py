@@ -57,7 +57,7 @@ def _send(poll: Poll) -> bool:
 def look(project_id: int) -> None:
     """Record each branch, tag or pull request that moved and that no delivery told of.
 
-    The first look only remembers: what was there before the project is not built by itself.
+    The first look at an address only remembers: what was there before is not built by itself.
     """
     poll = Poll.objects.select_related("project").filter(project=project_id).first()
     if poll is None or poll.project.hosted:
@@ -68,7 +68,9 @@ def look(project_id: int) -> None:
         log.info("%s could not be looked at: %s", poll.project, error)
         Poll.objects.filter(pk=poll.pk).update(error=str(error), looked_at=timezone.now())
         return
-    seen = now if poll.heads is None else dict(poll.heads)
+    address = poll.project.clone_url
+    before = poll.heads if poll.address in ("", address) else None
+    seen = now if before is None else dict(before)
     moved = [ref for ref, sha in now.items() if seen.get(ref) != sha]
     for ref in moved[:AT_A_TIME]:
         if not _told(poll.project, ref, now):
@@ -77,6 +79,7 @@ def look(project_id: int) -> None:
     Poll.objects.filter(pk=poll.pk).update(
         # What is gone is forgotten, so that it is new when it comes back.
         heads={ref: sha for ref, sha in seen.items() if ref in now},
+        address=address,
         quiet=0 if moved else poll.quiet + 1,
         looked_at=timezone.now(),
         error="",

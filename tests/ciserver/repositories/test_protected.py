@@ -111,6 +111,7 @@ def test_the_rules_are_read_and_changed_over_the_api(api: Any, project: Any) -> 
     )
     assert changed.status_code == 200, changed.content
     assert api.get(URL).json() == {
+        "clone_url": "",
         "default_branch": "main",
         "protected_branches": ["release/*"],
         "protected_tags": [],

@@ -84,6 +84,17 @@ def away(outside: Project, upstream: Path, tmp_path: Path) -> Outside:
     return there
 
 
+def test_another_address_is_only_remembered_at_first(away: Outside) -> None:
+    away.push()
+    Poll.objects.update(address="https://elsewhere.example/hello.git")
+    away.look()
+    assert Delivery.objects.count() == 0
+    assert Poll.objects.get().address == away.project.clone_url
+    away.push()
+    away.look()
+    assert Delivery.objects.count() == 1
+
+
 def test_the_first_look_builds_nothing(away: Outside) -> None:
     assert not Delivery.objects.exists()
     assert list(Poll.objects.get().heads or {}) == [MAIN]
