@@ -28,7 +28,7 @@ class Sealed(Exception):
 class ReleaseQuerySet(models.QuerySet["Release"]):
     def update(self, **values: Any) -> int:
         """Raises Sealed."""
-        sealed = {*Release.SEALED, "image", "project_id", "pipeline_id"}
+        sealed = {*Release.FIXED, "image", "project_id", "pipeline_id"}
         if changed := values.keys() & sealed:
             raise Sealed("a release", changed)
         return super().update(**values)
@@ -36,9 +36,9 @@ class ReleaseQuerySet(models.QuerySet["Release"]):
 
 class Release(models.Model):
     """A digest and its evidence, numbered per project. Immutable once it is there: a row that
-    exists takes no other value of SEALED, and one of ``image``."""
+    exists takes no other value of FIXED, and one of ``image``."""
 
-    SEALED = (
+    FIXED = (
         "project", "number", "pipeline", "commit", "title", "repository", "digest", "images",
         "evidence", "configuration",
     )  # fmt: skip
@@ -72,7 +72,7 @@ class Release(models.Model):
 
     def save(self, *, update_fields: Iterable[str] | None = None, **options: Any) -> None:
         """Raises Sealed."""
-        sealed = (*self.SEALED, "image")
+        sealed = (*self.FIXED, "image")
         fields = sealed if update_fields is None else {*update_fields} & {*sealed}
         stored = Release.objects.filter(pk=self.pk).only(*fields).first() if fields else None
         changed = {name for name in fields if stored and self._differs(stored, name)}
