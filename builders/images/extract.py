@@ -47,8 +47,8 @@ def extract_tar(stream: TarStream, tree: Path | int, *, base: int, limits: Layer
     Raises BadTar, LayerTooBig; OSError where the disk fails.
     """
     root = os.dup(tree) if isinstance(tree, int) else os.open(tree, _DIRECTORY | os.O_NOFOLLOW)
+    extractor = _Extractor(stream, root, base)
     try:
-        extractor = _Extractor(stream, root, base)
         count = 0
         for member in read_members(stream):
             count += 1
@@ -57,6 +57,7 @@ def extract_tar(stream: TarStream, tree: Path | int, *, base: int, limits: Layer
             extractor.member(member)
         extractor.finish()
     finally:
+        extractor.close()
         os.close(root)
     stream.drain()
     return count
@@ -94,6 +95,7 @@ def read_members(stream: TarStream) -> Iterator[Member]:
             raise BadTar("a member has a negative size")
         if member.type != tarformat.REGULAR and member.type in _DATALESS:
             member.size = 0
+        stream.foresee(member.size)
         yield member
         stream.skip(tarformat.padding(member.size))
 
@@ -145,6 +147,10 @@ class _Extractor:
             if error.errno is not None and error.errno in _DISK_FAULTS:
                 raise
             raise BadTar(f"{_show(path)} cannot be unpacked: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Nothing may be put afterwards. May be called twice."""
+        self._forget_parents()
 
     def finish(self) -> None:
         """Give directories their times, which filling them has changed."""

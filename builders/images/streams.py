@@ -144,6 +144,11 @@ class TarStream:
             size -= len(part)
         return b"".join(parts)
 
+    def foresee(self, size: int) -> None:
+        """Raise LayerTooBig at once where ``size`` bytes more would exceed the limit."""
+        if self.size - len(self._buffer) + size > self._limits.size:
+            raise self._too_big()
+
     def read_some(self, most: int) -> memoryview:
         """At least one and at most ``most`` bytes; empty at the end. Valid until the next call."""
         if not self._buffer:
@@ -177,12 +182,15 @@ class TarStream:
     def _check(self) -> None:
         limits = self._limits
         if self.size > limits.size:
-            raise LayerTooBig(f"The layer exceeds the size limit of {limits.size >> 20} MiB.")
+            raise self._too_big()
         if self.size > limits.ratio_from and self.size > self._blob.size * limits.ratio:
             raise LayerTooBig(
                 f"The layer inflates more than {limits.ratio} fold, over the size limit "
                 "for such a ratio."
             )
+
+    def _too_big(self) -> LayerTooBig:
+        return LayerTooBig(f"The layer exceeds the size limit of {self._limits.size >> 20} MiB.")
 
 
 def _plain(source: Readable) -> Iterator[bytes]:

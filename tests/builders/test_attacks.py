@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -62,21 +63,56 @@ def test_a_caches_name_is_no_path(id: str, builder: Builder, project: Project) -
     assert {path.name for path in builder.store.root.parent.iterdir()} == before
 
 
-def test_two_stages_that_race_for_one_cache_gain_nothing(
-    builder: Builder, project: Project
+def test_a_source_that_the_builder_looks_up_while_another_stage_swaps_it_stays_inside(
+    builder: Builder, project: Project, sentinel: Path
 ) -> None:
-    """CVE-2024-11218 and -23651: one swaps a folder for a link while the other writes to it."""
-    mount = "--mount=type=cache,id=race,target=/c"
-    text = (
-        f"FROM busybox AS one\nRUN {mount} for i in $(seq 50); do rm -rf /c/d; ln -s / /c/d;"
-        " rm -f /c/d; mkdir -p /c/d; done 2>/dev/null; true\n"
-        f"FROM busybox AS two\nRUN {mount} for i in $(seq 50); do echo x > /c/d/sentinel;"
-        " done 2>/dev/null; true\n"
-        "FROM busybox\nCOPY --from=one /bin/true /one\nCOPY --from=two /bin/true /two\n"
+    """CVE-2024-11218 and -23651: one has the folder writable, and makes it a link by turns, while
+    for each step of the other the builder resolves the same folder, as a bind and as a cache."""
+    home = sentinel.parent
+    mounts = (
+        "--mount=type=bind,from=evil,source=/w/d,target=/m "
+        "--mount=type=cache,id=swapped-{0},from=evil,source=/w/d,target=/c"
     )
-    root = project({"Dockerfile": text})
-    for _ in range(RACES):
-        builder.one(root, no_cache=True)
+    steps = "".join(
+        f"RUN {mounts.format(number)} ls /m{home} /c{home} >> /seen 2>/dev/null;"
+        " ls -d /m /c >> /ran\n"
+        for number in range(2)
+    )
+    for number in range(max(1, RACES // 3)):  # each takes seconds
+        meet = f"--mount=type=cache,id=swapping-{number},target=/meet"
+        text = (
+            "FROM busybox AS evil\nRUN mkdir -p /w/d\n"
+            f"FROM busybox AS one\nRUN {meet} --mount=type=bind,from=evil,source=/w,target=/w,rw"
+            " touch /meet/on; i=0; until test -e /meet/off; do"
+            " rm -rf /w/d; ln -s / /w/d; rm /w/d; mkdir /w/d; i=$((i+1)); done; test $i -gt 5\n"
+            f"FROM busybox AS two\nRUN {meet} until test -e /meet/on; do sleep 0.01; done\n{steps}"
+            f"RUN {meet} touch /meet/off\n"
+            "FROM busybox\nCOPY --from=one /bin/true /one\nCOPY --from=two /seen /ran /\n"
+        )
+        image = builder.one(project({"Dockerfile": text}), no_cache=True, parallel=2)
+        assert (image.layers[-1].tree / "seen").read_text() == ""
+        assert (image.layers[-1].tree / "ran").read_text() == "/c\n/m\n" * 2
+
+
+def test_a_step_cannot_swap_what_holds_its_mount_for_a_link(
+    builder: Builder, project: Project, sentinel: Path
+) -> None:
+    """Whatever was made to mount upon is removed after the step, and nothing outside."""
+    victim = sentinel.parent / "victim"
+    (victim / "empty").mkdir(parents=True)
+    swap = f"umount /a/empty; mv /a /b; rmdir /a/empty; rm -rf /a; ln -s {victim} /a"
+    text = (
+        f"FROM busybox\nRUN --mount=type=tmpfs,target=/a/empty {{ {swap}; }} 2>/dev/null;"
+        " grep -c ' /a/empty tmpfs ' /proc/mounts > /there\n"
+    )
+    try:
+        image = builder.one(project({"Dockerfile": text}), no_cache=True)
+        assert (victim / "empty").is_dir()
+    finally:
+        shutil.rmtree(victim)
+    tree = image.layers[-1].tree
+    assert (tree / "there").read_text() == "1\n"
+    assert not (tree / "a").is_symlink() and not (tree / "a/empty").exists()
 
 
 @pytest.mark.parametrize(

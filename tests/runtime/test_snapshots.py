@@ -199,8 +199,10 @@ def test_a_step_that_swaps_a_stubs_parent_for_a_link_deletes_nothing(
 
     (area / "victim").mkdir()
     (area / "victim/empty").mkdir()
-    script = f"umount /a/empty; mv /a /b; ln -s {area}/victim /a; rm -rf /a; ln -s {area}/victim /a"
-    sandboxes.sh(script, mounts=(TmpfsMount(target="/a/empty", size=MIB),))
+    script = f"umount /a/empty; mv /a /b && ln -s {area}/victim /a && ls -d /b/empty"
+    swapped = sandboxes.sh(script, mounts=(TmpfsMount(target="/a/empty", size=MIB),))
+    assert swapped.out == "/b/empty\n"
+    assert (sandboxes.rootfs.upper / "a").readlink() == area / "victim"
     assert (area / "victim/empty").is_dir()
 
 

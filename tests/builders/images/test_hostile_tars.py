@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import os
 import stat
@@ -15,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.images import tarformat
+from builders.images.digests import OCI_LAYER, Descriptor, sha256
 from builders.images.extract import extract_tar
 from builders.images.layers import LayerLimits, LayerTooBig
+from builders.images.store import Store
 from builders.images.streams import HashingReader, TarStream
 from builders.images.tarformat import BadTar, Member
 from runtime import syscalls
@@ -222,8 +225,63 @@ def test_too_many_files_are_refused_while_they_stream(jail: Path) -> None:
 
 def test_a_member_that_claims_a_terabyte_is_refused_by_the_size_limit(jail: Path) -> None:
     header = tarformat.encode(Member(b"big", size=1 << 40))
-    with pytest.raises(BadTar, match="ends in the middle"):
+    with pytest.raises(LayerTooBig, match="exceeds the size limit of 32768 MiB"):
         unpack(header + bytes(4096), jail)
+    assert names_in(jail / "tree") == []
+
+
+BOMBS: dict[str, tuple[bytes, LayerLimits]] = {
+    "a terabyte that is claimed": (
+        tarformat.encode(Member(b"big", size=1 << 40)) + bytes(4096),
+        LayerLimits(),
+    ),
+    "zeros": (
+        trees.tar(Member(b"z", size=8 << 20), content=bytes(8 << 20)),
+        LayerLimits(size=4 << 20),
+    ),
+    "zeros, a thousand fold": (
+        trees.tar(Member(b"z", size=8 << 20), content=bytes(8 << 20)),
+        LayerLimits(ratio=100, ratio_from=1 << 20),
+    ),
+    "many files": (tar(*(Member(b"%d" % n) for n in range(300))), LayerLimits(files=200)),
+    "many folders": (
+        tar(*(Member(b"d%d/d" % n, type=DIR) for n in range(300))),
+        LayerLimits(files=200),
+    ),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_no_bomb_leaves_a_byte_or_a_file_on_the_disk(bomb: str, small_disk: Path) -> None:
+    data, limits = BOMBS[bomb]
+    blob = gzip.compress(data)
+    store = Store(small_disk / "store")
+    announced = Descriptor(f"{OCI_LAYER}+gzip", sha256(blob), len(blob))
+    left = []
+    for _ in range(2):
+        with pytest.raises(LayerTooBig):
+            store.import_layer(
+                io.BytesIO(blob), expect=announced, diff_id=sha256(data), limits=limits
+            )
+        left.append(free(small_disk))
+    assert left[0] == left[1], "the first one leaves its lock files, and none leaves more"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of the test's own, so that nobody else's files count."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    syscalls.mount("tmpfs", folder, "tmpfs", 0, "size=64m,nr_inodes=5000")
+    (folder / "store").mkdir()
+    yield folder
+    syscalls.umount2(folder)
+
+
+def free(disk: Path) -> tuple[int, int]:
+    """(blocks, inodes)."""
+    figures = os.statvfs(disk)
+    return figures.f_bfree, figures.f_ffree
 
 
 def test_a_file_that_ends_in_the_middle_is_refused(jail: Path) -> None:
