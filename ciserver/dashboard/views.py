@@ -22,6 +22,7 @@ from ciserver.pipelines.models import Pipeline
 from ciserver.projects import services
 from ciserver.projects.models import Project, Role
 from ciserver.releases.models import Stop
+from ciserver.webhooks.forges import FORGES
 
 LISTED = 25
 
@@ -104,6 +105,7 @@ def _project_context(request: HttpRequest, row: Project) -> dict[str, object]:
         "deliveries": row.deliveries.select_related("pipeline", "pipeline__project")[:10],
         "git_url": f"{settings.GANTRY.url}/git/{row.slug}.git",
         "hook_url": f"{settings.GANTRY.url}/hooks",
+        "forges": list(FORGES),
         "badge_path": badge,
         "badge_markdown": f"[![gantry]({url}{badge})]({url}{row.get_absolute_url()})",
         "stop": Stop.objects.filter(Q(project=None) | Q(project=row), ended_at=None).first(),

@@ -1,10 +1,11 @@
-"""A webhook to oneself: signed with the project's secret, sent to the address that forges get.
+"""A webhook to oneself: signed as a forge signs, sent to the address that this forge is given.
 
 It goes the whole way, name, certificate and proxy included, and is an event that builds nothing.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import time
@@ -16,13 +17,26 @@ from django.conf import settings
 from django.urls import reverse
 
 from ciserver.lib.certificates import trusted
+from ciserver.lib.crypto import Secret
 from ciserver.lib.problems import Refused
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
+from ciserver.webhooks.forges import generic, gitlab
 
 BODY = b"{}"
 EVENT = "ping"
 TIMEOUT = 10.0  # seconds, as forges wait
+# Where each forge puts the event, the delivery's id and, behind a prefix, the body's MAC. GitLab's
+# signing token is for secrets of any kind: the other way of GitLab sends the secret itself.
+HEADERS = {
+    "github": ("X-GitHub-Event", "X-GitHub-Delivery", "X-Hub-Signature-256", "sha256="),
+    "gitlab": ("X-Gitlab-Event", "webhook-id", "webhook-signature", "v1,"),
+    "gitea": ("X-Gitea-Event", "X-Gitea-Delivery", "X-Gitea-Signature", ""),
+    "forgejo": ("X-Forgejo-Event", "X-Forgejo-Delivery", "X-Forgejo-Signature", ""),
+    "bitbucket": ("X-Event-Key", "X-Request-UUID", "X-Hub-Signature", "sha256="),
+    "bitbucket-server": ("X-Event-Key", "X-Request-Id", "X-Hub-Signature", "sha256="),
+    "generic": ("X-Gantry-Event", "X-Gantry-Delivery", "X-Gantry-Signature", "sha256="),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +53,9 @@ class Trial:
         return self.status is not None and 200 <= self.status < 300
 
 
-def send(project: Project, user: Any) -> Trial:
-    """Needs the role maintainer. Raises Refused, also while the project has no secret."""
+def send(project: Project, user: Any, forge: str = generic.NAME) -> Trial:
+    """``forge`` is one of HEADERS. Needs the role maintainer. Raises Refused, also while the
+    project has no secret."""
     require(user, project, Role.MAINTAINER)
     secret = project.hook_secret
     if secret is None:
@@ -49,18 +64,39 @@ def send(project: Project, user: Any) -> Trial:
             code="hook.no-secret",
             hint="Make one and give it to your forge; then test it.",
         )
-    url = settings.GANTRY.url + reverse("hook", args=["generic", project.slug])
-    signature = hmac.new(secret.reveal().encode(), BODY, hashlib.sha256).hexdigest()
+    if forge not in HEADERS:
+        raise Refused(
+            f"{forge[:40]!r} is no forge that Gantry knows.",
+            code="hook.forge",
+            hint=f"It is one of {', '.join(HEADERS)}.",
+            status=400,
+        )
+    url = settings.GANTRY.url + reverse("hook", args=[forge, project.slug])
+    began = time.monotonic()
+    status, words = _post(url, signed(forge, secret))
+    return Trial(url, status, round((time.monotonic() - began) * 1000), words)
+
+
+def signed(forge: str, secret: Secret) -> dict[str, str]:
+    """The headers with which ``forge`` would send BODY."""
+    event, delivery, signature, prefix = HEADERS[forge]
+    name = f"test-{time.time_ns()}"
     headers = {
         "Content-Type": "application/json",
         "User-Agent": "gantry-test",
-        "X-Gantry-Event": EVENT,
-        "X-Gantry-Delivery": f"test-{time.time_ns()}",
-        "X-Gantry-Signature": f"sha256={signature}",
+        event: EVENT,
+        delivery: name,
     }
-    began = time.monotonic()
-    status, words = _post(url, headers)
-    return Trial(url, status, round((time.monotonic() - began) * 1000), words)
+    if forge == gitlab.NAME:
+        stamp = str(int(time.time()))
+        content = f"{name}.{stamp}.".encode() + BODY
+        mac = hmac.digest(gitlab.key_of(secret), content, hashlib.sha256)
+        return headers | {
+            "webhook-timestamp": stamp,
+            signature: prefix + base64.b64encode(mac).decode(),
+        }
+    mac = hmac.digest(secret.reveal().encode(), BODY, hashlib.sha256)
+    return headers | {signature: prefix + mac.hex()}
 
 
 def _post(url: str, headers: dict[str, str]) -> tuple[int | None, str]:

@@ -18,6 +18,7 @@ from rest_framework.views import APIView
 from ciserver.lib.problems import Refused
 from ciserver.projects.models import Project
 from ciserver.webhooks import trial
+from ciserver.webhooks.forges import generic
 
 
 @login_required
@@ -25,12 +26,18 @@ from ciserver.webhooks import trial
 def test_hook(request: HttpRequest, slug: str) -> HttpResponse:
     project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
     try:
-        done = trial.send(project, request.user)
+        done = trial.send(project, request.user, request.POST.get("forge", generic.NAME))
     except Refused as refusal:
         context = {"refusal": refusal, "back": project.get_absolute_url()}
         return render(request, "refused.html", context, status=refusal.status)
     (messages.success if done.good else messages.error)(request, done.words)
     return redirect(project)
+
+
+class TrialRequest(serializers.Serializer[Any]):
+    forge = serializers.ChoiceField(
+        choices=list(trial.HEADERS), default=generic.NAME, help_text="whose address is tried"
+    )
 
 
 class TrialSerializer(serializers.Serializer[Any]):
@@ -42,10 +49,13 @@ class TrialSerializer(serializers.Serializer[Any]):
 
 
 class HookTest(APIView):
-    """A signed webhook to our own address, which builds nothing."""
+    """A webhook to our own address, signed as a forge would, which builds nothing."""
 
-    @extend_schema(request=None, responses=TrialSerializer)
+    @extend_schema(request=TrialRequest, responses=TrialSerializer)
     def post(self, request: Request, slug: str) -> Response:
         """Needs the role maintainer, and that the project has a webhook secret."""
         project = get_object_or_404(Project.objects.visible_to(request.user), slug=slug)
-        return Response(TrialSerializer(trial.send(project, request.user)).data)
+        asked = TrialRequest(data=request.data)
+        asked.is_valid(raise_exception=True)
+        done = trial.send(project, request.user, asked.validated_data["forge"])
+        return Response(TrialSerializer(done).data)
