@@ -42,9 +42,12 @@ On the service's machine it is `./gantry`. On a laptop it can be installed alone
     gantry completion bash >~/.local/share/bash-completion/completions/gantry
 
 (or `zsh`, `fish`). Every command that talks to the service has `--json`, whose rows are those of
-the API. In a pipe there are no colours, nothing is cut, and no words on what to do next; results go
-to standard output and complaints to standard error, and a reader that stops reading, such as
-`head`, is no error.
+the API. What went wrong is then one JSON object, the last line of standard error: `code` (the
+API's, or `usage`, `not-allowed`, `refused`, `bad-result`, `unreachable`), `detail`, `hint` and
+`exit_code`. In a pipe there are no colours, nothing is cut, and no words on what to do next;
+results go to standard output and complaints to standard error, and a reader that stops reading,
+such as `head`, is no error. What is too much for the service's rate limit waits as long as it says,
+and says so.
 
 ## Exit codes
 

@@ -45,7 +45,7 @@ _add(
     "Measures for minutes on a machine that does nothing else; its parser is given the options.",
     [
         ("README.md", "sudo .venv/bin/python benchmarks/sandbox.py --rounds 15"),
-        ("README.md", "sudo .venv/bin/python benchmarks/pipeline.py --rounds 7"),
+        ("README.md", "sudo .venv/bin/python benchmarks/pipeline.py --rounds 9"),
         ("README.md", "python -m tests.faults"),
     ],
 )

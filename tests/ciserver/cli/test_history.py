@@ -80,7 +80,7 @@ def test_a_pipeline_says_how_each_job_went_what_it_cost_and_why(
     assert build.split()[:9] == ["build", "passed", "1.6", "0.9", "s", "61", "MiB", "4", "of"]
     assert "2 of 31 failed" in unit
     assert push.rstrip().endswith("It needs unit, which failed.")
-    assert "unit: Its last lines are in the log." in out
+    assert f"unit: {history.pipelines.get(number=2).jobs.get(name='unit').hint}" in out
     assert f"Its page: {json.loads(logged_in('pipeline', 'hello', '--json').out)['page']}" in out
     assert "@sha256:" in logged_in("pipeline", "hello", "1").out
 

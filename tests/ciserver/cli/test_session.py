@@ -73,3 +73,35 @@ def test_what_is_no_address_is_refused_with_an_example(gantry: Gantry, url: str)
     assert ran.exit_code == 2
     assert f"{url!r} is not an address." in ran.err
     assert "gantry login https://ci.example" in ran.err
+
+
+def test_with_json_what_went_wrong_is_an_object_with_its_code(
+    gantry: Gantry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def complaint(*words: str) -> tuple[int, str, str, str]:
+        ran = gantry(*words)
+        told = json.loads(ran.err.splitlines()[-1])
+        assert (ran.out, told["exit_code"]) == ("", ran.exit_code)
+        return ran.exit_code, told["code"], told["detail"], told["hint"]
+
+    assert complaint("status", "--json")[:3] == (3, "not-allowed", "You are not logged in.")
+    monkeypatch.setenv("GANTRY_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("GANTRY_TOKEN", "gantry_any")
+    assert complaint("status", "--json")[:2] == (5, "unreachable")
+    code, name, detail, hint = complaint("logs", "--json")
+    assert (code, name, detail) == (2, "usage", "Missing argument 'project'.")
+    assert "--help" in hint
+    assert complaint("promot", "--json")[:2] == (2, "usage")
+    assert not gantry("exec", "shop@qa", "--", "x", "--json").err.startswith("{")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_its_code_is_that_of_the_api(logged_in: Gantry, history: Any) -> None:
+    ran = logged_in("promote", "hello", "v1", "moon", "--json")
+    told = json.loads(ran.err)
+    assert (ran.exit_code, told["code"]) == (4, "environment.unknown")
+    assert told["hint"] == "It has: qa, prod."
+    ran = logged_in("logs", "hello", "2", "--json")
+    assert (ran.exit_code, json.loads(ran.err)["code"]) == (1, "bad-result")
+    assert json.loads(ran.out)
+    assert logged_in("logs", "hello", "1", "--json").exit_code == 0
