@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ciserver.cli import output, promotions, settings
+from ciserver.cli import daytwo, output, promotions, settings
 from ciserver.cli.client import Client, Row
 from ciserver.cli.errors import CliError, Exit
 from ciserver.cli.look import find_pipeline
@@ -102,9 +102,18 @@ def rollback(
 def cancel(
     project: Project,
     number: Annotated[int, typer.Argument(help="A pipeline's number; the newest without.")] = 0,
+    reason: Annotated[
+        str, typer.Option("--reason", "-m", help="Of PROJECT@ENV: why; everybody can read it.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """End a pipeline that has not ended yet."""
+    """End a pipeline that has not ended yet; or what is on its way to PROJECT@ENV.
+
+    What a deployment began is withdrawn: what served goes on serving.
+    """
+    if daytwo.is_place(project):
+        promotions.cancel(project, reason, as_json=as_json)
+        return
     with Client(settings.load()) as client:
         pipeline = find_pipeline(client, project, number)
         row = client.post(f"/pipelines/{pipeline['id']}/cancel/")
@@ -163,12 +172,15 @@ def _deploy(
 
 def wait_for(client: Client, deployment: Row, *, quiet: bool) -> Row:
     """``deployment`` when it has ended, or waits for something. Its steps are shown meanwhile."""
-    shown = 0
+    shown, told = 0, ""
     while True:
         row = client.get(f"/deployments/{deployment['id']}/")
         for step in row["steps"][shown:] if not quiet else []:
             output.console.print(f"  {step['host']}: {step['name']}")
         shown = len(row["steps"])
+        if row["state"] == "queued" and row["reason"] != told and not quiet:
+            told = row["reason"]
+            output.console.print(f"  {told}", soft_wrap=True)
         if row["state"] not in UNFINISHED:
             return row
         time.sleep(0.3)

@@ -69,6 +69,31 @@ def reject(
         output.console.print(row["reason"], soft_wrap=True)
 
 
+def cancel(place: str, reason: str, *, as_json: bool) -> None:
+    """End the deployment that goes on in ``place``, PROJECT@ENV; else the newest that has not
+    begun."""
+    project, _, environment = place.partition("@")
+    with Client(settings.load()) as client:
+        for state in ("running", "queued", "waiting"):
+            where = {"project": project, "environment": environment, "state": state}
+            if rows := client.rows("/deployments/", limit=1, **where):
+                break
+        else:
+            raise CliError(
+                f"Nothing is on its way to {place}.",
+                next_step=f"See what was: gantry deployments {project}",
+                exit_code=Exit.REFUSED,
+            )
+        row = client.post(f"/deployments/{rows[0]['id']}/cancel/", reason=reason)
+    if as_json:
+        print_json(row)
+    elif row["state"] == "cancelled":
+        output.console.print(row["reason"], soft_wrap=True)
+    else:
+        output.console.print(f"{row['release_name']} to {environment} is being cancelled.")
+        output.next_step(f"Next: gantry deployment {row['id']}")
+
+
 def stop_line(
     project: Annotated[str, typer.Argument(help="A project; all of them without.")] = "",
     reason: Reason = "",

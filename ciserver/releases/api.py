@@ -285,6 +285,17 @@ class DeploymentViewSet(viewsets.ReadOnlyModelViewSet[Deployment]):
         row = approvals.reject(deployment=self.get_object(), user=request.user, reason=reason)
         return self._again(request, row)
 
+    @extend_schema(request=ReasonSerializer, responses=DeploymentSerializer)
+    @action(detail=True, methods=["post"])
+    def cancel(self, request: Request, pk: str) -> Response:
+        """End it, also while it goes on: what was begun is withdrawn within seconds, and what
+        served goes on serving."""
+        asked = ReasonSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        reason = asked.validated_data["reason"]
+        row = approvals.cancel(deployment=self.get_object(), user=request.user, reason=reason)
+        return self._again(request, row)
+
     def _again(self, request: Request, row: Deployment) -> Response:
         fresh = self.get_queryset().get(pk=row.pk)
         return Response(DeploymentSerializer(fresh, context={"request": request}).data)

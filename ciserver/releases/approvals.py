@@ -1,4 +1,4 @@
-"""What people say to a promotion that waits, and stopping the line."""
+"""What people say to a promotion that waits or goes on, and stopping the line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ciserver.lib.states import IllegalMove
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
 from ciserver.releases import policy, queue
-from ciserver.releases.models import Approval, Deployment, Environment, Stop
+from ciserver.releases.models import Approval, Deployment, DeploymentState, Environment, Stop
 
 
 @transaction.atomic
@@ -51,15 +51,34 @@ def reject(*, deployment: Deployment, user: Any, reason: str = "") -> Deployment
     """One of the approvers says no, or who may promote withdraws it: it ends before it began.
     Raises Refused."""
     deployment.refresh_from_db()
-    named = user in policy.approvers(deployment.environment)
-    if not named and not policy.may_promote(user, deployment.environment):
-        _require_approver(deployment, user)
+    _require_may_end(deployment, user)
     words = "Withdrawn" if user.get_username() == deployment.requested_by else "Refused"
     try:
         queue.cancel(deployment, f"{words} by {user.get_username()}{_said(reason)}.")
     except IllegalMove:
         raise _over(deployment) from None
     _record(deployment, user, "deployment.cancel", reason=reason)
+    return deployment
+
+
+@transaction.atomic
+def cancel(*, deployment: Deployment, user: Any, reason: str = "") -> Deployment:
+    """End a deployment that goes on, as one of those who may ``reject`` it: within seconds its
+    worker withdraws what it began, and what served goes on serving. One that has not begun is
+    rejected. Raises Refused."""
+    deployment.refresh_from_db()
+    if deployment.state != DeploymentState.RUNNING:
+        return reject(deployment=deployment, user=user, reason=reason)
+    _require_may_end(deployment, user)
+    name = user.get_username()
+    going = Deployment.objects.filter(pk=deployment.pk, state=DeploymentState.RUNNING)
+    words = f"Cancelled by {name}{_said(reason)}."
+    if going.filter(cancelled_by="").update(cancelled_by=name, reason=words):
+        _record(deployment, user, "deployment.cancel", reason=reason)
+    deployment.refresh_from_db()
+    if deployment.finished:
+        raise _over(deployment)
+    transaction.on_commit(lambda: queue.tell(deployment))
     return deployment
 
 
@@ -105,6 +124,12 @@ def _require_hand_on_the_line(user: Any, project: Project | None) -> None:
         )
 
 
+def _require_may_end(deployment: Deployment, user: Any) -> None:
+    named = user in policy.approvers(deployment.environment)
+    if not named and not policy.may_promote(user, deployment.environment):
+        _require_approver(deployment, user)
+
+
 def _require_approver(deployment: Deployment, user: Any) -> None:
     if policy.may_approve(user, deployment):
         return
@@ -125,10 +150,13 @@ def _require_approver(deployment: Deployment, user: Any) -> None:
 
 
 def _over(deployment: Deployment) -> Refused:
+    running = deployment.state == DeploymentState.RUNNING
     return Refused(
         f"{deployment} is {deployment.state} and waits for nobody's word.",
         code="approval.over",
-        hint="Load the page again to see how it stands.",
+        hint="To end it all the same, cancel it."
+        if running
+        else "Load the page again to see how it stands.",
     )
 
 

@@ -40,8 +40,8 @@ from ciserver.releases.models import (
 from ciserver.releases.queue import TOPIC, supersede, tell, tell_of
 
 __all__ = [
-    "TOPIC", "Lease", "LeaseLost", "claim", "finish", "recover_deployments", "supersede", "tell",
-    "tell_of", "tend",
+    "TOPIC", "Cancelled", "Lease", "LeaseLost", "claim", "finish", "recover_deployments",
+    "supersede", "tell", "tell_of", "tend",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,10 @@ log = logging.getLogger(__name__)
 
 class LeaseLost(Exception):
     """Another worker has taken over; whatever this one still does must change nothing."""
+
+
+class Cancelled(Exception):
+    """Somebody wants what goes on to end. The message says who, and why."""
 
 
 def claim(deployment_id: int) -> Deployment | None:
@@ -103,6 +107,7 @@ def _take(deployment: Deployment) -> Deployment | None:
         fence=F("fence") + 1,
         attempt=F("attempt") + 1,
         configuration=configuration,
+        reason=deployment.reason if deployment.cancelled_by else "",
         started_at=deployment.started_at or timezone.now(),
         lease_until=ends(LEASE),
     )
@@ -176,6 +181,15 @@ class Lease:
         if not self._held.all().exists():
             raise LeaseLost
 
+    def check_wanted(self) -> None:
+        """``check``, and raise Cancelled if somebody cancelled the deployment. For what comes
+        before traffic is switched: from then on there is nothing to withdraw."""
+        asked = self._held.values_list("cancelled_by", "reason").first()
+        if asked is None:
+            raise LeaseLost
+        if asked[0]:
+            raise Cancelled(asked[1].rstrip("."))
+
     def renew(self) -> bool:
         return self._held.all().update(lease_until=ends(LEASE)) == 1
 
@@ -196,6 +210,9 @@ class Lease:
 def finish(deployment: Deployment, state: DeploymentState, *, reason: str = "") -> None:
     """End a running deployment and wake the next one of its environment. Raises LeaseLost."""
     with transaction.atomic():
+        by = Deployment.objects.values_list("cancelled_by", flat=True).get(pk=deployment.pk)
+        if by and state == DeploymentState.SUCCEEDED:
+            reason = f"{by} cancelled it when it served already. {reason}".rstrip()
         try:
             move(
                 deployment,
@@ -233,19 +250,26 @@ def _recover(deployment: Deployment) -> None:
     log.warning("the worker %s of deployment %s is gone", deployment.worker, deployment.pk)
     guard = {"fence": deployment.fence, "lease_until": deployment.lease_until}
     fence = deployment.fence + 1
-    if deployment.attempt < MAX_ATTEMPTS:
+    if deployment.attempt < MAX_ATTEMPTS and not deployment.cancelled_by:
         move(deployment, DeploymentState.QUEUED, table=DEPLOYMENT_MOVES, guard=guard, fence=fence)
         outbox.promise(TOPIC, deployment.pk)
         return
+    state = DeploymentState.FAILED
+    reason = (
+        f"Its worker died in each of {deployment.attempt} attempts."
+        " See the worker's log, then deploy again."
+    )
+    if deployment.cancelled_by:
+        state = DeploymentState.CANCELLED
+        reason = f"{deployment.reason.rstrip('.')}; its worker died meanwhile."
     move(
         deployment,
-        DeploymentState.FAILED,
+        state,
         table=DEPLOYMENT_MOVES,
         guard=guard,
         fence=fence,
         finished_at=timezone.now(),
-        reason=f"Its worker died in each of {deployment.attempt} attempts."
-        " See the worker's log, then deploy again.",
+        reason=reason,
     )
     _close_steps(deployment, "The worker died here.")
     _wake_next(deployment.environment)

@@ -273,6 +273,7 @@ DEPLOYMENT_MOVES: dict[str, tuple[str, ...]] = {
         DeploymentState.QUEUED,  # its worker died: the next one takes it up
         DeploymentState.SUCCEEDED,
         DeploymentState.FAILED,
+        DeploymentState.CANCELLED,  # by its own worker, which has withdrawn what it began
     ),
 }
 
@@ -295,6 +296,7 @@ class Deployment(models.Model):
     )
     reason = models.TextField(blank=True)
     requested_by = models.CharField(max_length=150, blank=True)
+    cancelled_by = models.CharField(max_length=150, blank=True)  # once it had begun
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True)  # of one that waits for approvals
     configuration = models.JSONField(default=dict)  # its environment's, once it has begun

@@ -134,7 +134,7 @@ class HostDeployment:
             self.target,
             check,
             environment.health_timeout,
-            pulse=self.lease.check,
+            pulse=self.lease.check_wanted,
             stable_for=environment.stable_seconds,
             mask=partial(masked, self.deployment),
         )

@@ -140,6 +140,30 @@ def reject(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 @login_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def cancel(request: HttpRequest, pk: int) -> HttpResponse:
+    """Ask (GET), then end (POST) a deployment that goes on."""
+    row = _deployment(request, pk)
+    if request.method != "POST":
+        context = {
+            "deployment": row,
+            "release": row.release,
+            "environment": row.environment,
+            "project": row.environment.project,
+            "current": preview.serving(row.environment),
+        }
+        return render(request, "releases/cancel.html", context)
+    reason = request.POST.get("reason", "")
+    try:
+        row = approvals.cancel(deployment=row, user=request.user, reason=reason)
+    except Refused as refusal:
+        return _refused(request, refusal, row.environment.get_absolute_url())
+    words = row.reason if row.finished else f"{row.release.name} is being cancelled."
+    messages.success(request, words)
+    return redirect(row.environment)
+
+
+@login_required
 @require_POST
 def stop(request: HttpRequest) -> HttpResponse:
     """Stop the line of one project, or of all."""
@@ -176,6 +200,7 @@ def _context(request: HttpRequest, row: Environment) -> dict[str, Any]:
         candidate = None
     waiting = row.deployments.filter(state=DeploymentState.WAITING).select_related("release")
     asked = waiting.first()
+    going = row.deployments.filter(state=DeploymentState.RUNNING).select_related("release").first()
     if asked and asked.release == candidate:
         candidate = None
     now = policy.configuration_of(row)
@@ -193,6 +218,7 @@ def _context(request: HttpRequest, row: Environment) -> dict[str, Any]:
         "candidate": candidate,
         "changed": changed,
         "waiting": asked,
+        "going": going,
         "earlier": services.earlier(row),
         "deployments": _history(row)[:SHOWN],
         "approvers": policy.approvers(row),

@@ -39,8 +39,8 @@ def ask(release: Release, environment: Environment, kind: str, actor: str) -> De
     environment = Environment.objects.select_for_update().get(pk=environment.pk)
     newest = environment.deployments.first()
     asked = newest is not None and newest.release_id == release.pk and not newest.finished
-    if newest and newest.kind == DeploymentKind.MOVE:
-        asked = False  # that one goes to another host alone
+    if newest and (newest.kind == DeploymentKind.MOVE or newest.cancelled_by):
+        asked = False  # that one goes to another host alone, or nowhere any more
     if newest and asked and (newest.kind == kind or kind != DeploymentKind.ROLLBACK):
         return newest  # asked twice is asked once
     # All begin as waiting: a row that only waits takes nothing from one that was granted.
@@ -75,11 +75,25 @@ def consider(deployment: Deployment) -> bool:
         same.exclude(reason=" ".join(waits)).update(reason=" ".join(waits))
         deployment.refresh_from_db(fields=["reason"])
         return False
-    move(deployment, DeploymentState.QUEUED, table=DEPLOYMENT_MOVES, reason="")
+    reason = _goes_first(deployment)
+    move(deployment, DeploymentState.QUEUED, table=DEPLOYMENT_MOVES, reason=reason)
     _supersede_others(deployment, DeploymentState.WAITING, DeploymentState.QUEUED)
     outbox.promise(TOPIC, deployment.pk)
     transaction.on_commit(lambda: tell(deployment))
     return True
+
+
+def _goes_first(deployment: Deployment) -> str:
+    """What a deployment that is granted has to let end, and how not to wait for it."""
+    place = deployment.environment
+    running = place.deployments.filter(state=DeploymentState.RUNNING).select_related("release")
+    other = running.first()
+    if other is None or other.cancelled_by:
+        return ""
+    return (
+        f"{other.release.name} is on its way to {place.name} and ends first. To have this one begin"
+        f" now, cancel that one: gantry cancel {place}"
+    )
 
 
 def hold(deployment: Deployment, reasons: list[str]) -> None:
@@ -107,6 +121,7 @@ def cancel(deployment: Deployment, reason: str) -> None:
         deployment,
         DeploymentState.CANCELLED,
         table=DEPLOYMENT_MOVES,
+        guard={"state__in": (DeploymentState.WAITING, DeploymentState.QUEUED)},
         finished_at=timezone.now(),
         reason=reason,
     )

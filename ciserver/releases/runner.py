@@ -10,7 +10,7 @@ from django.conf import settings
 from ciserver.accounts import registry_tokens
 from ciserver.releases import leases, leaving, rolling
 from ciserver.releases.health import Unhealthy
-from ciserver.releases.leases import Lease, LeaseLost, recover_deployments
+from ciserver.releases.leases import Cancelled, Lease, LeaseLost, recover_deployments
 from ciserver.releases.models import Deployment, DeploymentState, Environment, Host, Release
 from ciserver.releases.one_host import HostDeployment, Mismatch, connected
 from ciserver.releases.sealed import masked
@@ -38,12 +38,15 @@ def deploy(deployment_id: int) -> None:
             _to_every_host(deployment, lease)
         except LeaseLost:
             log.warning("deployment %s was taken over by another worker", deployment_id)
+        except Cancelled as asked:
+            _end(deployment, DeploymentState.CANCELLED, str(asked))
         except (TargetError, HostsFailed) as error:
-            _fail(deployment, str(error))
+            _end(deployment, DeploymentState.FAILED, str(error))
         except Exception as error:
             log.exception("deployment %s failed", deployment_id)
             words = f"An error of Gantry's own ({type(error).__name__}: {error})."
-            _fail(deployment, f"{words} See the worker's log, then deploy again")
+            reason = f"{words} See the worker's log, then deploy again"
+            _end(deployment, DeploymentState.FAILED, reason)
 
 
 class HostsFailed(Exception):
@@ -59,7 +62,7 @@ def _to_every_host(deployment: Deployment, lease: Lease) -> None:
     image = _facts_of(deployment.release, location)
     failed: dict[Host, str] = {}
     for batch in rolling.batches(hosts, environment.batch_size):
-        lease.check()
+        lease.check_wanted()
         said = rolling.side_by_side(
             batch, lambda host: _to_host(deployment, lease, host, location, image)
         )
@@ -76,7 +79,7 @@ def _to_every_host(deployment: Deployment, lease: Lease) -> None:
 def _to_host(
     deployment: Deployment, lease: Lease, host: Host, location: Location, image: ImageFacts
 ) -> str:
-    """Why it failed on ``host``; empty if it did not. Raises LeaseLost."""
+    """Why it failed on ``host``; empty if it did not. Raises LeaseLost and Cancelled."""
     try:
         with connected(Recorder(deployment, host, lease), host) as target:
             HostDeployment(
@@ -117,12 +120,12 @@ def _pull_token(location: Location) -> str | None:
     return registry_tokens.issue(registry_tokens.PULL_USER, [access])
 
 
-def _fail(deployment: Deployment, reason: str) -> None:
+def _end(deployment: Deployment, state: DeploymentState, reason: str) -> None:
     """The last sentence of ``reason`` says what serves now."""
     reason = masked(deployment, reason)
     after = _serving_words(deployment.environment)
     try:
-        leases.finish(deployment, DeploymentState.FAILED, reason=f"{reason.rstrip('. ')}; {after}.")
+        leases.finish(deployment, state, reason=f"{reason.rstrip('. ')}; {after}.")
     except LeaseLost:
         log.warning("deployment %s was taken over by another worker", deployment.pk)
 

@@ -260,6 +260,7 @@ class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
             "state",
             "reason",
             "requested_by",
+            "cancelled_by",
             "attempt",
             "bytes_pulled",
             "created_at",

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from django.utils import timezone
 
 from ciserver.releases import leases
-from ciserver.releases.leases import Lease
+from ciserver.releases.leases import Cancelled, Lease
 from ciserver.releases.models import Deployment, DeploymentState, DeploymentStep, Host
 from ciserver.releases.sealed import masked
 
+AFTER = ("retire", "leave")  # what nobody cancels: another release serves already
 _NUMBERING = threading.Lock()  # hosts of one deployment are worked on side by side
 
 
@@ -25,7 +26,8 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Recorder:
-    """Steps of ``deployment`` on ``host``. A step begins only while ``lease`` holds."""
+    """Steps of ``deployment`` on ``host``. A step begins only while ``lease`` holds, and unless
+    it is one of AFTER, while nobody has cancelled the deployment."""
 
     deployment: Deployment
     host: Host
@@ -33,7 +35,10 @@ class Recorder:
 
     @contextmanager
     def step(self, name: str) -> Iterator[Note]:
-        self.lease.check()
+        if name in AFTER:
+            self.lease.check()
+        else:
+            self.lease.check_wanted()
         with _NUMBERING:
             row = DeploymentStep.objects.create(
                 deployment=self.deployment,
@@ -45,6 +50,9 @@ class Recorder:
         note = Note()
         try:
             yield note
+        except Cancelled as asked:
+            self._end(row, DeploymentState.CANCELLED, str(asked))
+            raise
         except Exception as error:
             self._end(row, DeploymentState.FAILED, masked(self.deployment, str(error)))
             raise

@@ -22,6 +22,7 @@ urlpatterns = [
     path("projects/<slug:slug>/new-environment/", places.new, name="new-environment"),
     path("deployments/<int:pk>/approve/", places.approve, name="approve"),
     path("deployments/<int:pk>/reject/", places.reject, name="reject"),
+    path("deployments/<int:pk>/cancel/", places.cancel, name="cancel-deployment"),
     path("hosts/", fleet_views.hosts, name="hosts"),
     path("hosts/<slug:name>/", fleet_views.host, name="host"),
     path("hosts/<slug:name>/check/", fleet_views.visit, {"verb": "check"}, name="check-host"),

@@ -140,7 +140,8 @@ def _move(
     if asked.waiting:
         messages.success(request, f"{row.name} waits for {place.name}. {asked.reason}")
     else:
-        messages.success(request, f"{row.name} is on its way to {place.name}.")
+        words = f"{row.name} is on its way to {place.name}. {asked.reason}"
+        messages.success(request, words.strip())
     return redirect(row)
 
 

@@ -161,6 +161,7 @@ MATRIX: dict[str, tuple[Ask, ...]] = {
     "/api/v1/deployments/": (get(STRANGER),),
     "/api/v1/deployments/{pk}/": (get(VIEWER),),
     "/api/v1/deployments/{pk}/reject/": (post(MAINTAINER),),
+    "/api/v1/deployments/{pk}/cancel/": (post(MAINTAINER),),
     "/api/v1/stops/": (get(STRANGER), post(MAINTAINER, project="hello", reason="Wait")),
     "/api/v1/stops/{pk}/": (get(VIEWER),),
     "/api/v1/stops/{pk}/resume/": (post(MAINTAINER),),
@@ -266,6 +267,7 @@ MATRIX: dict[str, tuple[Ask, ...]] = {
     "/hosts/{host}/accept-key/": (post(ADMIN),),
     "/hosts/{host}/remove/": (post(ADMIN),),
     "/deployments/{pk}/reject/": (post(MAINTAINER),),
+    "/deployments/{pk}/cancel/": (get(VIEWER), post(MAINTAINER)),
     "/line/stop/": (post(MAINTAINER, project="hello", reason="Wait"),),
     "/line/resume/": (post(MAINTAINER, project="hello"),),
 }

@@ -240,7 +240,9 @@ def url_of(path: str, world: dict[str, Any]) -> str:
     values = {key: value for key, value in world.items() if key not in {"people", "pk"}}
     if "{pk}" in path:
         parts = path.split("/")
-        of = "cancel" if "/cancel" in path else parts[parts.index("{pk}") - 1]
+        of = (
+            "cancel" if path.endswith("/pipelines/{pk}/cancel/") else parts[parts.index("{pk}") - 1]
+        )
         values["pk"] = world["pk"][of]
     return path.format(**values)
 

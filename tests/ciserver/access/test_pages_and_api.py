@@ -67,6 +67,7 @@ DOES: dict[str, tuple[str, ...]] = {
     "/hosts/{host}/accept-key/": ("POST /hosts/{pk}/accept-key/",),
     "/hosts/{host}/remove/": ("DELETE /hosts/{pk}/",),
     "/deployments/{pk}/approve/": ("POST /deployments/{pk}/approve/",),
+    "/deployments/{pk}/cancel/": ("POST /deployments/{pk}/cancel/",),
     "/deployments/{pk}/reject/": ("POST /deployments/{pk}/reject/",),
     "/line/stop/": ("POST /stops/",),
     "/line/resume/": ("POST /stops/{pk}/resume/",),

@@ -104,3 +104,21 @@ def test_the_line_is_stopped_and_resumed(logged_in: Gantry, history: Any) -> Non
     assert "The line is stopped by alice: incident" in ran.err
     assert "runs again" in logged_in("resume-line", "hello").out
     assert logged_in("resume-line", "hello").exit_code == 4
+
+
+def test_what_is_on_its_way_is_cancelled(logged_in: Gantry, history: Any) -> None:
+    from ciserver.releases.models import Deployment
+
+    assert logged_in("cancel", "hello@prod").exit_code == 4
+    going = Deployment.objects.create(
+        environment=history.environments.get(name="prod"),
+        release=history.releases.get(),
+        kind="promotion",
+        state="running",
+    )
+    ran = logged_in("cancel", "hello@prod", "-m", "too slow")
+    assert (ran.exit_code, "v1 to prod is being cancelled." in ran.out) == (0, True)
+    going.refresh_from_db()
+    assert (going.cancelled_by, going.reason) == ("alice", "Cancelled by alice: too slow.")
+    Deployment.objects.filter(pk=going.pk).update(state="queued")
+    assert "Refused by alice." in logged_in("cancel", "hello@prod").out

@@ -278,3 +278,23 @@ def test_who_lowers_a_policy_is_held_to_it_until_another_owner_confirms(
     other.post(f"{PROD}edit/", form_of(other) | {"confirm_policy": "on"})
     assert "still needs" not in page(other, PROD)
     assert queue.look_at_waiting() == 1
+
+
+def test_what_is_on_its_way_is_cancelled_on_either_page(
+    hello: Any, alice: Any, bob: Any, sign_in: Any
+) -> None:
+    release = Release.objects.get(project=hello, number=5)
+    going = Deployment.objects.create(
+        environment=hello.environments.get(name="prod"), release=release, kind="promotion",
+        state=DeploymentState.RUNNING, requested_by="bob",
+    )  # fmt: skip
+    url, client = f"/deployments/{going.pk}/cancel/", sign_in(alice)
+    for where in (PROD, release.get_absolute_url()):
+        assert f'href="{url}"' in page(client, where)
+    assert f'href="{url}"' not in page(sign_in(bob), PROD)
+    assert sign_in(bob).post(url).status_code == 403
+    assert "Cancel v5 on its way to prod?" in page(client, url)
+    answer = client.post(url, {"reason": "too slow"}, follow=True).content.decode()
+    assert "v5 is being cancelled." in answer
+    assert "Cancelled by alice: too slow." in answer
+    assert f'href="{url}"' not in answer

@@ -52,11 +52,12 @@ from ciserver.releases.targets.images import Location
 from ciserver.releases.targets.local import LocalTarget
 from ciserver.releases.targets.proxy import Proxy
 from ciserver.releases.targets.spec import Check, ImageFacts
-from tests.ciserver.releases.conftest import free_port
+from tests.ciserver.releases.conftest import free_port, wait_for
 from tests.ciserver.releases.deploying import Doomed
 from tests.ciserver.releases.test_domains import Browser
 from tests.ciserver.releases.test_proxy import answering
 from tests.home import HOME
+from tests.together import together
 
 pytestmark = [pytest.mark.root, pytest.mark.django_db(transaction=True)]
 STEPS = ["pull", "start", "check", "switch", "retire"]
@@ -295,6 +296,47 @@ def test_a_release_that_is_not_healthy_leaves_the_old_one_serving(shop: Shop) ->
     assert set(probe.answers) == {"200 one"}
     (container,) = shop.containers()
     assert container.id == Running.objects.get().container_id
+
+
+def test_one_that_is_cancelled_is_withdrawn_within_seconds(
+    shop: Shop, api: Any, alice: Any
+) -> None:
+    shop.deploy("one")
+    Environment.objects.filter(pk=shop.qa.pk).update(health_timeout=120)
+    bad = shop.release("two", command="sleep 3600").deployments.get()
+
+    def work(_: object) -> float:
+        runner.deploy(bad.pk)
+        return time.monotonic()
+
+    def cancel(_: object) -> float:
+        wait_for(lambda: bad.steps.filter(name="check").exists(), seconds=60)
+        time.sleep(0.5)
+        back = services.roll_back(
+            environment=shop.qa, release=Release.objects.get(number=1), user=alice
+        )
+        assert "gantry cancel hello@qa" in back.reason
+        asked = api.post(
+            f"/api/v1/deployments/{bad.pk}/cancel/", {"reason": "hangs"}, format="json"
+        )
+        assert asked.status_code == 200
+        return time.monotonic()
+
+    with Probe(shop.url) as probe:
+        ended, asked = together(lambda act: act(None), [work, cancel])
+    assert ended - asked < 10
+    bad.refresh_from_db()
+    assert (bad.state, bad.reason) == (
+        "cancelled",
+        "Cancelled by alice: hangs; v1 still serves qa.",
+    )
+    assert [(s.name, s.state) for s in bad.steps.all()][-1] == ("check", "cancelled")
+    assert set(probe.answers) == {"200 one"}
+    (left,) = shop.containers()
+    assert left.id == Running.objects.get().container_id
+    back = Deployment.objects.get(kind="rollback")
+    assert OutboxEntry.objects.filter(topic=queue.TOPIC, object_id=back.pk).exists()
+    assert shop.run(back).state == "succeeded"
 
 
 def test_a_container_of_another_image_gets_no_traffic_whatever_its_name(shop: Shop) -> None:

@@ -18,6 +18,10 @@ def _newest(walk: Walk) -> str:
 
 def _one_waits(walk: Walk) -> None:
     walk.release("Fourth", "shop 4\n")
+    _waits_again(walk)
+
+
+def _waits_again(walk: Walk) -> None:
     name = _newest(walk)
     assert f"{name} waits for prod" in walk.sh(f"gantry promote shop {name} prod")
 
@@ -51,6 +55,9 @@ PAGE = Page(
         ),
         'gantry reject shop v7 prod -m "after the sale"': Way(
             before=_one_waits, swap={"v7": _newest}, env=AS_ALICE, says="after the sale"
+        ),
+        'gantry cancel shop@prod -m "too slow"': Way(
+            before=_waits_again, env=AS_ALICE, says="too slow"
         ),
         "gantry rollback shop previous prod": Way(says="^v2 runs in prod"),
         'gantry stop-line shop -m "incident 12"': Way(says="^The line of shop is stopped"),
