@@ -37,6 +37,11 @@ class BuildError(Exception):
         if code:
             self.code = code
 
+    @property
+    def where(self) -> str:
+        """The place, with the column where that is known: ``Dockerfile:12:6``."""
+        return f"{self.place}:{self.column}" if self.column else self.place
+
     def __str__(self) -> str:
         text = f"{self.place}: {self.message}" if self.place else self.message
         if not self.hint:

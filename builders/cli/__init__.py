@@ -57,10 +57,7 @@ def _print_with_excerpt(error: BuildError, before: str = "") -> None:
 
 
 def _with_column(error: BuildError) -> str:
-    text = str(error)
-    if not error.column:
-        return text
-    return f"{error.place}:{error.column}{text.removeprefix(error.place)}"
+    return f"{error.where}{str(error).removeprefix(error.place)}"
 
 
 def _print_receipt(error: StepFailed) -> None:

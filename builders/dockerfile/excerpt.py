@@ -56,9 +56,12 @@ def _plain(line: str) -> str:
 def _find(message: str, lines: Sequence[str]) -> tuple[int, int]:
     """(line, column) of what the message names, both from 0."""
     for word in _names(message):
-        for row, line in enumerate(lines):
-            if word in line and (row == 0 or _counts(line)):
-                return row, line.find(word)
+        # As a word of its own if it is one anywhere: the secret 't' is not the t of --mount.
+        for pattern in (rf"(?<!\w){re.escape(word)}(?!\w)", re.escape(word)):
+            for row, line in enumerate(lines):
+                found = re.search(pattern, line)
+                if found and (row == 0 or _counts(line)):
+                    return row, found.start()
     return 0, len(lines[0]) - len(lines[0].lstrip())
 
 
@@ -66,5 +69,6 @@ def _names(message: str) -> Iterator[str]:
     for match in _NAMED.finditer(message):
         yield next(group for group in match.groups() if group)
     for word in (word.strip("`,;") for word in message.split()):
-        if len(word) > 3 and ("/" in word or "." in word[:-1]):  # a name without quotes
+        # A name without quotes.
+        if len(word) > 3 and ("/" in word or "." in word[:-1] or ":" in word[:-1]):
             yield word.rstrip(".")

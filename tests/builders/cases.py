@@ -4,7 +4,7 @@
            build.json     how it is asked for (optional): target, build_args, secrets, modes
                           (files git cannot carry a mode for), folders (empty ones), archives
            expected.json  what differs from the base, and the config; or
-           error.txt      what the error says
+           error.txt      what the error says, with the line and a caret where there is one
 
 ``oracle`` in build.json says where the expectation came from: docker's BuildKit
 (the default, see record.py), "buildkit" for a newer one (record_buildkit.py) where that does
@@ -47,7 +47,7 @@ class Case:
     @property
     def error(self) -> str | None:
         path = self.folder / "error.txt"
-        return path.read_text().strip() if path.exists() else None
+        return path.read_text().rstrip() if path.exists() else None
 
     @property
     def expected(self) -> Path:

@@ -57,8 +57,12 @@ def test_the_image_is_the_one_docker_makes(
 
 @pytest.mark.root
 @pytest.mark.parametrize("case", BAD, ids=lambda case: case.name)
-def test_the_mistake_is_named_in_one_sentence(case: Case, builder: Builder, tmp_path: Path) -> None:
+def test_the_mistake_is_one_sentence_and_its_line_with_a_caret(
+    case: Case, builder: Builder, tmp_path: Path
+) -> None:
     context = case.lay_out(tmp_path / "context")
     with pytest.raises(BuildError) as caught:
         builder.all(context, **asked(case))
-    assert str(caught.value) == case.error
+    error = caught.value
+    sentence = f"{error.where}{str(error).removeprefix(error.place)}"
+    assert "\n".join(filter(None, [sentence, error.excerpt])) == case.error

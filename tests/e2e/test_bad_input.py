@@ -65,18 +65,18 @@ def _uid(entry: Path) -> int:
 
 
 CASES = {
-    "syntax": ({"Dockerfile": FROM + 'CMD ["a"\nRUN\n'}, "Dockerfile:3", "RUN"),
-    "unknown instruction": ({"Dockerfile": FROM + "RNU true\n"}, "Dockerfile:2", "RUN"),
+    "syntax": ({"Dockerfile": FROM + 'CMD ["a"\nRUN\n'}, "Dockerfile:3:1", "RUN"),
+    "unknown instruction": ({"Dockerfile": FROM + "RNU true\n"}, "Dockerfile:2:1", "RUN"),
     "missing source": (
         {"Dockerfile": FROM + "COPY requirments.txt /\n", "requirements.txt": "x"},
-        "Dockerfile:2",
+        "Dockerfile:2:6",
         "requirements.txt",
     ),
     "failing step": ({"Dockerfile": FROM + "RUN exit 3\n"}, "Dockerfile:2", "exit code 3"),
-    "no such base": ({"Dockerfile": "FROM gantry/pyton:3\n"}, "Dockerfile:1", "gantry/pyton"),
+    "no such base": ({"Dockerfile": "FROM gantry/pyton:3\n"}, "Dockerfile:1:6", "gantry/pyton"),
     "another project's image": (
         {"Dockerfile": "FROM REGISTRY/hello:latest\n"},
-        "Dockerfile:1",
+        "Dockerfile:1:6",
         "is not one of bad",
     ),
     "failing test": (

@@ -112,13 +112,15 @@ def _explained(error: Exception, cancel: Event) -> JobFailed:
             hint = error.hint
             if isinstance(error, StepFailed) and not hint:
                 hint = "The step's last lines are in the log."
-            excerpt = error.excerpt if isinstance(error, UserError) else ""
-            return JobFailed(error.message, place=error.place, hint=hint, excerpt=excerpt)
+            place, excerpt = error.place, ""
+            if isinstance(error, UserError):
+                place, excerpt = error.where, error.excerpt
+            return JobFailed(error.message, place=place, hint=hint, excerpt=excerpt)
         case BuildError() | SandboxError():
             log.error("%s: %s", error.code, error)
             return JobFailed(
                 f"Gantry could not do this: {error.message}",
-                place=error.place if isinstance(error, BuildError) else "",
+                place=error.where if isinstance(error, BuildError) else "",
                 hint=error.hint,
             )
     log.exception("a job ended by an error of ours", exc_info=error)

@@ -40,6 +40,6 @@ def test_log_and_job_hold_the_line_with_a_caret(mistaken: tuple[Pipeline, Path])
     with pytest.raises(JobFailed), working_on(job, workshop, Event()):
         make_plan(pipeline, git_dir, Limits())
     job.refresh_from_db()
-    assert (job.place, job.excerpt) == ("Dockerfile:2", "   RNU true\n   ^")
+    assert (job.place, job.excerpt) == ("Dockerfile:2:2", "   RNU true\n   ^")
     log = job.log_path.read_text()
     assert log.index("Unknown instruction") < log.index("   RNU true") < log.index("Did you mean")
