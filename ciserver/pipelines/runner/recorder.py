@@ -52,6 +52,7 @@ class StepRecorder:
         self._log = writer
         self._then = then
         self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
+        self._rows: dict[int, int] = {}  # their keys by position: nobody else makes steps of a job
         self._error: DatabaseError | None = None
         self._thread = threading.Thread(target=self._write_rows, name="recorder", daemon=True)
 
@@ -135,9 +136,16 @@ class StepRecorder:
     def _write(self, batch: dict[int, dict[str, Any]]) -> None:
         if not batch:
             return
+        new = [
+            Step(job=self._job, position=position, **fields)
+            for position, fields in batch.items()
+            if position not in self._rows
+        ]
         with transaction.atomic():
-            for position, fields in batch.items():
-                Step.objects.update_or_create(job=self._job, position=position, defaults=fields)
+            for position in batch.keys() & self._rows.keys():
+                Step.objects.filter(pk=self._rows[position]).update(**batch[position])
+            Step.objects.bulk_create(new)
+        self._rows |= {step.position: step.pk for step in new}
         events.publish(self._job.pipeline_id)
 
 

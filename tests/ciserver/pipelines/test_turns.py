@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from ciserver.lib import outbox
 from ciserver.lib.models import OutboxEntry
-from ciserver.pipelines import leases, services
+from ciserver.pipelines import drain, leases, services
 from ciserver.pipelines.models import Event, Pipeline, State
 from ciserver.pipelines.runner import story
 from ciserver.projects.models import Project
@@ -129,12 +129,37 @@ def test_a_message_for_one_pipeline_runs_the_one_whose_turn_it_is(
     monkeypatch.setattr(story, "_run", lambda lease: ran.append(lease.pipeline_id))
     woken: list[list[int]] = []
     monkeypatch.setattr(outbox.app, "send_task", lambda _, args, **__: woken.append(args))
+    monkeypatch.setattr(story, "IN_A_ROW", 0.0)
     first, second = queue(project), queue(project)
 
     story.run_next()
 
     assert ran == [first.pk]
     assert woken == [[second.pk]]  # whoever became free has somebody do the next
+
+
+def test_one_message_does_for_those_that_come_soon_after_one_another(
+    project: Any, queue: Queue, monkeypatch: Any
+) -> None:
+    ran: list[int] = []
+    woken: list[list[int]] = []
+
+    def run(lease: leases.Lease) -> None:
+        ran.append(lease.pipeline_id)
+        if len(ran) == 2:
+            drain.begin()
+
+    monkeypatch.setattr(story, "_run", run)
+    monkeypatch.setattr(outbox.app, "send_task", lambda _, args, **__: woken.append(args))
+    first, second, third = (queue(project) for _ in range(3))
+    try:
+        story.run_next()
+    finally:
+        drain.end()
+    assert ran == [first.pk, second.pk]  # in turn, until the worker is asked to stop
+    assert woken == [[third.pk]]
+    story.run_next()
+    assert (ran[2:], woken[1:]) == ([third.pk], [])
 
 
 def test_a_newer_commit_ends_the_older_ones_of_its_branch_where_the_project_says_so(
