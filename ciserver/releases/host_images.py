@@ -22,7 +22,6 @@ from ciserver.releases.models import (
     Environment,
     Host,
     Release,
-    Running,
 )
 from ciserver.releases.targets.errors import TargetError
 
@@ -60,18 +59,10 @@ def _left_by(environment: Environment) -> QuerySet[Host]:
 def spent(host: Host, *, project: int | None = None) -> list[Release]:
     """Releases whose images ``host`` need not keep, of the projects that are deployed to it, and
     of ``project``, which may be so no longer."""
-    here = Q(hosts=host) | Q(running__host=host)
-    environments = list(Environment.objects.filter(here).distinct())
-    projects = {one.project_id for one in environments} | ({project} if project else set())
-    running = Running.objects.filter(host=host)
-    kept = set(running.values_list("digest", flat=True))
-    kept |= set(running.values_list("release__digest", flat=True))
-    going = Deployment.objects.filter(environment__in=environments, state__in=UNFINISHED)
-    kept |= set(going.values_list("release__digest", flat=True))
-    for one in environments:
-        kept |= retention.ways_back(one)
+    here = Environment.objects.filter(Q(hosts=host) | Q(running__host=host))
+    projects = {*here.values_list("project", flat=True)} | ({project} if project else set())
     brought = Release.objects.filter(project__in=projects).exclude(image={})
-    return list(brought.exclude(digest__in=kept))
+    return list(brought.exclude(digest__in=retention.kept_on(host)))
 
 
 def _prune(host: Host, *, project: int) -> int:

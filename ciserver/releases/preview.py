@@ -15,9 +15,8 @@ import httpx
 from django.conf import settings
 
 from ciserver.accounts import registry_tokens
-from ciserver.releases import layers, policy
+from ciserver.releases import layers, policy, retention
 from ciserver.releases.models import (
-    Deployment,
     DeploymentKind,
     DeploymentState,
     DeploymentStep,
@@ -35,7 +34,6 @@ from ciserver.repositories.errors import RepositoryError
 from ciserver.repositories.history import Commit
 
 COMMITS = 50
-REMEMBERED = 8  # releases of a host that are asked for their layers
 MOST_READ = 8 * 1024 * 1024  # compressed bytes of a layer whose files are listed
 MOST_FILES = 100  # named for each layer
 
@@ -60,7 +58,7 @@ class NewLayer:
 
 @dataclass(frozen=True, slots=True)
 class Travel:
-    """``bytes`` of ``layers`` that ``host`` lacks, by what our records say it ever got."""
+    """``bytes`` of ``layers`` that ``host`` lacks, by what our records say it got and keeps."""
 
     host: Host
     layers: int
@@ -200,13 +198,13 @@ def token_for(location: Location) -> str | None:
 def _travel(host: Host, wanted: Iterable[Layer]) -> Travel:
     pulled = DeploymentStep.objects.filter(
         host=host, name="pull", state=DeploymentState.SUCCEEDED
-    ).values("deployment")
-    there = Deployment.objects.filter(pk__in=pulled, release__removed_at=None)
-    rows = there.order_by("-pk").select_related("release")
+    ).values("deployment__release")
+    there = Release.objects.filter(pk__in=pulled, digest__in=retention.kept_on(host))
     known: set[str] = set()
-    for one in list({row.release_id: row.release for row in rows[:50]}.values())[:REMEMBERED]:
+    for one in there:
         try:
-            known |= {layer.digest for layer in facts(one).layers}
+            image = ImageFacts.from_json(one.image) if one.image else facts(one)
+            known |= {layer.digest for layer in image.layers}
         except TargetError:
             break  # then perhaps less is sent than is told; a page waits for one time-out only
     missing = [layer for layer in wanted if layer.digest not in known]

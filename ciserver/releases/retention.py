@@ -14,6 +14,7 @@ from datetime import timedelta
 import httpx
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from ciserver.accounts import registry_tokens
@@ -24,6 +25,7 @@ from ciserver.releases.models import (
     Deployment,
     DeploymentState,
     Environment,
+    Host,
     Release,
     Running,
 )
@@ -90,6 +92,21 @@ def ways_back(environment: Environment) -> set[str]:
         if len(found) > WAYS_BACK:
             break
     return set(found)
+
+
+def kept_on(host: Host) -> set[str]:
+    """The digests whose images ``host`` keeps: what runs there or is on its way, and the ways back
+    of each environment there. Others go with the next success (see ``host_images``)."""
+    here = Q(hosts=host) | Q(running__host=host)
+    environments = list(Environment.objects.filter(here).distinct())
+    running = Running.objects.filter(host=host)
+    kept = set(running.values_list("digest", flat=True))
+    kept |= set(running.values_list("release__digest", flat=True))
+    going = Deployment.objects.filter(environment__in=environments, state__in=UNFINISHED)
+    kept |= set(going.values_list("release__digest", flat=True))
+    for one in environments:
+        kept |= ways_back(one)
+    return kept
 
 
 def _delete_marked() -> int:

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 from django.utils import timezone
 
-from ciserver.releases import layers, preview, services
+from ciserver.releases import host_images, layers, preview, retention, services
 from ciserver.releases.models import Deployment, DeploymentStep, Host, Release, Running
 
 pytestmark = pytest.mark.django_db
@@ -90,6 +90,26 @@ def test_the_way_back_moves_nothing_where_it_was_before(releases: list[Release])
     assert told.back
     assert told.travels is not None
     assert [(one.layers, one.bytes) for one in told.travels] == [(0, 0)]
+
+
+def test_what_a_host_lost_to_make_room_travels_again(
+    hello: Any, passed: Any, registry: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(retention, "WAYS_BACK", 1)
+    host, qa = Host.objects.create(name="edge"), hello.environments.get(name="qa")
+    for number in range(3):
+        digest = registry.push("hello", page=str(number))
+        made = services.make_release(passed(digest, repository=f"{registry.address}/hello"))
+        made.image = preview.facts(made).as_json()
+        made.save()
+        serve(made, "qa", host)
+        Deployment.objects.filter(kind="auto").delete()
+        if number < 2:
+            Running.objects.all().delete()
+    first, second, third = Release.objects.order_by("number")
+    assert host_images.spent(host) == [first]
+    travels = [preview.of(one, qa).travels for one in (first, second, third)]
+    assert [[travel.layers for travel in one or []] for one in travels] == [[1], [0], [0]]
 
 
 def test_names_say_what_a_layer_adds_and_takes_away() -> None:
