@@ -484,8 +484,10 @@ def test_a_check_tells_what_a_deployment_there_depends_on(harbour: Fleet) -> Non
     connect = DeploymentStep.objects.filter(deployment=failed).first()
     assert connect is not None
     assert "behind" in connect.detail
+    ship.sh("printf '#!/bin/sh\\necho 4000000000\\n' > /usr/local/sbin/date")
     worker = harbour.deploy("worker", ExposedPorts={}, command="/bin/busybox sleep 600")
     assert (worker.state, worker.reason) == ("succeeded", ""), "without a port it needs no Caddy"
+    assert "ahead" in worker.steps.get(name="connect").detail
 
 
 def test_a_host_without_root_serves_a_release(harbour: Fleet) -> None:
