@@ -10,11 +10,21 @@ from ciserver.releases.targets.errors import TargetError
 CAP_SYS_RESOURCE = 24
 PATH = "export LC_ALL=C.UTF-8 PATH=$PATH:/usr/local/bin:/usr/sbin:/sbin"
 PROGRAMS = ("podman", "docker", "nft", "caddy", "apt-get", "systemd-run")
+# Its bridges are in its daemon's network namespace, where we cannot put a firewall before them.
+ROOTLESS = (
+    "docker there runs without root, and its containers would be out of reach of the firewall:"
+    " that is not supported. podman without root is, and so is root's docker"
+)
 # Which engine works is found by asking each.
-ASK = """
+ASK = f"""
 for one in podman docker; do
   command -v $one >/dev/null 2>&1 || continue
-  if said=$($one ps --quiet --last=1 2>&1 >/dev/null); then echo works=$one; break; fi
+  if said=$($one ps --quiet --last=1 2>&1 >/dev/null); then
+    case $([ $one = docker ] && docker info --format '{{{{.SecurityOptions}}}}' 2>/dev/null) in
+      *name=rootless*) echo "says={ROOTLESS}"; continue ;;
+    esac
+    echo works=$one; break
+  fi
   echo says=$one does not work: $(echo "$said" | tail -n 1)
 done
 """

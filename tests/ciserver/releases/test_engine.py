@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import tarfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from ciserver.releases.targets import commands, credentials, engine, firewall
+from ciserver.releases.targets.base import find_engine
 from ciserver.releases.targets.engine import choose, parse_container, parse_exit_code
-from ciserver.releases.targets.errors import CommandFailed, TargetError
-from ciserver.releases.targets.facts import Facts, parse
+from ciserver.releases.targets.errors import CommandFailed, NoEngine, TargetError
+from ciserver.releases.targets.facts import PATH, Facts, parse, script
+from ciserver.releases.targets.machine import Machine
 from ciserver.releases.targets.secret_files import archive
 from ciserver.releases.targets.spec import Check, ImageFacts, Wanted
 
@@ -50,6 +55,34 @@ def test_a_machine_is_understood_from_what_its_shell_prints() -> None:
     assert there.programs == {"podman", "nft"}
     with pytest.raises(TargetError, match="It must be Linux, with a POSIX shell"):
         parse("Windows PowerShell")
+
+
+SHIM = "#!/bin/sh\ncase $1 in info) echo '{}';; esac\n"  # works, and tells of itself
+
+
+@pytest.mark.parametrize(
+    "options, engine_there",
+    [
+        ("[name=seccomp,profile=builtin name=cgroupns]", "docker"),
+        ("[name=seccomp,profile=builtin name=rootless name=cgroupns]", ""),
+    ],
+)
+def test_rootless_docker_is_not_taken_and_the_reason_is_told(
+    tmp_path: Path, options: str, engine_there: str
+) -> None:
+    for name, text in {"podman": "#!/bin/sh\nexit 1\n", "docker": SHIM.format(options)}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    argv = ["sh", "-c", f"{PATH}; {script()}"]
+    said = subprocess.run(
+        argv, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=True
+    ).stdout
+    there = parse(said)
+    assert there.engine == engine_there
+    if not engine_there:
+        with pytest.raises(NoEngine, match=r"docker there runs without root, .* not supported"):
+            find_engine(cast(Machine, SimpleNamespace(facts=there)))
 
 
 @pytest.mark.parametrize("program", ["podman", "docker"])
