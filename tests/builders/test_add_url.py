@@ -48,7 +48,7 @@ class Web:
                 elif self.path == "/packed.tar.xz":
                     self.send_response(200)
                     self.end_headers()
-                    self.wfile.write(archive(".xz"))
+                    self.wfile.write(archive(Path("packed.tar.xz")))
                 elif self.path == "/file.txt":
                     self.send_response(200)
                     self.send_header("Last-Modified", "Sat, 01 Jan 2022 00:00:00 GMT")
