@@ -37,7 +37,8 @@ On the service's machine it is `./gantry`. On a laptop it can be installed alone
     gantry login https://ci.example
 
 `gantry login` keeps address and token in `~/.config/gantry/client.json`, readable by you alone;
-`$GANTRY_URL` and `$GANTRY_TOKEN` go before it. Tab completion, also of projects' names:
+`$GANTRY_URL` and `$GANTRY_TOKEN` go before it. Tab completion, also of projects, environments,
+releases and PROJECT@ENV:
 
     gantry completion bash >~/.local/share/bash-completion/completions/gantry
 

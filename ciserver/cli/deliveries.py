@@ -11,11 +11,9 @@ from ciserver.cli import daytwo, output, promotions, settings
 from ciserver.cli.client import Client, Row
 from ciserver.cli.errors import CliError, Exit
 from ciserver.cli.look import find_pipeline
-from ciserver.cli.options import AsJson, Project
+from ciserver.cli.options import AsJson, EnvironmentName, Project, ReleaseName
 from ciserver.cli.output import print_json
 
-ReleaseName = Annotated[str, typer.Argument(help="A release, such as v3.", show_default=False)]
-EnvironmentName = Annotated[str, typer.Argument(help="An environment, such as prod.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the result.")]
 
 UNFINISHED = {"queued", "running"}

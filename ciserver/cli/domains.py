@@ -8,14 +8,14 @@ import typer
 
 from ciserver.cli import output, settings
 from ciserver.cli.client import Client
-from ciserver.cli.options import AsJson, Project
+from ciserver.cli.options import AsJson, EnvironmentName, Project
 from ciserver.cli.output import print_json, print_table
 from ciserver.cli.places import find
 
 
 def domains(
     project: Project,
-    environment: Annotated[str, typer.Argument(help="An environment, such as prod.")],
+    environment: EnvironmentName,
     add: Annotated[
         list[str] | None, typer.Option("--add", help="A host name; may be given again.")
     ] = None,

@@ -9,7 +9,7 @@ import typer
 from ciserver.cli import output, settings
 from ciserver.cli.client import Client, Row
 from ciserver.cli.errors import CliError, Exit
-from ciserver.cli.options import AsJson, Project
+from ciserver.cli.options import AsJson, EnvironmentName, Project
 from ciserver.cli.output import print_json, print_table
 from ciserver.cli.places import find, plain
 
@@ -36,7 +36,7 @@ Hosts = Annotated[
 
 def env(
     project: Project,
-    environment: Annotated[str, typer.Argument(help="An environment, such as prod.")],
+    environment: EnvironmentName,
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=value; may be given again.")
     ] = None,

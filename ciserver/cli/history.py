@@ -9,6 +9,7 @@ import typer
 
 from ciserver.cli import output, settings
 from ciserver.cli.client import Client, Row, given
+from ciserver.cli.completion import environments
 from ciserver.cli.images import size
 from ciserver.cli.options import AnyProject, AsJson, Limit
 from ciserver.cli.output import age, print_json, print_table, state
@@ -19,7 +20,13 @@ WAITING = "waiting"
 def deployments(
     project: AnyProject = "",
     environment: Annotated[
-        str, typer.Option("--environment", "-e", help="Only those to this environment.")
+        str,
+        typer.Option(
+            "--environment",
+            "-e",
+            help="Only those to this environment.",
+            autocompletion=environments,
+        ),
     ] = "",
     state_: Annotated[
         str,

@@ -12,7 +12,7 @@ from ciserver.cli import daytwo, logsearch, output, settings
 from ciserver.cli.client import Client, Row
 from ciserver.cli.errors import CliError, Exit
 from ciserver.cli.look import find_pipeline, why
-from ciserver.cli.options import AsJson, Project
+from ciserver.cli.options import AsJson, ProjectOrPlace
 from ciserver.cli.output import print_json
 from ciserver.cli.progress import Progress
 
@@ -22,7 +22,7 @@ PAUSE = 0.3  # seconds between two looks
 
 
 def logs(
-    project: Project,
+    project: ProjectOrPlace,
     number: Annotated[int, typer.Argument(help="A pipeline's number; the newest without.")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until it has ended.")] = False,
     job: Annotated[str, typer.Option(help="Only this job.")] = "",

@@ -9,7 +9,7 @@ import typer
 
 from ciserver.cli import output, settings
 from ciserver.cli.client import Client, Row
-from ciserver.cli.options import AsJson, Project
+from ciserver.cli.options import AsJson, EnvironmentName, Project
 from ciserver.cli.output import print_json, print_table
 from ciserver.cli.places import find
 
@@ -27,7 +27,7 @@ class MayPromote(enum.Enum):
 
 def policy(
     project: Project,
-    environment: Annotated[str, typer.Argument(help="An environment, such as prod.")],
+    environment: EnvironmentName,
     promote_role: Annotated[
         str, typer.Option(help="The least role that may promote: developer, maintainer or owner.")
     ] = "",

@@ -11,11 +11,9 @@ from rich.text import Text
 from ciserver.cli import output, settings
 from ciserver.cli.client import Client, Row
 from ciserver.cli.errors import CliError, Exit
-from ciserver.cli.options import AsJson, Project
+from ciserver.cli.options import AsJson, EnvironmentName, Project, ReleaseName
 from ciserver.cli.output import print_json
 
-ReleaseName = Annotated[str, typer.Argument(help="A release, such as v3.", show_default=False)]
-EnvironmentName = Annotated[str, typer.Argument(help="An environment, such as prod.")]
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; everybody can read it.")]
 SHOWN_FILES = 10
 

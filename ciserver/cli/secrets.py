@@ -11,6 +11,7 @@ import typer
 
 from ciserver.cli import output, settings
 from ciserver.cli.client import Client
+from ciserver.cli.completion import environments
 from ciserver.cli.errors import CliError, Exit
 from ciserver.cli.options import AsJson, Project
 from ciserver.cli.output import age, print_json, print_table
@@ -19,7 +20,13 @@ app = typer.Typer(
     help="A project's secrets, given to the jobs that name them.", no_args_is_help=True
 )
 Env = Annotated[
-    str, typer.Option("--env", "-e", help="Of an environment: for its containers, not for jobs.")
+    str,
+    typer.Option(
+        "--env",
+        "-e",
+        help="Of an environment: for its containers, not for jobs.",
+        autocompletion=environments,
+    ),
 ]
 Name = Annotated[str, typer.Argument(help="Such as API_TOKEN.", show_default=False)]
 

@@ -9,12 +9,12 @@ import typer
 from ciserver.cli import daytwo, output, settings
 from ciserver.cli.client import Client
 from ciserver.cli.errors import CliError, Exit
-from ciserver.cli.options import AnyProject, AsJson, Project
+from ciserver.cli.options import AnyProject, AsJson, ProjectOrPlace
 from ciserver.cli.output import age, print_json, print_table
 
 
 def start(
-    project: Project,
+    project: ProjectOrPlace,
     ref: Annotated[
         str, typer.Option("--ref", help="A branch or a tag.", show_default="the default branch")
     ] = "",

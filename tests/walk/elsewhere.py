@@ -56,7 +56,6 @@ _add(
         ("README.md", "podman run --network none"),
         ("README.md", "docker run --network none"),
         ("README.md", "docker build && docker run && docker push"),
-        ("README.md", "podman pull && podman run"),
         ("builds.md", "docker build"),
         ("hosts.md", "sudo -n nft"),
         ("install.md", "git push"),

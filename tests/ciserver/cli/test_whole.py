@@ -144,22 +144,6 @@ def test_each_shell_gets_a_script_that_asks_us(gantry: Gantry, shell: str) -> No
     assert "_GANTRY_COMPLETE" in ran.out
 
 
-def test_bash_takes_the_script_and_completes_commands(tmp_path: Path) -> None:
-    (tmp_path / "gantry").write_text(
-        f'#!/bin/sh\nPYTHONPATH={CHECKOUT} exec {sys.executable} -m ciserver.cli "$@"\n'
-    )
-    (tmp_path / "gantry").chmod(0o755)
-    script = (
-        'eval "$(gantry completion bash)"; COMP_WORDS=(gantry stat); COMP_CWORD=1;'
-        ' _gantry_completion gantry; echo "${COMPREPLY[@]}"'
-    )
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    ran = subprocess.run(
-        ["bash", "-c", script], env=env, check=False, capture_output=True, text=True
-    )
-    assert ran.stdout.split() == ["status", "statuses"], ran.stderr
-
-
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     ("words", "path"),
