@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
+from django.db import transaction
 from django.utils import timezone
 
 from builders.errors import BuildError, StepFailed, UserError
@@ -96,9 +97,10 @@ def working_on(job: Job, workshop: Workshop, cancel: Event) -> Iterator[JobRun]:
 
 
 def _finish(job: Job, state: State, **fields: Any) -> None:
-    # A step that an error of ours ended has had nobody to close it.
-    job.steps.filter(state=State.RUNNING).update(state=State.FAILED)
-    move(job, state, table=JOB_MOVES, finished_at=timezone.now(), **fields)
+    with transaction.atomic():  # one, and not two that may each wait for other writers
+        # A step that an error of ours ended has had nobody to close it.
+        job.steps.filter(state=State.RUNNING).update(state=State.FAILED)
+        move(job, state, table=JOB_MOVES, finished_at=timezone.now(), **fields)
     events.publish(job.pipeline_id)
 
 
