@@ -105,7 +105,7 @@ def prepare(folder: Path, *, projects: int, pipelines: int) -> None:
     call_command("collectstatic", verbosity=0, interactive=False)
     if not Project.objects.exists():
         print(f"seeding {projects} projects and {pipelines} pipelines ...", flush=True)
-        call_command("seed", projects=projects, pipelines=pipelines)
+        call_command("seed", projects=projects, pipelines=pipelines, logs=True)
     User.objects.get_or_create(username=PEOPLE[0], defaults={"is_superuser": True})
 
 
@@ -134,6 +134,8 @@ def pages() -> list[str]:
         f"{at}/pipelines/next/",
         f"{at}/pipelines/{last.number}/coverage/",
         f"{at}/pipelines/{last.number}/jobs/1/lines",
+        f"{at}/pipelines/{last.number}/jobs/1/lines?line=500",
+        f"{at}/pipelines/{last.number}/jobs/1/lines?q=file_999",
         f"{at}/releases/{release.number}/",
         f"{at}/releases/{release.number}/promote/stage/",
         f"{at}/environments/qa/",

@@ -1,6 +1,7 @@
 """``manage.py seed``: many projects with a long history, for measuring pages. Nothing is built.
 
-It writes rows alone: no repository, log, image or container is behind them.
+It writes rows alone, and with ``--logs`` the logs of each project's last few pipelines: no
+repository, image or container is behind them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from django.utils import timezone
 
 from ciserver.accounts.models import AuditEntry, Team, User
 from ciserver.dashboard.models import ImageLabel, ImageLayer, ImageRecord, ImageUse, LayerRecord
+from ciserver.pipelines.logs import LogWriter
 from ciserver.pipelines.models import Job, JobKind, Pipeline, State, Step, TestCase
 from ciserver.projects.models import Membership, Project, Role, TeamMembership
 from ciserver.releases.models import (
@@ -33,7 +35,8 @@ from ciserver.webhooks.models import Delivery, Verdict
 
 PREFIX = "seed-"
 PLACES = ("qa", "stage", "prod")
-WHOLE = 5  # pipelines of each project whose steps and test cases are written, too
+WHOLE = 5  # pipelines of each project whose steps, test cases and logs are written, too
+LINES = 1_000  # of each of their logs
 CASES = 30
 BATCH = 2000
 FIRST_PORT = 40_000
@@ -45,6 +48,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--projects", type=int, default=200)
         parser.add_argument("--pipelines", type=int, default=20_000, help="of all together")
+        parser.add_argument("--logs", action="store_true", help="write those of the last few, too")
         parser.add_argument("--yes", action="store_true", help="though real projects are there")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -56,7 +60,9 @@ class Command(BaseCommand):
         if Project.objects.filter(slug__startswith=PREFIX).exists():
             raise CommandError("This database is seeded already. Begin with an empty GANTRY_HOME.")
         with transaction.atomic():
-            seed(projects=options["projects"], pipelines=options["pipelines"])
+            whole = seed(projects=options["projects"], pipelines=options["pipelines"])
+        if options["logs"]:
+            _logs(whole)
         self.stdout.write(
             f"{options['projects']} projects, {Pipeline.objects.count()} pipelines,"
             f" {Release.objects.count()} releases, {Deployment.objects.count()} deployments,"
@@ -65,17 +71,19 @@ class Command(BaseCommand):
         )
 
 
-def seed(*, projects: int, pipelines: int) -> None:
-    """The same rows for the same numbers: what is drawn by lot is drawn from one beginning."""
+def seed(*, projects: int, pipelines: int) -> list[Job]:
+    """The jobs of each project's last WHOLE pipelines. The same rows for the same numbers: what is
+    drawn by lot is drawn from one beginning."""
     lots = random.Random(1)  # noqa: S311 - nothing secret
     made = _projects(projects, lots)
     rows = _pipelines(made, pipelines // max(projects, 1), lots)
-    _parts(rows)
+    whole = _parts(rows)
     releases = _releases(rows)
     _images(made, rows)
     _deployments(made, releases)
     _deliveries(rows)
     _audit(rows)
+    return whole
 
 
 def _projects(count: int, lots: random.Random) -> list[Project]:
@@ -133,8 +141,9 @@ def _pipelines(projects: list[Project], each: int, lots: random.Random) -> list[
     return _write(Pipeline, rows())
 
 
-def _parts(pipelines: list[Pipeline]) -> None:
-    """Three jobs of each; of the last few of each project also steps and test cases."""
+def _parts(pipelines: list[Pipeline]) -> list[Job]:
+    """Three jobs of each; of the last few of each project also steps and test cases. The jobs of
+    those few."""
     last = max((row.number for row in pipelines), default=0)
     kinds = (("build", JobKind.BUILD), ("unit", JobKind.TEST), ("push", JobKind.PUSH))
 
@@ -185,6 +194,20 @@ def _parts(pipelines: list[Pipeline]) -> None:
             for number in range(CASES)
         ),
     )
+    return whole
+
+
+def _logs(jobs: list[Job]) -> None:
+    """Of each LINES lines, the last of which is an error where the job failed."""
+    text = "".join(
+        f"\x1b[36mpart {line % 7}\x1b[0m line {line}: gcc -O2 -c src/file_{line}.c -o {line}.o\n"
+        for line in range(LINES)
+    ).encode()
+    for job in jobs:
+        with LogWriter(job.log_path) as log:
+            log.write(1, "out", text)
+            if job.state == State.FAILED:
+                log.write(1, "err", b"\x1b[31mERROR: 2 of 30 cases failed\x1b[0m\n")
 
 
 def _releases(pipelines: list[Pipeline]) -> list[Release]:
