@@ -79,13 +79,7 @@ def page(request: HttpRequest, slug: str = "") -> HttpResponse:
     else:
         raise Http404
     asked = request.GET.get("q", "").strip()[:100]
-    if asked:
-        entries = entries.alias(words=Cast("detail", TextField())).filter(
-            Q(actor__icontains=asked)
-            | Q(action__icontains=asked)
-            | Q(target__icontains=asked)
-            | Q(words__icontains=asked)
-        )
+    entries = about(entries, asked)
     shown = Paginator(entries, PAGE_SIZE).get_page(request.GET.get("page", "1"))
     rows = [(entry, in_words(entry.detail)) for entry in shown]
     context: dict[str, Any] = {"project": project, "page": shown, "rows": rows, "asked": asked}
@@ -94,6 +88,18 @@ def page(request: HttpRequest, slug: str = "") -> HttpResponse:
     if request.user.is_superuser:
         context["check"] = AuditCheck.objects.first()
     return render(request, "dashboard/audit.html", context)
+
+
+def about(entries: QuerySet[AuditEntry], words: str) -> QuerySet[AuditEntry]:
+    """Those that hold ``words`` anywhere; all of them without any."""
+    if not words:
+        return entries
+    return entries.alias(words=Cast("detail", TextField())).filter(
+        Q(actor__icontains=words)
+        | Q(action__icontains=words)
+        | Q(target__icontains=words)
+        | Q(words__icontains=words)
+    )
 
 
 def in_words(detail: dict[str, Any]) -> list[tuple[str, str]]:
@@ -122,6 +128,7 @@ FILTERS = [
     OpenApiParameter("project", str, description="slug of a project"),
     OpenApiParameter("actor", str, description="who did it"),
     OpenApiParameter("action", str, description="such as deployment.approve"),
+    OpenApiParameter("q", str, description="words of the actor, action, target or detail"),
 ]
 
 
@@ -138,4 +145,4 @@ class AuditViewSet(viewsets.ReadOnlyModelViewSet[AuditEntry]):
         if slug := given.get("project"):
             entries &= of_project(slug)
         exact = {key: given[key] for key in ("actor", "action") if key in given}
-        return entries.filter(**exact)
+        return about(entries.filter(**exact), given.get("q", "").strip()[:100])

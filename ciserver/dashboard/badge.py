@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import reverse
 from django.utils.cache import patch_cache_control
-from django.utils.crypto import constant_time_compare, salted_hmac
+from django.utils.crypto import constant_time_compare
 from django.views.decorators.http import condition, require_safe
 
 from ciserver.pipelines.models import Pipeline, State
+from ciserver.projects.badges import key_of
 from ciserver.projects.models import Project
 
 # Words and colours of the usual badges; the colours carry white text at 4.5:1 or more.
@@ -29,18 +29,9 @@ NOTHING_YET = ("no pipeline", "#57606a")
 CHARACTER, PADDING = 6.8, 12  # pixels; the text is stretched to fit, whatever the font
 
 
-def badge_path(project: Project) -> str:
-    """The address, with the part that cannot be guessed."""
-    return reverse("badge", args=[project.slug, _key(project)])
-
-
-def _key(project: Project) -> str:
-    return salted_hmac("gantry.badge", project.slug).hexdigest()[:20]
-
-
 def _newest(request: HttpRequest, slug: str, key: str) -> Pipeline | None:
     project = Project.objects.filter(slug=slug).first()
-    if project is None or not constant_time_compare(key, _key(project)):
+    if project is None or not constant_time_compare(key, key_of(project)):
         raise Http404
     branch = request.GET.get("branch") or project.default_branch
     ref = f"refs/heads/{branch}"

@@ -18,19 +18,17 @@ from ciserver.releases.models import (
     Release,
     Running,
 )
+from ciserver.releases.standing import STANDING
 
 PAGE_SIZE = 22  # with three environments each, a first load of 150 KB
 
 
 # What the matrix can be asked to show alone: words, and what one of the environments has.
 FILTERS: dict[str, tuple[str, Q]] = {
-    "unhealthy": ("Unhealthy", Q(running__healthy=False)),
-    "drift": ("Drift", ~Q(running__drift="") & Q(running__isnull=False)),
-    "waiting": ("Waiting", Q(deployments__state=DeploymentState.WAITING)),
-    "moving": (
-        "On the move",
-        Q(deployments__state__in=(DeploymentState.QUEUED, DeploymentState.RUNNING)),
-    ),
+    "unhealthy": ("Unhealthy", STANDING["unhealthy"]),
+    "drift": ("Drift", STANDING["drift"]),
+    "waiting": ("Waiting", STANDING["waiting"]),
+    "moving": ("On the move", STANDING["moving"]),
 }
 
 

@@ -12,7 +12,6 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from ciserver.accounts.models import User
-from ciserver.dashboard.badge import badge_path
 from ciserver.dashboard.forms import ProjectForm
 from ciserver.dashboard.matrix import matrix_for, rows_for
 from ciserver.lib import live
@@ -20,6 +19,7 @@ from ciserver.lib.crypto import Secret
 from ciserver.lib.problems import Refused
 from ciserver.pipelines.models import Pipeline
 from ciserver.projects import services
+from ciserver.projects.badges import badge_path
 from ciserver.projects.models import Project, Role
 from ciserver.releases.models import Stop
 from ciserver.webhooks.forges import FORGES

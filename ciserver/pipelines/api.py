@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from ciserver.pipelines import coverage, services
 from ciserver.pipelines.coverage_api import CoverageSerializer
 from ciserver.pipelines.job_api import JobSerializer
-from ciserver.pipelines.models import Job, Pipeline
+from ciserver.pipelines.models import Event, Job, Pipeline
 from ciserver.pipelines.query import number
 from ciserver.pipelines.start_api import InputSerializer, StartRequest, inputs_of, start_from
 from ciserver.projects.models import Project, Role
@@ -88,6 +88,7 @@ FILTERS = [
     OpenApiParameter("ref", str, description="full ref, such as refs/tags/v1.0"),
     OpenApiParameter("commit", str, description="full commit id"),
     OpenApiParameter("state", str, description="queued, running, passed, failed, cancelled"),
+    OpenApiParameter("event", str, description=", ".join(Event.values)),
 ]
 
 
@@ -107,7 +108,9 @@ class PipelineViewSet(viewsets.ReadOnlyModelViewSet[Pipeline]):
             jobs = Job.objects.prefetch_related("steps", "cases", "artifacts")
             return pipelines.prefetch_related(Prefetch("jobs", jobs))
         asked = self.request.query_params
-        fields = {"project": "project__slug", "ref": "ref", "commit": "commit", "state": "state"}
+        fields = {"project": "project__slug"} | {
+            name: name for name in ("ref", "commit", "state", "event")
+        }
         pipelines = pipelines.filter(**{fields[key]: asked[key] for key in fields if key in asked})
         if "branch" in asked:
             pipelines = pipelines.filter(ref=f"refs/heads/{asked['branch']}")

@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django.db.models import QuerySet
+from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import mixins, serializers, viewsets
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
 
 from ciserver.pipelines import case_history
 from ciserver.pipelines.models import TestCase
@@ -49,6 +53,16 @@ class CaseSerializer(serializers.ModelSerializer[TestCase]):
         return case.outcome in case_history.BAD and bool(getattr(case, "passed_later", False))
 
 
+class SlowSerializer(serializers.Serializer[Any]):
+    """Seconds of a test in the recent pipelines."""
+
+    suite = serializers.CharField()
+    name = serializers.CharField()
+    mean = serializers.FloatField()
+    worst = serializers.FloatField()
+    runs = serializers.IntegerField()
+
+
 CASE_FILTERS = [
     OpenApiParameter("project", str, description="slug of a project"),
     OpenApiParameter("pipeline", int, description="number of a pipeline"),
@@ -85,6 +99,17 @@ class CaseViewSet(mixins.ListModelMixin, viewsets.GenericViewSet[TestCase]):
         if asked.get("flaky") == "1":
             cases = cases.filter(case_history.passed_later(), outcome__in=case_history.BAD)
         return cases.select_related("job__pipeline__project")
+
+    @extend_schema(
+        parameters=[OpenApiParameter("project", str, required=True, description="slug")],
+        responses=SlowSerializer(many=True),
+    )
+    @action(detail=False, pagination_class=None, filter_backends=[])
+    def slowest(self, request: Request) -> Response:
+        """The 20 tests of a project that take longest by their mean in the recent pipelines."""
+        seen = Project.objects.visible_to(request.user)
+        project = get_object_or_404(seen, slug=request.query_params.get("project", ""))
+        return Response(SlowSerializer(case_history.slowest(project), many=True).data)
 
     def paginate_queryset(self, queryset: Any) -> Any:
         """Whether a case is flaky is asked for those of the page alone: it is a question each."""

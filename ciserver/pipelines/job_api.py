@@ -20,7 +20,7 @@ from ciserver.lib.problems import Refused
 from ciserver.pipelines.artifact_api import ArtifactSerializer
 from ciserver.pipelines.case_api import TestCaseSerializer
 from ciserver.pipelines.logs import Line, LogReader, Position
-from ciserver.pipelines.logsearch import position_of, search
+from ciserver.pipelines.logsearch import first_errors, position_of, search
 from ciserver.pipelines.models import Job, Step
 from ciserver.pipelines.query import number
 from ciserver.projects.models import Project
@@ -126,6 +126,13 @@ class JobViewSet(viewsets.GenericViewSet[Job]):
             raise serializers.ValidationError({"q": "Say what to look for."})
         after = number(request, "after", 0)
         return Response(_line_rows(job, search(job.log_path, words, after=after)))
+
+    @extend_schema(responses=LineSerializer(many=True))
+    @action(detail=True, url_path="first-error", pagination_class=None, filter_backends=[])
+    def first_error(self, request: Request, pk: str) -> Response:
+        """The first line that seems to tell of an error; an empty list when none does."""
+        job = self.get_object()
+        return Response(_line_rows(job, first_errors(job.log_path)))
 
     @extend_schema(
         parameters=[

@@ -56,8 +56,12 @@ def search(path: Path, words: str, *, after: int = 0, limit: int = 100) -> list[
 
 def first_error(path: Path) -> int | None:
     """The number of the first line that seems to tell of an error."""
-    found = next(_matches(path, _ERROR_PARTS, _ERROR, 0), None)
-    return found.number if found else None
+    return next((line.number for line in first_errors(path)), None)
+
+
+def first_errors(path: Path, *, limit: int = 1) -> list[Line]:
+    """The first ``limit`` lines that seem to tell of an error."""
+    return list(islice(_matches(path, _ERROR_PARTS, _ERROR, 0), limit))
 
 
 def _matches(

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any, ClassVar, cast
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.shortcuts import get_object_or_404
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -18,6 +18,7 @@ from ciserver.accounts.models import User
 from ciserver.lib.crypto import Secret
 from ciserver.lib.strict import Strict
 from ciserver.projects import services
+from ciserver.projects.badges import badge_path
 from ciserver.projects.models import MOST_AT_ONCE, Project, ProjectSecret
 
 
@@ -26,6 +27,7 @@ class ProjectSerializer(serializers.ModelSerializer[Project]):
 
     git_url = serializers.SerializerMethodField()
     page = serializers.SerializerMethodField()
+    badge = serializers.SerializerMethodField(help_text="an SVG; ?branch= names another branch")
 
     class Meta:
         model = Project
@@ -39,6 +41,7 @@ class ProjectSerializer(serializers.ModelSerializer[Project]):
             "cancel_superseded",
             "concurrency",
             "page",
+            "badge",
             "created_at",
         ]
         read_only_fields = [
@@ -53,6 +56,9 @@ class ProjectSerializer(serializers.ModelSerializer[Project]):
 
     def get_page(self, project: Project) -> str:
         return f"{settings.GANTRY.url}{project.get_absolute_url()}"
+
+    def get_badge(self, project: Project) -> str:
+        return f"{settings.GANTRY.url}{badge_path(project)}"
 
 
 class ProjectChangeSerializer(Strict):
@@ -111,6 +117,10 @@ class ShownHookSecretSerializer(serializers.Serializer[Any]):
     secret = serializers.CharField()
 
 
+FILTERS = [OpenApiParameter("q", str, description="part of the name or the description")]
+
+
+@extend_schema_view(list=extend_schema(parameters=FILTERS))
 class ProjectViewSet(
     mixins.ListModelMixin,
     mixins.RetrieveModelMixin,
@@ -125,7 +135,11 @@ class ProjectViewSet(
     lookup_value_regex = "[a-z0-9-]+"
 
     def get_queryset(self) -> QuerySet[Project]:
-        return Project.objects.visible_to(self.request.user)
+        seen = Project.objects.visible_to(self.request.user)
+        words = self.request.query_params.get("q", "").strip()[:100]
+        if self.action != "list" or not words:
+            return seen
+        return seen.filter(Q(slug__icontains=words) | Q(description__icontains=words))
 
     def perform_create(self, serializer: serializers.BaseSerializer[Any]) -> None:
         owner = cast(User, self.request.user)

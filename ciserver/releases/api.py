@@ -51,6 +51,7 @@ from ciserver.releases.serializers import (
     StopSerializer,
     WhereSerializer,
 )
+from ciserver.releases.standing import STANDING
 
 Row = TypeVar("Row", bound=Model)
 PROJECT = OpenApiParameter("project", str, description="slug of a project")
@@ -122,7 +123,11 @@ class ReleaseViewSet(viewsets.ReadOnlyModelViewSet[Release]):
 
 @extend_schema_view(
     list=extend_schema(
-        parameters=[PROJECT, OpenApiParameter("name", str, description="name of an environment")]
+        parameters=[
+            PROJECT,
+            OpenApiParameter("name", str, description="name of an environment"),
+            OpenApiParameter("show", str, description=f"only those: {', '.join(STANDING)}"),
+        ]
     )
 )
 class EnvironmentViewSet(viewsets.ReadOnlyModelViewSet[Environment]):
@@ -141,6 +146,11 @@ class EnvironmentViewSet(viewsets.ReadOnlyModelViewSet[Environment]):
                 "hosts", "domains", "promoters", "approvers", Prefetch("running", running)
             )
         )
+        if (show := self.request.query_params.get("show")) and self.action == "list":
+            if show not in STANDING:
+                raise serializers.ValidationError({"show": f"It is one of {', '.join(STANDING)}."})
+            found = Environment.objects.filter(STANDING[show]).order_by()
+            environments = environments.filter(pk__in=found.values("pk"))
         return _asked(self.request, environments, {"project": "project__slug", "name": "name"})
 
     @extend_schema(request=NewEnvironmentSerializer, responses={201: EnvironmentSerializer})

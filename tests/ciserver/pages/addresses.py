@@ -58,6 +58,7 @@ OF_MEMBERS = [
     "/projects/hello/environments/prod/containers/restart/?host=local",
     "/projects/search/pipelines/1/",
     "/deployments/{waiting}/approve/",
+    "/deployments/{waiting}/cancel/",
     "/commands/{command}/",
     "/no/such/page/",
 ]
@@ -93,8 +94,4 @@ NO_PAGE = {
     "/projects/{slug}/pipelines/next/events": "a stream",
     "/projects/{slug}/pipelines/{number}/jobs/{job}/log": "a part of the pipeline's page",
     "/projects/{slug}/pipelines/{number}/artifacts/{artifact}": "a file",
-    "/hooks/{forge}/{slug}/": "for forges",
-    "/logout/": "a button",
-    "/account/end-session/": "a button",
-    "/tokens/{pk}/revoke/": "a button",
 }

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import pytest
 from django.test import Client
 
-from ciserver.dashboard.badge import badge_path
 from ciserver.pipelines.models import Pipeline, State
+from ciserver.projects.badges import badge_path
 from tests.ciserver.pages import seeding
 
 

@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import pytest
 
-from ciserver.dashboard.badge import badge_path
 from ciserver.pipelines.coverage_reports import (
     CoverageError,
     FileLines,
@@ -17,6 +16,7 @@ from ciserver.pipelines.coverage_reports import (
     parse,
     to_ranges,
 )
+from ciserver.projects.badges import badge_path
 from tests.ciserver.pipelines.workplace import Workplace, log_of, run_git
 
 COBERTURA = b"""<?xml version="1.0" ?>
