@@ -46,7 +46,9 @@ _add(
     [
         ("README.md", "sudo .venv/bin/python benchmarks/sandbox.py --rounds 15"),
         ("README.md", "sudo .venv/bin/python benchmarks/pipeline.py --rounds 9"),
+        ("README.md", "sudo .venv/bin/python -m benchmarks.build --rounds 5"),
         ("README.md", "python -m tests.faults"),
+        ("README.md", "python -m tests.faults.deployments --kills 100 --lanes 4"),
     ],
 )
 _add(
@@ -56,6 +58,7 @@ _add(
         ("README.md", "podman run --network none"),
         ("README.md", "docker run --network none"),
         ("README.md", "docker build && docker run && docker push"),
+        ("README.md", "ssh HOST 'podman pull && podman run'"),
         ("builds.md", "docker build"),
         ("hosts.md", "sudo -n nft"),
         ("install.md", "git push"),
