@@ -242,7 +242,8 @@ def test_the_receipt_counts_what_came_over_the_network(sandboxes: Sandboxes) -> 
     with open_private(state=sandboxes.state) as network, network.member("db") as db:
         with network.member("test") as test, running(sandboxes, db, serve):
             ran = sandboxes.sh(
-                f"sleep 0.3; nc -w 2 {db.address} 8000 | wc -c",
+                f"count() {{ n=$(nc -w 2 {db.address} 8000 | wc -c); [ $n -gt 0 ]; }};"
+                "until count; do sleep 0.1; done; echo $n",
                 network=Network.PRIVATE,
                 netns=test.netns,
             )

@@ -56,7 +56,7 @@ def test_two_command_lines_meet_by_name_and_alias_and_leave_nothing(
     server = "echo up; exec nc -ll -p 8000 -e echo hello"
     db = start("--name", "db", "--network-alias", "postgres", "--", "/bin/sh", "-c", server)
     assert db.stdout is not None and db.stdout.readline() == "up\n"
-    script = f"{FILES_FIRST} sleep 0.2; {TRY} try db 8000; try postgres 8000"
+    script = f"{FILES_FIRST} {TRY} until try db 8000; do sleep 0.1; done; try postgres 8000"
     test = start("--", "/bin/sh", "-c", script)
     assert test.communicate(timeout=60)[0] == "db reached\npostgres reached\n"
     assert wait_until(lambda: len(list(state.networks_dir.glob("*/member-*"))) == 1)

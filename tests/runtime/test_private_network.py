@@ -50,7 +50,7 @@ def test_members_see_one_another_by_name_and_alias_whoever_came_first(
         asked = threading.Thread(
             target=lambda: early.append(
                 sandboxes.sh(
-                    f"{waiting} sleep 0.3; {TRY} try db 8000",
+                    f"{waiting} {TRY} until try db 8000; do sleep 0.1; done",
                     network=Network.PRIVATE,
                     netns=test.netns,
                 ).out
