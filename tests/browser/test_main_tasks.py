@@ -17,8 +17,8 @@ pytestmark = pytest.mark.browser
 def test_the_first_project_is_three_steps_from_its_first_push(
     stage: Stage, open_page: OpenPage
 ) -> None:
-    stage("user", name="newcomer")
-    page = open_page("/", user="newcomer")
+    stage("user", name="erin")
+    page = open_page("/", user="erin")
     steps = page.get_by_role("list").filter(has_text="Make a project").get_by_role("listitem")
     expect(steps).to_have_count(3)
     page.get_by_role("link", name="New project").click()
