@@ -5,8 +5,8 @@ belongs to the host's ("error executing setns process"; crun tries the others fi
 sandbox that joined a network made before it runc is started inside that network already, and is
 shown a copy of its own state that has no word of it.
 
-It is given its state as a descriptor, for a path it would make, with all above it, where the box
-has just been removed: a box without a record, which nobody removed again.
+Both are given their state as a descriptor, for a path they would make, with all above it, where the
+box has just been removed: a box without a record, which nobody removed again.
 """
 
 from __future__ import annotations
@@ -50,9 +50,7 @@ def entrance(
     """
     namespaces = config.get("linux", {}).get("namespaces", ())
     netns = next((one.get("path") for one in namespaces if one["type"] == "network"), None)
-    if runtime.name != "runc":
-        yield Entrance(oci_root)
-    elif not netns:
+    if runtime.name != "runc" or not netns:
         with _by_descriptor(oci_root) as root:
             yield Entrance(root)
     else:
