@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from runtime.removal import remove_path
 
 Say = Callable[[str], None]
 Fill = Callable[[Path], None]
+LOOK = 0.05  # seconds between two looks at a cache that another step has to itself
 
 
 @dataclass(frozen=True)
@@ -44,22 +46,27 @@ class Lane:
 
     def open(
         self, stack: ExitStack, name: str, *, sharing: str, owner: tuple[int, int], mode: int,
-        say: Say, fill: Fill | None = None,
+        say: Say, check: Callable[[], None], fill: Fill | None = None,
     ) -> Path:  # fmt: skip
         """The tree to mount for the cache ``name``, held until ``stack`` closes.
 
         With ``sharing`` private, who comes second gets an empty one of its own; locked waits.
-        ``owner`` are ids inside. ``say`` hears what the cap took away. ``fill`` writes what a new
-        one begins with into the folder it is given, whose owner and mode stay.
+        ``owner`` are ids inside. ``say`` hears what the cap took away, and that it waits; ``check``
+        is called meanwhile, and what it raises ends the waiting. ``fill`` writes what a new one
+        begins with into the folder it is given, whose owner and mode stay.
         """
         folder = self.folder / hashlib.sha256(name.encode()).hexdigest()
         use = _use(stack, folder)
-        if sharing == "private" and not _lock(stack, folder, wait=False):
+        if sharing == "private" and not _lock(stack, folder):
             folder = Path(tempfile.mkdtemp(prefix="private-", dir=self.folder))
             stack.callback(remove_path, folder)
             use = _use(stack, folder)
-        elif sharing == "locked":
-            _lock(stack, folder, wait=True)
+        elif sharing == "locked" and not _lock(stack, folder):
+            shown = name.partition("\0")[0]
+            say(f"Notice: another step has the cache mount {shown} to itself; this one waits.\n")
+            while not _lock(stack, folder):
+                check()
+                time.sleep(LOOK)
         (folder / "name").write_text(name)
         tree = folder / "tree"
         stack.callback(self._cap, folder, use, say)
@@ -135,10 +142,11 @@ def _use(stack: ExitStack, folder: Path) -> int:
             os.close(fd)  # pruning took it between the two lines above
 
 
-def _lock(stack: ExitStack, folder: Path, *, wait: bool) -> bool:
+def _lock(stack: ExitStack, folder: Path) -> bool:
+    """Whether nobody had it, so that it is ours now."""
     fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(fd)
         return False
@@ -167,6 +175,6 @@ def _last_use(folder: Path) -> float:
 
 def _name(folder: Path) -> str:
     try:
-        return (folder / "name").read_text()[:100]
+        return (folder / "name").read_text().partition("\0")[0][:100]
     except OSError:
         return "one"

@@ -193,6 +193,7 @@ class MountDesk:
             owner=(mount.uid, mount.gid),
             mode=0o755 if mount.mode is None else mount.mode,
             say=lambda words: bench.output(Stream.STDERR, words.encode()),
+            check=bench.check_cancelled,
             fill=fill,
         )
         return BindMount(source=tree, target=self._target(mount), read_only=mount.read_only)

@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from builders.context.git import GitContext, find_commit
 from builders.errors import BuildCancelled, BuildError, DockerfileError, StepFailed
 from builders.images.store import Image, Store
 from builders.memory import KINDS, memory_folder
+from builders.steps.caches import Lane
 from runtime import kept, owner
 from runtime.network import later
 from runtime.sandbox import Stream
@@ -462,6 +464,29 @@ def test_a_cancelled_build_ends_within_seconds(
             cancel=cancel,
         )
     assert time.monotonic() - started < 5
+
+
+def test_who_waits_for_a_locked_cache_says_so_and_can_be_cancelled(
+    builder: Builder, project: Project
+) -> None:
+    cancel = threading.Event()
+
+    class Canceller(Recorder):
+        def step_output(self, step: StepInfo, stream: Stream, data: bytes) -> None:
+            super().step_output(step, stream, data)
+            cancel.set()
+
+    mine = Lane(builder.store, "default", IDS.base, 1 << 30)
+    text = "FROM busybox\nRUN --mount=type=cache,id=mine,sharing=locked,target=/c true\n"
+    listener = Canceller()
+    with ExitStack() as stack:
+        mine.open(
+            stack, "mine", sharing="locked", owner=(0, 0), mode=0o755,
+            say=lambda _: None, check=lambda: None,
+        )  # fmt: skip
+        with pytest.raises(BuildCancelled):
+            builder.all(project({"Dockerfile": text}), listener=listener, cancel=cancel)
+    assert b"another step has the cache mount mine to itself; this one waits" in listener.output
 
 
 def test_a_listener_that_raises_leaves_nothing_behind(builder: Builder, project: Project) -> None:
