@@ -12,8 +12,10 @@ def collect(config: Config, *, dry_run: bool) -> None:
     """Prints what went, or would go. Raises OpsError."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ciserver.settings")
     import django
+    from django.apps import apps
 
-    django.setup()
+    if not apps.ready:  # a second time it would tie the log to what stderr is at this moment
+        django.setup()
     from ciserver.releases import garbage
 
     if os.geteuid() != 0:
