@@ -18,6 +18,8 @@
    seconds: what they take in all against the sum of their steps' own time shared by the workers'
    slots. Beside it as many such hooks at once, as many side by side as we have slots, against the
    sum of their ``docker run``.
+   Beside 0.86 s of steps a pipeline takes 0.15: claim and rows 0.03, its plan 0.02, sealing what
+   came from the cache 0.03, the sandbox's mounts 0.02, the manifest 0.02, its end 0.02.
 
 Where Docker's engine or Chromium is not installed that part is left out, and said so.
 """
