@@ -99,6 +99,16 @@ def new(request: HttpRequest, slug: str) -> HttpResponse:
     return render(request, "releases/new_environment.html", context, status=status)
 
 
+def _around(row: Deployment) -> dict[str, Any]:
+    """What every page about one deployment shows."""
+    return {
+        "deployment": row,
+        "release": row.release,
+        "environment": row.environment,
+        "project": row.environment.project,
+    }
+
+
 @login_required
 @require_http_methods(["GET", "HEAD", "POST"])
 def approve(request: HttpRequest, pk: int) -> HttpResponse:
@@ -106,10 +116,7 @@ def approve(request: HttpRequest, pk: int) -> HttpResponse:
     row = _deployment(request, pk)
     if request.method != "POST":
         context = {
-            "deployment": row,
-            "release": row.release,
-            "environment": row.environment,
-            "project": row.environment.project,
+            **_around(row),
             "preview": preview.of(row.release, row.environment),
             "may_approve": policy.may_approve(request.user, row),
             "seen": policy.fingerprint(row.release, row.environment),
@@ -146,10 +153,7 @@ def cancel(request: HttpRequest, pk: int) -> HttpResponse:
     row = _deployment(request, pk)
     if request.method != "POST":
         context = {
-            "deployment": row,
-            "release": row.release,
-            "environment": row.environment,
-            "project": row.environment.project,
+            **_around(row),
             "current": preview.serving(row.environment),
         }
         return render(request, "releases/cancel.html", context)

@@ -217,14 +217,14 @@ def _master(place: Place, folder: Path, key: str) -> Iterator[tuple[subprocess.P
             stdout=subprocess.PIPE,
             stderr=log,
         )
-    try:
-        told = _told(process, place)
-        if not told.endswith(READY) and _ended_by_ssh(process):
-            raise diagnosis(place, _end_of(said))
-        yield process, told.removesuffix(READY).decode(errors="replace")
-    finally:
-        process.kill()
-        process.wait()
+    with process:  # its pipes are closed, too
+        try:
+            told = _told(process, place)
+            if not told.endswith(READY) and _ended_by_ssh(process):
+                raise diagnosis(place, _end_of(said))
+            yield process, told.removesuffix(READY).decode(errors="replace")
+        finally:
+            process.kill()
 
 
 def _told(process: subprocess.Popen[bytes], place: Place) -> bytes:
