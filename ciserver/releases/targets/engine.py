@@ -41,6 +41,18 @@ trap 'rm -rf "$folder"' EXIT
 trap 'exit 1' HUP INT TERM
 cd "$folder" && cat > config.json && "$@"
 """
+# podman 4.3 leaves the tar that it copies in behind, in its $TMPDIR. $0 is where that goes,
+# in memory if the tar holds secrets; what a shell that was killed left there goes a day later.
+MEMORY, DISK = "/dev/shm", "/var/tmp"  # noqa: S108, mktemp makes a folder there
+COPY_IN = """
+umask 077
+find "$0"/gantry-copy-* -maxdepth 0 -mmin +1440 -user "$(id -u)" -exec rm -rf {} + 2>/dev/null
+TMPDIR=$(mktemp -d -p "$0" gantry-copy-XXXXXX 2>/dev/null || mktemp -d) || exit
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+trap 'exit 1' HUP INT TERM
+"$@"
+"""
 # "$@" lists containers. One that is removed meanwhile is only missing then. One whose removal was
 # killed half way makes podman's inspect of all others fail, for ever: it is removed to its end.
 INSPECT_ALL = """
@@ -161,7 +173,7 @@ class Engine:
 
     def copy_in(self, container: str) -> list[str]:
         """Unpacks the tar on standard input at the container's root."""
-        return [self.program, "cp", "-", f"{container}:/"]
+        return ["sh", "-c", COPY_IN, MEMORY, self.program, "cp", "-", f"{container}:/"]
 
     def start(self, container: str) -> list[str]:
         return [self.program, "start", container]
@@ -231,7 +243,7 @@ class Engine:
 
     def put(self, container: str, path: str) -> list[str]:
         """Unpacks a tar from standard input into the directory ``path``."""
-        return [self.program, "cp", "-", f"{container}:{path}"]
+        return ["sh", "-c", COPY_IN, DISK, self.program, "cp", "-", f"{container}:{path}"]
 
     def usage(self, containers: Sequence[str]) -> list[str]:
         """For each, a line: its id, its share of a core, its memory and the limit of that."""
