@@ -26,6 +26,7 @@ GROUPS = {
     "test_deploy.py": "deployments",
     "test_day_two.py": "deployments",
     "test_hosts.py": "machines",
+    "test_kept_connections.py": "machines",
     "test_targets.py": "machines",
     "test_drift.py": "engine",
     "test_engine.py": "engine",

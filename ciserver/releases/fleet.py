@@ -18,7 +18,7 @@ from ciserver.projects.models import SLUG, Project
 from ciserver.releases import leaving
 from ciserver.releases.models import UNFINISHED, Deployment, Host
 from ciserver.releases.services import LOCAL
-from ciserver.releases.targets.connection import Address
+from ciserver.releases.targets.masters import Address
 
 TOPIC = "host.asked"
 SSH = "ssh"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from celery.signals import worker_ready
+from celery.signals import worker_ready, worker_shutdown
+from django.conf import settings
 
 from ciserver.celery import app
 from ciserver.lib import outbox
@@ -19,6 +20,7 @@ from ciserver.releases import (
     services,
     visits,
 )
+from ciserver.releases.targets import masters
 
 
 @app.task(name="ciserver.releases.tasks.release")
@@ -76,3 +78,8 @@ def retire() -> None:
 @worker_ready.connect
 def _restore_at_start(**_: object) -> None:
     restore_routes.delay()
+
+
+@worker_shutdown.connect
+def _leave_hosts(**_: object) -> None:
+    masters.end_kept(settings.GANTRY.run)

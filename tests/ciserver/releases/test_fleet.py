@@ -13,8 +13,8 @@ from ciserver.lib.problems import Refused
 from ciserver.releases import fleet, services, visits
 from ciserver.releases.hosts import place_of
 from ciserver.releases.models import Deployment, DeploymentStep, Host
-from ciserver.releases.targets.connection import Address, algorithms, diagnosis
 from ciserver.releases.targets.errors import HostAway, HostKeyChanged, KeyRefused
+from ciserver.releases.targets.masters import Address, algorithms, diagnosis
 from tests.conftest import api_as
 
 pytestmark = pytest.mark.django_db

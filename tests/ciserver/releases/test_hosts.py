@@ -27,7 +27,7 @@ from ciserver.releases import (
 from ciserver.releases.hosts import opened
 from ciserver.releases.models import Deployment, DeploymentStep, Environment, Host, Release, Running
 from ciserver.releases.one_host import HostDeployment
-from ciserver.releases.targets import connection as targets_connection
+from ciserver.releases.targets import masters
 from ciserver.releases.targets.connection import fingerprint
 from tests.ciserver.releases.deploying import Doomed
 from tests.ciserver.releases.test_deploy import Probe
@@ -178,6 +178,7 @@ def test_deploy_failure_rollback_and_killed_workers_lose_no_request(
     assert probe.failures == []
     assert probe.answers[-1] == "200 one"
     assert len(harbour.ships["qa-1"].sh("podman ps --all -q").split()) == 1
+    masters.end_kept(HOME / "run")
     left = [one for one in (HOME / "run" / "ssh").iterdir() if one.is_dir()]
     assert left == [], "no socket is left of the killed ones"
 
@@ -224,7 +225,7 @@ def test_what_serves_moves_to_another_host_through_killed_workers(
 def test_what_serves_moves_away_from_a_host_that_is_down_and_is_gone_there_once_it_is_up(
     harbour: Fleet, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(targets_connection, "CONNECT", 3)
+    monkeypatch.setattr(masters, "CONNECT", 3)
     harbour.only("qa-1")
     harbour.deploy("one")
     harbour.ships["qa-1"].unplug()
@@ -360,6 +361,7 @@ def _with_bad(harbour: Fleet, ship: Machine, case: str) -> tuple[Deployment, flo
             release = services.make_release(pipeline)
         case "our key unknown":
             ship.sh("echo > /etc/ssh/allowed/root")
+            ship.restart_sshd()  # a connection that is kept lasts for minutes
         case "banner lies":
             said = "REMOTE HOST IDENTIFICATION HAS CHANGED! Now: SHA256:" + "x" * 43
             ship.sh(f"echo '{said}' > /etc/banner; echo > /etc/ssh/allowed/root")
@@ -371,7 +373,7 @@ def _with_bad(harbour: Fleet, ship: Machine, case: str) -> tuple[Deployment, flo
     assert release is not None
     with pytest.MonkeyPatch.context() as patched:
         if case == "host down":
-            patched.setattr(targets_connection, "CONNECT", 3)
+            patched.setattr(masters, "CONNECT", 3)
         started = time.monotonic()
         failed = harbour.run(release.deployments.get())
         took = time.monotonic() - started
@@ -421,8 +423,8 @@ def _accept(harbour: Fleet, ship: Machine) -> None:
 @pytest.mark.parametrize(
     ("step", "next_step"),
     [
-        ("_pull", targets_connection.CHECK_IT),
-        ("_check", targets_connection.CHECK_IT),
+        ("_pull", masters.CHECK_IT),
+        ("_check", masters.CHECK_IT),
         ("_switch", "'gantry hosts check qa-2'"),  # Caddy is given up sooner than the connection
     ],
 )
@@ -446,7 +448,7 @@ def test_a_host_that_goes_away_in_the_middle_is_told_and_what_was_begun_there_go
         failed = harbour.run(release.deployments.get())
         took = time.monotonic() - began
     assert failed.state == "failed"
-    assert took < 3 * targets_connection.ALIVE + 2 * targets_connection.CONNECT + 10
+    assert took < 3 * masters.ALIVE + 2 * masters.CONNECT + 10
     last = failed.steps.last()
     assert last is not None and (last.name, last.state) == (step[1:], "failed")
     assert failed.reason.endswith("; v1 still serves qa.")
