@@ -1,20 +1,18 @@
 """Takes secrets out of what jobs print, before any of it is stored or sent.
 
 A value is looked for as it is and as programs usually write it: base64 (both alphabets, at all
-three alignments, and once more of that), percent-encoded, hexadecimal, escaped for JSON, HTML and
-the shell; whole and line by line, also where an encoding is broken into lines. Colour codes
-between its characters do not hide it.
+three alignments, and once more of that), hexadecimal, and with any of its characters escaped for
+URLs, JSON, YAML, HTML, SQL or a shell; whole and line by line, also where an encoding is broken
+into lines. Colour codes between its characters do not hide it.
 """
 
 from __future__ import annotations
 
 import base64
-import html
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache
 from itertools import accumulate
-from urllib.parse import quote, quote_plus
 
 from ciserver.lib.crypto import Secret
 
@@ -29,7 +27,20 @@ _CONTROLS = re.compile(
     rb"|\xc2\x9b[0-?]*[ -/]*[@-~]|\xc2[\x80-\x9f]|[\x00-\x08\x0b-\x1f\x7f]",
     re.MULTILINE,
 )
-_SHELL = re.compile(r"[\t\n !\"#$&'()*,;<>?\[\\\]^`{|}]")  # as printf's %q in bash
+_PLAIN = re.compile(rb"[0-9A-Za-z]+")  # what only base64 and hex write in another way
+_WIDEST = 10  # bytes that any way to write a byte of another character takes at the most
+_NAMED = {
+    "&": [b"&(?:amp;)+"],
+    "<": [b"&(?:amp;)?lt;"],
+    ">": [b"&(?:amp;)?gt;"],
+    '"': [b"&(?:amp;)?quot;"],
+    # In bash; in dash and Python; in SQL.
+    "'": [b"&(?:amp;)?apos;", rb"'\\''", b"'\"'\"'", b"''"],
+    " ": [rb"\+"],  # in a form
+    "\n": [rb"\\{1,4}n"],
+    "\t": [rb"\\{1,4}t"],
+    "\r": [rb"\\{1,4}r"],
+}
 _BYTES = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")  # what is left out by who knows no sequences
 
 
@@ -41,8 +52,15 @@ class Masker:
         self.secrets = secrets
         needles = {needle for secret in secrets for needle in _needles(secret.reveal())}
         longest_first = sorted(needles, key=lambda needle: (-len(needle), needle))
-        self._longest = max(map(len, needles), default=0)
         self._needles = longest_first
+        self._escaped = [
+            _Escaped(part)
+            for part in dict.fromkeys(part for one in secrets for part in _parts(one.reveal()))
+            if not _PLAIN.fullmatch(part.encode())
+        ]
+        self._longest = max(
+            [*map(len, needles), *(one.longest for one in self._escaped)], default=0
+        )
         self._find = re.compile(b"|".join(map(re.escape, longest_first))) if needles else None
         self._encoded = [needle for needle in longest_first if len(needle) > _WRAPPED]
         values = [secret.reveal() for secret in secrets]
@@ -61,11 +79,15 @@ class Masker:
         """``text`` (a line, or more) with each secret replaced by ``***``."""
         if self._find is None or not text:
             return text
+        for one in self._escaped:
+            if one.word in text:
+                text = one.pattern.sub(MASK, text)
         if any(needle in text for needle in self._needles):  # much faster than the pattern
             text = self._find.sub(MASK, text)
         if _CONTROLS.search(text):  # inside one there may be a secret, too: not in place of that
-            text = _mask_between(_CONTROLS, text, self._find)
-            text = _mask_between(_BYTES, text, self._find)
+            for controls in (_CONTROLS, _BYTES):
+                for find in (*(one.pattern for one in self._escaped), self._find):
+                    text = _mask_between(controls, text, find)
         return self._mask_wrapped(text)
 
     def mask_lines(self, lines: Sequence[bytes]) -> Sequence[bytes]:
@@ -73,7 +95,11 @@ class Masker:
         if self._find is None:
             return lines
         whole = b"\n".join(lines)
-        if _CONTROLS.search(whole) or any(needle in whole for needle in self._needles):
+        if (
+            _CONTROLS.search(whole)
+            or any(needle in whole for needle in self._needles)
+            or any(one.word in whole and one.pattern.search(whole) for one in self._escaped)
+        ):
             return [self.mask(line) for line in lines]
         return [self._mask_wrapped(line) for line in lines]
 
@@ -144,28 +170,85 @@ def _mask_between(controls: re.Pattern[bytes], text: bytes, find: re.Pattern[byt
     return b"".join([*result, text[done:]])
 
 
-def _needles(value: str) -> Iterator[bytes]:
+def _parts(value: str) -> Iterator[str]:
     for part in dict.fromkeys([value, value.strip(), *map(str.strip, value.splitlines())]):
         if len(part) >= LEAST:
-            yield from _forms(part)
+            yield part
 
 
-def _forms(text: str) -> Iterator[bytes]:
-    raw = text.encode()
-    yield raw
-    yield from _encoded(raw)
-    escaped = [quote(text, safe=""), quote(text), quote_plus(text)]
-    for one in [*escaped, quote(escaped[0], safe="")]:
-        yield one.encode()
-        yield re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), one).encode()
-    for ascii_only in (True, False):
-        words = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
-        yield words.encode()
-        yield words.replace("/", "\\/").encode()  # as PHP does
-        yield json.dumps(words, ensure_ascii=ascii_only)[1:-1].encode()  # JSON within JSON
-    yield repr(text)[1:-1].encode()
-    yield html.escape(text).encode()
-    yield _SHELL.sub(r"\\\g<0>", text).encode()
+def _needles(value: str) -> Iterator[bytes]:
+    """Of the ways to write ``value`` those that change letters and digits, too."""
+    for part in _parts(value):
+        raw = part.encode()
+        yield raw
+        yield from _encoded(raw)
+        for form in ("\\x%02x", "\\x%02X", "%%%02x", "%%%02X"):
+            yield "".join(form % byte for byte in raw).encode()
+        for between in (":", " "):
+            yield raw.hex(between).encode()
+            yield raw.hex(between).upper().encode()
+        # As a shell's trace writes the right side of [[ a == "$A" ]].
+        yield "".join(f"\\{letter}" for letter in part).encode()
+
+
+class _Escaped:
+    """A part of a secret of which each character but letters and digits may be escaped.
+
+    ``word`` is in every text in which ``pattern`` may be found.
+    """
+
+    def __init__(self, part: str) -> None:
+        raw = part.encode()
+        words = _PLAIN.findall(raw)
+        plain = sum(map(len, words))
+        self._part = part
+        self.word = max(words, key=len, default=b"")
+        self.longest = plain + (len(raw) - plain) * _WIDEST
+
+    @cached_property
+    def pattern(self) -> re.Pattern[bytes]:
+        """Made when it is first needed: of a long key that takes a tenth of a second."""
+        return re.compile(b"".join(map(_ways, _letters(self._part))))
+
+
+def _letters(part: str) -> list[str]:
+    """Its characters; backslashes, or quotes, that follow one another are one: how many of them
+    each stands for is no question then."""
+    return re.findall(r"\\+|'+|.", part, re.DOTALL)
+
+
+@lru_cache(maxsize=1024)
+def _ways(letter: str) -> bytes:
+    """A pattern of all ways to write ``letter``; the first that fits is taken for good, so that no
+    text makes the search exponential."""
+    raw = letter.encode()
+    if _PLAIN.fullmatch(raw):
+        return raw
+    if letter[0] == "\\":
+        count = len(letter)
+        way = rb"%(?:25){0,2}?5c|&#92;|\\u005c|\\x5c"
+        return rb"(?>(?i:%s){%d}|\\{%d,%d})" % (way, count, count, count * 8)
+    if len(letter) > 1:
+        count = len(letter)
+        way = rb"%(?:25){0,2}?27|&#(?:39|x27);|&(?:amp;)?apos;|\\{1,4}(?:u0027|x27|047)"
+        return rb"(?>(?i:%s){%d}|[\"'\\]{%d,%d})" % (way, count, count, count * 5)
+    ways = [
+        *_NAMED.get(letter, ()),
+        b"(?i:%s)" % b"".join(b"%%(?:25){0,2}?%02x" % byte for byte in raw),
+        b"(?i:%s)" % b"".join(rb"\\{1,4}x%02x" % byte for byte in raw),
+        b"(?i:%s)" % b"".join(rb"\\{1,4}u%02x%02x" % unit for unit in _units(letter)),
+        b"".join(rb"\\{1,4}%03o" % byte for byte in raw),
+        rb"(?i:\\{1,4}(?:x%02x|U%08x))" % (ord(letter), ord(letter)),
+        b"(?i:&#(?:%d|x%x);)" % (ord(letter), ord(letter)),
+        rb"\\{0,7}" + re.escape(raw),
+    ]
+    return b"(?>%s)" % b"|".join(ways)
+
+
+def _units(letter: str) -> list[tuple[int, int]]:
+    """As JSON escapes it: the bytes of its code units in UTF-16."""
+    data = letter.encode("utf-16-be")
+    return list(zip(data[::2], data[1::2], strict=True))
 
 
 def _breakable(value: str) -> Iterator[bytes]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import random
+import re
+import shlex
 import subprocess
 import time
 from pathlib import Path
 from urllib.parse import quote, quote_plus
+from xml.sax.saxutils import quoteattr
 
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ciserver.lib.crypto import Secret
@@ -21,6 +26,50 @@ from ciserver.pipelines.logs import LINE_CAP, LogReader, LogWriter
 
 VALUE = 'p&ss "wörd"/+<7>\\x%2'
 RAW = VALUE.encode()
+
+QUOTED = "it's <a>'s $(x) `y` \"wörd\" \\\\ 100%& more"
+
+
+def _of_shell(shell: str, script: str, value: str) -> bytes:
+    """What it prints, a trace too, with ``value`` as $1."""
+    words = [shell, "-c", script, "-", value]
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
+    return done.stdout.strip(b"\n")
+
+
+def _forms(value: str) -> dict[str, bytes]:
+    """Ways in which programs quote and escape a value."""
+    raw = value.encode()
+    numbered = html.escape(value).replace("&#x27;", "&#39;").replace("&quot;", "&#34;")
+    go = json.dumps(value, ensure_ascii=False)
+    for letter in "<>&":
+        go = go.replace(letter, f"\\u{ord(letter):04x}")
+    return {
+        "printf %q": _of_shell("bash", 'printf %q "$1"', value),
+        "bash's @Q": _of_shell("bash", 'printf %s "${1@Q}"', value),
+        "a trace of bash": _of_shell("bash", 'set -x; : "$1"', value),
+        "a trace of bash that compares": _of_shell("bash", 'set -x; [[ $1 == "$1" ]]', value),
+        "a trace of dash": _of_shell("dash", 'set -x; : "$1"', value),
+        "variables of bash": _of_shell("bash", 'A="$1"; declare -p A; set | grep -a ^A=', value),
+        "exports of bash": _of_shell("bash", 'export A="$1"; export -p | grep -a " A="', value),
+        "exports of dash": _of_shell("dash", 'export A="$1"; export -p | grep -a " A="', value),
+        "Python's shlex": shlex.quote(value).encode(),
+        "Python's repr": repr(value).encode(),
+        "Python's repr of bytes": repr(raw).encode(),
+        "YAML": yaml.safe_dump({"a": value}, width=1000).encode(),
+        "Go's JSON": go.encode(),
+        "XML": html.escape(value, quote=False).encode(),
+        "an attribute of XML": quoteattr(value).encode(),
+        "Go's HTML": numbered.encode(),
+        "encodeURIComponent": quote(value, safe="!'()*~").encode(),
+        "encodeURI": quote(value, safe=";,/?:@&=+$#!'()*~").encode(),
+        "a login in a URL": quote(value, safe="$&+,;=~").encode(),
+        "SQL": value.replace("'", "''").encode(),
+        "hex with colons": raw.hex(":").encode(),
+        "hex with spaces": raw.hex(" ").upper().encode(),
+        "escapes of C": "".join(f"\\x{byte:02x}" for byte in raw).encode(),
+    }
+
 
 FORMS = {
     "plain": RAW,
@@ -60,6 +109,29 @@ def test_every_usual_encoding_is_masked(form: str) -> None:
         assert piece not in masked
 
 
+@pytest.mark.parametrize("value", [VALUE, QUOTED, "pa(ss)/wo!rd*x", "''a''", "ключ-тайна 🔑"])
+def test_it_is_masked_however_it_is_quoted_and_escaped(value: str) -> None:
+    masker = Masker([Secret(value)])
+    for form, text in _forms(value).items():
+        masked = b"\n".join(masker.mask_lines([b"before", text, b"behind"]))
+        assert masked.startswith(b"before\n"), form
+        assert masked.endswith(b"\nbehind"), form
+        left = masked[len(b"before\n") : -len(b"\nbehind")]
+        assert b"***" in left, (form, text)
+        words = [word for word in re.findall(r"[^\W_]{3,}", value) if word.encode() in text]
+        assert not [word for word in words if word.encode() in left], (form, left)
+
+
+@pytest.mark.parametrize("value", ["'" * 40 + "x", "\\" * 40 + "x", "\"'\\& %" * 12 + "x"])
+@pytest.mark.parametrize("piece", ["'", "''", "\\", "&amp;", "%25", "'\\''", "\"'\\& %"])
+def test_no_text_of_quotes_keeps_the_search_busy(value: str, piece: str) -> None:
+    masker = Masker([Secret(value)])
+    line = f"x {piece * (65536 // len(piece))} x"
+    before = time.process_time()
+    masker.mask_text(line)
+    assert time.process_time() - before < 2
+
+
 def test_base64_that_is_broken_into_lines_is_masked() -> None:
     value = "".join(random.Random(7).choices("abcdefghijklmnop0123456789", k=300))
     lines = base64.encodebytes(value.encode()).splitlines()
@@ -88,6 +160,7 @@ def test_base64_of_more_than_the_secret_that_is_broken_into_lines_is_masked(befo
     assert found >= 2
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(
@@ -115,6 +188,7 @@ def test_each_line_of_a_secret_of_several_lines_is_masked() -> None:
     assert b"MIIE" not in masker.mask(rb"-----BEGIN KEY-----\nMIIEvQIBADANBg\nAAAA1234")
 
 
+@settings(deadline=None, max_examples=50)  # a pattern for each value takes its time
 @given(st.text(min_size=4, max_size=30).filter(lambda text: len(text.strip()) >= 4))
 def test_no_value_survives_in_any_alignment(value: str) -> None:
     masker = Masker([Secret(value)])
