@@ -42,8 +42,15 @@ def domains(
         if https:
             row = client.patch(f"/environments/{row['id']}/", https=https)
     if as_json:
-        print_json({"domains": row["domains"], "https": row["https"]})
+        print_json({name: row[name] for name in ("domains", "https", "given_up")})
         return
+    for one in row["given_up"]:
+        when = f", by anybody from {one['free_at']} on" if one["free_at"] else ""
+        output.console.print(
+            f"{one['address']} was given up by {one['by']}: put back here, or elsewhere by another"
+            f" owner or one who approves here{when}.",
+            soft_wrap=True,
+        )
     if not row["domains"]:
         output.console.print(f"{environment} of {project} has no domains.")
         output.next_step(f"Next: gantry domains {project} {environment} --add NAME")

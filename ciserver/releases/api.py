@@ -143,7 +143,12 @@ class EnvironmentViewSet(viewsets.ReadOnlyModelViewSet[Environment]):
             Environment.objects.filter(project__in=seen)
             .select_related("project")
             .prefetch_related(
-                "hosts", "domains", "promoters", "approvers", Prefetch("running", running)
+                "hosts",
+                "domains",
+                "given_up",
+                "promoters",
+                "approvers",
+                Prefetch("running", running),
             )
         )
         if (show := self.request.query_params.get("show")) and self.action == "list":

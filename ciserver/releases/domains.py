@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -12,6 +13,7 @@ from django.db import IntegrityError, transaction
 
 from ciserver.lib import outbox
 from ciserver.lib.problems import Refused
+from ciserver.releases import addresses
 from ciserver.releases.leases import Lease
 from ciserver.releases.models import Domain, Environment, Running
 from ciserver.releases.naming import server_name
@@ -27,16 +29,20 @@ NAME = re.compile(rf"(?:{LABEL}\.)+{LABEL}")
 EXAMPLE = "Name it like shop.example.org, without a scheme, port or path."
 
 
-def put(environment: Environment, names: Iterable[str]) -> None:
-    """Let ``environment`` have exactly these. Inside the caller's transaction. Raises Refused."""
+def put(environment: Environment, user: Any, names: Iterable[str]) -> bool:
+    """Let ``environment``, with its policy as it was, have exactly these; whether it gave up some
+    that its policy guarded. Inside the caller's transaction. Raises Refused."""
     wanted = list(dict.fromkeys(map(canonical, names)))
     if len(wanted) > MOST:
         raise _refused(f"{environment.name} can have {MOST} domains, not {len(wanted)}.")
+    there = list(environment.domains.values_list("name", flat=True))
+    guarded = addresses.give_up(environment, user, [one for one in there if one not in wanted])
     environment.domains.exclude(name__in=wanted).delete()
-    there = set(environment.domains.values_list("name", flat=True))
-    for name in wanted:
-        if name not in there:
-            _add(environment, name)
+    new = [name for name in wanted if name not in there]
+    for name in new:
+        _add(environment, name)
+    addresses.take(environment, user, new)
+    return guarded
 
 
 def _add(environment: Environment, name: str) -> None:

@@ -57,8 +57,7 @@ def change(*, environment: Environment, user: Any, **wanted: Any) -> Environment
         raise Refused(wrong, code="environment.health", hint=hint, status=400)
     if "https" in wanted:
         domains.check_mode(wanted["https"])
-    if "domains" in wanted:
-        domains.put(row, wanted.pop("domains"))
+    given_up = "domains" in wanted and domains.put(row, user, wanted.pop("domains"))
     people = {name: _members(row, wanted.pop(name)) for name in PEOPLE if name in wanted}
     hosts = usable_hosts(user=user, names=_new_hosts(row, wanted)) if "hosts" in wanted else []
     names = set(wanted.pop("hosts", []))
@@ -87,7 +86,8 @@ def change(*, environment: Environment, user: Any, **wanted: Any) -> Environment
     if changed.keys() & {"domains", "https", "hosts"}:
         domains.wake(row)
     if changed:
-        action = "environment.weaken" if weakened else "environment.change"
+        less = weakened or given_up
+        action = "environment.weaken" if less else "environment.change"
         AuditEntry.record(actor=user.get_username(), action=action, target=str(row), **changed)
     return row
 

@@ -210,6 +210,28 @@ class Domain(models.Model):
         return self.name
 
 
+class GivenUp(models.Model):
+    """A domain or port that led to ``environment`` when it asked for approvals or soak time, and
+    leads nowhere now: see ``ciserver.releases.addresses`` for who may put it elsewhere."""
+
+    address = models.CharField(max_length=253, unique=True)  # a Domain's name, or a port in digits
+    environment = models.ForeignKey(Environment, models.CASCADE, related_name="given_up")
+    by = models.CharField(max_length=150)
+    at = models.DateTimeField()
+    approvals = models.PositiveSmallIntegerField()  # that it asked for, of whoever gave it up
+    soak_minutes = models.PositiveIntegerField()
+
+    class Meta:
+        ordering = ["address"]
+
+    def __str__(self) -> str:
+        return self.words
+
+    @property
+    def words(self) -> str:
+        return f"Port {self.address}" if self.address.isdecimal() else self.address
+
+
 class EnvironmentSecret(models.Model):
     """A variable of an environment's containers. Write-only: nothing but a worker reads it."""
 

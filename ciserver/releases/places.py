@@ -18,7 +18,7 @@ from ciserver.lib.cursors import leaf
 from ciserver.lib.problems import Refused
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
-from ciserver.releases import approvals, domains, environments, policy, preview, services
+from ciserver.releases import addresses, approvals, domains, environments, policy, preview, services
 from ciserver.releases.forms import EnvironmentForm, NewEnvironmentForm
 from ciserver.releases.models import Deployment, DeploymentState, Environment
 
@@ -215,6 +215,7 @@ def _context(request: HttpRequest, row: Environment) -> dict[str, Any]:
         "project": row.project,
         "running": running,
         "domains": [domains.address(one.name, row.https) for one in row.domains.all()],
+        "given_up": addresses.held(row),
         "empty_hosts": [host for host in row.hosts.all() if host.pk not in served],
         "current": current,
         "behind": policy.behind(row, current) if current else 0,

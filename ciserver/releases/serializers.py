@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -11,6 +12,7 @@ from rest_framework import serializers
 from ciserver.accounts.registry_tokens import LIFETIME
 from ciserver.lib.strict import Strict
 from ciserver.projects.models import Role
+from ciserver.releases import addresses
 from ciserver.releases.containers import Recipe
 from ciserver.releases.models import (
     Approval,
@@ -18,6 +20,7 @@ from ciserver.releases.models import (
     DeploymentStep,
     Environment,
     EnvironmentSecret,
+    GivenUp,
     Host,
     Release,
     Running,
@@ -123,8 +126,22 @@ class RunningSerializer(serializers.ModelSerializer[Running]):
         ]
 
 
+class GivenUpSerializer(serializers.ModelSerializer[GivenUp]):
+    """Who gave it up may not put it elsewhere before ``free_at``, or, where that is null, at all:
+    another owner may, or an approver."""
+
+    free_at = serializers.SerializerMethodField()
+
+    class Meta:
+        model = GivenUp
+        fields = ["address", "by", "at", "free_at"]
+
+    def get_free_at(self, row: GivenUp) -> datetime | None:
+        return addresses.free_at(row)
+
+
 class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
-    """``address`` is where its hosts serve it."""
+    """``address`` is where its hosts serve it; ``given_up`` are domains that it had."""
 
     project = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True)
     hosts = HostSerializer(many=True, read_only=True)
@@ -133,6 +150,7 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
     promoters = serializers.SlugRelatedField[Any](slug_field="username", many=True, read_only=True)
     approvers = serializers.SlugRelatedField[Any](slug_field="username", many=True, read_only=True)
     domains = serializers.SlugRelatedField[Any](slug_field="name", many=True, read_only=True)
+    given_up = GivenUpSerializer(many=True, read_only=True)
     page = serializers.SerializerMethodField()
 
     class Meta:
@@ -146,6 +164,7 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
             "port",
             "address",
             "domains",
+            "given_up",
             "https",
             "batch_size",
             "stop_on_failure",

@@ -16,7 +16,7 @@ from ciserver.lib.problems import Refused
 from ciserver.pipelines.models import Event, Pipeline, State
 from ciserver.projects.models import SLUG, Project, Role
 from ciserver.projects.services import require
-from ciserver.releases import evidence, policy, queue
+from ciserver.releases import addresses, evidence, policy, queue
 from ciserver.releases.models import (
     Deployment,
     DeploymentKind,
@@ -286,6 +286,7 @@ def _require_enough_approvers(environment: Environment, user: Any) -> None:
 
 def _free_port() -> int:
     taken = set(Environment.objects.exclude(port=None).values_list("port", flat=True))
+    taken |= addresses.held_ports()
     for port in settings.GANTRY.deploy_ports:
         if port not in taken and _is_free(port):
             return int(port)

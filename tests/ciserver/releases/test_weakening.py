@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
-from ciserver.accounts.models import AuditEntry
+from ciserver.accounts.models import AuditEntry, User
 from ciserver.lib.problems import Refused
 from ciserver.projects.models import Membership, Role
 from ciserver.releases import approvals, environments, leases, queue, services
-from ciserver.releases.models import Deployment, Environment, Host
+from ciserver.releases.models import Deployment, Environment, GivenUp, Host
 from tests.conftest import _user, api_as
 
 pytestmark = pytest.mark.django_db
@@ -160,3 +162,125 @@ def test_a_promotion_that_nobody_else_could_approve_is_refused_for_who_lowered_i
     environments.change(environment=prod, user=alice, approvals=0, approvers=[])
     with pytest.raises(Refused, match="needs 1 approvals by others than you"):
         services.promote(release=release, environment=prod, user=alice)
+
+
+SHOP = "shop.example.org"
+
+
+@pytest.fixture
+def busy(prod: Environment, olga: Any) -> Environment:
+    """What people reach as shop.example.org."""
+    return environments.change(environment=prod, user=olga, domains=[SHOP])
+
+
+@pytest.fixture
+def canary(hello: Any) -> Environment:
+    """A place that asks for nothing."""
+    return services.create_environment(project=hello, name="canary")
+
+
+def domains_of(user: Any, environment: Environment, *names: str) -> Any:
+    """The answer to ``user``, who lets ``environment`` have these."""
+    place = f"/api/v1/environments/{environment.pk}/"
+    return api_as(user).patch(place, {"domains": names}, format="json")
+
+
+def test_a_maintainer_cannot_lead_productions_domain_to_a_place_without_approvals(
+    busy: Environment, canary: Environment, mia: Any
+) -> None:
+    answer = domains_of(mia, busy)
+    assert (answer.status_code, answer.json()["code"]) == (403, "role")
+    assert "Only owners of hello take shop.example.org away from prod" in answer.json()["detail"]
+    assert domains_of(mia, canary, SHOP).json()["code"] == "environment.domain-taken"
+    assert domains_of(mia, busy, SHOP, "www.example.org").status_code == 200, "more is no less"
+
+
+def test_an_owner_who_gave_a_domain_up_needs_another_person_to_lead_it_elsewhere(
+    busy: Environment, canary: Environment, olga: Any, alice: Any, mia: Any
+) -> None:
+    lowered = {"domains": [], "approvals": 0}
+    place = f"/api/v1/environments/{busy.pk}/"
+    given = api_as(alice).patch(place, lowered, format="json").json()
+    assert [(row["address"], row["by"], row["free_at"]) for row in given["given_up"]] == [
+        (SHOP, "alice", None)
+    ]
+    weakened = AuditEntry.objects.filter(action="environment.weaken").first()
+    assert weakened is not None
+    assert weakened.detail["domains"] == [[SHOP], []]
+
+    for who in (alice, mia):
+        refused = domains_of(who, canary, SHOP)
+        assert (refused.status_code, refused.json()["code"]) == (
+            403,
+            "environment.address-held",
+        )
+    assert domains_of(olga, canary, SHOP).json()["domains"] == [SHOP]
+    took = AuditEntry.objects.get(action="environment.take")
+    assert (took.actor, took.target, took.detail) == (
+        "olga",
+        "hello@canary",
+        {"address": SHOP, "of": "hello@prod", "given_up_by": "alice"},
+    )
+    assert not busy.given_up.exists()
+
+
+def test_one_who_approves_there_may_lead_it_elsewhere_too_and_anybody_back(
+    busy: Environment, canary: Environment, alice: Any, mia: Any, olga: Any
+) -> None:
+    environments.change(environment=busy, user=olga, approvers=["bob", "mia", "olga"])
+    domains_of(alice, busy)
+    assert domains_of(mia, busy, SHOP).status_code == 200
+    assert domains_of(mia, busy).status_code == 403
+    domains_of(alice, busy)
+    assert domains_of(mia, canary, SHOP).status_code == 200
+
+
+def test_a_domain_is_not_led_away_through_another_project(
+    busy: Environment, alice: Any, charlie: Any
+) -> None:
+    from ciserver.projects.services import create
+
+    domains_of(alice, busy)
+    own = services.create_environment(project=create(slug="own", owner=alice), name="prod")
+    assert domains_of(alice, own, SHOP).json()["code"] == "environment.address-held"
+    strange = services.create_environment(project=create(slug="x", owner=charlie), name="prod")
+    member(strange.project, "dan", Role.MAINTAINER)
+    told = domains_of(User.objects.get(username="dan"), strange, SHOP).json()["detail"]
+    assert "another environment" in told
+    assert "hello" not in told
+
+
+def test_where_only_soak_time_was_asked_for_a_domain_is_free_after_as_long(
+    busy: Environment, canary: Environment, alice: Any, olga: Any
+) -> None:
+    environments.change(environment=busy, user=olga, approvals=0, approvers=[], soak_minutes=30)
+    domains_of(alice, busy)
+    assert domains_of(alice, canary, SHOP).json()["code"] == "environment.address-held"
+    GivenUp.objects.update(at=timezone.now() - timedelta(minutes=31))
+    assert domains_of(alice, canary, SHOP).json()["domains"] == [SHOP]
+
+
+def test_what_nobody_guards_is_moved_by_who_may_promote_there(
+    hello: Any, canary: Environment, mia: Any, alice: Any
+) -> None:
+    qa = hello.environments.get(name="qa")
+    domains_of(mia, qa, SHOP)
+    environments.change(environment=qa, user=alice, promote_role=Role.OWNER)
+    assert domains_of(mia, qa).json()["code"] == "role"
+    environments.change(environment=qa, user=alice, promote_role=Role.MAINTAINER)
+    domains_of(mia, qa)
+    assert domains_of(mia, canary, SHOP).json()["domains"] == [SHOP]
+
+
+def test_the_environments_page_says_who_gave_a_domain_up(
+    busy: Environment, canary: Environment, alice: Any, client: Any
+) -> None:
+    domains_of(alice, busy)
+    client.force_login(alice)
+    page = client.get(busy.get_absolute_url()).content.decode()
+    assert f"{SHOP} by alice: put back here, or elsewhere by another owner" in page
+    form = client.get(f"{canary.get_absolute_url()}edit/")
+    fields = form.context["form"].initial | {"hosts": "local", "domains": SHOP}
+    answer = client.post(f"{canary.get_absolute_url()}edit/", fields)
+    assert answer.status_code == 400
+    assert "shop.example.org led to hello@prod, which asks for approvals" in answer.content.decode()
