@@ -15,12 +15,13 @@ each. The image's changed layer has 1 MB. Three figures:
 
 The worker's own code runs in this process; what a queue adds to it is not in here.
 
-The connection is one that was kept, as it is in a service that looks at each host every minute; by
-hand it is made, which takes 170 ms. Where the time goes on one host, in ms beside what it takes by
-hand: the connection's session 15; ``podman pull`` 220 (200), with the environment's network and
-rules looked at beside it (podman 45 and nft 40 on the same cores); ``podman run`` 270 (250); Caddy's
-new route 15; each of the five steps written down before and after, so that a power cut forgets
-none: 4 a commit. Four hosts are four podmans on two cores, and the worker's ssh clients beside them.
+The connection is one that was kept, as it is in a service that looks at each host every minute;
+by hand it is made, which takes 170 ms. Where the time goes on one host, in ms beside what it
+takes by hand: the connection's session 15; ``podman pull`` 220 (200), with the environment's
+network and rules looked at beside it (podman 45 and nft 40 on the same cores); ``podman run`` 270
+(250); Caddy's new route 15; each of the five steps written down before and after, so that a power
+cut forgets none: 4 a commit. Four hosts are four podmans on two cores, and the worker's ssh
+clients beside them.
 """
 
 from __future__ import annotations
