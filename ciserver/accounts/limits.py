@@ -10,8 +10,10 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from ciserver.accounts.authentication import bearer
+from ciserver.accounts.authentication import basic_credentials, bearer
 from ciserver.accounts.lock import address_of
+from ciserver.accounts.models import Token
+from ciserver.accounts.registry_tokens import PULL_USER, repository_of
 from ciserver.lib.problems import problem_response
 
 WINDOW = 60  # seconds
@@ -20,9 +22,15 @@ _away_until = [0.0]
 
 
 def caller_of(request: HttpRequest) -> str:
-    """``token:ID`` or ``user:ID``; empty for who is not known."""
-    if token := bearer(request):
+    """``token:ID`` or ``user:ID``; empty for who is not known.
+
+    A token is also known as the password of HTTP Basic, which Docker and Podman send.
+    """
+    name, password = basic_credentials(request)
+    if token := bearer(request) or Token.objects.find(password):
         return f"token:{token.pk}"
+    if name == PULL_USER and (repository := repository_of(password)):
+        return f"pull:{repository}"
     if "Authorization" not in request.headers and request.user.is_authenticated:
         return f"user:{request.user.pk}"
     return ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, cast
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import Http404
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import mixins, serializers, status, viewsets
 from rest_framework.decorators import action
 from rest_framework.permissions import BasePermission, IsAuthenticated
@@ -69,6 +69,20 @@ class LinkSerializer(serializers.Serializer[Any]):
     link = serializers.URLField()
 
 
+def _named(request: Request, rows: QuerySet[Any], *columns: str) -> QuerySet[Any]:
+    """``rows`` of which a column holds what ``q`` asks for."""
+    words = request.query_params.get("q", "").strip()[:100]
+    found = Q()
+    for column in columns:
+        found |= Q(**{f"{column}__icontains": words})
+    return rows.filter(found) if words else rows
+
+
+@extend_schema_view(
+    list=extend_schema(
+        parameters=[OpenApiParameter("q", str, description="part of the name or the address")]
+    )
+)
 class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[User]):
     """Everybody who can sign in. For administrators."""
 
@@ -77,6 +91,10 @@ class UserViewSet(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gen
     permission_classes = [IsAuthenticated, IsAdministrator]
     lookup_field = "username"
     lookup_value_regex = r"[\w.+@-]+"
+
+    def get_queryset(self) -> QuerySet[User]:
+        rows = super().get_queryset()
+        return _named(self.request, rows, "username", "email") if self.action == "list" else rows
 
     @extend_schema(request=NewUserSerializer, responses={201: LinkSerializer})
     def create(self, request: Request) -> Response:
@@ -122,6 +140,11 @@ class TeamSerializer(serializers.ModelSerializer[Team]):
         }  # the service refuses, with the next step
 
 
+@extend_schema_view(
+    list=extend_schema(
+        parameters=[OpenApiParameter("q", str, description="part of the name or the description")]
+    )
+)
 class TeamViewSet(
     mixins.ListModelMixin,
     mixins.RetrieveModelMixin,
@@ -139,7 +162,8 @@ class TeamViewSet(
     def get_queryset(self) -> QuerySet[Team]:
         user = cast(User, self.request.user)
         seen = Team.objects.all() if user.is_superuser else Team.objects.filter(members=user)
-        return seen.prefetch_related("members")
+        rows = seen.prefetch_related("members")
+        return _named(self.request, rows, "name", "description") if self.action == "list" else rows
 
     def perform_create(self, serializer: serializers.BaseSerializer[Any]) -> None:
         by = cast(User, self.request.user)

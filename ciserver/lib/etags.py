@@ -39,12 +39,17 @@ def answer(view: View, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpR
 
 
 def _read(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    if response.status_code != 200 or not isinstance(response, HttpResponse):
+    if response.status_code != 200:
+        return response
+    etag = response.headers.get("ETag")
+    if etag is None and not isinstance(response, HttpResponse):
         return response  # a stream is told as it comes
-    etag = _etag(_rendered(response))
+    etag = etag or _etag(_rendered(response))
     response.headers["ETag"] = etag
     response.headers.setdefault("Cache-Control", "private, no-cache")
     if _named(etag, request.headers.get("If-None-Match", ""), weakly=True):
+        if file := getattr(response, "file_to_stream", None):
+            file.close()  # and not the response: that would end the request for Django
         unchanged = HttpResponseNotModified()
         for name in ("ETag", "Cache-Control", "Vary"):
             if name in response.headers:

@@ -141,6 +141,13 @@ class Endpoint(models.Model):
         return found
 
 
+STATES = {
+    "taken": models.Q(sent_at__isnull=False),
+    "waiting": models.Q(sent_at=None, next_at__isnull=False),
+    "given up": models.Q(sent_at=None, next_at=None),
+}
+
+
 class Message(models.Model):
     """One event on its way to one endpoint: the row is the outbox, and kept as the record.
 

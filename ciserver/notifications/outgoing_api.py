@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -16,7 +16,7 @@ from ciserver.accounts.models import User
 from ciserver.lib.pagination import NewestFirst
 from ciserver.lib.strict import Strict
 from ciserver.notifications import outgoing
-from ciserver.notifications.models import Endpoint, Message
+from ciserver.notifications.models import STATES, Endpoint, Message
 from ciserver.projects.models import Project, Role
 
 
@@ -118,11 +118,26 @@ class WebhookViewSet(mixins.RetrieveModelMixin, viewsets.GenericViewSet[Endpoint
         row = outgoing.ping(endpoint=self.get_object(), user=cast(User, request.user))
         return Response(MessageSerializer(row).data, status=202)
 
-    @extend_schema(responses=MessageSerializer(many=True))
+    @extend_schema(
+        responses=MessageSerializer(many=True),
+        parameters=[
+            OpenApiParameter("type", str, description="such as pipeline.failed"),
+            OpenApiParameter(
+                "state",
+                str,
+                enum=[*STATES],
+                description="taken by the other end, waiting to be sent, or given up",
+            ),
+        ],
+    )
     @action(detail=True)
     def messages(self, request: Request, slug: str, pk: str) -> Response:
         """What was sent there or is to be, newest first; kept for 30 days."""
         rows = self.get_object().messages.all()
+        if wanted := request.query_params.get("type"):
+            rows = rows.filter(type=wanted)
+        if state := request.query_params.get("state"):
+            rows = rows.filter(STATES[state]) if state in STATES else rows.none()
         page = cast(NewestFirst, self.paginator).paginate_queryset(rows, request)
         return self.get_paginated_response(MessageSerializer(page, many=True).data)
 

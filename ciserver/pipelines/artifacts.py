@@ -35,4 +35,5 @@ def file_of(artifact: Artifact) -> FileResponse:
         content_type="application/octet-stream",
     )
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["ETag"] = f'"{artifact.sha256}"'
     return response

@@ -316,6 +316,14 @@ class DeploymentViewSet(viewsets.ReadOnlyModelViewSet[Deployment]):
         return Response(DeploymentSerializer(fresh, context={"request": request}).data)
 
 
+@extend_schema_view(
+    list=extend_schema(
+        parameters=[
+            OpenApiParameter("project", str, description="name of a project"),
+            OpenApiParameter("standing", bool, description="true: not resumed yet; false: resumed"),
+        ]
+    )
+)
 class StopViewSet(viewsets.ReadOnlyModelViewSet[Stop]):
     """When the line was stopped, by whom and why; the newest first."""
 
@@ -324,7 +332,12 @@ class StopViewSet(viewsets.ReadOnlyModelViewSet[Stop]):
 
     def get_queryset(self) -> QuerySet[Stop]:
         seen = Project.objects.visible_to(self.request.user)
-        return Stop.objects.filter(Q(project=None) | Q(project__in=seen)).select_related("project")
+        rows = Stop.objects.filter(Q(project=None) | Q(project__in=seen)).select_related("project")
+        if self.action != "list":
+            return rows
+        if standing := self.request.query_params.get("standing"):
+            rows = rows.filter(ended_at__isnull=standing == "true")
+        return _asked(self.request, rows, {"project": "project__slug"})
 
     @extend_schema(request=NewStopSerializer, responses={201: StopSerializer})
     def create(self, request: Request) -> Response:

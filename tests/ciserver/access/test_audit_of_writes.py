@@ -83,14 +83,17 @@ def _answers(client: Any, method: str, path: str) -> bool:
     return bool(answer.status_code != 405)
 
 
+def ask_of(what: str, row: Done) -> Ask:
+    """What to ask for: as the matrix says, but for what ``row`` says."""
+    method, path = what.split(" ")
+    asks = (ask for ask in MATRIX.get(path, ()) if ask.method == method)
+    ask = next(asks, Ask(method, Who.ADMIN))
+    return ask if row.body is None else ask._replace(body=row.body)
+
+
 def _try(what: str, row: Done, world: dict[str, Any]) -> tuple[int, list[str]]:  # noqa: F811
     """How it was answered, and what the log has of it; whatever it did is undone."""
-    method, path = what.split(" ")
-    ask = next(
-        (ask for ask in MATRIX.get(path, ()) if ask.method == method), Ask(method, Who.ADMIN)
-    )
-    if row.body is not None:
-        ask = ask._replace(body=row.body)
+    ask, path = ask_of(what, row), what.split(" ")[1]
     here = world | {"pk": dict(world["pk"])}
     with transaction.atomic():
         if row.ready:

@@ -19,7 +19,21 @@ pytestmark = pytest.mark.django_db
 # What nothing is called. A filter that asks what is written in a log or ledger finds nothing, too.
 NOTHING = {"string": "nothing-is-called-this", "integer": 987654, "boolean": "true"}
 # Whether a pull request is open, or a test flaky, is no name: both answers may hold rows.
-SWITCHES = {"open", "flaky"}
+SWITCHES = {"open", "flaky", "standing"}
+# What one project, job or person has few of, and what a screen shows at most.
+WHOLE = {
+    "/api/v1/cases/slowest/",
+    "/api/v1/environments/{id}/secrets/",
+    "/api/v1/http_sd/",
+    "/api/v1/jobs/{id}/first-error/",
+    "/api/v1/jobs/{id}/lines/",
+    "/api/v1/jobs/{id}/search/",
+    "/api/v1/me/sessions/",
+    "/api/v1/pipelines/inputs/",
+    "/api/v1/projects/{slug}/secrets/",
+    "/api/v1/search/",
+}
+UNFILTERED = {"/api/v1/projects/{slug}/webhooks/", "/api/v1/tokens/"}
 
 
 def _lists() -> list[tuple[str, list[dict[str, Any]]]]:
@@ -40,6 +54,22 @@ def _lists() -> list[tuple[str, list[dict[str, Any]]]]:
 
 def _address(path: str, world: dict[str, Any]) -> str:  # noqa: F811 - the fixture's value
     return path.format(slug=world["slug"], id=world["webhook"])
+
+
+def test_no_list_is_answered_whole_that_may_get_long() -> None:
+    document = SchemaGenerator().get_schema(request=None, public=True)
+    whole = {path for path, asks in document["paths"].items() if _is_array(asks.get("get"))}
+    assert whole == WHOLE
+
+
+def test_each_list_has_filters() -> None:
+    assert {path for path, filters in _lists() if not filters} == UNFILTERED
+
+
+def _is_array(operation: Any) -> bool:
+    answer = (operation or {}).get("responses", {}).get("200", {})
+    kinds = [said["schema"].get("type") for said in answer.get("content", {}).values()]
+    return "array" in kinds
 
 
 def test_each_list_goes_on_by_cursor_without_a_gap(world: dict[str, Any]) -> None:  # noqa: F811

@@ -205,15 +205,17 @@ def _asked_by(who: Who, ask: Ask, url: str, world: dict[str, Any]) -> tuple[int,
     return answer.status_code, answer.headers.get("Location", "")
 
 
-def ask_as(who: Who, ask: Ask, url: str, world: dict[str, Any]) -> Any:
+def ask_as(
+    who: Who, ask: Ask, url: str, world: dict[str, Any], *, client: Any = None, **options: Any
+) -> Any:
     """The answer; what it did is done."""
-    client = _client(who, url, world)
+    client = client or _client(who, url, world)
     if url.startswith("/api/") and ask.method != "GET":
         body = {
             key: world["pk"]["jobs"] if word == "{job_pk}" else word
             for key, word in ask.body.items()
         }
-        return getattr(client, ask.method.lower())(url, body, format="json")
+        return getattr(client, ask.method.lower())(url, body, format="json", **options)
     return getattr(client, ask.method.lower())(url, _form(ask))
 
 
