@@ -28,9 +28,13 @@ class StepInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """``layer_size`` is the tar's, in bytes; ``receipt`` is there when a sandbox ran."""
+    """``layer_size`` is the tar's, in bytes; ``receipt`` is there when a sandbox ran.
+
+    ``acted`` is False for what neither ran nor was spared that: FROM, and lines about settings.
+    """
 
     cached: bool
+    acted: bool = True
     layer_size: int = 0
     receipt: Receipt | None = None
     seconds: float = 0.0

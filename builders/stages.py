@@ -136,9 +136,8 @@ class Stages:
                 self._listener.step_output(info, Stream.STDERR, f"Notice: {notice}\n".encode())
         with self._reporting(info, started):
             state = self._base(stage)
-        self._listener.step_finished(
-            info, StepResult(cached=True, seconds=time.monotonic() - started)
-        )
+        result = StepResult(cached=False, acted=False, seconds=time.monotonic() - started)
+        self._listener.step_finished(info, result)
         return state
 
     def _base(self, stage: Stage) -> StageState:
@@ -260,7 +259,8 @@ def located(at: Position) -> Iterator[None]:
 
 def _result(done: Done, seconds: float) -> StepResult:
     return StepResult(
-        cached=done.cached or not done.acted,
+        cached=done.cached,
+        acted=done.acted,
         layer_size=done.layer.size if done.layer else 0,
         receipt=done.receipt,
         seconds=seconds,

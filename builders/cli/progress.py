@@ -37,8 +37,10 @@ class PlainProgress:
                 self._say(f"{self._head(step)} | {rest.decode('utf-8', 'replace')}")
             if result.error is not None:
                 word = "failed"
+            elif not result.acted:
+                word = "done"
             elif result.cached:
-                word = "cached" if result.layer_size else "done"
+                word = "cached"
             else:
                 word = f"{result.seconds:.2f} s{_cost(result.receipt)}"
             text = step.text if len(step.text) <= 100 else step.text[:97] + "..."

@@ -96,7 +96,8 @@ def test_a_second_build_runs_nothing_and_gives_the_same_image(
     first, _ = builder.all(root)
     second, recorder = builder.all(root)
     assert first[None].id == second[None].id
-    assert len(recorder.cached()) == len(recorder.results) == 4
+    assert recorder.cached() == list(recorder.results)[1:]
+    assert len(recorder.results) == 4
     assert not any(result.receipt for result in recorder.results.values())
 
 
@@ -165,17 +166,17 @@ def test_a_build_without_network_leaves_nothing_for_one_that_has_it(
     root = project({"Dockerfile": "FROM busybox\nRUN ip route > /routes\n"})
     builder.all(root)
     _, recorder = builder.all(root, network=Network.EGRESS)
-    assert recorder.cached() == ["FROM busybox"]
+    assert recorder.cached() == []
     same = project({"Dockerfile": "FROM busybox\nRUN --network=none ip route > /routes\n"})
     _, recorder = builder.all(same, network=Network.EGRESS)
-    assert len(recorder.cached()) == 2
+    assert len(recorder.cached()) == 1
 
 
 def test_no_cache_runs_all_and_gives_the_same_image(builder: Builder, project: Project) -> None:
     root = project({"Dockerfile": "FROM busybox\nCOPY a /a\nRUN echo x > /x; mkdir /y\n", "a": "1"})
     first = builder.one(root)
     images, recorder = builder.all(root, no_cache=True)
-    assert recorder.cached() == ["FROM busybox"]
+    assert recorder.cached() == []
     assert digest(images[None]) == digest(first)
 
 

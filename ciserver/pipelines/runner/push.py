@@ -18,6 +18,7 @@ from builders.registry import Sent
 from builders.shared import SharedCache
 from builders.waiting import unless_cancelled
 from ciserver.lib.registry_lock import still_uploading, uploading
+from ciserver.lib.words import size
 from ciserver.pipelines.logs import LogWriter
 from ciserver.pipelines.models import Pipeline, State
 from ciserver.pipelines.runner.jobs import JobFailed
@@ -171,7 +172,9 @@ class Upload:
             bytes_existing=max(0, self._sent.bytes_existing - early),
         )
         writer.say(f"Pushed {pushed.repository}@{digest}")
-        writer.say(f"{pushed.bytes_sent} bytes travelled, {pushed.bytes_existing} were there.")
+        writer.say(
+            f"{size(pushed.bytes_sent)} travelled, {size(pushed.bytes_existing)} were there."
+        )
         return pushed
 
 

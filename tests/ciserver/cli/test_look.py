@@ -145,7 +145,7 @@ def test_logs_of_a_failed_pipeline_exit_1_and_say_why(logged_in: Gantry, history
 def test_logs_of_one_job_as_json(logged_in: Gantry, history: Any) -> None:
     lines = json.loads(logged_in("logs", "hello", "1", "--job", "push", "--json").out)
     assert {line["job"] for line in lines} == {"push"}
-    assert lines[1]["line"] == "214000 bytes travelled, 32505856 were there."
+    assert lines[1]["line"] == "209 KiB travelled, 31 MiB were there."
 
 
 def test_a_log_longer_than_one_answer_arrives_whole_and_once(

@@ -221,7 +221,7 @@ def make_push(pipeline: Pipeline, **fields: Any) -> Job:
     if job.state == State.PASSED:
         with LogWriter(job.log_path) as log:
             log.say(f"Pushed {pipeline.repository}@{pipeline.digest}")
-            log.say("214000 bytes travelled, 32505856 were there.")
+            log.say("209 KiB travelled, 31 MiB were there.")
     return job
 
 
