@@ -29,6 +29,7 @@ from ciserver.repositories.spool import FOLDER
 
 log = logging.getLogger(__name__)
 ROUTE = re.compile(rf"/git/({SLUG})\.git/(info/refs|{UPLOAD}|{RECEIVE})")
+FOR_PEOPLE = re.compile(rf"/git/({SLUG})(?:\.git)?/?")  # the address that git is told, in a browser
 PROTOCOL = re.compile(r"version=[0-2]")
 HOOKS = Path(__file__).resolve().parent.parent / "hooks"
 MAX_BACKENDS = 32
@@ -55,6 +56,9 @@ class GitHttp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith("/git/"):
             await self.app(scope, receive, send)
+            return
+        if scope["method"] in {"GET", "HEAD"} and (named := FOR_PEOPLE.fullmatch(scope["path"])):
+            await _redirect(send, f"/projects/{named[1]}/")
             return
         try:
             slug, action, service = _route(scope)
@@ -199,6 +203,12 @@ def _header(scope: Scope, name: bytes) -> str:
         if key == name:
             return str(value.decode("latin-1"))
     return ""
+
+
+async def _redirect(send: Send, path: str) -> None:
+    headers = [(b"location", path.encode()), (b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": 302, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _refuse(send: Send, status: int, message: str) -> None:

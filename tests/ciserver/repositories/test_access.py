@@ -43,6 +43,15 @@ def test_without_a_token_a_project_looks_like_none(server: Server, project: Any)
     assert (there.status_code, there.text) == (missing.status_code, missing.text)
 
 
+@pytest.mark.parametrize("slug", ["hello", "missing"])
+def test_a_browser_at_a_repositorys_address_is_led_to_the_projects_page(
+    server: Server, project: Any, slug: str
+) -> None:
+    answer = httpx.get(server.git_url(slug))
+
+    assert (answer.status_code, answer.headers["Location"]) == (302, f"/projects/{slug}/")
+
+
 def test_credentials_of_any_other_shape_are_refused(server: Server, project: Any) -> None:
     for text in (
         "Basic",
