@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ciserver.config import Config
+from ciserver.ops.proxy import stop_unless_it_serves
 from ciserver.ops.ready import Ready, at_once, http_answers, log_says, redis_answers
 
 # The usual names, which GANTRY_LOG_STORE goes by as well.
@@ -30,7 +31,7 @@ class Child:
     rows that name it; each finds it by its descriptor, ``LISTEN_FD``.
 
     ``outlives_us`` is the socket of a child that goes on when the service ends, in whatever way,
-    and whom the next start finds by it.
+    and whom the next start finds by it. ``at_end`` is done at a stop instead of ending it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Child:
     stop_seconds: float = 5.0
     listen: tuple[str, int] | None = None
     outlives_us: Path | None = None
+    at_end: Callable[[], Awaitable[None]] | None = None
 
 
 def children_of(config: Config) -> list[Child]:
@@ -153,6 +155,7 @@ def _caddy(config: Config) -> Child:
         before=before,
         ready=lambda: http_answers("/config/", {200}, socket=socket),
         outlives_us=socket,  # what it serves is production
+        at_end=lambda: stop_unless_it_serves(socket),
     )
 
 

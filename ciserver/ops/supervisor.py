@@ -116,6 +116,8 @@ class Keeper:
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._task and self.child.at_end:
+            await self.child.at_end()
         process = self.process
         if process is None or (self.child.outlives_us and self._task):
             return

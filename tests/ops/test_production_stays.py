@@ -44,14 +44,13 @@ def test_the_proxy_serves_on_after_a_stop_and_the_next_start_finds_it(
     prepared: Config, proxy: Proxy
 ) -> None:
     stage = Stage(prepared)
-    stage.run([caddy(prepared)])
-    first = pid_of(proxy)
     with socket.create_server(("127.0.0.1", 0)) as upstream, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
         address = f"127.0.0.1:{upstream.getsockname()[1]}"
-        proxy.serve("gantry-1", port=port, upstream=address)
+        stage.run([caddy(prepared)], lambda: proxy.serve("gantry-1", port=port, upstream=address))
+        first = pid_of(proxy)
         socket.create_connection(("127.0.0.1", port), 5).close()
         stage.run([caddy(prepared)], lambda: stage.said.append(f"same {pid_of(proxy) == first}"))
         assert stage.said[-1] == "same True"
@@ -64,9 +63,11 @@ def test_a_found_proxy_that_dies_is_started_again_with_its_routes(
     prepared: Config, proxy: Proxy
 ) -> None:
     stage = Stage(prepared)
-    stage.run([caddy(prepared)])
+    stage.run(
+        [caddy(prepared)],
+        lambda: proxy.serve("gantry-1", port=18766, upstream="127.0.0.1:1"),
+    )
     first = pid_of(proxy)
-    proxy.serve("gantry-1", port=18766, upstream="127.0.0.1:1")
 
     def play() -> None:
         os.kill(first, signal.SIGKILL)
@@ -76,6 +77,19 @@ def test_a_found_proxy_that_dies_is_started_again_with_its_routes(
     stage.run([caddy(prepared)], play)
     assert pid_of(proxy) != first
     assert proxy.routes() == {"gantry-1": "127.0.0.1:1"}
+
+
+def test_a_proxy_that_serves_nothing_ends_with_the_service(prepared: Config, proxy: Proxy) -> None:
+    stage = Stage(prepared)
+    pids: list[int] = []
+
+    def play() -> None:
+        pids.append(pid_of(proxy))
+        proxy.serve("gantry-1", port=18767, upstream="127.0.0.1:1")
+        proxy.forget("gantry-1")
+
+    stage.run([caddy(prepared)], play)
+    until(lambda: not alive(pids[0]))
 
 
 def _answers(proxy: Proxy) -> bool:
