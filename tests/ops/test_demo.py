@@ -5,12 +5,11 @@ from __future__ import annotations
 import subprocess
 from typing import Any
 
-import pytest
 from rich.console import Console
 
 from ciserver.config import Config
 from ciserver.ops.credentials import Credentials
-from ciserver.ops.demo.compare import difference, size
+from ciserver.ops.demo.compare import difference
 from ciserver.ops.demo.journey import Journey
 from ciserver.ops.demo.repository import Repository
 from ciserver.ops.launch import CHECKOUT
@@ -41,18 +40,10 @@ def test_the_examples_own_tests_are_green() -> None:
     assert "OK" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("count", "words"),
-    [(None, "not known"), (0, "0 B"), (999, "999 B"), (3514, "3.5 kB"), (62_308_202, "62 MB")],
-)
-def test_bytes_are_told_for_people(count: int | None, words: str) -> None:
-    assert size(count) == words
-
-
 def journey(**cached: bool) -> Journey:
     steps = [
         {"text": text, "stage": "app", "cached": hit, "seconds": 0.5, "layer_bytes": 7200}
-        for text, hit in cached.items()
+        for text, hit in {"FROM": False, **cached}.items()
     ]
     pipeline: dict[str, Any] = {
         "jobs": [{"kind": "build", "steps": steps}],
@@ -64,7 +55,7 @@ def journey(**cached: bool) -> Journey:
         release="v1",
         pipeline=pipeline,
         qa={"bytes_pulled": 1200},
-        prod={"bytes_pulled": 0},
+        prod={"bytes_pulled": None},
         production_url="http://127.0.0.1:8101",
         seconds_to_green=1.2,
         seconds_to_production=9.8,
@@ -75,7 +66,10 @@ def test_the_comparison_says_what_was_built_again_and_what_travelled() -> None:
     console = Console(record=True, width=80)
     console.print(difference(journey(RUN=False, COPY=False), journey(RUN=True, COPY=False)))
     rows = [line.split() for line in console.export_text().splitlines()]
-    assert ["RUN", "0.50", "s,", "7.2", "kB", "cache"] in rows
-    assert ["COPY", "0.50", "s,", "7.2", "kB", "0.50", "s,", "7.2", "kB"] in rows
+    assert ["RUN", "0.50", "s,", "7.0", "KiB", "cache"] in rows
+    assert ["COPY", "0.50", "s,", "7.0", "KiB", "0.50", "s,", "7.0", "KiB"] in rows
+    assert not any(row[:1] == ["FROM"] for row in rows)  # it builds nothing
+    assert ["steps", "built", "2", "1"] in rows
     assert ["steps", "from", "the", "cache", "0", "1"] in rows
-    assert ["sent", "to", "the", "registry", "3.5", "kB", "3.5", "kB"] in rows
+    assert ["sent", "to", "the", "registry", "3.4", "KiB", "3.4", "KiB"] in rows
+    assert ["pulled", "by", "prod", "not", "known", "not", "known"] in rows

@@ -33,7 +33,8 @@ def demo(config: Config, *, leave: bool) -> int:
     with running_service(config, console):
         with doing(console, f"The base image {BASE_IMAGE}, from this machine's mirror") as tell:
             ensure_base(config, tell)
-        credentials = obtain(config, called="gantry demo")
+        with doing(console, "The administrator, and a token for the client here"):
+            credentials = obtain(config, called="gantry demo")
         with Client(Settings(url=config.url, token=credentials.token)) as api:
             set_the_scene(api, PROJECT)
             repository = Repository(config, PROJECT, credentials)
@@ -42,7 +43,7 @@ def demo(config: Config, *, leave: bool) -> int:
         console.print(difference(first, second))
         _say_goodbye(console, config, credentials, second, time.monotonic() - began)
         if not leave:
-            _wait_for_interrupt(console)
+            _wait_for_interrupt(console, second.production_url)
     return 0
 
 
@@ -65,10 +66,14 @@ def _say_goodbye(
     )
 
 
-def _wait_for_interrupt(console: Console) -> None:
+def _wait_for_interrupt(console: Console, production: str) -> None:
     console.print("Gantry stays up until you press Ctrl-C.")
     try:
         while True:
             time.sleep(0.5)  # pause() would sleep on if the signal came just before it
     except KeyboardInterrupt:
-        console.print("Stopping. What you made is kept; './gantry up' starts it again.")
+        console.print(
+            f"Stopping. What was deployed goes on serving: {production}\n"
+            "The rest is kept, and './gantry up' starts it again; docs/install.md says how to"
+            " remove all of it."
+        )

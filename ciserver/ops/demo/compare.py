@@ -9,9 +9,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from ciserver.cli.client import Row
+from ciserver.cli.images import size
 from ciserver.ops.demo.journey import Journey
 
 STEP_WIDTH = 36  # columns
+ACTING = {"ADD", "COPY", "RUN", "WORKDIR"}
 
 
 def difference(first: Journey, second: Journey) -> RenderableType:
@@ -41,10 +43,10 @@ def _sums(first: Journey, second: Journey) -> Table:
     rows: list[tuple[str, Callable[[Journey], str]]] = [
         ("steps built", lambda j: str(sum(not s["cached"] for s in _build_steps(j)))),
         ("steps from the cache", lambda j: str(sum(s["cached"] for s in _build_steps(j)))),
-        ("sent to the registry", lambda j: size(j.pipeline["bytes_sent"])),
-        ("already there", lambda j: size(j.pipeline["bytes_existing"])),
-        ("pulled by qa", lambda j: size(j.qa["bytes_pulled"])),
-        ("pulled by prod", lambda j: size(j.prod["bytes_pulled"])),
+        ("sent to the registry", lambda j: _size(j.pipeline["bytes_sent"])),
+        ("already there", lambda j: _size(j.pipeline["bytes_existing"])),
+        ("pulled by qa", lambda j: _size(j.qa["bytes_pulled"])),
+        ("pulled by prod", lambda j: _size(j.prod["bytes_pulled"])),
         ("push to green and in the registry", lambda j: f"{j.seconds_to_green:.1f} s"),
         ("push to production", lambda j: f"{j.seconds_to_production:.1f} s"),
     ]
@@ -53,21 +55,15 @@ def _sums(first: Journey, second: Journey) -> Table:
     return table
 
 
-def size(count: int | None) -> str:
-    """Bytes for people: 512 B, 1.4 kB, 31 MB."""
-    if count is None:
-        return "not known"
-    value, units = float(count), iter(("B", "kB", "MB", "GB"))
-    unit = next(units)
-    while value >= 1000 and unit != "GB":
-        value, unit = value / 1000, next(units)
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
+def _size(count: int | None) -> str:
+    return "not known" if count is None else size(count)
 
 
 def _build_steps(journey: Journey) -> list[Row]:
-    return [
-        step for job in journey.pipeline["jobs"] if job["kind"] == "build" for step in job["steps"]
-    ]
+    """Those that take something to build: the others, such as ENV, only note a setting."""
+    jobs = [job for job in journey.pipeline["jobs"] if job["kind"] == "build"]
+    steps = [step for job in jobs for step in job["steps"]]
+    return [step for step in steps if step["text"].split()[0].upper() in ACTING]
 
 
 def _shortened(text: str) -> str:

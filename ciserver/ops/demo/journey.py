@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from ciserver.cli.client import Client, Row
+from ciserver.cli.output import short
 from ciserver.config import Config
+from ciserver.ops.demo.doing import moving
 from ciserver.ops.demo.follow import follow
 from ciserver.ops.demo.repository import Repository
 from ciserver.ops.demo.waiting import wait_for
@@ -43,7 +45,7 @@ def travel(api: Client, repository: Repository, config: Config, console: Console
     pipeline = follow(api, console, _pipeline_of(api, commit))
     green = time.monotonic()
     release = _release_of(api, commit)
-    console.print(f"[green]released[/] {release['name']}  {release['digest']}")
+    console.print(f"[green]released[/] {release['name']}, digest {short(release['digest'])}")
     qa = _arrival(api, release, "qa", console)
     asked = api.post(f"/releases/{release['id']}/promote/", environment="prod")
     prod = _arrival(api, release, "prod", console, deployment=asked)
@@ -88,14 +90,14 @@ def _arrival(
         return next((row for row in rows if row["release"] == release["id"]), None)
 
     title = f"{release['name']} to {environment}"
-    with console.status(title) as status:
+    with moving(console, title) as tell:
         what = f"The deployment to {environment}"
         found = deployment or wait_for(find, what=what, log="deployer")
 
         def ended() -> Row | None:
             row = api.get(f"/deployments/{found['id']}/")
             if row["steps"]:
-                status.update(f"{title}  [dim]{escape(row['steps'][-1]['name'])}[/]")
+                tell(row["steps"][-1]["name"])
             return None if row["state"] in {"queued", "running"} else row
 
         row = wait_for(ended, what=what, seconds=DEPLOYED_WITHIN, log="deployer")
