@@ -7,7 +7,7 @@ for the commented example.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal
@@ -126,7 +126,7 @@ class Test(Part):
     network: Literal["none", "egress"] = "none"
     services: Services = Field(default_factory=dict)
     depends_on: Dependencies = Field(default_factory=dict)
-    junit: str | None = None
+    junit: Names = Field(default_factory=list)
     coverage: Names = Field(default_factory=list)
     needs: Names = Field(default_factory=list)
     when: When = Field(default_factory=When)
@@ -296,10 +296,19 @@ def _bad_inputs(definition: Definition) -> list[Fault]:
         except BadInput as error:
             path = f"schedule.{place}.inputs.{error.name}"
             faults.append(Fault(f"{error}.", path=path))
-    for name, test in (definition.tests or {}).items():
-        asked = parse_expression(test.when.if_).names if test.when.if_ else ()
-        for one in asked:
-            if one.startswith("inputs.") and one.removeprefix("inputs.") not in definition.inputs:
-                missing = one.removeprefix("inputs.")
-                faults.append(unknown("input", missing, definition.inputs, f"tests.{name}.when.if"))
+    faults += [
+        unknown("input", one, definition.inputs, path)
+        for path, names in _asked(definition)
+        for one in (name.removeprefix("inputs.") for name in names if name.startswith("inputs."))
+        if one not in definition.inputs
+    ]
     return faults
+
+
+def _asked(definition: Definition) -> Iterator[tuple[str, Iterable[str]]]:
+    """Where names of facts and inputs are asked for, and which."""
+    for name, test in (definition.tests or {}).items():
+        if test.when.if_:
+            yield f"tests.{name}.when.if", parse_expression(test.when.if_).names
+    if definition.concurrency:
+        yield "concurrency.group", definition.concurrency.names

@@ -161,14 +161,19 @@ def supersede(older: QuerySet[Pipeline], *, newer: Pipeline) -> None:
 
 
 def keep_schedules(project: Project, definition: Definition) -> None:
-    """Make the rows say what ``schedule:`` says; a time that stays keeps its place."""
-    rows = {(row.cron, json.dumps(row.inputs)): row for row in project.schedules.all()}
-    for entry in definition.schedule:
-        if not rows.pop((entry.cron, json.dumps(entry.inputs)), None):
-            at = next_after(entry.cron, timezone.now())
-            project.schedules.create(cron=entry.cron, inputs=entry.inputs, next_at=at)
-    for row in rows.values():
-        row.delete()
+    """Make the rows say what ``schedule:`` says; a time that stays keeps its place, and one that is
+    written twice is one."""
+    wanted = {_told(entry.cron, entry.inputs): entry for entry in definition.schedule}
+    for row in project.schedules.all():
+        if wanted.pop(_told(row.cron, row.inputs), None) is None:
+            row.delete()
+    for entry in wanted.values():
+        at = next_after(entry.cron, timezone.now())
+        project.schedules.create(cron=entry.cron, inputs=entry.inputs, next_at=at)
+
+
+def _told(cron: str, inputs: Mapping[str, str]) -> str:
+    return json.dumps([cron, inputs], sort_keys=True)  # a database may keep another order
 
 
 def _join_group(pipeline: Pipeline, definition: Definition) -> None:

@@ -6,13 +6,26 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django.shortcuts import get_object_or_404
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    extend_schema,
+    extend_schema_field,
+    extend_schema_view,
+)
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.request import Request
 
 from ciserver.pipelines.models import Event, Pipeline, Schedule
 from ciserver.pipelines.starting import head_of, start
 from ciserver.projects.models import Project
+
+
+@extend_schema_field({"type": ["string", "number", "boolean"]})
+class InputField(serializers.CharField):
+    """A value of any input's type: JSON's ``true`` and ``3.5`` are such values, too."""
+
+    def to_internal_value(self, data: Any) -> str:
+        return super().to_internal_value(str(data).lower() if isinstance(data, bool) else data)
 
 
 class StartRequest(serializers.Serializer[None]):
@@ -24,7 +37,7 @@ class StartRequest(serializers.Serializer[None]):
         help_text="a branch or a tag; the default branch without it",
     )
     inputs = serializers.DictField(
-        child=serializers.CharField(allow_blank=True, trim_whitespace=False),
+        child=InputField(allow_blank=True, trim_whitespace=False),
         required=False,
         help_text="values of `inputs:` in gantry.yml, by name",
     )

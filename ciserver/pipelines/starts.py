@@ -117,6 +117,8 @@ def _cron(value: Any) -> str:
     words = " ".join(str(value)[: 2 * MOST_CRON].split())
     if len(words) > MOST_CRON:
         raise ValueError(f"expected {MOST_CRON} letters at the most: make it several entries")
+    if words.count(" ") == 5:
+        raise ValueError("expected five fields, of which the first is the minute: seconds are none")
     try:
         next_after(words, datetime.now(UTC))
     except ValueError as error:
@@ -146,6 +148,10 @@ def _group(text: str) -> str:
     for name in _PLACE.findall(text):
         if name not in NAMES and not name.startswith("inputs."):
             raise ValueError(f"there is no name {name[:40]!r}; known are {', '.join(NAMES)}")
+    if "${" in _PLACE.sub("", text):
+        raise ValueError("expected a '}' behind each '${'")
+    if not text.strip():
+        raise ValueError("expected a group's name, such as ${branch}")
     return text
 
 
@@ -154,6 +160,11 @@ class Concurrency(Part):
 
     group: Annotated[str, Field(max_length=MOST_GROUP), AfterValidator(_group)] = "${ref}"
     cancel: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """What the group's name asks for."""
+        return _PLACE.findall(self.group)
 
     def group_of(self, names: Mapping[str, str]) -> str:
         """The group's name with the values of ``names`` in place of ``${NAME}``."""

@@ -70,13 +70,16 @@ Events = Annotated[
 ]
 
 
+Some = Annotated[Names, Field(min_length=1)]
+
+
 class When(Part):
     """The pipelines for which a test is run: all that is written must hold, and of a list one."""
 
-    branch: Names | None = None
-    tag: Names | None = None
-    event: Events | None = None
-    paths: Names | None = None
+    branch: Some | None = None
+    tag: Some | None = None
+    event: Annotated[Events, Field(min_length=1)] | None = None
+    paths: Some | None = None
     if_: Annotated[str, AfterValidator(_readable)] | None = Field(default=None, alias="if")
 
     def refusal(self, trigger: Trigger) -> str:

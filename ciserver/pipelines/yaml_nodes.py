@@ -1,4 +1,7 @@
-"""YAML that a stranger wrote, as nodes, which know their lines, and as plain data."""
+"""YAML that a stranger wrote, as nodes, which know their lines, and as plain data.
+
+A key is a text, whatever it looks like: YAML 1.1 would read ``on``, ``NO`` or ``1`` otherwise.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import yaml
 from ciserver.pipelines.faults import DefinitionError, Fault, shortened
 
 DEEPEST = 50  # levels
+_TEXT = "tag:yaml.org,2002:str"
 LONGEST_NUMBER = 100  # digits
 # What libyaml says, and what most often is behind it.
 _NEXT_STEPS = {
@@ -42,6 +46,7 @@ def load(text: str) -> tuple[yaml.Node | None, Any]:
         if twice := next(_written_twice(tree), None):
             message = f"the key {shortened(twice.value)!r} is written twice."
             raise DefinitionError([Fault(message, twice.start_mark.line + 1)])
+        _make_keys_text(tree)
         data = loader.construct_document(tree) if tree else None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise DefinitionError([_not_yaml(text, error)]) from None
@@ -123,11 +128,18 @@ def _written_twice(tree: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
     """Keys of which YAML's loader would silently take the last."""
     seen = set()
     for key, value in _children(tree):
-        if key and (key.tag, key.value) in seen:
+        if key and key.value in seen:
             yield key
         if key:
-            seen.add((key.tag, key.value))
+            seen.add(key.value)
         yield from _written_twice(value)
+
+
+def _make_keys_text(tree: yaml.Node | None) -> None:
+    for key, value in _children(tree):
+        if key:
+            key.tag = _TEXT
+        _make_keys_text(value)
 
 
 def _children(tree: yaml.Node | None) -> list[tuple[yaml.ScalarNode | None, yaml.Node]]:

@@ -100,6 +100,12 @@ def test_the_api_tells_the_inputs_and_starts(hosted: Hosted, bob: Any, charlie: 
     assert (answer.json()["event"], answer.json()["started_by"]) == ("api", "bob")
     (row,) = api.get("/api/v1/schedules/", {"project": "hello"}).json()["results"]
     assert row["cron"] == "0 3 * * *"
+    typed = body | {"inputs": {"dry": True, "count": 2.5}}
+    answer = api.post("/api/v1/pipelines/", typed, format="json")
+    assert answer.json()["inputs"] | {"dry": "true", "count": "2.5"} == answer.json()["inputs"]
+    for wrong in ({"dry": 7}, {"count": True}, {"level": ["low"]}, {"level": None}):
+        refused = api.post("/api/v1/pipelines/", body | {"inputs": wrong}, format="json")
+        assert refused.status_code == 400, wrong
     bad = api.post("/api/v1/pipelines/", body | {"inputs": {"level": "x"}}, format="json")
     assert bad.status_code == 400
     assert "expected one of low, high" in bad.json()["detail"]

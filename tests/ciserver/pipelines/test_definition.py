@@ -189,6 +189,19 @@ def test_compose_words_are_understood() -> None:
         (f"x: 1\ny: {'9' * 5000}", "gantry.yml:2", "a number of 100 digits"),
         ("2020-01-01: x", "gantry.yml:1: 2020-01-01", "there is no key '2020-01-01'"),
         ("tests:\n\tx: 1", "gantry.yml:2", "not by tabs"),
+        ("build: {}\non: push", "gantry.yml:2: on", "there is no key 'on'; known are build"),
+        ("tests:\n a:\n  1: x", "gantry.yml:3: tests.a.1", "there is no key '1'"),
+        ("tests: {a: {when: {event: []}}}", "gantry.yml:1: tests.a.when.event", "at least 1"),
+        ("tests: {a: {when: {branch: []}}}", "gantry.yml:1: tests.a.when.branch", "at least 1"),
+        ("schedule: [{cron: '0 0 3 * * *'}]", "gantry.yml:1: schedule.0.cron", "seconds are none"),
+        ("schedule: [{cron: '@daily'}]", "gantry.yml:1: schedule.0.cron", "minute, hour, day"),
+        ("concurrency: ' '", "gantry.yml:1: concurrency.group", "such as ${branch}"),
+        ("concurrency: 'x-${branch'", "gantry.yml:1: concurrency.group", "behind each '${'"),
+        (
+            "inputs: {level: {}}\nconcurrency: {group: 'x-${inputs.levle}'}",
+            "gantry.yml:2: concurrency.group",
+            "there is no input 'levle'; did you mean 'level'?",
+        ),
         ("tests: a: b", "gantry.yml:1", "Is a quote missing"),
     ],
 )
@@ -281,6 +294,15 @@ def test_values_of_variables_are_what_yaml_says() -> None:
     text = "tests: {a: {environment: {A: true, B: 1.5, C: , D: 2024-01-02, E: 'no'}}}"
     (test,) = (parse(text).tests or {}).values()
     assert test.environment == {"A": "true", "B": "1.5", "C": "", "D": "2024-01-02", "E": "no"}
+
+
+def test_a_key_is_a_text_whatever_yaml_says() -> None:
+    text = "tests: {1: {environment: {NO: a, on: b, 1.10: c, ~: d}}, yes: {needs: '1'}}"
+    tests = parse(text).tests or {}
+    assert tests["1"].environment == {"NO": "a", "on": "b", "1.10": "c", "~": "d"}
+    assert tests["yes"].needs == ["1"]
+    with pytest.raises(DefinitionError, match="the key '1' is written twice"):
+        parse("tests: {1: {}, '1': {}}")
 
 
 def test_every_mistake_is_told_with_its_line_and_key_path() -> None:

@@ -225,6 +225,24 @@ def test_the_times_of_the_default_branch_are_kept_and_start_it(hosted: Hosted) -
     assert not Schedule.objects.exists()
 
 
+def test_a_time_that_is_written_twice_is_one_and_goes_with_its_line(hosted: Hosted) -> None:
+    inputs = "inputs: {count: {}, a: {}, zz: {}}\n"
+    entry = "{cron: '0 3 * * *', inputs: {zz: 1, count: 2, a: 3}}"
+    other = "{cron: '0 3 * * *'}"
+    for _ in range(3):
+        hosted.queue(hosted.push({"gantry.yml": f"{inputs}schedule: [{entry}, {other}, {entry}]"}))
+    assert Schedule.objects.count() == 2
+    # A time stays what it is, in whatever order a database keeps its inputs.
+    due = timezone.now() - timedelta(minutes=1)
+    Schedule.objects.exclude(inputs={}).update(
+        inputs={"a": "3", "count": "2", "zz": "1"}, next_at=due
+    )
+    hosted.queue(hosted.push({"gantry.yml": f"{inputs}schedule: [{entry}]"}))
+    assert [row.next_at for row in Schedule.objects.all()] == [due]
+    hosted.queue(hosted.push({"gantry.yml": ""}))
+    assert not Schedule.objects.exists()
+
+
 @pytest.mark.django_db(transaction=True)
 def test_the_scheduler_starts_what_is_due(hosted: Hosted) -> None:
     """One round of ``manage.py tick`` as it is, with all that it does."""
