@@ -37,7 +37,7 @@ from runtime.snapshots import RootFs
 from runtime.spec import NO_PARENT, IdRange, Limits, Mount, Network, Parent, Receipt, SandboxSpec
 from runtime.state import StateDirectory
 
-_MOST_FOUND = 10_000
+MOST_WALKED = 500_000  # entries of directories that one pattern is looked for in
 _DEEPEST = 64
 
 
@@ -194,12 +194,18 @@ class Container:
         except SpecError as error:
             raise OSError(errno.EINVAL, error.message, path) from None
 
-    def glob(self, pattern: str) -> list[str]:
-        """Absolute paths of the regular files that match, sorted. ``**`` crosses folders."""
+    def glob(self, pattern: str, *, below: bool = False) -> list[str]:
+        """Absolute paths of the regular files that match, sorted. ``**`` crosses folders.
+
+        With ``below`` a directory that matches stands for all files in it. Raises OSError (E2BIG)
+        where more than MOST_WALKED entries would have to be looked at: half of them says nothing.
+        """
         absolute = self._absolute(pattern)
         if not has_wildcard(absolute):
-            return [absolute] if self._is_file(absolute) else []
-        matches = _path_matcher(absolute)
+            if self._is_file(absolute):
+                return [absolute]
+            return sorted(self._files(absolute)) if below else []
+        matches = _path_matcher(f"{absolute}/**" if below else absolute)
         fixed = []
         for part in absolute.split("/")[:-1]:
             if has_wildcard(part):
@@ -288,11 +294,7 @@ class Container:
         except OSError:
             return
         try:
-            prefix = folder.rstrip("/") + "/"
-            for count, path in enumerate(_walk(fd, prefix, 0)):
-                if count == _MOST_FOUND:
-                    return
-                yield path
+            yield from _Walk().files(fd, folder.rstrip("/") + "/")
         finally:
             os.close(fd)
 
@@ -324,23 +326,40 @@ def open_container(
         yield Container(image, rootfs, root_fd, state=state, ids=ids, network=kind, handle=handle)
 
 
-def _walk(fd: int, prefix: str, depth: int) -> Iterator[str]:
-    if depth > _DEEPEST:
-        return
-    with os.scandir(fd) as listing:
-        items = sorted(listing, key=lambda item: item.name)
-    for item in items:
-        if item.is_file(follow_symlinks=False):
-            yield prefix + item.name
-        elif item.is_dir(follow_symlinks=False):
+class _Walk:
+    """One look through a tree that a stranger made."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def files(self, fd: int, prefix: str, depth: int = 0) -> Iterator[str]:
+        """Paths of the regular files below the directory ``fd``. Raises OSError (E2BIG)."""
+        if depth > _DEEPEST:
+            return
+        for name, is_folder in sorted(self._entries(fd)):
+            if not is_folder:
+                yield prefix + name
+                continue
             try:
-                inner = os.open(item.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
+                inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fd)
             except OSError:
                 continue
             try:
-                yield from _walk(inner, f"{prefix}{item.name}/", depth + 1)
+                yield from self.files(inner, f"{prefix}{name}/", depth + 1)
             finally:
                 os.close(inner)
+
+    def _entries(self, fd: int) -> Iterator[tuple[str, bool]]:
+        with os.scandir(fd) as listing:
+            for item in listing:
+                self._seen += 1
+                if self._seen > MOST_WALKED:
+                    words = f"more than {MOST_WALKED} files and folders: name one further down"
+                    raise OSError(errno.E2BIG, words)
+                if item.is_dir(follow_symlinks=False):
+                    yield item.name, True
+                elif item.is_file(follow_symlinks=False):
+                    yield item.name, False
 
 
 @lru_cache(maxsize=64)

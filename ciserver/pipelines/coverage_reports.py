@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from xml.parsers import expat
 
@@ -47,10 +47,13 @@ class FileLines:
 Files = dict[str, FileLines]
 
 
-def parse(data: bytes, *, most: int = MOST_LINES) -> Files:
+def parse(data: bytes, mask: Callable[[str], str] = str, *, most: int = MOST_LINES) -> Files:
     """The files of one report, by path. Raises CoverageError for what is neither format, or has
-    more than ``most`` lines that can run."""
-    reader = _Reader(most)
+    more than ``most`` lines that can run.
+
+    ``mask`` takes secrets out of a path before it is cut: half a secret would not be known as one.
+    """
+    reader = _Reader(mask, most)
     if data.lstrip()[:1] == b"<":
         _read_cobertura(data, reader)
     else:
@@ -93,13 +96,16 @@ def _each(text: str) -> Iterator[int]:
 
 @dataclass(slots=True)
 class _Reader:
+    mask: Callable[[str], str]
     most: int
     files: Files = field(default_factory=dict)
     current: FileLines | None = None
     lines: int = 0
 
     def begin(self, path: str) -> None:
-        name = posixpath.normpath(path.strip().replace("\\", "/"))[-LONGEST_PATH:]
+        # No row of PostgreSQL holds a zero byte.
+        shown = self.mask(path.replace("\0", "\ufffd").strip().replace("\\", "/"))
+        name = posixpath.normpath(shown)[-LONGEST_PATH:]
         if len(self.files) >= MOST_FILES and name not in self.files:
             raise CoverageError(f"more than {MOST_FILES} files")
         self.current = self.files.setdefault(name, FileLines())

@@ -289,7 +289,8 @@ class LogWriter:
 
     def _say(self, text: str, step: int) -> None:
         head = self._head(step, "sys")
-        lines = self.masker.mask_lines(text.encode().split(b"\n"))
+        # A name of a file may hold what is no text at all.
+        lines = self.masker.mask_lines(text.encode(errors="replace").split(b"\n"))
         _write_all(self._fd, b"".join(_records(head, line) for line in lines))
 
     def _head(self, step: int, stream: str) -> bytes:

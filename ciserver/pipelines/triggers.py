@@ -1,4 +1,4 @@
-"""The facts of a pipeline that ``when`` and ``concurrency`` ask for."""
+"""The facts of a pipeline that ``when`` and ``concurrency`` ask for, and its tests are told."""
 
 from __future__ import annotations
 
@@ -20,3 +20,19 @@ def trigger_of(
         inputs=inputs,
         paths=paths,
     )
+
+
+def told(pipeline: Pipeline) -> dict[str, str]:
+    """Variables that every test has, unless it sets them itself."""
+    names = trigger_of(pipeline, {}).names
+    return {
+        "CI": "true",  # many programs ask nobody anything then
+        "GANTRY_PROJECT": pipeline.project.slug,
+        "GANTRY_PIPELINE": str(pipeline.number),
+        "GANTRY_COMMIT": pipeline.commit,
+        "GANTRY_REF": pipeline.ref,
+        "GANTRY_BRANCH": names["branch"],
+        "GANTRY_TAG": names["tag"],
+        "GANTRY_EVENT": pipeline.event,
+        "GANTRY_PULL_REQUEST": str(pipeline.pull_request or ""),
+    }

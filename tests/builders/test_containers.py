@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from builders import containers
 from builders.containers import Container, open_container
 from builders.errors import UserError
 from builders.images.store import Image
@@ -102,6 +103,34 @@ def test_reports_are_found_and_read_inside_the_root(container: Container) -> Non
     assert container.glob("r/a/b/y.xml") == ["/work/r/a/b/y.xml"]
     assert container.glob("r/none.xml") == []
     assert container.read_file("r/x.xml", 100) == b"1\n"
+
+
+def test_a_directory_stands_for_all_in_it_where_that_is_asked_for(container: Container) -> None:
+    container.run(
+        "mkdir -p r/a/b r.d; echo 1 > r/x; echo 2 > r/a/b/y; echo 3 > r.d/z; ln -s r link;"
+        "ln -s /etc/passwd r/passwd; ln -s / r/root; mkfifo r/pipe"
+    )
+    both = ["/work/r/a/b/y", "/work/r/x"]
+    for pattern in ("r", "r/", "/work/r/**", "./r/../r"):
+        assert container.glob(pattern, below=True) == both
+    assert container.glob("link", below=True) == ["/work/link/a/b/y", "/work/link/x"]
+    assert container.glob("r*", below=True) == sorted([*both, "/work/r.d/z"])
+    assert container.glob("r/x", below=True) == ["/work/r/x"]
+    assert container.glob("../../../work/r/[x-z]", below=True) == ["/work/r/x"]
+    assert container.glob("r") == container.glob("none", below=True) == []
+
+
+def test_a_report_is_found_behind_thousands_of_files_or_that_it_cannot_be_is_said(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container.run(
+        "mkdir -p modules reports; cd modules; seq 12000 | xargs touch; echo 1 > ../reports/x.xml"
+    )
+    assert container.glob("**/*.xml") == ["/work/reports/x.xml"]
+    monkeypatch.setattr(containers, "MOST_WALKED", 12_000)
+    with pytest.raises(OSError, match="more than 12000 files and folders: name one further down"):
+        container.glob("**/*.xml")
+    assert container.glob("reports/*.xml") == ["/work/reports/x.xml"]
 
 
 def test_a_report_that_is_a_trap_is_refused(container: Container) -> None:

@@ -13,6 +13,7 @@ from ciserver.lib.words import size as size_words
 from ciserver.pipelines.definition import Artifacts
 from ciserver.pipelines.models import Artifact
 from ciserver.pipelines.runner.jobs import JobRun
+from ciserver.pipelines.runner.reports import found
 
 MIB = 1024 * 1024
 MOST_FILES = 200
@@ -30,7 +31,7 @@ def keep_artifacts(run: JobRun, wanted: Artifacts, container: Container) -> None
         old.delete()
     room = MOST_TOGETHER
     expires = timezone.now() + timedelta(seconds=wanted.expire_in)
-    for path in _paths(run, wanted, container):
+    for path in found(run, container, wanted.paths, "artifact", most=MOST_FILES, below=True):
         try:
             data = container.read_file(path, min(MOST_BYTES, room))
         except OSError as error:
@@ -40,23 +41,6 @@ def keep_artifacts(run: JobRun, wanted: Artifacts, container: Container) -> None
         shown = run.log.masker.mask_text(path)
         _store(Artifact(job=run.job, path=shown, size=len(data), expires_at=expires), data)
         run.log.say(f"Kept {path}, {size_words(len(data))}.")
-
-
-def _paths(run: JobRun, wanted: Artifacts, container: Container) -> list[str]:
-    found: dict[str, None] = {}
-    for pattern in wanted.paths:
-        paths = container.glob(pattern)
-        if not paths:
-            run.log.say(f"No artifact at {pattern}.")
-        found.update(dict.fromkeys(path for path in paths if _storable(path)))
-    if len(found) > MOST_FILES:
-        run.log.say(f"{len(found)} artifacts were found; the first {MOST_FILES} are kept.")
-    return list(found)[:MOST_FILES]
-
-
-def _storable(path: str) -> bool:
-    """A name that a row and a header can hold."""
-    return len(path) <= 500 and path.isprintable()
 
 
 def _store(artifact: Artifact, data: bytes) -> None:

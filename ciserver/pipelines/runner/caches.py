@@ -30,7 +30,7 @@ from builders.images.layers import LayerLimits
 from builders.images.streams import HashingReader, HashingSink, TarStream, ZstdSink
 from builders.images.tarformat import BadTar
 from ciserver.lib.words import size as size_words
-from ciserver.pipelines.definition import Cache, Test
+from ciserver.pipelines.definition import Cache
 from ciserver.pipelines.runner.cachestore import prune, put
 from ciserver.pipelines.runner.jobs import JobRun
 from ciserver.pipelines.when import matches
@@ -85,11 +85,14 @@ class _Meta(BaseModel):
     pipeline: int
 
 
-def restore(run: JobRun, test: Test, container: Container) -> list[Slot]:
-    """Put each cache of the test that is there into the container. Never fails the job."""
+def restore(
+    run: JobRun, caches: Sequence[Cache], environment: Mapping[str, str], container: Container
+) -> list[Slot]:
+    """Put each of the ``caches`` of a test that is there into the container; ``environment`` is
+    the test's. Never fails the job."""
     slots = []
-    for wanted in test.cache:
-        name = _name(run, wanted, test.environment)
+    for wanted in caches:
+        name = _name(run, wanted, environment)
         if name:
             slots.append(Slot(wanted, name, _restore_one(run, wanted, name, container)))
     return slots

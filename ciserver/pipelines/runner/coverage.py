@@ -19,38 +19,39 @@ from ciserver.pipelines.coverage_reports import (
 from ciserver.pipelines.definition import Test
 from ciserver.pipelines.models import CoverageFile, Pipeline, State
 from ciserver.pipelines.runner.jobs import JobRun
+from ciserver.pipelines.runner.reports import found
 from ciserver.repositories import git, history
 from ciserver.repositories.errors import RepositoryError
 
 log = logging.getLogger(__name__)
 MAX_REPORT = 32 * 1024 * 1024
-MAX_REPORTS = 50
+MAX_REPORTS = 200
+MAX_TOGETHER = 128 * 1024 * 1024
 ANCESTORS = 200
 
 
 def read_coverage(run: JobRun, test: Test, container: Container) -> None:
     """Keep the reports as rows, in place of an earlier try's. A bad one is said, not fatal."""
     run.job.coverage_files.all().delete()
-    found: Files = {}
-    for pattern in test.coverage:
-        paths = container.glob(pattern)[:MAX_REPORTS]
-        if not paths:
-            run.log.say(f"No coverage report at {pattern}.")
-        for path in paths:
-            try:
-                most = MOST_LINES - lines_of(found)  # of all reports together
-                merge(found, parse(container.read_file(path, MAX_REPORT), most=most))
-            except (CoverageError, OSError) as error:
-                run.log.say(f"The coverage report {path} cannot be read: {error}.")
+    files: Files = {}
+    room = MAX_TOGETHER
     mask = run.log.masker.mask_text
+    for path in found(run, container, test.coverage, "coverage report", most=MAX_REPORTS):
+        try:
+            data = container.read_file(path, min(MAX_REPORT, room))
+            room -= len(data)
+            most = MOST_LINES - lines_of(files)  # of all reports together
+            merge(files, parse(data, mask, most=most))
+        except (CoverageError, OSError) as error:
+            run.log.say(f"The coverage report {path} cannot be read: {error}.")
     CoverageFile.objects.bulk_create(
         CoverageFile(
             job=run.job,
-            path=mask(path),
+            path=path,
             covered_lines=to_ranges(lines.covered),
             missed_lines=to_ranges(lines.missed),
         )
-        for path, lines in found.items()
+        for path, lines in files.items()
     )
 
 

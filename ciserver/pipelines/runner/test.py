@@ -26,16 +26,19 @@ from ciserver.pipelines.runner.jobs import JobFailed, JobRun
 from ciserver.pipelines.runner.outcomes import WORDS, next_step
 from ciserver.pipelines.runner.plan import Plan
 from ciserver.pipelines.runner.recorder import StepRecorder, receipt_json
+from ciserver.pipelines.runner.reports import found
 from ciserver.pipelines.runner.secrets import as_files, secrets_for_all
 from ciserver.pipelines.runner.services import PreparedService, Services, running_services
 from ciserver.pipelines.runner.workshop import MAX_OUTPUT
 from ciserver.pipelines.service_definition import Service, can_be_host
+from ciserver.pipelines.triggers import told
 from runtime.errors import SpecError
 from runtime.network import NetworkHandle, open_private
 from runtime.spec import BindMount, Limits, Network, Outcome, Receipt
 
 MAX_REPORT = 16 * 1024 * 1024
-MAX_REPORTS = 200
+MAX_REPORTS = 2000  # Maven writes one for each class
+MAX_TOGETHER = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class _Asked:
     image: Image
     command: str | list[str] | None
     secrets: Mapping[str, Secret]
+    environment: Mapping[str, str]
     services: tuple[PreparedService, ...] = ()
 
     def step(self, attempt: int) -> StepInfo:
@@ -108,7 +112,8 @@ def _asked(run: JobRun, plan: Plan, images: Images) -> _Asked:
         for name, one in planned.items()
     )
     own = {key: secrets[key] for key in test.secrets}
-    return _Asked(test, place, image, command, own, services)
+    environment = {**told(run.job.pipeline), **test.environment}
+    return _Asked(test, place, image, command, own, environment, services)
 
 
 def _image(run: JobRun, plan: Plan, images: Images, part: Test | Service, place: str) -> Image:
@@ -147,15 +152,9 @@ def _try(run: JobRun, asked: _Asked, recorder: StepRecorder, attempt: int) -> Jo
             )
         )
         recorder.step_started(step)
-        slots = caches.restore(run, test, container)
-        receipt = _run(
-            run,
-            asked,
-            container,
-            mounts,
-            step,
-            recorder,
-        )
+        slots = caches.restore(run, test.cache, asked.environment, container)
+        environment = {"GANTRY_TRY": str(attempt), **asked.environment}
+        receipt = _run(run, asked, environment, container, mounts, step, recorder)
         cases = _read_reports(run, test, container)
         if test.coverage:
             read_coverage(run, test, container)
@@ -177,6 +176,7 @@ def _try(run: JobRun, asked: _Asked, recorder: StepRecorder, attempt: int) -> Jo
 def _run(
     run: JobRun,
     asked: _Asked,
+    environment: Mapping[str, str],
     container: Container,
     mounts: Sequence[BindMount],
     step: StepInfo,
@@ -186,7 +186,7 @@ def _run(
     try:
         return container.run(
             asked.command,
-            env=test.environment,
+            env=environment,
             secret_env={name: it.reveal() for name, it in asked.secrets.items()},
             secret_mounts=mounts,
             workdir=test.working_dir,
@@ -266,15 +266,12 @@ def _failure(receipt: Receipt, cases: list[junit.Case], place: str) -> JobFailed
 
 def _read_reports(run: JobRun, test: Test, container: Container) -> list[junit.Case]:
     """The cases of the test's JUnit reports, also kept as rows. A bad report is said, not fatal."""
-    if test.junit is None:
-        return []
     cases: list[junit.Case] = []
-    paths = container.glob(test.junit)[:MAX_REPORTS]
-    if not paths:
-        run.log.say(f"No JUnit report at {test.junit}.")
-    for path in paths:
+    room = MAX_TOGETHER
+    for path in found(run, container, test.junit, "JUnit report", most=MAX_REPORTS):
         try:
-            data = container.read_file(path, MAX_REPORT)
+            data = container.read_file(path, min(MAX_REPORT, room))
+            room -= len(data)
             most = junit.MAX_CASES - len(cases)  # of all reports together
             cases += junit.parse(data, run.log.masker.mask_text, most=most)
         except (junit.ReportError, OSError) as error:

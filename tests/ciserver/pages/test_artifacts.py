@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from ciserver.lib.crypto import Secret
 from ciserver.lib.masking import Masker
 from ciserver.pipelines.definition import Artifacts
 from ciserver.pipelines.models import Artifact, Job
@@ -32,7 +33,7 @@ class Files:
     def __init__(self, **files: bytes) -> None:
         self.files = {f"/{name}": data for name, data in files.items()}
 
-    def glob(self, pattern: str) -> list[str]:
+    def glob(self, pattern: str, *, below: bool = False) -> list[str]:
         return [path for path in self.files if pattern in (path, "*")]
 
     def read_file(self, path: str, most: int) -> bytes:
@@ -46,8 +47,9 @@ def job(hello: Any) -> Job:
     return Job.objects.get(pipeline__project=hello, pipeline__number=5, position=2)
 
 
-def keep(job: Job, files: Files, *paths: str, seconds: float = 60) -> Log:
+def keep(job: Job, files: Files, *paths: str, seconds: float = 60, secret: str = "") -> Log:
     log = Log()
+    log.masker = Masker([Secret(secret)] if secret else [])
     wanted = Artifacts(paths=list(paths), expire_in=seconds)
     run: Any = SimpleNamespace(job=job, log=log)
     container: Any = files
@@ -85,6 +87,26 @@ def test_what_cannot_be_kept_is_said(job: Job, monkeypatch: pytest.MonkeyPatch) 
         "The artifact /big was not kept: File too large",
         "Kept /small, 10 B.",
     ]
+
+
+def test_no_name_tells_a_secret(job: Job) -> None:
+    names = ["of-hunter2-secret.txt", "aHVudGVyMi1zZWNyZXQ", "x" * 490 + "hunter2-secret"]
+    keep(job, Files(**dict.fromkeys(names, b"x")), "*", secret="hunter2-secret")
+    assert [artifact.path for artifact in Artifact.objects.all()] == ["/***Q", "/of-***.txt"]
+
+
+def test_names_that_no_row_can_hold_are_told_and_forge_no_line(job: Job) -> None:
+    odd = ["a\nCancelled.", "b\x1b[2J", "c\udcff", "x" * 600]
+    log = keep(job, Files(**dict.fromkeys([*odd, "good"], b"x")), "*")
+    assert [artifact.path for artifact in Artifact.objects.all()] == ["/good"]
+    assert log.said[0].endswith("shown: 4 of: artifact. The first is '/a\\nCancelled.'.")
+    assert all(line.isprintable() for line in log.said)
+
+
+def test_so_many_are_kept_and_the_rest_is_told(job: Job) -> None:
+    log = keep(job, Files(**{f"f{number:03}": b"x" for number in range(250)}), "*")
+    assert Artifact.objects.count() == 200
+    assert log.said[0] == "There are 250 of: artifact. The first 200 are taken."
 
 
 def test_a_second_try_replaces_what_the_first_one_left(job: Job) -> None:
