@@ -41,10 +41,12 @@ def answer(view: View, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpR
 def _read(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     if response.status_code != 200:
         return response
-    etag = response.headers.get("ETag")
-    if etag is None and not isinstance(response, HttpResponse):
+    if isinstance(response, HttpResponse):
+        etag = _etag(_rendered(response))
+    elif "ETag" in response.headers:
+        etag = response.headers["ETag"]
+    else:
         return response  # a stream is told as it comes
-    etag = etag or _etag(_rendered(response))
     response.headers["ETag"] = etag
     response.headers.setdefault("Cache-Control", "private, no-cache")
     if _named(etag, request.headers.get("If-None-Match", ""), weakly=True):
