@@ -27,8 +27,9 @@ class Gate:
 
     One try takes no longer than what is left of them, whatever the image's HEALTHCHECK allows.
 
-    ``pulse`` is called between tries; what it raises ends the wait. ``mask`` takes secrets out of
-    what the container says, before that is cut: half a secret would not be known as one.
+    ``pulse`` is called between tries and while one goes on; what it raises ends the wait.
+    ``mask`` takes secrets out of what the container says, before that is cut: half a secret would
+    not be known as one.
     """
 
     target: Target
@@ -84,7 +85,8 @@ class Gate:
 
     def _try(self, container: Container, seconds: float) -> str:
         timeout = min(self.check.timeout, max(seconds, SHORTEST_TRY))
-        return self.target.probe(container, replace(self.check, timeout=timeout))
+        check = replace(self.check, timeout=timeout)
+        return self.target.probe(container, check, pulse=self.pulse)
 
     def _still_up(self, container: Container) -> Container:
         self.pulse()

@@ -105,7 +105,12 @@ class HostDeployment:
             return containers.credentials(self.deployment.release.repository)
 
         moved = self.target.pull(
-            self.image, self.location, credentials, network=self.network, brought=self._brought()
+            self.image,
+            self.location,
+            credentials,
+            network=self.network,
+            brought=self._brought(),
+            pulse=self.lease.check_wanted,
         )
         Deployment.objects.filter(pk=self.deployment.pk).update(
             bytes_pulled=Coalesce(F("bytes_pulled"), 0) + moved

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from ciserver.releases.targets.commands import Pulse, still
 from ciserver.releases.targets.credentials import Credentials
 from ciserver.releases.targets.engine import Engine
 from ciserver.releases.targets.errors import TargetError
@@ -43,9 +44,11 @@ class Target(Protocol):
         *,
         network: str = "",
         brought: Collection[str] = (),
+        pulse: Pulse = still,
     ) -> int:
         """Have ``image``; the bytes of the layers that were not there before. Meanwhile
-        ``network``, which a container is about to be started in, is made ready too.
+        ``network``, which a container is about to be started in, is made ready too, and ``pulse``
+        is called: what it raises ends the pull.
 
         ``brought`` names images (digests of their configurations) that came here before: whether
         they are there still is looked at, and nothing else is, since to list all that a machine
@@ -71,8 +74,9 @@ class Target(Protocol):
         """The same, by what the machine itself says of their processes: podman goes on saying
         that one runs whose monitor was killed."""
 
-    def probe(self, container: Container, check: Check) -> str:
-        """One try: empty when it is healthy, else what was wrong."""
+    def probe(self, container: Container, check: Check, *, pulse: Pulse = still) -> str:
+        """One try: empty when it is healthy, else what was wrong. Of one that may take long
+        ``pulse`` is called meanwhile: what it raises ends it."""
 
     def last_lines(self, container: Container, lines: int) -> str:
         """The end of its log."""

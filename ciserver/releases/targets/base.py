@@ -17,7 +17,7 @@ import httpx
 
 from ciserver.lib.certificates import trusted
 from ciserver.releases.targets import credentials, engine, networks, secret_files
-from ciserver.releases.targets.commands import QUICK, SLOW
+from ciserver.releases.targets.commands import QUICK, SLOW, Pulse, still
 from ciserver.releases.targets.credentials import Credentials
 from ciserver.releases.targets.engine import Engine
 from ciserver.releases.targets.errors import (
@@ -67,10 +67,11 @@ class EngineTarget:
         *,
         network: str = "",
         brought: Collection[str] = (),
+        pulse: Pulse = still,
     ) -> int:
         with ThreadPoolExecutor(1, "ready") as beside:
             beside.submit(self._get_ready, network)
-            return self._pull(image, location, credentials_of, brought)
+            return self._pull(image, location, credentials_of, brought, pulse)
 
     def _get_ready(self, network: str) -> None:
         """What is needed after a pull, while layers travel. What fails here is asked for again by
@@ -86,13 +87,14 @@ class EngineTarget:
         location: Location,
         credentials_of: Callable[[], Credentials | None],
         brought: Collection[str],
+        pulse: Pulse,
     ) -> int:
         reference = f"{location.registry}/{location.name}@{image.digest}"
         look = image.config_digest in brought
         if look and self._is_here(image, reference):
             return 0
         try:
-            moved, name = self._fetch(image, location, credentials_of, brought)
+            moved, name = self._fetch(image, location, credentials_of, brought, pulse)
         except TargetError:
             if not look and self._is_here(image, reference):
                 return 0  # somebody else brought it
@@ -115,13 +117,14 @@ class EngineTarget:
         location: Location,
         credentials_of: Callable[[], Credentials | None],
         brought: Collection[str],
+        pulse: Pulse,
     ) -> tuple[int, str]:
         """Get what is not there: how many bytes of layers came, and the image's name."""
         missing = bytes_missing(image.layers, self._layers(brought))
         reference = f"{location.registry}/{location.name}@{image.digest}"
         argv = self.engine.pull(reference, plain_http=location.plain_http)
         config = credentials.config(location.registry, credentials_of())
-        pulled = self.machine.run(argv, timeout=SLOW, stdin=config)
+        pulled = self.machine.run(argv, timeout=SLOW, stdin=config, pulse=pulse)
         return missing, self.engine.name_of(pulled.out, reference)
 
     def start(self, wanted: Wanted) -> Container:
@@ -178,9 +181,9 @@ class EngineTarget:
             for one in found
         ]
 
-    def probe(self, container: Container, check: Check) -> str:
+    def probe(self, container: Container, check: Check, *, pulse: Pulse = still) -> str:
         if check.command:
-            return self._probe_command(container, check)
+            return self._probe_command(container, check, pulse)
         if check.path and container.address:
             transport = self.machine.transport(container.address)
             return probe_http(f"http://{container.address}{check.path}", check.timeout, transport)
@@ -278,10 +281,10 @@ class EngineTarget:
                 rows = list(json.loads(said or "[]"))
             yield from rows
 
-    def _probe_command(self, container: Container, check: Check) -> str:
+    def _probe_command(self, container: Container, check: Check, pulse: Pulse) -> str:
         argv = self.engine.execute(container.id, check.command)
         try:
-            result = self.machine.attempt(argv, timeout=check.timeout, keep=KEPT)
+            result = self.machine.attempt(argv, timeout=check.timeout, keep=KEPT, pulse=pulse)
         except CommandTimedOut:
             return f"the HEALTHCHECK did not end within {check.timeout:g} s"
         if result.code == 0:

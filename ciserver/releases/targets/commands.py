@@ -7,9 +7,9 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO
 
 from ciserver.lib.endings import Ending
@@ -18,6 +18,12 @@ from ciserver.releases.targets.errors import CommandFailed, CommandTimedOut, Com
 QUICK, SLOW = 30.0, 600.0  # seconds for a command that asks, and for one that moves layers
 MOST = 16 * 1024 * 1024  # bytes of each stream; a host, or an image's HEALTHCHECK, may say anything
 PIECE = 64 * 1024
+BEAT = 1.0  # seconds between two times that a command's ``pulse`` is asked
+Pulse = Callable[[], None]
+
+
+def still() -> None:
+    """The pulse of what nobody ends before its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +35,27 @@ class Result:
     err: str
 
 
-def run(argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
+def run(argv: Sequence[str], *, timeout: float, stdin: bytes = b"", pulse: Pulse = still) -> Result:
     """Run ``argv`` to its end. Raises CommandFailed if it fails, CommandTimedOut after ``timeout``
-    and CommandTooLoud beyond MOST.
+    and CommandTooLoud beyond MOST. ``pulse`` is called every BEAT seconds meanwhile; what it raises
+    ends the command.
 
     The command dies with the thread that called, so that a container cannot appear after the
     next worker has looked for what a dead one left.
     """
-    result = attempt(argv, timeout=timeout, stdin=stdin)
+    result = attempt(argv, timeout=timeout, stdin=stdin, pulse=pulse)
     if result.code != 0:
         raise CommandFailed(argv, result.code, result.err or result.out)
     return result
 
 
 def attempt(
-    argv: Sequence[str], *, timeout: float, stdin: bytes = b"", keep: int | None = None
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    stdin: bytes = b"",
+    keep: int | None = None,
+    pulse: Pulse = still,
 ) -> Result:
     """Like ``run``, but a failure is a Result too. With ``keep`` it may say as much as it likes,
     and of each stream only the last whole lines are kept, within that many bytes."""
@@ -51,7 +63,8 @@ def attempt(
     ends = (Ending(room), Ending(room))
     process = begin(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
-        _converse(process, stdin, ends, time.monotonic() + timeout, endless=keep is not None)
+        until = _Until(process, time.monotonic() + timeout, pulse)
+        _converse(process, stdin, ends, until, endless=keep is not None)
     except BaseException as error:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -78,12 +91,13 @@ def _converse(
     process: subprocess.Popen[bytes],
     stdin: bytes,
     ends: tuple[Ending, Ending],
-    deadline: float,
+    until: _Until,
     *,
     endless: bool,
 ) -> None:
     """Write ``stdin``, read both streams into ``ends`` and wait for the end, all at once: what
-    communicate() does, but it keeps whatever comes. Raises TimeoutExpired, _TooMuch."""
+    communicate() does, but it keeps whatever comes. Raises TimeoutExpired, _TooMuch, and what the
+    pulse of ``until`` raises."""
     assert process.stdin and process.stdout and process.stderr  # noqa: S101 - pipes, as begun
     left = memoryview(stdin)
     counts = [0, 0]
@@ -93,7 +107,7 @@ def _converse(
         os.set_blocking(process.stdin.fileno(), False)
         selector.register(process.stdin, selectors.EVENT_WRITE, (process.stdin, None))
         while selector.get_map():
-            for key, _ in selector.select(_remaining(process, deadline)):
+            for key, _ in selector.select(until.patience()):
                 pipe, number = key.data
                 if number is None:
                     left = _write(key.fd, left)
@@ -108,14 +122,29 @@ def _converse(
                 if done:
                     selector.unregister(pipe)
                     pipe.close()
-    process.wait(max(deadline - time.monotonic(), 0))
+    process.wait(max(until.deadline - time.monotonic(), 0))
 
 
-def _remaining(process: subprocess.Popen[bytes], deadline: float) -> float:
-    seconds = deadline - time.monotonic()
-    if seconds <= 0:
-        raise subprocess.TimeoutExpired(process.args, 0)
-    return seconds
+@dataclass
+class _Until:
+    """How long ``process`` may take, and who is asked meanwhile whether it still should."""
+
+    process: subprocess.Popen[bytes]
+    deadline: float  # monotonic
+    pulse: Pulse
+    asked: float = field(default_factory=time.monotonic)
+
+    def patience(self) -> float:
+        """Seconds to wait before this is called again."""
+        now = time.monotonic()
+        if now >= self.deadline:
+            raise subprocess.TimeoutExpired(self.process.args, 0)
+        if self.pulse is still:
+            return self.deadline - now
+        if now - self.asked >= BEAT:
+            self.pulse()
+            self.asked = now = time.monotonic()
+        return max(min(self.deadline, self.asked + BEAT) - now, 0)
 
 
 def _write(fd: int, data: memoryview) -> memoryview:

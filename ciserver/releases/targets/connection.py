@@ -21,7 +21,7 @@ import httpx
 
 from ciserver.lib.ownfolders import own_folder
 from ciserver.releases.targets import commands, facts, masters
-from ciserver.releases.targets.commands import QUICK, Result
+from ciserver.releases.targets.commands import QUICK, Pulse, Result, still
 from ciserver.releases.targets.errors import (
     CommandFailed,
     CommandTimedOut,
@@ -50,11 +50,17 @@ class Connection:
             self.facts = facts.parse(self.run(["sh", "-c", facts.script()], timeout=QUICK).out)
 
     def attempt(
-        self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", keep: int | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        stdin: bytes = b"",
+        keep: int | None = None,
+        pulse: Pulse = still,
     ) -> Result:
         words = self._words(argv, piped=bool(stdin))
         try:
-            result = commands.attempt(words, timeout=timeout, stdin=stdin, keep=keep)
+            result = commands.attempt(words, timeout=timeout, stdin=stdin, keep=keep, pulse=pulse)
         except CommandTimedOut:
             raise CommandTimedOut(argv, timeout) from None
         except CommandTooLoud:
@@ -63,8 +69,10 @@ class Connection:
             raise HostAway(f"The connection to {self.place.name} was lost. {CHECK_IT}")
         return result
 
-    def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
-        result = self.attempt(argv, timeout=timeout, stdin=stdin)
+    def run(
+        self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", pulse: Pulse = still
+    ) -> Result:
+        result = self.attempt(argv, timeout=timeout, stdin=stdin, pulse=pulse)
         if result.code != 0:
             raise CommandFailed(argv, result.code, result.err or result.out)
         return result

@@ -12,7 +12,7 @@ from typing import IO, Protocol
 import httpx
 
 from ciserver.releases.targets import commands, facts
-from ciserver.releases.targets.commands import QUICK, Result
+from ciserver.releases.targets.commands import QUICK, Pulse, Result, still
 from ciserver.releases.targets.facts import Facts
 
 LOCK = Path("/run/gantry-deployed.lock")
@@ -30,13 +30,21 @@ class Machine(Protocol):
         """A file to lock while what only one worker may do there is done."""
 
     def attempt(
-        self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", keep: int | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        stdin: bytes = b"",
+        keep: int | None = None,
+        pulse: Pulse = still,
     ) -> Result:
         """Run ``argv`` to its end, whatever that is. Of more output than an answer has it keeps
-        the last ``keep`` bytes, in whole lines. Raises CommandTimedOut and, without ``keep``,
-        CommandTooLoud."""
+        the last ``keep`` bytes, in whole lines. ``pulse`` is called every second or so; what it
+        raises ends the command. Raises CommandTimedOut and, without ``keep``, CommandTooLoud."""
 
-    def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
+    def run(
+        self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", pulse: Pulse = still
+    ) -> Result:
         """Like ``attempt``, but a failure is a CommandFailed."""
 
     def stream(
@@ -65,12 +73,20 @@ class Here:
         return _facts()
 
     def attempt(
-        self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", keep: int | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float,
+        stdin: bytes = b"",
+        keep: int | None = None,
+        pulse: Pulse = still,
     ) -> Result:
-        return commands.attempt(argv, timeout=timeout, stdin=stdin, keep=keep)
+        return commands.attempt(argv, timeout=timeout, stdin=stdin, keep=keep, pulse=pulse)
 
-    def run(self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"") -> Result:
-        return commands.run(argv, timeout=timeout, stdin=stdin)
+    def run(
+        self, argv: Sequence[str], *, timeout: float, stdin: bytes = b"", pulse: Pulse = still
+    ) -> Result:
+        return commands.run(argv, timeout=timeout, stdin=stdin, pulse=pulse)
 
     def stream(
         self, argv: Sequence[str], *, stdin: IO[bytes] | int, stdout: IO[bytes] | int

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ciserver.releases.targets import connection, host_proxy, relay
 from ciserver.releases.targets.base import EngineTarget, find_engine
-from ciserver.releases.targets.commands import SLOW
+from ciserver.releases.targets.commands import SLOW, Pulse
 from ciserver.releases.targets.connection import Connection
 from ciserver.releases.targets.credentials import Credentials, config
 from ciserver.releases.targets.errors import TargetError
@@ -47,11 +47,12 @@ class SshTarget(EngineTarget):
         location: Location,
         credentials_of: Callable[[], Credentials | None],
         brought: Collection[str],
+        pulse: Pulse,
     ) -> tuple[int, str]:
         """From the registry if the host reaches it, else through this connection. A registry on
         our loopback is never the host's."""
         if not location.plain_http and self.machine.connects(location.endpoint, 5.0):
-            return super()._fetch(image, location, credentials_of, brought)
+            return super()._fetch(image, location, credentials_of, brought, pulse)
         with (
             tempfile.TemporaryDirectory(dir=self.machine.folder) as folder,
             relay.serve(image, location, credentials_of, Path(folder) / "registry") as served,
@@ -60,5 +61,5 @@ class SshTarget(EngineTarget):
             reference = f"{near.registry}/{near.name}@{image.digest}"
             argv = self.engine.pull(reference, plain_http=True)
             given = config(near.registry, served.credentials)
-            pulled = self.machine.run(argv, timeout=SLOW, stdin=given)
+            pulled = self.machine.run(argv, timeout=SLOW, stdin=given, pulse=pulse)
             return served.sent, self.engine.name_of(pulled.out, reference)

@@ -104,3 +104,27 @@ def test_a_healthcheck_and_a_log_may_be_long(tmp_path: Path) -> None:
     assert said.endswith("\nthe end")
     assert len(said) < KEPT + 100
     assert target.last_lines(CONTAINER, 5).endswith("\nthe end")
+
+
+class Enough(Exception):
+    pass
+
+
+def test_a_pulse_ends_one_that_goes_on_with_all_that_it_started(tmp_path: Path) -> None:
+    pid, began = tmp_path / "pid", time.monotonic()
+
+    def pulse() -> None:
+        if pid.exists():
+            raise Enough
+
+    with pytest.raises(Enough):
+        shell(f"sleep 60 & echo $! > {pid}; while :; do echo busy; sleep 0.01; done", pulse=pulse)
+    assert time.monotonic() - began < commands.BEAT + 5
+    assert _ends(int(pid.read_text()))
+
+
+def test_a_pulse_is_asked_now_and_then_and_changes_nothing_else() -> None:
+    asked: list[float] = []
+    result = shell("sleep 2.5; echo done", pulse=lambda: asked.append(time.monotonic()))
+    assert result.out == "done\n"
+    assert 1 <= len(asked) <= 2

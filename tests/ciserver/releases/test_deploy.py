@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,10 @@ class Shop:
 
     def release(self, page: str, **image: Any) -> Release:
         digest = self.registry.push("hello", page=page, **image)
-        pipeline = self._passed(digest, repository=f"{self.registry.address}/hello")
-        return services.make_release(pipeline)
+        return self.of_image(digest, f"{self.registry.address}/hello")
+
+    def of_image(self, digest: str, repository: str) -> Release:
+        return services.make_release(self._passed(digest, repository=repository))
 
     def deploy(self, page: str, **image: Any) -> Deployment:
         return self.run(self.release(page, **image).deployments.get())
@@ -304,8 +307,10 @@ def test_one_that_is_cancelled_is_withdrawn_within_seconds(
     shop: Shop, api: Any, alice: Any
 ) -> None:
     shop.deploy("one")
+    # Its check is one long try, not many short ones.
     Environment.objects.filter(pk=shop.qa.pk).update(health_timeout=120)
-    bad = shop.release("two", command="sleep 3600").deployments.get()
+    slow = {"Test": ["CMD-SHELL", "sleep 100"], "Timeout": 100 * 10**9}
+    bad = shop.release("two", Healthcheck=slow).deployments.get()
 
     def work(_: object) -> float:
         runner.deploy(bad.pk)
@@ -339,6 +344,54 @@ def test_one_that_is_cancelled_is_withdrawn_within_seconds(
     back = Deployment.objects.get(kind="rollback")
     assert OutboxEntry.objects.filter(topic=queue.TOPIC, object_id=back.pk).exists()
     assert shop.run(back).state == "succeeded"
+
+
+def test_one_that_is_cancelled_ends_a_pull_that_goes_on(shop: Shop, api: Any, alice: Any) -> None:
+    shop.deploy("one")
+    digest = shop.registry.push("hello", page="two")
+    location = Location(shop.registry.address, "hello")
+    with silent() as (address, asked):  # in place of the registry: a layer that never comes
+        bad = shop.of_image(digest, f"{address}/hello").deployments.get()
+        bad.release.image = images.read_facts(location, digest, token=None).as_json()
+        bad.release.save(update_fields=["image"])
+
+        def work(_: object) -> float:
+            runner.deploy(bad.pk)
+            return time.monotonic()
+
+        def cancel(_: object) -> float:
+            assert asked.wait(60), "it never pulled"
+            assert api.post(f"/api/v1/deployments/{bad.pk}/cancel/").status_code == 200
+            return time.monotonic()
+
+        with Probe(shop.url) as probe:
+            ended, told = together(lambda act: act(None), [work, cancel])
+    assert ended - told < 10
+    bad.refresh_from_db()
+    assert (bad.state, bad.reason) == ("cancelled", "Cancelled by alice; v1 still serves qa.")
+    assert [(s.name, s.state) for s in bad.steps.all()] == [("pull", "cancelled")]
+    assert set(probe.answers) == {"200 one"}
+    assert len(shop.containers()) == 1
+
+
+@contextmanager
+def silent() -> Iterator[tuple[str, threading.Event]]:
+    """An address that takes connections and says nothing, and whether one came."""
+    came = threading.Event()
+    taken = []
+
+    def take() -> None:
+        with suppress(OSError):
+            while True:
+                taken.append(listener.accept())
+                came.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=take, daemon=True).start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}", came
+        listener.shutdown(socket.SHUT_RDWR)
+    for one, _ in taken:
+        one.close()
 
 
 def test_a_container_of_another_image_gets_no_traffic_whatever_its_name(shop: Shop) -> None:

@@ -45,7 +45,7 @@ class Hanging:
     def find(self, name: str) -> Container:
         return CONTAINER
 
-    def probe(self, container: Container, check: Check) -> str:
+    def probe(self, container: Container, check: Check, **_: Any) -> str:
         self.allowed.append(check.timeout)
         if self.passes:
             return ""
@@ -114,7 +114,7 @@ def test_what_passes_now_and_then_is_told_from_what_never_does(
     answers: list[str], words: str, monkeypatch: Any
 ) -> None:
     target, said = Hanging(), iter(answers * 9)
-    monkeypatch.setattr(target, "probe", lambda container, check: next(said))
+    monkeypatch.setattr(target, "probe", lambda container, check, pulse: next(said))
     clock = SimpleNamespace(monotonic=itertools.count(0, 0.03).__next__, sleep=lambda seconds: None)
     monkeypatch.setattr(health, "time", clock)
     with pytest.raises(Unhealthy) as error:
