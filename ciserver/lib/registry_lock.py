@@ -4,6 +4,9 @@ The registry's own collector must not run while something is uploaded: of a laye
 there, and so not sent again, it may just have taken the bytes ("Garbage collection" in the
 documentation of CNCF distribution). That registry answers on loopback, so all who write to it are
 processes of this machine, and file locks keep them apart; a process that dies holds nothing.
+
+The same goes for manifests: one that is pushed is wanted before any row says so, and must not be
+deleted as unwanted in between.
 """
 
 from __future__ import annotations
@@ -37,13 +40,35 @@ def still_uploading(run: Path) -> Iterator[None]:
 def alone(run: Path, *, patience: float) -> Iterator[bool]:
     """Whether nothing is uploaded, and for the block nothing begins. Uploads that go on are
     waited for ``patience`` seconds, in which no other begins."""
+    with (
+        _locked(run / "registry-gate.lock", fcntl.LOCK_EX),
+        _sole(run / "registry-uploads.lock", patience) as is_ours,
+    ):
+        yield is_ours
+
+
+@contextmanager
+def naming(run: Path) -> Iterator[None]:
+    """From before a manifest is pushed until a row says so. Waits while one is deleted."""
+    with _locked(run / "registry-names.lock", fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def nothing_named(run: Path, *, patience: float) -> Iterator[bool]:
+    """Whether every manifest that was pushed is in a row, and for the block none is pushed."""
+    with _sole(run / "registry-names.lock", patience) as is_ours:
+        yield is_ours
+
+
+@contextmanager
+def _sole(path: Path, patience: float) -> Iterator[bool]:
+    """Whether nobody else had ``path`` locked for ``patience`` seconds, and if so nobody will."""
     deadline = time.monotonic() + patience
     with ExitStack() as stack:
-        stack.enter_context(_locked(run / "registry-gate.lock", fcntl.LOCK_EX))
         while True:
             try:
-                lock = _locked(run / "registry-uploads.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
-                stack.enter_context(lock)
+                stack.enter_context(_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB))
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     break

@@ -19,6 +19,9 @@ from django.utils import timezone
 
 from ciserver.accounts import registry_tokens
 from ciserver.accounts.models import AuditEntry
+from ciserver.lib.models import OutboxEntry
+from ciserver.lib.registry_lock import nothing_named
+from ciserver.pipelines.models import Pipeline
 from ciserver.projects.models import Project
 from ciserver.releases.models import (
     UNFINISHED,
@@ -37,6 +40,8 @@ NEWEST = 30  # releases of a project
 WAYS_BACK = 5  # releases that served an environment before the one that does
 YOUNG = timedelta(days=14)
 AT_A_TIME = 50  # images in one round
+PATIENCE = 2.0  # seconds for manifests that are being pushed
+PASSED = "pipeline.passed"  # the topic of a pipeline whose release is to be made
 
 
 def retire() -> int:
@@ -114,17 +119,23 @@ def _delete_marked() -> int:
     marked = Release.objects.filter(removed_at__isnull=False, image_deleted=False)
     deleted = 0
     for release in marked.order_by("pk")[:AT_A_TIME]:
-        try:
-            deleted += sum(_delete_unshared(*image) for image in release.every_image())
-        except httpx.HTTPError as error:
-            log.warning("the image of %s could not be deleted: %s", release, error)
-            continue
-        Release.objects.filter(pk=release.pk).update(image_deleted=True)
+        with nothing_named(settings.GANTRY.run, patience=PATIENCE) as nobody_pushes:
+            if not nobody_pushes:
+                break  # the next round comes
+            try:
+                deleted += sum(_delete_unshared(*image) for image in release.every_image())
+            except httpx.HTTPError as error:
+                log.warning("the image of %s could not be deleted: %s", release, error)
+                continue
+            Release.objects.filter(pk=release.pk).update(image_deleted=True)
     return deleted
 
 
 def _delete_unshared(repository: str, digest: str) -> bool:
-    """A digest that was built again meanwhile is needed again."""
+    """A digest that was built again meanwhile is needed again, also by a pipeline that passed
+    and whose release is still to be made. While manifests are pushed this must not be asked."""
+    if _is_promised(repository, digest):
+        return False
     others = Release.objects.filter(removed_at=None)
     main = others.filter(repository=repository, digest=digest)
     project = Location.parse(repository).name.partition("/")[0]
@@ -136,6 +147,17 @@ def _delete_unshared(repository: str, digest: str) -> bool:
         return False
     _delete(repository, digest)
     return True
+
+
+def _is_promised(repository: str, digest: str) -> bool:
+    """Asked before releases are: a promise is deleted after its release was made."""
+    promises = OutboxEntry.objects.filter(topic=PASSED).values("object_id")
+    pipelines = Pipeline.objects.filter(pk__in=promises)
+    wanted = {"repository": repository, "digest": digest}
+    return any(
+        (one.repository, one.digest) == (repository, digest) or wanted in one.images.values()
+        for one in pipelines
+    )
 
 
 def _delete(repository: str, digest: str) -> None:

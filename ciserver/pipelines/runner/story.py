@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
 
 from django.db.models import Max
 from django.utils import timezone
 
 from ciserver.lib import outbox
 from ciserver.lib.durability import repeatable
+from ciserver.lib.registry_lock import naming
 from ciserver.lib.states import IllegalMove, move
 from ciserver.pipelines import drain, events, room
 from ciserver.pipelines.groups import wake_group
@@ -89,19 +89,26 @@ def _run(lease: Lease) -> None:
     pipeline = Pipeline.objects.select_related("project").get(pk=lease.pipeline_id)
     try:
         workshop = open_workshop()
-        with Heartbeat(lease) as heart, workshop.store.in_use():
-            end = _attempt(pipeline, lease, workshop, heart)
-        if end.state == State.CANCELLED and heart.draining:
-            hand_back(pipeline, lease)
-        else:
-            _finish(pipeline, lease, end)
+        with ExitStack() as until_recorded:
+            with Heartbeat(lease) as heart, workshop.store.in_use():
+                end = _attempt(pipeline, lease, workshop, heart, until_recorded)
+            if end.state == State.CANCELLED and heart.draining:
+                hand_back(pipeline, lease)
+            else:
+                _finish(pipeline, lease, end)
     except (LeaseLost, IllegalMove, Job.DoesNotExist):
         log.warning("pipeline %s was taken from this worker before it ended", lease.pipeline_id)
 
 
-def _attempt(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartbeat) -> _End:
+def _attempt(
+    pipeline: Pipeline,
+    lease: Lease,
+    workshop: Workshop,
+    heart: Heartbeat,
+    until_recorded: ExitStack,
+) -> _End:
     try:
-        return _work(pipeline, lease, workshop, heart)
+        return _work(pipeline, lease, workshop, heart, until_recorded)
     except JobFailed as failure:
         if failure.state == State.CANCELLED:
             by = heart.cancelled_by or "the service, because its worker lost the lease"
@@ -114,7 +121,13 @@ def _attempt(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartb
         return _End(State.FAILED, f"Gantry failed ({error}). See the worker's log.")
 
 
-def _work(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartbeat) -> _End:
+def _work(
+    pipeline: Pipeline,
+    lease: Lease,
+    workshop: Workshop,
+    heart: Heartbeat,
+    until_recorded: ExitStack,
+) -> _End:
     git_dir = git.git_dir(pipeline.project)
     complete_logs(workshop.state)  # of an attempt whose worker died, before its jobs are ended
     with held(lease):
@@ -136,8 +149,13 @@ def _work(pipeline: Pipeline, lease: Lease, workshop: Workshop, heart: Heartbeat
         work.run()
         if pipeline.from_fork:
             return _End(State.PASSED)
+
+        def may_push() -> None:
+            until_recorded.enter_context(naming(workshop.config.run))
+            _check(lease)
+
         with working_on(push, workshop, heart.cancel) as run:
-            pushed = uploads.finish(run.log, plan, heart.cancel, partial(_check, lease))
+            pushed = uploads.finish(run.log, plan, heart.cancel, may_push)
     return _End(State.PASSED, pushed=pushed)
 
 

@@ -10,9 +10,11 @@ import pytest
 from builders.images.reference import Reference
 from builders.images.store import Store
 from builders.registry import Registry
+from ciserver.lib.registry_lock import nothing_named
 from ciserver.pipelines.definition import Definition
 from ciserver.pipelines.logs import LogWriter
 from ciserver.pipelines.models import Job, Pipeline
+from ciserver.pipelines.runner import story
 from ciserver.pipelines.runner.images import image_of
 from ciserver.pipelines.runner.jobs import JobFailed, JobRun
 from ciserver.pipelines.runner.plan import planned
@@ -75,6 +77,22 @@ def test_each_has_a_job_and_a_repository_and_the_release_holds_both(
     page = client.get(release.get_absolute_url()).content.decode()
     assert f"hello/worker@{pipeline.images['worker']['digest']}" in page
     assert "the one that environments run" in page
+
+
+def test_nothing_is_deleted_from_the_registry_between_a_push_and_its_record(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, recorded, free = workplace.workshop.config.run, story._finish, []
+
+    def record(*args: Any) -> None:
+        with nothing_named(run, patience=0) as nobody_pushes:
+            free.append(nobody_pushes)
+        recorded(*args)
+
+    monkeypatch.setattr(story, "_finish", record)
+    assert workplace.run({"Dockerfile": "FROM busybox\nCMD true\n"}).state == "passed"
+    with nothing_named(run, patience=0) as nobody_pushes:
+        assert (free, nobody_pushes) == ([False], True)
 
 
 def test_a_failed_build_skips_what_needs_it_and_pushes_nothing(workplace: Workplace) -> None:

@@ -11,7 +11,10 @@ import httpx
 import pytest
 from django.utils import timezone
 
+from ciserver.lib import outbox
 from ciserver.lib.problems import Refused
+from ciserver.lib.registry_lock import naming
+from ciserver.pipelines.models import Pipeline
 from ciserver.releases import retention, services
 from ciserver.releases.models import Deployment, Host, Release, Running
 
@@ -156,3 +159,36 @@ def test_every_image_of_a_release_goes_with_it_unless_another_release_has_it(
     assert gone == [(first.repository, first.digest), (beside, "sha256:aa")]
     first.refresh_from_db()
     assert first.image_deleted
+
+
+def test_what_was_pushed_again_and_is_not_released_yet_stays(
+    hello: Any, old: Any, passed: Any, monkeypatch: Any
+) -> None:
+    releases = old(6)
+    retention.mark(hello)
+    first, second, third = releases[:3]
+    beside = {"worker": {"repository": second.repository, "digest": second.digest}}
+    for again in (
+        passed(first.digest, repository=first.repository),
+        passed(repository=first.repository),
+    ):
+        Pipeline.objects.filter(pk=again.pk).update(images=beside)
+        outbox.promise(retention.PASSED, again.pk)
+    gone: list[tuple[str, str]] = []
+    monkeypatch.setattr(retention, "_delete", lambda *image: gone.append(image))
+    assert retention._delete_marked() == 1
+    assert gone == [(third.repository, third.digest)]
+
+
+def test_nothing_is_deleted_while_a_manifest_is_pushed_and_no_row_says_so(
+    hello: Any, old: Any, monkeypatch: Any, settings: Any
+) -> None:
+    old(6)
+    retention.mark(hello)
+    gone: list[tuple[str, str]] = []
+    monkeypatch.setattr(retention, "_delete", lambda *image: gone.append(image))
+    monkeypatch.setattr(retention, "PATIENCE", 0)
+    with naming(settings.GANTRY.run):
+        assert retention._delete_marked() == 0
+    assert gone == []
+    assert retention._delete_marked() == 3
