@@ -27,6 +27,12 @@ def approve(*, deployment: Deployment, user: Any, seen: str = "") -> Deployment:
     _require_approver(deployment, user)
     if not deployment.waiting:
         raise _over(deployment)
+    if deployment.expires_at and deployment.expires_at < timezone.now():
+        raise Refused(
+            f"{deployment} waited too long for this word: it ends now.",
+            code="approval.late",
+            hint="Whoever asked for it asks again.",
+        )
     release, environment = deployment.release, deployment.environment
     if seen and seen != policy.fingerprint(release, environment):
         raise Refused(
@@ -92,6 +98,9 @@ def stop(*, user: Any, reason: str, project: Project | None = None) -> Stop:
     if standing := Stop.objects.filter(project=project, ended_at=None).first():
         hint = "Resume it first, to stop it for another reason."
         raise Refused(f"It is stopped already, by {standing.by}.", code="line.stopped", hint=hint)
+    # What is being taken up right now has begun before, or sees the stop.
+    places = Environment.objects.filter(project=project) if project else Environment.objects.all()
+    list(places.order_by("pk").select_for_update().values_list("pk"))
     row = Stop.objects.create(project=project, reason=reason.strip()[:300], by=user.get_username())
     where = project.slug if project else "everything"
     AuditEntry.record(actor=row.by, action="line.stop", target=where, reason=row.reason)

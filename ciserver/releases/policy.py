@@ -190,6 +190,15 @@ def approvers(environment: Environment) -> list[User]:
     return list(found.filter(Q(pk__in=members) | Q(is_superuser=True)).order_by("username"))
 
 
+def lost_asker(deployment: Deployment) -> bool:
+    """Whether who asked for this promotion may not ask for it any more. Nobody asked for what
+    goes by itself, and moves and roll-backs begin at once."""
+    if deployment.kind != DeploymentKind.PROMOTION or not deployment.requested_by:
+        return False
+    asker = User.objects.filter(username=deployment.requested_by, is_active=True).first()
+    return asker is None or not may_promote(asker, deployment.environment)
+
+
 def may_approve(user: Any, deployment: Deployment) -> bool:
     """One of the named, and not who asked for it."""
     named = user in approvers(deployment.environment)
@@ -232,6 +241,11 @@ def blockers(deployment: Deployment) -> list[str]:
         name = first.name if first else ""
         minutes = math.ceil(left.total_seconds() / 60)
         found.append(f"It must run in {name} for {minutes} min more.")
+    if deployment.pk and lost_asker(deployment):
+        name = environment.name
+        found.append(
+            f"{deployment.requested_by} may no longer promote to {name}: who may asks again."
+        )
     missing = environment.approvals - len(counting(deployment)) if environment.approvals else 0
     if missing > 0:
         found.append(f"It needs {missing} more approval{'s' if missing > 1 else ''}.")

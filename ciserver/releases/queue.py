@@ -39,7 +39,9 @@ def ask(release: Release, environment: Environment, kind: str, actor: str) -> De
     environment = Environment.objects.select_for_update().get(pk=environment.pk)
     newest = environment.deployments.first()
     asked = newest is not None and newest.release_id == release.pk and not newest.finished
-    if newest and (newest.kind == DeploymentKind.MOVE or newest.cancelled_by):
+    if newest and (
+        newest.kind == DeploymentKind.MOVE or newest.cancelled_by or policy.lost_asker(newest)
+    ):
         asked = False  # that one goes to another host alone, or nowhere any more
     if newest and asked and (newest.kind == kind or kind != DeploymentKind.ROLLBACK):
         return newest  # asked twice is asked once

@@ -82,6 +82,15 @@ def test_nobody_approves_what_they_asked_for(asked: Deployment, alice: Any) -> N
     assert refusal.value.status == 403
 
 
+def test_another_token_is_no_other_person(asked: Deployment, alice: Any) -> None:
+    for _ in range(2):
+        answer = api_as(alice).post(f"/api/v1/deployments/{asked.pk}/approve/")
+        assert (answer.status_code, answer.json()["code"]) == (403, "approval.own")
+    read_only = api_as(alice, scope="read").post(f"/api/v1/deployments/{asked.pk}/approve/")
+    assert read_only.status_code == 403
+    assert not asked.approval_set.exists()
+
+
 def test_only_the_named_approve(asked: Deployment, charlie: Any, admin_user: Any) -> None:
     for user in (charlie, admin_user):
         with pytest.raises(Refused, match="not among those who approve"):
@@ -127,6 +136,65 @@ def test_an_approver_who_left_the_project_no_longer_counts(
     approve(asked, bob)
     Membership.objects.filter(user=bob).delete()
     assert approve(asked, dora).reason == "It needs 1 more approval."
+
+
+def test_an_approver_who_is_no_longer_named_does_not_count_when_a_worker_begins(
+    asked: Deployment, alice: Any, bob: Any, dora: Any
+) -> None:
+    approve(asked, bob, dora)
+    environments.change(environment=asked.environment, user=alice, approvers=["alice", "dora"])
+    assert leases.claim(asked.pk) is None
+    asked.refresh_from_db()
+    assert (asked.state, asked.reason) == ("waiting", "It needs 1 more approval.")
+
+
+def test_who_asked_must_still_be_allowed_to_when_it_begins(
+    hello: Any, release: Any, prod: Environment, alice: Any, bob: Any, dora: Any
+) -> None:
+    mia = _user("mia")
+    own = Membership.objects.create(project=hello, user=mia, role=Role.MAINTAINER)
+    asked = services.promote(release=release, environment=prod, user=mia)
+    assert approve(asked, bob, dora).state == "queued"
+    own.delete()
+    assert leases.claim(asked.pk) is None
+    asked.refresh_from_db()
+    assert (asked.state, asked.reason) == (
+        "waiting",
+        "mia may no longer promote to prod: who may asks again.",
+    )
+    again = services.promote(release=release, environment=prod, user=alice)
+    assert (again.state, again.requested_by) == ("waiting", "alice")
+    asked.refresh_from_db()
+    assert asked.state == "superseded"
+
+
+def test_a_word_that_comes_too_late_lets_nothing_begin(
+    asked: Deployment, bob: Any, dora: Any
+) -> None:
+    approve(asked, bob)
+    past = timezone.now() - timedelta(seconds=1)
+    Deployment.objects.filter(pk=asked.pk).update(expires_at=past)
+    with pytest.raises(Refused, match="waited too long for this word"):
+        approvals.approve(deployment=asked, user=dora)
+    queue.look_at_waiting()
+    asked.refresh_from_db()
+    assert (asked.state, asked.reason) == (
+        "cancelled",
+        "Nobody approved it in time. Ask for it again.",
+    )
+
+
+def test_what_was_approved_in_time_goes_on_when_that_time_is_over(
+    asked: Deployment, bob: Any, dora: Any
+) -> None:
+    approve(asked, bob, dora)
+    claimed = leases.claim(asked.pk)
+    assert claimed is not None
+    past = timezone.now() - timedelta(seconds=1)
+    Deployment.objects.filter(pk=asked.pk).update(expires_at=past)
+    assert queue.look_at_waiting() == 0
+    leases.finish(claimed, DeploymentState.SUCCEEDED)
+    assert claimed.state == "succeeded"
 
 
 def test_approvals_end_with_their_promotion(asked: Deployment, bob: Any) -> None:
@@ -274,6 +342,31 @@ def test_a_stopped_line_lets_only_the_way_back_through(
         ("line.resume",),
         ("line.stop",),
     ]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_begins_once_the_line_is_stopped_however_close(
+    release: Any, hello: Any, alice: Any
+) -> None:
+    """Whoever takes it up at the same moment began before, or not at all."""
+    prod = hello.environments.get(name="prod")
+    came = set()
+
+    def begin() -> Any:
+        return leases.claim(asked.pk)
+
+    def stop() -> bool:
+        approvals.stop(user=alice, reason="incident", project=hello)
+        return Deployment.objects.filter(pk=asked.pk, state=DeploymentState.RUNNING).exists()
+
+    for _ in range(15):
+        asked = services.promote(release=release, environment=prod, user=alice)
+        claimed, began_before = together(lambda act: act(), [begin, stop])
+        assert (claimed is not None) == began_before
+        came.add(began_before)
+        Deployment.objects.filter(pk=asked.pk).update(state="cancelled", lease_until=None)
+        approvals.resume(user=alice, project=hello)
+    assert came, "either may be first"
 
 
 def test_a_projects_line_is_its_maintainers(hello: Any, release: Any, alice: Any, bob: Any) -> None:
