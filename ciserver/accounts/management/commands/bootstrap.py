@@ -14,6 +14,7 @@ from ciserver.accounts.models import AuditEntry, Scope, Token, User
 
 
 class Command(BaseCommand):
+    requires_system_checks = ()  # they load every page: see ciserver.celery
     help = (
         "Make the administrator and a token for the command line, and print them as JSON."
         " An administrator that exists keeps the password, which is then null,"

@@ -12,6 +12,7 @@ from ciserver.releases.daytwo import attending
 
 
 class Command(BaseCommand):
+    requires_system_checks = ()  # they load every page: see ciserver.celery
     help = "Start deployed containers that crash again; do what is asked of containers."
 
     def handle(self, *args: object, **options: object) -> None:
