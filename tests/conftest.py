@@ -20,6 +20,18 @@ def database_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> None:
     database.shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
+@pytest.fixture(scope="session")
+def django_db_keepdb(database_of_the_run: None) -> bool:
+    """pytest-django's: whether the database is there already. That of SQLite is a copy of the one
+    that ``manage.py migrate`` made for all processes of the run."""
+    if "GANTRY_DATABASE_URL" in os.environ:
+        return False
+    database.migrate(dict(os.environ))
+    made = Path(os.environ["GANTRY_HOME"]) / "db" / "gantry.sqlite3"
+    made.rename(os.environ["GANTRY_TEST_DATABASE"])
+    return True
+
+
 @pytest.fixture(autouse=True)
 def quick_settings(settings: Any) -> None:
     """The real hasher takes a third of a second for each user, on purpose; and the names of
