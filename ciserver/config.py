@@ -67,6 +67,7 @@ class Config:
     https_port: int
     acme_url: str
     acme_email: str
+    acme_root: Path | None
     reserve: int
     lease_seconds: int
     store_days: int
@@ -118,6 +119,7 @@ class Config:
             https_port=_integer(env, "GANTRY_HTTPS_PORT", 443, low=1, high=65535),
             acme_url=_optional_address(env, "GANTRY_ACME_URL", schemes=("https",)),
             acme_email=env.get("GANTRY_ACME_EMAIL", ""),
+            acme_root=_certificates(env, "GANTRY_ACME_ROOT"),
             reserve=_integer(env, "GANTRY_RESERVE_MIB", 512, low=0) * 1024 * 1024,
             lease_seconds=_integer(env, "GANTRY_LEASE_SECONDS", 20, low=4),
             store_days=_integer(env, "GANTRY_STORE_DAYS", 30, low=1),
@@ -293,6 +295,19 @@ def _optional_path(env: Mapping[str, str], name: str) -> Path | None:
     if raw and not raw.startswith("/"):
         raise ConfigError(f"{name} must be an absolute path, not {raw!r}.")
     return Path(raw) if raw else None
+
+
+def _certificates(env: Mapping[str, str], name: str) -> Path | None:
+    """A file that Caddy, too, must be able to read, who is not root."""
+    path = _optional_path(env, name)
+    try:
+        if path is not None and "BEGIN CERTIFICATE" not in path.read_text(errors="replace"):
+            raise ConfigError(f"{name}: {path} holds no certificate. Name a PEM file.")
+    except OSError as error:
+        raise ConfigError(
+            f"{name}: {path} cannot be read ({error.strerror}). The user 'gantry' must be able to."
+        ) from error
+    return path
 
 
 def _pairs(env: Mapping[str, str], name: str) -> dict[str, str]:

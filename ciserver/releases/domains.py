@@ -119,6 +119,7 @@ def edge() -> Edge:
         https_port=config.https_port,
         acme_url=config.acme_url,
         acme_email=config.acme_email,
+        acme_root=str(config.acme_root or ""),
     )
 
 

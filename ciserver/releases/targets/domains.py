@@ -40,6 +40,7 @@ class Edge:
     https_port: int = 443
     acme_url: str = ""
     acme_email: str = ""
+    acme_root: str = ""  # a PEM file on the host: whom Caddy believes to be that directory
 
 
 def with_domains(now: Any, name: str, wanted: Domains | None, edge: Edge) -> dict[str, Any]:
@@ -124,8 +125,13 @@ def _with_certificates(
     policies: list[dict[str, Any]] = []
     if internal:
         policies.append({"subjects": internal, "issuers": [{"module": "internal"}]})
-    if public and (edge.acme_url or edge.acme_email):
-        issuer = {"module": "acme", "ca": edge.acme_url, "email": edge.acme_email}
+    if public and (edge.acme_url or edge.acme_email or edge.acme_root):
+        issuer = {
+            "module": "acme",
+            "ca": edge.acme_url,
+            "email": edge.acme_email,
+            "trusted_roots_pem_files": [edge.acme_root] if edge.acme_root else [],
+        }
         given = {key: value for key, value in issuer.items() if value}
         policies.append({"subjects": public, "issuers": [given]})
     apps = {key: value for key, value in apps.items() if key not in {"tls", "pki"}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from ciserver.releases.targets.commands import QUICK
 from ciserver.releases.targets.connection import Connection
@@ -28,6 +29,25 @@ if [ "$(id -u)" = 0 ] && [ -d /run/systemd/system ]; then
 fi
 setsid "$@" > caddy.log 2>&1 < /dev/null &
 """
+
+
+# A file is there whole or as it was: Caddy reads it when its configuration is loaded.
+PUT = 'umask 077; cat > "$1.new" && mv "$1.new" "$1"'
+
+
+class HostProxy(Proxy):
+    """Caddy with its files in ``folder`` of another machine."""
+
+    def __init__(self, machine: Connection, folder: str) -> None:
+        socket = machine.forwarded(f"{folder}/caddy.sock")
+        super().__init__(socket, listen="", host=machine.place.name)
+        self._machine, self._folder = machine, folder
+
+    def has(self, root: Path) -> str:
+        there = f"{self._folder}/acme-root.pem"
+        argv = ["sh", "-c", PUT, "put", there]
+        self._machine.run(argv, timeout=QUICK, stdin=root.read_bytes())
+        return there
 
 
 class NoProxy(Proxy):
@@ -69,7 +89,7 @@ def open_proxy(machine: Connection) -> Proxy:
     if "caddy" not in machine.facts.programs:
         return NoProxy(machine.place.name)
     folder = folder_on(machine)
-    proxy = Proxy(machine.forwarded(f"{folder}/caddy.sock"), listen="", host=machine.place.name)
+    proxy = HostProxy(machine, folder)
     if _answers(proxy):
         return proxy
     admin: Mapping[str, object] = {"listen": f"unix/{folder}/caddy.sock", "origins": ["localhost"]}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,15 @@ import httpx
 
 from ciserver.releases.targets import admin_socket
 from ciserver.releases.targets.admin_socket import Answer
-from ciserver.releases.targets.domains import HTTP, HTTPS, Domains, Edge, domains_in, with_domains
+from ciserver.releases.targets.domains import (
+    ACME,
+    HTTP,
+    HTTPS,
+    Domains,
+    Edge,
+    domains_in,
+    with_domains,
+)
 from ciserver.releases.targets.errors import TrafficError, understood
 
 APPS = "/config/apps"
@@ -63,10 +72,13 @@ class Proxy:
         self, name: str, domains: Domains | None, *, edge: Edge, permit: Permit = granted
     ) -> None:
         """From now on the server ``name`` answers to ``domains``, or with None to no host name.
-        May be called again. ``permit`` as for ``serve``.
+        May be called again. ``permit`` as for ``serve``. The ``acme_root`` of ``edge`` is a file
+        here.
 
         Raises TrafficError, and then names are as they were.
         """
+        if domains and domains.https == ACME and edge.acme_root:
+            edge = replace(edge, acme_root=self.has(Path(edge.acme_root)))
 
         def changed(now: Any) -> Any:
             if domains is None and name not in domains_in(now):
@@ -74,6 +86,10 @@ class Proxy:
             return with_domains(now, name, domains, edge)
 
         self._change(APPS, changed, permit)
+
+    def has(self, root: Path) -> str:
+        """Where Caddy finds the authority's certificate ``root``."""
+        return str(root)
 
     def serve(self, name: str, *, port: int, upstream: str, permit: Permit = granted) -> None:
         """From now on ``upstream`` answers on 127.0.0.1:``port``. May be called again.
