@@ -164,6 +164,14 @@ def _kill(lane: Lane, after: float, at: dict[str, int]) -> bool:
     return True
 
 
+def _told(lane: Lane) -> str:
+    """What the record says of a deployment that did not end as it should."""
+    assert lane.deployment is not None
+    row = Deployment.objects.get(pk=lane.deployment.pk)
+    steps = ", ".join(f"{one.name} {one.state}" for one in row.steps.order_by("pk"))
+    return f"{row}, attempt {row.attempt}, is {row.state} ({row.reason}): {steps}"
+
+
 def _until_true(hit: list[Lane]) -> list[float]:
     """Seconds from each kill to the truth. The scheduler's rounds go on meanwhile."""
     took, tidied = [], time.monotonic()
@@ -184,7 +192,7 @@ def _until_true(hit: list[Lane]) -> list[float]:
             hit.remove(lane)
             took.append(time.monotonic() - lane.killed_at)
         if any(time.monotonic() - one.killed_at > 3 * WITHIN for one in hit):
-            raise SystemExit(f"never true again: {[str(one.deployment) for one in hit]}")
+            raise SystemExit("never true again: " + "; ".join(map(_told, hit)))
     return took
 
 
