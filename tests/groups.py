@@ -14,26 +14,34 @@ from pathlib import PurePosixPath
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 # By a folder or a file's name. What shares a group shares what it starts, or counts what is there.
+# In the order in which they begin: the longest first, since all would wait for its end.
 GROUPS = {
+    "walk": "walk",
     "e2e": "service",
     "browser": "service",
     "faults": "faults",
-    "walk": "walk",
-    "test_stream.py": "streams",
-    "test_followers.py": "streams",
+    "test_hosts.py": "machines",
+    "test_targets.py": "machines",
     "test_deploy.py": "deployments",
     "test_day_two.py": "deployments",
-    "test_hosts.py": "machines",
-    "test_kept_connections.py": "machines",
-    "test_targets.py": "machines",
     "test_drift.py": "engine",
     "test_engine.py": "engine",
     "test_interop.py": "engine",
     "test_isolation.py": "engine",
     "test_run_here.py": "engine",
+    "test_both_databases.py": "databases",
+    "test_contracts.py": "contracts",
+    "test_examples.py": "examples",
+    "test_stream.py": "streams",
+    "test_followers.py": "streams",
+    "repositories": "git",
+    "test_away.py": "webhooks",
+    "test_sizes.py": "webhooks",
 }
+ORDER = {group: place for place, group in enumerate(dict.fromkeys(GROUPS.values()))}
 
 
 def group_of(nodeid: str) -> str:
@@ -43,8 +51,8 @@ def group_of(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups first: a long one that starts last would be waited for."""
-    items.sort(key=lambda item: group_of(item.nodeid) == item.nodeid)
+    """Groups first, in their order."""
+    items.sort(key=lambda item: ORDER.get(group_of(item.nodeid), len(ORDER)))
 
 
 def pytest_configure() -> None:
@@ -61,11 +69,19 @@ def pytest_collection_finish() -> None:
 
 
 class ByGroup(LoadScopeScheduling):
-    """xdist's own scheduling by module or class, with our groups in their place."""
+    """xdist's own scheduling by module or class, with our groups in their place and order."""
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)
 
+    def _reschedule(self, node: WorkerController) -> None:
+        """After each test: what has ended need not be counted again."""
+        work = self.assigned_work[node]
+        for done in [scope for scope, tests in work.items() if all(tests.values())]:
+            del work[done]
+        super()._reschedule(node)
+
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    config.option.loadscopereorder = False  # the order is that of the items, not of how many
     return ByGroup(config, log)

@@ -7,13 +7,18 @@ import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from ciserver.ops.launch import CHECKOUT
+from tests.groups import ORDER, pytest_collection_modifyitems
 
 TEST = """
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -48,3 +53,13 @@ def test_a_group_runs_in_one_process_and_in_its_order(tmp_path: Path) -> None:
     assert len(workers["e2e"] | workers["browser"]) == len(workers["faults"]) == 1
     assert numbers["e2e"] == numbers["browser"] == numbers["faults"] == list(range(5))
     assert workers["other"] - workers["e2e"]  # the rest goes on beside the group
+
+
+def test_what_takes_longest_begins_first() -> None:
+    assert list(ORDER)[:3] == ["walk", "service", "faults"]
+    names = ["a.py::b", "e2e/test_c.py::d", "tests/walk/test_pages.py::e[f]", "x/test_away.py::g"]
+    items: list[Any] = [SimpleNamespace(nodeid=name) for name in names]
+
+    pytest_collection_modifyitems(items)
+
+    assert [item.nodeid for item in items] == [names[2], names[1], names[3], names[0]]
