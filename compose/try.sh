@@ -19,6 +19,8 @@ engine_settings() { # of our own, so that nothing of the machine's own podman is
         echo '[containers]'
         # Low ones: where CAP_SYS_RESOURCE is missing, podman's own defaults cannot be set.
         echo 'default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]'
+        echo '[network]'
+        echo 'network_backend = "netavark"' # else a machine's settings for CNI would be found
         echo '[engine]'
         echo 'events_logger = "file"'
         [ -d /run/systemd/system ] || echo 'cgroup_manager = "cgroupfs"'

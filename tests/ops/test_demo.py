@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -29,6 +30,22 @@ def test_the_first_commit_is_the_example_and_the_next_changes_one_line(config: C
     ).stdout
     assert changed == "1\t1\thello/greeting.py\n"
     assert repository.title == "Say hello number 2"
+
+
+def test_what_a_killed_run_left_is_made_anew_from_what_was_pushed(
+    config: Config, tmp_path: Path
+) -> None:
+    hosted = tmp_path / "hosted.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", str(hosted)], check=True)
+    repository = Repository(config, "hello", LOGIN)
+    repository._url = str(hosted)
+    first = repository.commit()
+    repository.push()
+    (repository.path / ".git" / "index.lock").touch()
+    second = repository.commit()
+    repository.push()
+    command = ["git", "-C", str(hosted), "rev-list", "main"]
+    assert subprocess.check_output(command, text=True).split() == [second, first]
 
 
 def test_the_examples_own_tests_are_green() -> None:

@@ -28,11 +28,11 @@ class Repository:
 
     def commit(self) -> str:
         """One more commit, the first of which is the example as it is; returns its id."""
-        if (self.path / ".git").exists():
+        if self._is_whole() or self._clone():
             title = self._change_one_line()
         else:
             ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(self._example, self.path, ignore=ignored, dirs_exist_ok=True)
+            shutil.copytree(self._example, self.path, ignore=ignored)
             self._git("init", "--quiet", "--initial-branch=main")
             title = "Say hello"
         self._git("add", "--all")
@@ -46,6 +46,20 @@ class Repository:
     def title(self) -> str:
         return self._git("log", "-1", "--format=%s").strip()
 
+    def _is_whole(self) -> bool:
+        """Is it there, and not as a run left it that was killed while it made or changed it?"""
+        inner = self.path / ".git"
+        if not inner.is_dir() or (inner / "index.lock").exists():
+            return False
+        return self._run("rev-parse", "--verify", "HEAD", folder=self.path).returncode == 0
+
+    def _clone(self) -> bool:
+        """Starts anew from what was pushed before, if anything was."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        clone = ("clone", "--quiet", "--branch", "main", self._url, self.path.name)
+        return self._run(*clone, folder=self.path.parent).returncode == 0
+
     def _change_one_line(self) -> str:
         """The smallest useful commit: another greeting. Returns its title."""
         count = int(self._git("rev-list", "--count", "HEAD"))
@@ -55,15 +69,18 @@ class Repository:
         file.write_text(re.sub(r"^GREETING = .*$", line, file.read_text(), flags=re.MULTILINE))
         return f"Say {words[0].lower()}{words[1:]}"
 
-    def _git(self, *words: str) -> str:
-        done = subprocess.run(
+    def _run(self, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             ["git", *words],
-            cwd=self.path,
+            cwd=folder,
             env=self._environment,
             capture_output=True,
             text=True,
             check=False,
         )
+
+    def _git(self, *words: str) -> str:
+        done = self._run(*words, folder=self.path)
         if done.returncode != 0:
             raise OpsError(
                 f"git {words[0]} failed: {done.stderr.strip() or done.stdout.strip()}",
