@@ -27,7 +27,6 @@ from ciserver.pipelines.inspection_api import InspectionViewSet
 from ciserver.pipelines.job_api import JobViewSet
 from ciserver.pipelines.lint_api import Lint, json_schema
 from ciserver.pipelines.start_api import ScheduleViewSet
-from ciserver.projects.api import ProjectViewSet
 from ciserver.projects.member_api import Members, OneMember, OneTeam
 from ciserver.projects.registry import token
 from ciserver.releases.api import (
@@ -40,6 +39,7 @@ from ciserver.releases.api import (
 from ciserver.releases.daytwo.api import CommandViewSet
 from ciserver.releases.daytwo.api import stream as command_stream
 from ciserver.releases.event_stream import events
+from ciserver.releases.project_api import ProjectViewSet
 from ciserver.repositories.api import AccessView, HostKeysView, KeyView, LoginView, Rules
 from ciserver.webhooks.api import DeliveryViewSet
 from ciserver.webhooks.pulls_api import PullRequestViewSet

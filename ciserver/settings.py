@@ -238,6 +238,8 @@ OUTBOX_TASKS = {
     "host.asked": "ciserver.releases.tasks.visit_host",
     "environment.routes": "ciserver.releases.tasks.restore_environment",
     "image.pushed": "ciserver.dashboard.tasks.read_images",
+    "environment.remove": "ciserver.releases.tasks.remove_environment",
+    "project.delete": "ciserver.releases.tasks.delete_project",
     "environment.deployed": "ciserver.releases.tasks.prune_images",
 }
 # Topics whose task takes whatever is first in line, whichever object woke it.

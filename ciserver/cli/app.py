@@ -16,6 +16,7 @@ from ciserver.cli import (
     daytwo,
     deliveries,
     domains,
+    ending,
     environments,
     history,
     hook_secret,
@@ -32,6 +33,7 @@ from ciserver.cli import (
     opening,
     places,
     policy,
+    projects,
     promotions,
     pulls,
     repository,
@@ -100,6 +102,7 @@ app.add_typer(teams.app, name="teams", rich_help_panel=WHO)
 app.add_typer(users.app, name="users", rich_help_panel=WHO)
 app.command("status", rich_help_panel=WHAT)(look.status)
 app.command("projects", rich_help_panel=WHAT)(look.projects)
+app.command("project", rich_help_panel=WHAT)(projects.project)
 app.command("pipelines", rich_help_panel=WHAT)(look.pipelines)
 app.command("pipeline", rich_help_panel=WHAT)(summary.pipeline)
 app.command("logs", rich_help_panel=WHAT)(logs.logs)
@@ -124,6 +127,9 @@ app.command("audit", rich_help_panel=WHAT)(places.audit)
 app.command("open", rich_help_panel=WHAT)(opening.open_page)
 app.command("new", rich_help_panel=DO)(deliveries.new)
 app.command("new-env", rich_help_panel=DO)(environments.new_env)
+app.command("archive", rich_help_panel=DO)(ending.archive)
+app.command("restore", rich_help_panel=DO)(ending.restore)
+app.command("delete", rich_help_panel=DO)(ending.delete)
 app.command("promote", rich_help_panel=DO)(deliveries.promote)
 app.command("rollback", rich_help_panel=DO)(deliveries.rollback)
 app.command("approve", rich_help_panel=DO)(promotions.approve)

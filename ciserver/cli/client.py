@@ -85,6 +85,10 @@ class Client:
     def delete(self, path: str) -> None:
         self._ask("DELETE", path)
 
+    def delete_after(self, path: str, **asked: str) -> Row:
+        """How what is to be deleted stands, since that is done later."""
+        return dict(self._ask("DELETE", path, params=asked).json())
+
     def log(self, job: int, position: str) -> tuple[str, str]:
         """What a job's log holds behind ``position`` (``0-0``: its start), and where that ends."""
         answer = self._ask("GET", f"/jobs/{job}/log/", params={"after": position})

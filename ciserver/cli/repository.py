@@ -28,6 +28,9 @@ def show(project: Project, as_json: AsJson = False) -> None:
 @app.command("set")
 def set_rules(
     project: Project,
+    address: Annotated[
+        str, typer.Option(help="Where it is, of one elsewhere: https://... or ssh://...")
+    ] = "",
     default_branch: Annotated[str, typer.Option(help="The branch that a clone gets.")] = "",
     protect_branch: Annotated[
         list[str] | None,
@@ -48,6 +51,7 @@ def set_rules(
 ) -> None:
     """Change what is given; patterns take the place of those before."""
     changes: dict[str, object] = {
+        "clone_url": address,
         "default_branch": default_branch,
         "push_role": push_role,
         "max_push_mib": max_push_mib,

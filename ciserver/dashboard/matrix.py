@@ -30,6 +30,7 @@ FILTERS: dict[str, tuple[str, Q]] = {
     "waiting": ("Waiting", STANDING["waiting"]),
     "moving": ("On the move", STANDING["moving"]),
 }
+ARCHIVED = "archived"  # projects, which are not shown otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +123,14 @@ class Matrix:
     columns: list[str]
     page: Page[Project]
     asked: str = ""
-    show: str = ""  # a key of FILTERS
+    show: str = ""  # a key of FILTERS, or ARCHIVED
+    archived: bool = False  # whether there are such projects
 
     @property
     def filters(self) -> list[tuple[str, str]]:
         """Key and words of each, and of none."""
-        return [("", "All"), *((key, words) for key, (words, _) in FILTERS.items())]
+        found = [("", "All"), *((key, words) for key, (words, _) in FILTERS.items())]
+        return [*found, (ARCHIVED, "Archived")] if self.archived else found
 
     @property
     def running(self) -> int:
@@ -146,7 +149,9 @@ class Matrix:
 def matrix_for(user: Any, *, asked: str = "", show: str = "", page: str = "1") -> Matrix:
     """What ``user`` may see of the projects whose name, description or environment holds
     ``asked``; with ``show`` of those that have such an environment."""
-    projects = Project.objects.visible_to(user)
+    seen = Project.objects.visible_to(user)
+    archived = seen.exclude(archived_at=None)
+    projects = archived if show == ARCHIVED else seen.open()
     if asked:
         named = Exists(Environment.objects.filter(project=OuterRef("pk"), name__iexact=asked))
         text = Q(slug__icontains=asked) | Q(description__icontains=asked)
@@ -163,7 +168,9 @@ def matrix_for(user: Any, *, asked: str = "", show: str = "", page: str = "1") -
             name, position = cell.environment.name, cell.environment.position
             places[name] = max(places.get(name, 0), position)
     columns = sorted(places, key=lambda name: (places[name], name))
-    return Matrix(rows, columns, shown, asked, show if show in FILTERS else "")
+    return Matrix(
+        rows, columns, shown, asked, show if show in {*FILTERS, ARCHIVED} else "", archived.exists()
+    )
 
 
 def rows_for(projects: Sequence[Project], user: Any) -> list[Row]:

@@ -91,6 +91,12 @@ def cancel(*, pipeline: Pipeline, by: str) -> Pipeline:
     return pipeline
 
 
+def cancel_all(*, project: Project, by: str) -> None:
+    """Ask that all pipelines of ``project`` end. Inside the caller's transaction."""
+    for pipeline in project.pipelines.filter(state__in=(State.QUEUED, State.RUNNING)):
+        _end(pipeline, by)
+
+
 def _end(pipeline: Pipeline, by: str) -> None:
     Pipeline.objects.filter(pk=pipeline.pk).update(cancel_requested_by=by)
     try:

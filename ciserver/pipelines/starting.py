@@ -103,7 +103,8 @@ def start(
 def start_scheduled() -> int:
     """Start what is due by ``schedule:``; what was missed while nobody looked, once. How many."""
     started = 0
-    for row in Schedule.objects.filter(next_at__lte=timezone.now()).select_related("project"):
+    due = Schedule.objects.filter(next_at__lte=timezone.now(), project__archived_at=None)
+    for row in due.select_related("project"):
         try:
             started += _start_row(row)
         except Exception:

@@ -52,7 +52,7 @@ def _free() -> QuerySet[Pipeline]:
         project=OuterRef("project"),
         group=OuterRef("group"),
     )
-    queued = Pipeline.objects.filter(state=State.QUEUED)
+    queued = Pipeline.objects.filter(state=State.QUEUED, project__archived_at=None)
     return queued.filter(Q(waits=False) | Q(group="") | ~Exists(ahead))
 
 

@@ -43,9 +43,13 @@ class ProjectSerializer(serializers.ModelSerializer[Project]):
             "page",
             "badge",
             "created_at",
+            "archived_at",
+            "archived_by",
+            "delete_at",
         ]
         read_only_fields = [
-            "id", "created_at", "default_branch", "cancel_superseded", "concurrency"
+            "id", "created_at", "default_branch", "cancel_superseded", "concurrency",
+            "archived_at", "archived_by", "delete_at",
         ]  # fmt: skip
         extra_kwargs: ClassVar[dict[str, Any]] = {
             "slug": {"validators": []}
@@ -117,7 +121,10 @@ class ShownHookSecretSerializer(serializers.Serializer[Any]):
     secret = serializers.CharField()
 
 
-FILTERS = [OpenApiParameter("q", str, description="part of the name or the description")]
+FILTERS = [
+    OpenApiParameter("q", str, description="part of the name or the description"),
+    OpenApiParameter("archived", bool, description="true: those alone; false: without them"),
+]
 
 
 @extend_schema_view(list=extend_schema(parameters=FILTERS))
@@ -136,9 +143,11 @@ class ProjectViewSet(
 
     def get_queryset(self) -> QuerySet[Project]:
         seen = Project.objects.visible_to(self.request.user)
-        words = self.request.query_params.get("q", "").strip()[:100]
-        if self.action != "list" or not words:
+        if self.action != "list":
             return seen
+        if archived := self.request.query_params.get("archived"):
+            seen = seen.filter(archived_at__isnull=archived != "true")
+        words = self.request.query_params.get("q", "").strip()[:100]
         return seen.filter(Q(slug__icontains=words) | Q(description__icontains=words))
 
     def perform_create(self, serializer: serializers.BaseSerializer[Any]) -> None:

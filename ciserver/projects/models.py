@@ -40,6 +40,10 @@ class ProjectQuerySet(models.QuerySet["Project"]):
         """The projects ``user`` may see: every lookup of a page or the API starts here."""
         return self.with_role(user, Role.VIEWER)
 
+    def open(self) -> ProjectQuerySet:
+        """Those that are not archived."""
+        return self.filter(archived_at=None)
+
     def with_role(self, user: Any, role: Role) -> ProjectQuerySet:
         if not user.is_authenticated or not user.is_active:
             return self.none()
@@ -77,6 +81,10 @@ class Project(models.Model):
     hook_secret_old_sealed = models.TextField(blank=True)
     hook_secret_old_until = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+    # Read-only since then, and gone from ``delete_at`` on: see ciserver.releases.archiving.
+    archived_at = models.DateTimeField(null=True, blank=True)
+    archived_by = models.CharField(max_length=150, blank=True, default="")
+    delete_at = models.DateTimeField(null=True, blank=True)
     members = models.ManyToManyField(User, through="Membership", related_name="projects")
 
     objects = ProjectQuerySet.as_manager()
@@ -89,6 +97,11 @@ class Project(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("project", args=[self.slug])
+
+    @property
+    def going(self) -> bool:
+        """Whether a worker is taking it away already, or will within moments."""
+        return self.delete_at is not None and self.delete_at <= timezone.now()
 
     @property
     def hosted(self) -> bool:

@@ -161,7 +161,25 @@ def check_secret(value: str) -> None:
 
 
 def require(user: object, project: Project, role: Role) -> None:
-    """Raise Refused unless ``user`` has at least ``role`` in ``project``."""
+    """Raise Refused unless ``user`` has at least ``role`` in ``project``, and it may be changed:
+    one that is archived is only read."""
+    require_role(user, project, role)
+    if role > Role.VIEWER:
+        require_open(project)
+
+
+def require_open(project: Project) -> None:
+    """Raise Refused for a project that is archived."""
+    if not Project.objects.open().filter(pk=project.pk).exists():
+        raise Refused(
+            f"{project} is archived: it is only read.",
+            code="project.archived",
+            hint=f"An owner opens it again on its page, or by: gantry restore {project}",
+        )
+
+
+def require_role(user: object, project: Project, role: Role) -> None:
+    """Raise Refused unless ``user`` has at least ``role`` in ``project``, archived or not."""
     if not project.allows(user, role):
         raise Refused(
             f"This needs the role {role.label} in {project}.",

@@ -18,7 +18,16 @@ from ciserver.lib.problems import Refused
 from ciserver.projects.api import SecretValueSerializer
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
-from ciserver.releases import approvals, containers, environments, fleet, moving, policy, services
+from ciserver.releases import (
+    approvals,
+    archiving,
+    containers,
+    environments,
+    fleet,
+    moving,
+    policy,
+    services,
+)
 from ciserver.releases import preview as previews
 from ciserver.releases.daytwo.api import CommandRequest, CommandSerializer
 from ciserver.releases.daytwo.api import asked as command_asked
@@ -32,6 +41,7 @@ from ciserver.releases.models import (
     Stop,
 )
 from ciserver.releases.preview_serializers import PreviewSerializer, PromotionPreviewSerializer
+from ciserver.releases.project_api import CONFIRM
 from ciserver.releases.secrets import remove_secret, set_secret
 from ciserver.releases.serializers import (
     ContainerSerializer,
@@ -177,6 +187,14 @@ class EnvironmentViewSet(viewsets.ReadOnlyModelViewSet[Environment]):
             actor=request.user.get_username(),
         )
         return Response(EnvironmentSerializer(environment).data, status=201)
+
+    @extend_schema(responses={202: EnvironmentSerializer}, parameters=[CONFIRM])
+    def destroy(self, request: Request, pk: str) -> Response:
+        """Stop what serves it and forget it: a worker does. ``confirm`` is PROJECT@NAME. Needs
+        the role owner."""
+        confirm = request.query_params.get("confirm", "")
+        row = archiving.remove(environment=self.get_object(), user=request.user, confirm=confirm)
+        return Response(self.get_serializer(self.get_queryset().get(pk=row.pk)).data, status=202)
 
     @extend_schema(request=EnvironmentChangeSerializer, responses=EnvironmentSerializer)
     def partial_update(self, request: Request, pk: str) -> Response:

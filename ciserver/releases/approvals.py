@@ -14,6 +14,7 @@ from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require
 from ciserver.releases import policy, queue
 from ciserver.releases.models import Approval, Deployment, DeploymentState, Environment, Stop
+from ciserver.releases.services import require_standing
 
 
 @transaction.atomic
@@ -34,6 +35,7 @@ def approve(*, deployment: Deployment, user: Any, seen: str = "") -> Deployment:
             hint="Whoever asked for it asks again.",
         )
     release, environment = deployment.release, deployment.environment
+    require_standing(environment)
     if seen and seen != policy.fingerprint(release, environment):
         raise Refused(
             f"The configuration of {environment.name} changed after you looked.",

@@ -13,7 +13,7 @@ from ciserver.projects.models import Role
 from ciserver.projects.services import require
 from ciserver.releases import domains, policy
 from ciserver.releases.models import Environment
-from ciserver.releases.services import usable_hosts
+from ciserver.releases.services import require_standing, usable_hosts
 from ciserver.releases.targets.spec import wrong_health, wrong_variable
 
 # Field -> least and most. Bounds keep a slip of the finger from becoming a deployment.
@@ -46,6 +46,7 @@ def change(*, environment: Environment, user: Any, **wanted: Any) -> Environment
     """
     require(user, environment.project, Role.MAINTAINER)
     row = Environment.objects.select_for_update().get(pk=environment.pk)
+    require_standing(row)
     before = _shown(row)
     if wanted.pop("confirm_policy", False):
         _confirm(row, user)

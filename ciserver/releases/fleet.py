@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from django.db import transaction
 from django.db.models import Q, QuerySet
+from django.utils import timezone
 
 from ciserver.accounts.models import AuditEntry
 from ciserver.lib import outbox
@@ -119,10 +120,14 @@ def remove(*, user: Any, host: Host) -> None:
     """Forget ``host`` and its keys. Raises Refused while an environment uses it."""
     _require_administrator(user)
     host = Host.objects.select_for_update().get(pk=host.pk)
-    used = sorted({str(one) for one in host.environments.select_related("project")})
+    now = timezone.now()
+    standing = host.environments.filter(removed_at=None).exclude(project__delete_at__lte=now)
+    used = sorted({str(one) for one in standing.select_related("project")})
     # What was left behind there goes by itself once the host answers; it may never do so.
     gone = {row.pk for row in leaving.left_behind(host)}
     running = host.running.exclude(pk__in=gone).select_related("environment__project")
+    running = running.exclude(Q(environment__removed_at__isnull=False))
+    running = running.exclude(environment__project__delete_at__lte=now)
     used += sorted({str(row.environment) for row in running})
     if used:
         raise Refused(

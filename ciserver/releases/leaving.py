@@ -95,14 +95,20 @@ def _is_elsewhere(environment: Environment) -> bool:
 def leave(target: Target, row: Running, lease: Lease) -> list[str]:
     """Take an environment from the host of ``row``: its traffic, once what is under way has
     ended, its containers, and ``row``. May be called again. The names of its containers."""
-    environment = row.environment
+    there = clear(target, row.environment, lease)
+    _forget(row, lease)
+    return there
+
+
+def clear(target: Target, environment: Environment, lease: Lease) -> list[str]:
+    """Take an environment's traffic from a host, once what is under way has ended, and its
+    containers. May be called again. The names of these."""
     domains.serve(target, environment, None, lease)
     target.proxy.close(server_name(environment), seconds=DRAIN, permit=lease.check)
     there = target.containers(labels_of(environment))
     for container in there:
         lease.check()
         target.remove(container, grace=GRACE)
-    _forget(row, lease)
     return [container.name for container in there]
 
 

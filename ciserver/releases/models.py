@@ -179,6 +179,10 @@ class Environment(models.Model):
     # User name -> the "approvals" and "soak_minutes" that still hold for what that person asks
     # for, who lowered them: see policy.demanded.
     kept_policy = models.JSONField(default=dict, blank=True)
+    # Somebody wants it to be gone: a worker takes it from its hosts (see ``removal``).
+    removed_at = models.DateTimeField(null=True)
+    removed_by = models.CharField(max_length=150, blank=True, default="")
+    removal_problem = models.TextField(blank=True, default="")
     fence = models.PositiveIntegerField(default=0)  # of whoever restores it (see leases.tend)
     lease_until = models.DateTimeField(null=True, blank=True)
 

@@ -35,6 +35,7 @@ def move(*, environment: Environment, user: Any, to: str, host: str = "") -> Dep
     Raises Refused."""
     require(user, environment.project, Role.MAINTAINER)
     environment = Environment.objects.select_for_update().get(pk=environment.pk)
+    services.require_standing(environment)
     left = asking.host_of(environment, host, "move")
     serving = environment.running.select_related("host", "release").get(host=left)
     there = services.usable_hosts(user=user, names=[to])[0]

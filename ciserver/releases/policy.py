@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from ciserver.accounts.models import User
 from ciserver.lib.words import duration
-from ciserver.projects.models import Role
+from ciserver.projects.models import Project, Role
 from ciserver.releases.models import (
     UNFINISHED,
     Approval,
@@ -44,7 +44,7 @@ GANTRY = "gantry"  # the actor of what nobody asked for by hand
 def before(environment: Environment) -> Environment | None:
     """The place that a release must have run in first."""
     chain = Environment.objects.filter(
-        project=environment.project_id, position__lt=environment.position
+        project=environment.project_id, position__lt=environment.position, removed_at=None
     )
     return chain.order_by("-position").first()
 
@@ -222,9 +222,20 @@ def counting(deployment: Deployment) -> list[Approval]:
     ]
 
 
+def closed(environment: Environment) -> str:
+    """Why nothing is deployed there, ever or until an owner says otherwise; empty if it may be."""
+    if Environment.objects.filter(pk=environment.pk, removed_at__isnull=False).exists():
+        return f"{environment} is being removed."
+    if not Project.objects.open().filter(pk=environment.project_id).exists():
+        return f"{environment.project} is archived."
+    return ""
+
+
 def blockers(deployment: Deployment) -> list[str]:
     """What ``deployment`` waits for, in words. A roll-back waits for nothing: it is the remedy.
     A move waits for the line alone: what it moves is there already."""
+    if going := closed(deployment.environment):
+        return [going]
     if deployment.kind == DeploymentKind.ROLLBACK:
         return []
     release = deployment.release

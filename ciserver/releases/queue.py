@@ -139,6 +139,7 @@ def follow(deployment: Deployment) -> None:
         return
     here = deployment.environment
     chain = Environment.objects.filter(project=here.project_id, position__gt=here.position)
+    chain = chain.filter(removed_at=None)
     following = chain.order_by("position").first()
     if following and following.auto and goes_forward(deployment.release, following):
         ask(deployment.release, following, DeploymentKind.AUTO, GANTRY)

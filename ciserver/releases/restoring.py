@@ -35,7 +35,8 @@ def _restore_host(host: Host) -> None:
     try:
         with opened(host) as target:
             target.guard()
-            for environment in host.environments.select_related("project"):
+            standing = host.environments.filter(removed_at=None)
+            for environment in standing.select_related("project"):
                 if not _is_right(target, environment, host):
                     _restore(target, environment, host)
             for row in leaving.left_behind(host):

@@ -185,6 +185,9 @@ class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
             "kept_policy",
             "hosts",
             "running",
+            "removed_at",
+            "removed_by",
+            "removal_problem",
             "page",
         ]
 

@@ -15,7 +15,7 @@ from ciserver.accounts.models import AuditEntry
 from ciserver.lib.problems import Refused
 from ciserver.pipelines.models import Event, Pipeline, State
 from ciserver.projects.models import SLUG, Project, Role
-from ciserver.projects.services import require
+from ciserver.projects.services import require, require_open
 from ciserver.releases import addresses, evidence, policy, queue
 from ciserver.releases.models import (
     Deployment,
@@ -68,7 +68,7 @@ def make_release(pipeline: Pipeline) -> Release:
         commit=release.commit,
     )
     # The others get it from the one before them: see queue.follow.
-    first = project.environments.first()
+    first = project.environments.filter(removed_at=None).first()
     if first and first.auto and queue.goes_forward(release, first):
         queue.ask(release, first, DeploymentKind.AUTO, GANTRY)
     transaction.on_commit(lambda: queue.tell_of(release))
@@ -263,12 +263,24 @@ def _require_right(user: Any, release: Release, environment: Environment) -> Non
             " name you.",
             status=403,
         )
+    require_standing(environment)
     if release.project_id != environment.project_id:
         raise Refused(
             f"{release} and {environment} belong to different projects.",
             code="release.project",
             hint="Name a release and an environment of one project.",
             status=400,
+        )
+
+
+def require_standing(environment: Environment) -> None:
+    """Raise Refused for an environment that is being removed, or of an archived project."""
+    require_open(environment.project)
+    if words := policy.closed(environment):
+        raise Refused(
+            words,
+            code="environment.removed",
+            hint=f"Make another one: gantry new-env {environment.project} NAME",
         )
 
 

@@ -14,6 +14,7 @@ from ciserver.releases import (
     garbage,
     host_images,
     queue,
+    removal,
     restoring,
     retention,
     runner,
@@ -73,6 +74,24 @@ def visit_host(host_id: int) -> None:
 def retire() -> None:
     """Take images that nothing needs any more out of the registry, and off its disk."""
     garbage.tidy(deleted=retention.retire())
+
+
+@app.task(name="ciserver.releases.tasks.remove_environment")
+def remove_environment(environment_id: int) -> None:
+    """Take an environment from its hosts, and forget it."""
+    removal.remove_environment(environment_id)
+
+
+@app.task(name="ciserver.releases.tasks.delete_project")
+def delete_project(project_id: int) -> None:
+    """Delete a project whose time has come, with all that it has."""
+    removal.delete_project(project_id)
+
+
+@app.task(name="ciserver.releases.tasks.remove_all")
+def remove_all() -> None:
+    """Whatever is wanted gone and is still there."""
+    removal.remove_all()
 
 
 @worker_ready.connect

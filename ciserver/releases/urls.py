@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from ciserver.releases import fleet_views, places, secret_pages, views
+from ciserver.releases import fleet_views, places, removal_pages, secret_pages, views
 from ciserver.releases.daytwo import pages
 
 _PAGE = "projects/<slug:slug>/releases/<int:number>/"
@@ -19,6 +19,8 @@ urlpatterns = [
     path(f"{_PLACE}containers/<slug:verb>/", pages.ask, name="ask-containers"),
     path("commands/<int:pk>/", pages.command, name="command"),
     path(f"{_PLACE}edit/", places.edit, name="edit-environment"),
+    path(f"{_PLACE}remove/", removal_pages.environment, name="remove-environment"),
+    path("projects/<slug:slug>/archive/", removal_pages.project, name="archive-project"),
     path("projects/<slug:slug>/new-environment/", places.new, name="new-environment"),
     path("deployments/<int:pk>/approve/", places.approve, name="approve"),
     path("deployments/<int:pk>/reject/", places.reject, name="reject"),

@@ -33,9 +33,10 @@ TASK = "ciserver.webhooks.tasks.look"
 def look_around() -> int:
     """Have a worker look at every repository whose time has come; the number of them."""
     now = timezone.now()
-    for project in Project.objects.exclude(clone_url="").filter(poll=None)[:AT_A_TIME]:
+    for project in Project.objects.open().exclude(clone_url="").filter(poll=None)[:AT_A_TIME]:
         Poll.objects.get_or_create(project=project, defaults={"next_at": now})
     due = Poll.objects.filter(next_at__lte=now).exclude(project__clone_url="")
+    due = due.filter(project__archived_at=None)
     return sum(_send(poll) for poll in due.order_by("next_at")[:AT_A_TIME])
 
 

@@ -310,6 +310,9 @@ def _earlier(delivery: Delivery) -> Delivery:
 def _judge(delivery: Delivery, event: Event) -> None:
     """Set what the delivery means and the verdict on it."""
     delivery.verdict = Verdict.IGNORED
+    if delivery.project.archived_at:
+        delivery.detail = f"{delivery.project} is archived: nothing of it is built."
+        return
     if isinstance(event, Nothing):
         delivery.detail = event.reason
         if event.look:

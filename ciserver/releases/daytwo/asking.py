@@ -13,7 +13,7 @@ from django.db.models import Q, QuerySet
 from ciserver.accounts.models import AuditEntry
 from ciserver.lib.problems import Refused
 from ciserver.projects.models import Project, Role
-from ciserver.projects.services import require
+from ciserver.projects.services import require_role
 from ciserver.releases import policy
 from ciserver.releases.daytwo import wire
 from ciserver.releases.models import ContainerCommand, Environment, Host, Running
@@ -85,7 +85,7 @@ def visible_to(user: Any) -> QuerySet[ContainerCommand]:
 
 def _may(user: Any, environment: Environment, verb: str) -> None:
     if verb in LOOKS:
-        require(user, environment.project, Role.VIEWER if verb == "ps" else Role.DEVELOPER)
+        require_role(user, environment.project, Role.VIEWER if verb == "ps" else Role.DEVELOPER)
     elif not policy.may_promote(user, environment):
         raise Refused(
             f"Only who may promote to {environment} may {verb} there.",

@@ -100,6 +100,12 @@ def _may_push(who: _Who, project: Project) -> None:
         raise Denied(
             403, f"Pushing to {project} needs the role developer. Ask an owner of the project."
         )
+    if project.archived_at:
+        raise Denied(
+            403,
+            f"{project} is archived: it can be fetched, not pushed to. An owner opens it again: "
+            f"gantry restore {project}",
+        )
 
 
 def _credentials(authorization: str) -> tuple[str, str]:

@@ -88,6 +88,10 @@ def _fetched(world: World) -> None:
     PullRequest.objects.update(ref="refs/pull/3/head")
 
 
+def _archived(world: World) -> None:
+    Project.objects.filter(slug="hello").update(archived_at=timezone.now(), archived_by="alice")
+
+
 def _fewer_approvals(world: World) -> None:
     Environment.objects.update(approvals=0)
 
@@ -167,6 +171,9 @@ AUDITED: dict[str, tuple[Done, ...]] = {
     "DELETE /api/v1/tokens/{pk}/": (Done("token.revoke", ready=_a_token, by=STRANGER),),
     "POST /api/v1/projects/": (Done("project.create"),),
     f"PATCH {OF}": (Done("project.change", {"concurrency": 3}),),
+    f"DELETE {OF}": (Done("project.delete", {"confirm": "hello"}),),
+    f"POST {OF}archive/": (Done("project.archive"),),
+    f"POST {OF}restore/": (Done("project.restore", ready=_archived),),
     f"PUT {OF}members/{{username}}/": (Done("member.set"),),
     f"DELETE {OF}members/{{username}}/": (Done("member.remove"),),
     f"PUT {OF}teams/{{team}}/": (Done("member.set-team"),),
@@ -204,6 +211,7 @@ AUDITED: dict[str, tuple[Done, ...]] = {
     "POST /api/v1/releases/{pk}/roll-back/": (Done("deployment.rollback", ready=_ran_before),),
     "POST /api/v1/environments/": (Done("environment.create"),),
     "PATCH /api/v1/environments/{pk}/": (Done("environment.change", ready=_fewer_approvals),),
+    "DELETE /api/v1/environments/{pk}/": (Done("environment.remove", {"confirm": "hello@prod"}),),
     "POST /api/v1/environments/{pk}/move/": (
         Done("deployment.move", {"to": "another"}, _another_host),
     ),
@@ -280,6 +288,13 @@ AUDITED: dict[str, tuple[Done, ...]] = {
         Done("project.webhook.rotate", {"do": "rotate"}),
         Done("project.webhook.change", {"do": "pause"}),
         Done("project.webhook.remove", {"do": "remove"}),
+    ),
+    f"POST {ENVIRONMENT}remove/": (Done("environment.remove", {"confirm": "hello@qa"}),),
+    "POST /projects/{slug}/archive/": (
+        Done("project.archive"),
+        Done("project.restore", {"do": "restore"}, _archived),
+        Done("project.delete", {"do": "delete", "confirm": "hello"}),
+        Done("project.delete", {"do": "delete-now", "confirm": "hello"}),
     ),
     f"POST {ENVIRONMENT}edit/": (Done("environment.change", FORM),),
     "POST /projects/{slug}/new-environment/": (Done("environment.create", {"name": "late"}),),

@@ -92,7 +92,10 @@ MATRIX: dict[str, tuple[Ask, ...]] = {
     "/api/v1/projects/{slug}/": (
         get(VIEWER),
         Ask("PATCH", MAINTAINER, {"description": "Another"}),
+        Ask("DELETE", OWNER),
     ),
+    "/api/v1/projects/{slug}/archive/": (post(OWNER),),
+    "/api/v1/projects/{slug}/restore/": (post(OWNER),),
     "/api/v1/projects/{slug}/repository/": (get(VIEWER), Ask("PATCH", MAINTAINER, {})),
     "/api/v1/projects/{slug}/repository/access/": (get(VIEWER),),
     "/api/v1/projects/{slug}/repository/access/key/": (post(MAINTAINER),),
@@ -142,7 +145,11 @@ MATRIX: dict[str, tuple[Ask, ...]] = {
         get(STRANGER),
         post(MAINTAINER, project="hello", name="late", position=9, hosts=[]),
     ),
-    "/api/v1/environments/{pk}/": (get(VIEWER), Ask("PATCH", MAINTAINER, {"soak_minutes": 1})),
+    "/api/v1/environments/{pk}/": (
+        get(VIEWER),
+        Ask("PATCH", MAINTAINER, {"soak_minutes": 1}),
+        Ask("DELETE", OWNER),
+    ),
     "/api/v1/environments/{pk}/move/": (post(MAINTAINER, to="local"),),
     "/api/v1/environments/{pk}/commands/": (post(VIEWER, verb="ps"),),
     "/api/v1/commands/{pk}/": (get(MAINTAINER),),
@@ -248,6 +255,8 @@ MATRIX: dict[str, tuple[Ask, ...]] = {
         post(MAINTAINER, name="OTHER", value="a-value-long-enough"),
     ),
     "/projects/{slug}/environments/{name}/secrets/remove/": (post(MAINTAINER, name="KEY"),),
+    "/projects/{slug}/environments/{name}/remove/": (get(OWNER), post(OWNER)),
+    "/projects/{slug}/archive/": (get(OWNER), post(OWNER, do="archive")),
     "/projects/{slug}/new-environment/": (get(MAINTAINER), post(MAINTAINER)),
     "/projects/{slug}/releases/{release}/": (get(VIEWER),),
     "/projects/{slug}/releases/{release}/promote/{environment}/": (

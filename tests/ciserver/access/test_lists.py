@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 # What nothing is called. A filter that asks what is written in a log or ledger finds nothing, too.
 NOTHING = {"string": "nothing-is-called-this", "integer": 987654, "boolean": "true"}
 # Whether a pull request is open, or a test flaky, is no name: both answers may hold rows.
-SWITCHES = {"open", "flaky", "standing"}
+SWITCHES = {"open", "flaky", "standing", "archived"}
 # What one project, job or person has few of, and what a screen shows at most.
 WHOLE = {
     "/api/v1/cases/slowest/",

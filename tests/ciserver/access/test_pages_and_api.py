@@ -51,6 +51,8 @@ DOES: dict[str, tuple[str, ...]] = {
     f"{OF}pipelines/{{number}}/cancel/": ("POST /pipelines/{pk}/cancel/",),
     f"{OF}pipelines/{{number}}/run-again/": ("POST /pipelines/{pk}/run-again/",),
     f"{OF}new-environment/": ("POST /environments/",),
+    f"{OF}environments/{{name}}/remove/": ("DELETE /environments/{pk}/",),
+    f"{OF}archive/": (f"POST {OF}archive/", f"POST {OF}restore/", f"DELETE {OF}"),
     f"{OF}environments/{{name}}/edit/": ("PATCH /environments/{pk}/",),
     f"{OF}environments/{{name}}/secrets/": ("PUT /environments/{pk}/secrets/{secret}/",),
     f"{OF}environments/{{name}}/secrets/remove/": ("DELETE /environments/{pk}/secrets/{secret}/",),

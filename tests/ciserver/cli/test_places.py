@@ -104,3 +104,30 @@ def test_the_audit_tells_who_did_it(logged_in: Gantry, history: Any) -> None:
         (["--actor", "bob"], 0),
     ):
         assert len(json.loads(logged_in("audit", *words, "--json").out)) == found
+
+
+def test_a_project_is_shown_changed_archived_restored_and_deleted(
+    logged_in: Gantry, history: Any
+) -> None:
+    ran = logged_in("project", "hello", "--description", "Greets", "--concurrency", "2", "--json")
+    assert ran.exit_code == 0, ran.err
+    told = json.loads(ran.out)
+    assert (told["description"], told["concurrency"]) == ("Greets", 2)
+    assert "Greets" in logged_in("project", "hello").out
+    assert logged_in("archive", "hello").exit_code == 0
+    refused = logged_in("project", "hello", "--concurrency", "3")
+    assert (refused.exit_code, "gantry restore hello" in refused.err) == (4, True)
+    assert "open again" in logged_in("restore", "hello").out
+    unsure = logged_in("delete", "hello")
+    assert (unsure.exit_code, "gantry delete hello --confirm hello" in unsure.err) == (2, True)
+    wrong = logged_in("delete", "hello", "--confirm", "helo")
+    assert (wrong.exit_code, "needs the name" in wrong.err) == (4, True)
+    told = json.loads(logged_in("delete", "hello", "--confirm", "hello", "--json").out)
+    assert told["delete_at"]
+    assert logged_in("restore", "hello").exit_code == 0
+
+
+def test_an_environment_is_removed(logged_in: Gantry, history: Any) -> None:
+    ran = logged_in("delete", "hello@qa", "--confirm", "hello@qa")
+    assert (ran.exit_code, "hello@qa is being removed" in ran.out) == (0, True), ran.err
+    assert logged_in("delete", "hello@nowhere", "--confirm", "x").exit_code == 4

@@ -22,6 +22,7 @@ from ciserver.accounts import registry_tokens
 from ciserver.lib.crypto import Secret
 from ciserver.lib.models import OutboxEntry
 from ciserver.releases import (
+    archiving,
     domains,
     drift,
     environments,
@@ -258,6 +259,21 @@ def _only_ways_back_stay_on_the_host(shop: Shop, first: Deployment, second: Depl
         Deployment.objects.filter(pk=queued.pk).update(state="cancelled")
         assert host_images.prune(shop.qa.pk) == 1
     assert target().images(both) == {new["config_digest"]}
+
+
+def test_an_environment_that_is_removed_serves_no_more_and_leaves_nothing(
+    shop: Shop, alice: Any
+) -> None:
+    shop.deploy("one")
+    assert shop.page() == "one"
+    archiving.remove(environment=shop.qa, user=alice, confirm="hello@qa")
+    assert shop.page() == "one", "until a worker comes"
+    tasks.remove_environment(shop.qa.pk)
+    assert shop.containers() == []
+    with pytest.raises(httpx.HTTPError):
+        shop.page()
+    assert not Environment.objects.filter(name="qa").exists()
+    assert Release.objects.count() == 1
 
 
 FLAPS = "cd /www; if [ -e odd ]; then /bin/busybox rm odd; exit 1; fi; echo > odd"

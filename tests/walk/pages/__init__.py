@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.walk.pages import (
     building,
+    ending,
     first_project,
     hosts,
     install,
@@ -32,6 +33,7 @@ IN_USE: list[Page] = [
     projects.API,
     projects.SECURITY,
     projects.MONITORING,
+    ending.PAGE,
     building.GANTRY_YML,
     building.BUILDS,
     pipelines.STARTING,

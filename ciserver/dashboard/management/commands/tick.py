@@ -28,7 +28,7 @@ from ciserver.pipelines import leases
 from ciserver.pipelines.models import HEARTBEAT, LEASE
 from ciserver.pipelines.starting import start_scheduled
 from ciserver.pipelines.statuses import tell_forges
-from ciserver.releases import events
+from ciserver.releases import events, removal
 from ciserver.releases.queue import look_at_waiting
 from ciserver.releases.runner import recover_deployments
 from ciserver.repositories.git import tidy_hosted
@@ -46,6 +46,8 @@ def tidy_workers() -> None:
     """The scheduler has no root: workers look after their machine and its hosts."""
     app.send_task("ciserver.pipelines.tasks.tidy")
     app.send_task("ciserver.releases.tasks.restore_routes")
+    if removal.anything_due():
+        app.send_task("ciserver.releases.tasks.remove_all", expires=TIDY_SECONDS)
 
 
 def look_at_hosts() -> None:
