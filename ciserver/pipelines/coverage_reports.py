@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import io
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from xml.parsers import expat
+
+from ciserver.pipelines.xml_reports import XmlError, read_xml
 
 MOST_FILES = 10_000
 MOST_LINES = 2_000_000  # of all files together
 HIGHEST_LINE = 10_000_000
 LONGEST_PATH = 500
-DEEPEST = 100  # elements of XML
 
 
 class CoverageError(Exception):
@@ -54,13 +54,21 @@ def parse(data: bytes, mask: Callable[[str], str] = str, *, most: int = MOST_LIN
     ``mask`` takes secrets out of a path before it is cut: half a secret would not be known as one.
     """
     reader = _Reader(mask, most)
-    if data.lstrip()[:1] == b"<":
-        _read_cobertura(data, reader)
+    if _is_xml(data):
+        try:
+            reader = read_xml(data, lambda: _Cobertura(_Reader(mask, most))).reader
+        except XmlError as error:
+            raise CoverageError(str(error)) from None
     else:
         _read_lcov(data, reader)
     if not reader.files:
         raise CoverageError("it tells of no file: it is neither Cobertura nor LCOV")
     return reader.files
+
+
+def _is_xml(data: bytes) -> bool:
+    """Also in UTF-16, or behind its mark of UTF-8."""
+    return data[:100].lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n")[:1] == b"<"
 
 
 def merge(files: Files, other: Files) -> None:
@@ -120,39 +128,24 @@ class _Reader:
             self.current.add(int(number), 1 if hits.strip("-0") else 0)
 
 
-def _read_cobertura(data: bytes, reader: _Reader) -> None:
-    """An external document type is usual and never fetched; entities of its own are refused."""
+@dataclass(slots=True)
+class _Cobertura:
+    """Tells ``reader`` of the lines of each class."""
 
-    depth = 0
+    reader: _Reader
 
-    def start(name: str, found: Mapping[str, str]) -> None:
-        nonlocal depth
-        depth += 1
-        if depth > DEEPEST:  # expat remembers each that is open
-            raise CoverageError(f"more than {DEEPEST} elements within one another")
-        if name == "class":
-            reader.begin(found.get("filename", "?"))
-        elif name == "line":
-            reader.line(found.get("number", ""), found.get("hits", "0"))
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag == "class":
+            self.reader.begin(attributes.get("filename", "?"))
+        elif tag == "line":
+            self.reader.line(attributes.get("number", ""), attributes.get("hits", "0"))
 
-    def end(name: str) -> None:
-        nonlocal depth
-        depth -= 1
-        if name == "class":
-            reader.current = None
+    def end(self, tag: str) -> None:
+        if tag == "class":
+            self.reader.current = None
 
-    def doctype(name: str, system: str | None, public: str | None, internal: int) -> None:
-        if internal:
-            raise CoverageError("a document type declaration with contents is not allowed")
-
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = start
-    parser.EndElementHandler = end
-    parser.StartDoctypeDeclHandler = doctype
-    try:
-        parser.Parse(data, True)
-    except expat.ExpatError as error:
-        raise CoverageError(f"not XML: {error}") from None
+    def text(self, data: str) -> None:
+        pass
 
 
 def _read_lcov(data: bytes, reader: _Reader) -> None:

@@ -47,6 +47,13 @@ def test_a_line_that_any_report_saw_run_ran() -> None:
     assert lines_of(files) == sum(len(one.covered | one.missed) for one in files.values())
 
 
+def test_any_encoding_is_read_and_an_unknown_one_said() -> None:
+    wide = COBERTURA.decode().replace('?xml version="1.0"', '?xml version="1.0" encoding="utf-16"')
+    assert parse(wide.encode("utf-16")) == parse(COBERTURA)
+    with pytest.raises(CoverageError, match="encoding"):
+        parse(b'<?xml version="1.0" encoding="nonsense"?><a/>')
+
+
 def test_lines_are_kept_as_ranges() -> None:
     assert to_ranges({7, 1, 2, 3, 9, 10}) == "1-3,7,9-10"
     assert from_ranges("1-3,7,9-10") == {1, 2, 3, 7, 9, 10}

@@ -41,6 +41,36 @@ def test_what_is_not_xml_is_an_error_in_words(data: bytes) -> None:
         parse(data)
 
 
+def _declared(encoding: str, name: str) -> bytes:
+    text = f'<?xml version="1.0" encoding="{encoding}"?><a><testcase name="{name}"/></a>'
+    return text.encode(encoding)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (_declared("ISO-8859-1", "Grüße"), "Grüße"),
+        (_declared("windows-1252", "5 €"), "5 €"),
+        (_declared("Shift_JIS", "テスト"), "テスト"),
+        (_declared("GB18030", "测试"), "测试"),
+        (_declared("UTF-16", "Grüße"), "Grüße"),
+        (b"\xef\xbb\xbf<a><testcase name='bom'/></a>", "bom"),
+        (b"<a><testcase name='\x1b[31mred\xff'/></a>", "\ufffd[31mred\ufffd"),
+        (b"<a><testcase name='a&#27;b&#x0;c&#9;d'/></a>", "a\ufffdb\ufffdc\td"),
+        (_declared("ISO-8859-1", "\x1bü"), "?ü"),
+        (b"<!DOCTYPE a SYSTEM 'junit.dtd'><a><testcase name='x'/></a>", "x"),
+    ],
+)
+def test_encodings_and_what_no_xml_may_hold_are_read(data: bytes, name: str) -> None:
+    assert [case.name for case in parse(data)] == [name]
+
+
+@pytest.mark.parametrize("encoding", ["nonsense", "punycode", "idna", "zip", "rot13", "utf-7"])
+def test_an_encoding_that_is_not_known_is_said(encoding: str) -> None:
+    with pytest.raises(ReportError, match="the encoding that it says is not known"):
+        parse(f'<?xml version="1.0" encoding="{encoding}"?><a/>'.encode())
+
+
 def test_a_document_type_is_refused_because_entities_can_grow_without_bound() -> None:
     bomb = b'<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;">]><a>&y;</a>'
     with pytest.raises(ReportError, match="document type"):
