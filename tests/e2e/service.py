@@ -142,7 +142,7 @@ def running_service(home: Path) -> Iterator[Service]:
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: _ready(url, process), 60)
+        wait_for(lambda: _ready(url, process), 180)
         _make_base(env)
         made = subprocess.run(
             [sys.executable, "manage.py", "bootstrap"],

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -15,12 +16,14 @@ import pytest
 from tests.e2e.follow import Follower, signed_in
 from tests.e2e.service import BASE, Repository, Service
 
-pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(1800)]
 
 MIB = 1024 * 1024
-# By hand GANTRY_TEST_FLOOD=10: ten million lines, one of 500 MB, 508 MB of any bytes.
-TIMES = int(os.environ.get("GANTRY_TEST_FLOOD", "1"))
+# By hand, with pytest's -s, TEST_FLOOD=10: ten million lines, one of 500 MB, 508 MB of any
+# bytes; docs/operations.md has its figures.
+TIMES = int(os.environ.get("TEST_FLOOD", "1"))
 LINES, LINE, BINARY = TIMES * 1_000_000, TIMES * 50 * MIB, TIMES * 50_800_000
+TOTAL = 2 * LINES + LINE + 1 + BINARY  # bytes
 FLOOD = f"""
 import os
 def write(data):
@@ -70,19 +73,23 @@ def test_pages_answer_and_every_byte_is_kept_or_counted(service: Service, tmp_pa
         following = follower.start()
         visitor = Visitor(browser, ("/", "/projects/floods/pipelines/1/", "/projects/floods/"))
         visitor.start()
-        pipeline = service.pipeline_of("floods", commit, seconds=400)
+        pipeline = service.pipeline_of("floods", commit, seconds=300 + 100 * TIMES)
         assert visitor.is_alive(), "a page did not answer at all"
         visitor.enough.set()
         visitor.join()
         following.join(60)
+    memory = max(map(_most_memory, service.worker_pids()))
+    (build,) = [job for job in pipeline["jobs"] if job["name"] == "build"]
+    began, ended = (datetime.fromisoformat(build[key]) for key in ("started_at", "finished_at"))
+    print(
+        f"{TOTAL} bytes in {ended - began}; the slowest of {visitor.opened} pages took"
+        f" {visitor.slowest[0]:.3f} s; a worker had {memory / MIB:.0f} MiB at the most"
+    )
     assert follower.ended == "end"
     assert pipeline["state"] == "passed", pipeline["reason"]
     assert visitor.refused == []
     assert visitor.opened > 20
-    assert visitor.slowest[0] < 1, visitor.slowest
-    for pid in service.worker_pids():
-        assert _most_memory(pid) < MOST_MEMORY
-    (build,) = [job for job in pipeline["jobs"] if job["name"] == "build"]
+    assert memory < MOST_MEMORY
     lines = (
         service.log_of(build).partition("RUN python3 /flood.py\n")[2].removesuffix("\n").split("\n")
     )
@@ -91,8 +98,13 @@ def test_pages_answer_and_every_byte_is_kept_or_counted(service: Service, tmp_pa
     (missing,) = map(int, MARK.findall(mark))
     # Each byte is a letter, also one that is no UTF-8; what is long has pieces, and no newline.
     out = [line for line in lines if line not in {full, mark}]
-    assert out[:LINES] == ["y"] * LINES
-    assert sum(map(len, out)) + LINES + 1 + missing == 2 * LINES + LINE + 1 + BINARY
+    short = out.count("y")
+    assert out[:short] == ["y"] * short
+    assert short == LINES or TIMES > 1  # then there is no room for more
+    newlines = short + (1 if short == LINES else 0)
+    assert sum(map(len, out)) + newlines + missing == TOTAL
+    print(f"{short} lines of {LINES} are kept, and {missing} bytes counted")
+    assert visitor.slowest[0] < 1, visitor.slowest
 
 
 def _most_memory(pid: int) -> int:
