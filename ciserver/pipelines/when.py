@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -14,6 +17,8 @@ from ciserver.pipelines.values import Names, Part
 
 Event = Literal["push", "tag", "pull_request", "manual", "schedule", "api"]
 _ANY = "**"
+_PIECE = re.compile(r"\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
+MOST_PATHS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class When(Part):
     branch: Some | None = None
     tag: Some | None = None
     event: Annotated[Events, Field(min_length=1)] | None = None
-    paths: Some | None = None
+    paths: Annotated[Some, Field(max_length=MOST_PATHS)] | None = None
     if_: Annotated[str, AfterValidator(_readable)] | None = Field(default=None, alias="if")
 
     def refusal(self, trigger: Trigger) -> str:
@@ -127,25 +132,36 @@ class When(Part):
 def matches(pattern: str, path: str) -> bool:
     """Whether ``path`` is what ``pattern`` names, or lies in it. ``*`` stays inside a folder,
     ``**`` crosses any number of them. Takes time in proportion to both lengths."""
-    parts = pattern.strip("/").split("/")
-    reached = _past_stars({0}, parts)
-    for name in path.split("/"):
-        if len(parts) in reached:
-            return True
-        reached = _past_stars(
-            {
-                at + (parts[at] != _ANY)
-                for at in reached
-                if parts[at] == _ANY or fnmatchcase(name, parts[at])
-            },
-            parts,
-        )
-    return len(parts) in reached
+    return _matcher(pattern).match(f"/{path}") is not None
 
 
-def _past_stars(reached: set[int], parts: list[str]) -> set[int]:
-    """A ``**`` may also stand for nothing."""
-    for at, part in enumerate(parts):
-        if at in reached and part == _ANY:
-            reached.add(at + 1)
-    return reached
+@lru_cache(maxsize=1024)
+def _matcher(pattern: str) -> re.Pattern[str]:
+    """Of paths that begin with a slash. Between two ``**`` the first place that fits is as good as
+    any, so no other is tried."""
+    sections = [""]
+    for part in pattern.strip("/").split("/"):
+        if part == _ANY:
+            sections.append("")
+        else:
+            sections[-1] += "/" + _name(part)
+    first, *others = sections
+    further = "".join(rf"(?>(?:/[^/]+)*?{one}(?=/|\Z))" for one in others if one)
+    return re.compile(rf"{first}(?=/|\Z){further}", re.DOTALL)
+
+
+def _name(part: str) -> str:
+    """As fnmatch(3) matches one name. Between two stars, too, the first place that fits will do."""
+    sections = [""]
+    for piece in _PIECE.findall(part):
+        if piece == "*":
+            sections.append("")
+        elif piece == "?":
+            sections[-1] += "[^/]"
+        else:
+            sections[-1] += "(?!/)" + fnmatch.translate(piece)
+    first, *others = (section.replace(r"\Z", "") for section in sections)
+    if not others:
+        return first
+    *middle, last = others
+    return first + "".join(rf"(?>[^/]*?{one})" for one in middle if one) + rf"[^/]*{last}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
@@ -138,10 +139,11 @@ def _work(
         with working_on(build, workshop, heart.cancel) as run, closing(files):
             run.log.say(f"Commit {pipeline.short_commit} of {pipeline.branch}")
             plan = make_plan(pipeline, git_dir, workshop.limits(), files)
+            left_out = _left_out(pipeline, plan)
             with held(lease):
                 build.name = plan.build_job(plan.deployed)
                 build.save(update_fields=["name"])
-                jobs, push = _other_jobs(pipeline, plan, workshop.limits())
+                jobs, push = _other_jobs(pipeline, plan, left_out, workshop.limits())
             for notice in plan.notices:
                 run.log.say(notice)
             work = Work(pipeline, plan, jobs, workshop, heart, uploads, shared)
@@ -185,8 +187,18 @@ def _last_position(pipeline: Pipeline) -> int:
     return pipeline.jobs.aggregate(last=Max("position"))["last"] or 0
 
 
-def _other_jobs(pipeline: Pipeline, plan: Plan, most: Limits) -> tuple[list[Job], Job]:
+def _left_out(pipeline: Pipeline, plan: Plan) -> dict[str, str]:
+    """Why ``when`` leaves out which tests. Call it in no transaction: of many patterns and many
+    changed files it takes its time."""
     trigger = trigger_of(pipeline, plan.inputs, plan.paths)
+    asked = {id(test.when): test.when for test in plan.tests.values()}  # one for all of a matrix
+    refusals = {key: when.refusal(trigger) for key, when in asked.items()}
+    return {name: refusals[id(test.when)] for name, test in plan.tests.items()}
+
+
+def _other_jobs(
+    pipeline: Pipeline, plan: Plan, left_out: Mapping[str, str], most: Limits
+) -> tuple[list[Job], Job]:
     jobs = [
         Job(pipeline=pipeline, run=pipeline.run, name=name, kind=kind, options=options)
         for kind, name, options in rows_after_build(plan, most)
@@ -198,7 +210,7 @@ def _other_jobs(pipeline: Pipeline, plan: Plan, most: Limits) -> tuple[list[Job]
         job.position = position
     for job in jobs:
         if job.kind == JobKind.TEST:
-            job.reason = plan.tests[job.name].when.refusal(trigger)
+            job.reason = left_out[job.name]
             job.state = State.SKIPPED if job.reason else State.QUEUED
         elif job.kind == JobKind.PUSH and pipeline.from_fork:
             job.reason, job.state = NOT_KEPT, State.SKIPPED
