@@ -10,6 +10,7 @@ from ciserver.repositories import git
 from ciserver.repositories.errors import RepositoryError, UnknownFile
 
 log = logging.getLogger(__name__)
+UNKNOWN = Definition()  # of a commit whose gantry.yml has mistakes, or cannot be read now
 
 
 def definition_at(project: Project, commit: str) -> Definition:
@@ -22,11 +23,11 @@ def definition_at(project: Project, commit: str) -> Definition:
 
 
 def usable_definition(project: Project, commit: str) -> Definition:
-    """The same, or an empty one: its worker will find the mistakes again and tell them."""
+    """The same, or UNKNOWN: its worker will find the mistakes again and tell them."""
     if not git.git_dir(project).is_dir():
-        return Definition()
+        return UNKNOWN
     try:
         return definition_at(project, commit)
     except (DefinitionError, RepositoryError) as error:
         log.info("%s at %s: %s", project, commit[:12], error)
-        return Definition()
+        return UNKNOWN

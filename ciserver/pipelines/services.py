@@ -17,7 +17,7 @@ from ciserver.lib.problems import Refused
 from ciserver.lib.states import IllegalMove, move
 from ciserver.pipelines import events
 from ciserver.pipelines.definition import Definition
-from ciserver.pipelines.definitions_at import usable_definition
+from ciserver.pipelines.definitions_at import UNKNOWN, usable_definition
 from ciserver.pipelines.groups import wake_group
 from ciserver.pipelines.models import PIPELINE_MOVES, Event, Pipeline, State
 from ciserver.pipelines.starts import defaults, next_after
@@ -66,7 +66,8 @@ def queue(
             inputs=dict(inputs or {}),
         )
         _join_group(pipeline, definition)
-        if not from_fork and ref == f"refs/heads/{project.default_branch}":
+        of_default = not from_fork and ref == f"refs/heads/{project.default_branch}"
+        if of_default and definition is not UNKNOWN:  # then times stay, and say what is wrong
             keep_schedules(project, definition)
         if project.cancel_superseded and pipeline.event in {Event.PUSH, Event.PULL_REQUEST}:
             # Of the same branch or pull request; a second run of one commit is nobody's successor.

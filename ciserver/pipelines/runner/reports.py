@@ -35,10 +35,10 @@ def found(
     odd = {path: None for path in paths if len(path) > LONGEST or not path.isprintable()}
     if odd:
         run.log.say(
-            f"Left out, as their names have more than {LONGEST} characters or such as cannot be"
-            f" shown: {len(odd)} of: {what}. The first is {ascii(next(iter(odd)))[:200]}."
+            f"{len(odd)} files are left out ({what}), as their names have more than {LONGEST}"
+            f" characters or such as cannot be shown. The first is {ascii(next(iter(odd)))[:200]}."
         )
         paths = dict.fromkeys(path for path in paths if path not in odd)
     if len(paths) > most:
-        run.log.say(f"There are {len(paths)} of: {what}. The first {most} are taken.")
+        run.log.say(f"{len(paths)} files are there ({what}): the first {most} are taken.")
     return list(paths)[:most]

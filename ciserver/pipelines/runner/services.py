@@ -118,7 +118,7 @@ class Services:
         return self.stop.is_set() or self.run.cancel.is_set()
 
     def lost(self) -> list[str]:
-        """Sentences about services that failed while the test ran."""
+        """Sentences about services that ended while the test ran."""
         found = (one.lost() for one in self.running.values())
         return [sentence for sentence in found if sentence]
 
@@ -240,8 +240,8 @@ class _RunningService:
         return ended(self._receipt) if self._receipt else "ended"
 
     def lost(self) -> str:
-        """What to say of one that failed by itself after it was ready."""
-        if not self._ready or not self._ended.is_set() or (self._receipt and self._receipt.ok):
+        """What to say of one that ended by itself after it was ready, unless that was wanted."""
+        if not self._ready or not self._ended.is_set() or self.one.wanted == COMPLETED:
             return ""
         return f"The service {self.one.name} {self._how()} while the test ran."
 

@@ -99,14 +99,15 @@ def test_names_that_no_row_can_hold_are_told_and_forge_no_line(job: Job) -> None
     odd = ["a\nCancelled.", "b\x1b[2J", "c\udcff", "x" * 600]
     log = keep(job, Files(**dict.fromkeys([*odd, "good"], b"x")), "*")
     assert [artifact.path for artifact in Artifact.objects.all()] == ["/good"]
-    assert log.said[0].endswith("shown: 4 of: artifact. The first is '/a\\nCancelled.'.")
+    assert log.said[0].startswith("4 files are left out (artifact), as their names have")
+    assert log.said[0].endswith("The first is '/a\\nCancelled.'.")
     assert all(line.isprintable() for line in log.said)
 
 
 def test_so_many_are_kept_and_the_rest_is_told(job: Job) -> None:
     log = keep(job, Files(**{f"f{number:03}": b"x" for number in range(250)}), "*")
     assert Artifact.objects.count() == 200
-    assert log.said[0] == "There are 250 of: artifact. The first 200 are taken."
+    assert log.said[0] == "250 files are there (artifact): the first 200 are taken."
 
 
 def test_a_second_try_replaces_what_the_first_one_left(job: Job) -> None:

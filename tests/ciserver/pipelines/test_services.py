@@ -295,20 +295,25 @@ tests:
 def test_one_that_dies_while_the_test_runs_is_told_beside_its_failure(
     workplace: Workplace,
 ) -> None:
+    serve = "echo up; nc -l -p 80 < /dev/null"
     pipeline = run(
         workplace,
         f"""
 tests:
   unit:
-    command: "sleep 1; exit 4"
-    services:
-      db: {{command: [sh, -c, "echo up; sleep 0.3; exit 9"], healthcheck: {{log: up}}, {SMALL}}}
+    command: "for it in db web; do until nc $it 80; do sleep 0.1; done; done; sleep 2; exit 4"
+    services:  # each serves once
+      db: {{command: [sh, -c, "{serve}; exit 9"], healthcheck: {{log: up}}, {SMALL}}}
+      web: {{command: [sh, -c, "{serve}"], healthcheck: {{log: up}}, {SMALL}}}
+      once: {{command: ["true"], {SMALL}}}
+    depends_on: {{once: {{condition: service_completed_successfully}}}}
 """,
     )
     job = pipeline.jobs.get(name="unit")
     assert job.reason == (
         "The command ended with exit code 4."
         " The service db ended with exit code 9 while the test ran."
+        " The service web ended with exit code 0 while the test ran."  # a daemon that forked
     )
 
 

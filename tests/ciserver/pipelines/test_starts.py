@@ -265,6 +265,18 @@ def test_a_schedule_that_can_start_nothing_says_why(hosted: Hosted) -> None:
     assert Schedule.objects.get().trouble == "expected a number"
 
 
+def test_times_outlive_a_mistake_in_the_file_and_tell_it(hosted: Hosted) -> None:
+    hosted.queue(hosted.push({"gantry.yml": YAML}))
+    hosted.queue(hosted.push({"gantry.yml": "schedul: []"}))
+    Schedule.objects.update(next_at=timezone.now() - timedelta(days=1))
+    assert starting.start_scheduled() == 0
+    row = Schedule.objects.get()
+    assert "there is no key 'schedul'; did you mean 'schedule'?" in row.trouble
+    assert row.next_at > timezone.now()
+    hosted.queue(hosted.push({"gantry.yml": YAML}))
+    assert Schedule.objects.get().pk == row.pk
+
+
 def test_times_are_utc() -> None:
     moment = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
     assert next_after("30 4 * * *", moment) == datetime(2026, 3, 2, 4, 30, tzinfo=UTC)

@@ -58,5 +58,56 @@ def test_variables_tell_of_the_pipeline_and_reports_are_found_or_missed_aloud(
     assert names == {"of b", *(f"n{n}" for n in range(1, 251))}
     assert "The report /w/b/broken.xml cannot be read: not XML" in log
     assert "No JUnit report at none.xml." in log
-    assert "2 of: JUnit report. The first is '/w/b/Cancelled.\\n.xml'." in log
+    assert "2 files are left out (JUnit report)" in log
+    assert "The first is '/w/b/Cancelled.\\n.xml'." in log
     assert [one.path for one in job.artifacts.all()] == ["/w/b/broken.xml", "/w/b/one.xml"]
+
+
+KEYS = {
+    "ops/Web.dockerfile": """
+FROM busybox AS app
+ARG FLAVOUR
+ARG SIZE=small
+COPY word /
+RUN echo "$FLAVOUR $SIZE" > /made
+FROM app AS other
+RUN echo other > /other
+""",
+    "ops/word": "of the context\n",
+    "gantry.yml": """
+build:
+  context: ops
+  dockerfile: Web.dockerfile
+  target: app
+  args: {FLAVOUR: sour, SIZE: 12}
+services:
+  near:
+    user: "77"
+    working_dir: /tmp
+    entrypoint: [sh, -c]
+    command: ["echo service $(id -u) $(pwd) $COLOUR; exec sleep 60"]
+    environment: [COLOUR=blue]
+    healthcheck: {log: service}
+    memory: 64m
+tests:
+  unit:
+    command: "cat /word /made; test ! -e /other; echo $? $(id -u) $(pwd)"
+    user: "1234"
+    working_dir: /srv/x
+    services: [near]
+    memory: 64m
+  front: {entrypoint: [echo, in], command: [front], memory: 64m}
+  other: {stage: other, command: "cat /other", memory: 64m}
+""",
+}
+
+
+def test_what_gantry_yml_says_of_a_container_holds_in_it(workplace: Workplace) -> None:
+    pipeline = workplace.run(KEYS)
+    assert pipeline.state == "passed", pipeline.reason
+    logs = {job.name: log_of(job).splitlines() for job in pipeline.jobs.filter(kind="test")}
+    assert "1 out service 77 /tmp blue" in logs["unit"]
+    told = [line for line in logs["unit"] if line.startswith("2 out ")]
+    assert told == ["2 out of the context", "2 out sour 12", "2 out 0 1234 /srv/x"]
+    assert "1 out in front" in logs["front"]
+    assert "1 out other" in logs["other"]
