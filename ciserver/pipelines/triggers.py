@@ -31,7 +31,7 @@ def told(pipeline: Pipeline) -> dict[str, str]:
         "GANTRY_PIPELINE": str(pipeline.number),
         "GANTRY_COMMIT": pipeline.commit,
         "GANTRY_REF": pipeline.ref,
-        "GANTRY_BRANCH": names["branch"],
+        "GANTRY_BRANCH": names["branch"] if pipeline.ref.startswith("refs/heads/") else "",
         "GANTRY_TAG": names["tag"],
         "GANTRY_EVENT": pipeline.event,
         "GANTRY_PULL_REQUEST": str(pipeline.pull_request or ""),

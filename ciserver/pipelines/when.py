@@ -109,7 +109,8 @@ class When(Part):
                     return ""
                 wanted = f"only {' or '.join(patterns)}" if patterns else f"not for a {kind}"
                 return f"It is {wanted}, and this is {kind} {name}."
-        return ""
+        wanted = " or ".join([*(self.branch or ()), *(self.tag or ())])
+        return f"It is only {wanted}, and this is {ref}, no branch or tag of the project."
 
     def _event_refusal(self, event: str) -> str:
         if self.event is None or event in self.event:

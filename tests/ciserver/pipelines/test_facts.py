@@ -8,6 +8,7 @@ import pytest
 
 from ciserver.pipelines import services
 from ciserver.pipelines.models import Event, Pipeline, State
+from ciserver.pipelines.triggers import told
 from ciserver.releases.services import make_release
 
 SHA = "a" * 40
@@ -41,6 +42,15 @@ def test_nothing_of_a_fork_is_protected_whatever_its_ref_is_called(project: Any)
         project, "refs/heads/main", event=Event.PULL_REQUEST, from_fork=True, pull_request=7
     )
     assert (fork.protected, fork.lane) == (False, "fork-7")
+
+
+def test_tests_of_a_fork_are_told_of_no_branch_of_the_project(project: Any) -> None:
+    words = told(queue(project, "refs/pull/7/head", event="pull_request", pull_request=7))
+    assert (words["GANTRY_BRANCH"], words["GANTRY_TAG"]) == ("", "")
+    assert (words["GANTRY_PULL_REQUEST"], words["GANTRY_EVENT"]) == ("7", "pull_request")
+    assert words["GANTRY_REF"] == "refs/pull/7/head"
+    words = told(queue(project, "refs/tags/v1/x"))
+    assert (words["GANTRY_BRANCH"], words["GANTRY_TAG"]) == ("", "v1/x")
 
 
 def test_a_later_setting_does_not_change_what_a_pipeline_was(project: Any) -> None:

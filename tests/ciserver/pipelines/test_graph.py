@@ -114,6 +114,9 @@ def test_a_matrix_is_a_job_for_each_combination_with_its_values_in_the_environme
         ({"branch": ["main"]}, "refs/tags/v1", False),
         ({"branch": ["main"], "tag": ["v*"]}, "refs/tags/v1", True),
         ({"tag": "v*"}, "refs/heads/main", False),
+        ({}, "refs/pull/7/head", True),
+        ({"branch": ["main"]}, "refs/pull/7/head", False),  # whatever a fork calls its branch
+        ({"branch": "*", "tag": "*"}, "refs/merge-requests/7/head", False),
     ],
 )
 def test_when_chooses_by_branch_and_tag(when: dict[str, Any], ref: str, runs: bool) -> None:
