@@ -95,10 +95,14 @@ def _bootstrap(recipe: Recipe, tree: Path, folder: Path, say: Progress) -> None:
         ) from None
     words: deque[str] = deque(maxlen=_WORDS_KEPT)
     with process:
-        for line in process.stdout or ():
-            words.append(line.rstrip())
-            if line.startswith(("I: ", "W: ", "E: ")):
-                say(line[3:].rstrip())
+        try:
+            for line in process.stdout or ():
+                words.append(line.rstrip())
+                if line.startswith(("I: ", "W: ", "E: ")):
+                    say(line[3:].rstrip())
+        except BaseException:
+            process.terminate()  # nobody waits for it any more: it removes what it has made
+            raise
     if process.returncode != 0:
         raise BaseFailed(
             "mmdebstrap failed:\n" + "\n".join(words),

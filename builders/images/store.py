@@ -372,6 +372,8 @@ class Store:
             remove_path(folder)
         for kind in ("tmp", "git"):
             for folder in self._disk.abandoned(kind):
+                for mount in _mounts_below(folder):  # of a base that was being made
+                    syscalls.umount2(mount)
                 remove_path(folder)
                 removed.append(f"unfinished work {folder.name}")
         self.settle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections import deque
 from collections.abc import Callable
@@ -31,9 +32,13 @@ def ensure_base(config: Config, tell: Callable[[str], None]) -> None:
         stderr=subprocess.STDOUT,
         text=True,
     ) as tool:
-        for line in tool.stdout or ():
-            last.append(line.rstrip())
-            tell(last[-1])
+        try:
+            for line in tool.stdout or ():
+                last.append(line.rstrip())
+                tell(last[-1])
+        except KeyboardInterrupt:
+            tool.send_signal(signal.SIGINT)
+            raise
     if tool.returncode != 0:
         raise OpsError(
             f"The base image {BASE_IMAGE} could not be made.",

@@ -398,3 +398,14 @@ with store.rootfs([layer], ids=IdRange(1_000_000)) as rootfs:
     assert len(store.reap()) >= 1
     assert str(store.root) not in Path("/proc/self/mountinfo").read_text()
     assert leftovers(store) == []
+
+
+def test_what_a_base_that_was_being_made_had_mounted_is_unmounted(store: Store) -> None:
+    """mmdebstrap mounts /proc and others in its tree, and may be killed with us."""
+    inside = store.root / "tmp" / "left" / "tree" / "dev" / "shm"
+    inside.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(inside)], check=True)
+    (inside / "file").touch()
+    assert store.reap() == ["unfinished work left"]
+    assert str(store.root) not in Path("/proc/self/mountinfo").read_text()
+    assert leftovers(store) == []
