@@ -84,7 +84,7 @@ def test_domains_come_and_go(logged_in: Gantry, history: Any) -> None:
     assert "a.example" in ran.out
     words = ["--remove", "a.example", "--https", "internal", "--json"]
     told = json.loads(logged_in("domains", "hello", "prod", *words).out)
-    assert told == {"domains": ["b.example"], "https": "internal"}
+    assert told == {"domains": ["b.example"], "https": "internal", "given_up": []}
     refused = logged_in("domains", "hello", "qa", "--add", "b.example")
     assert refused.exit_code == 4
     assert "is a domain of hello@prod already" in refused.err
