@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ciserver.pipelines.xml_reports import XmlError, read_xml
 
 MAX_CASES = 20_000
+MOST_OF_PIPELINE = 50_000
 MESSAGE_CAP = 16 * 1024
 OUTCOMES = {"failure": "failed", "error": "error", "skipped": "skipped"}  # the worst first
 
@@ -77,7 +78,9 @@ class _Reader:
 
     def _keep(self, attributes: dict[str, str]) -> None:
         if len(self.cases) >= self._most:
-            raise ReportError(f"more than {MAX_CASES} test cases")
+            raise ReportError(
+                f"more than {MAX_CASES} test cases of one job or {MOST_OF_PIPELINE} of a pipeline"
+            )
         tag = next((tag for tag in OUTCOMES if tag in self._found), "")
         message, text = self._found.get(tag, ("", []))
         words = "".join(text).strip()

@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
+
+from django.db.models import Count, Sum
+from django.db.models.functions import Length
 
 from builders.build import StepInfo
 from builders.containers import Container, open_container
@@ -39,6 +43,7 @@ from runtime.spec import BindMount, Limits, Network, Outcome, Receipt
 MAX_REPORT = 16 * 1024 * 1024
 MAX_REPORTS = 2000  # Maven writes one for each class
 MAX_TOGETHER = 128 * 1024 * 1024
+MOST_WORDS = 8 * 1024 * 1024  # characters that the cases of a pipeline say
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,25 +271,53 @@ def _failure(receipt: Receipt, cases: list[junit.Case], place: str) -> JobFailed
 
 def _read_reports(run: JobRun, test: Test, container: Container) -> list[junit.Case]:
     """The cases of the test's JUnit reports, also kept as rows. A bad report is said, not fatal."""
+    if not test.junit:
+        return []
     cases: list[junit.Case] = []
     room = MAX_TOGETHER
+    there = _cases_of(run)
     for path in found(run, container, test.junit, "JUnit report", most=MAX_REPORTS):
         try:
             data = container.read_file(path, min(MAX_REPORT, room))
             room -= len(data)
-            most = junit.MAX_CASES - len(cases)  # of all reports together
+            most = min(junit.MAX_CASES, junit.MOST_OF_PIPELINE - there.count) - len(cases)
             cases += junit.parse(data, run.log.masker.mask_text, most=most)
         except (junit.ReportError, OSError) as error:
             run.log.say(f"The report {path} cannot be read: {error}.")
-    TestCase.objects.bulk_create(
-        TestCase(
-            job=run.job,
-            suite=case.suite,
-            name=case.name,
-            outcome=case.outcome,
-            seconds=case.seconds,
-            message=case.message,
-        )
-        for case in cases
-    )
+    _keep_cases(run, cases, MOST_WORDS - there.words)
     return cases
+
+
+class _There(NamedTuple):
+    """Of the cases of all jobs of a pipeline, earlier tries too: how many, and what they say."""
+
+    count: int
+    words: int  # characters
+
+
+def _cases_of(run: JobRun) -> _There:
+    rows = TestCase.objects.filter(job__pipeline=run.job.pipeline_id)
+    found = rows.aggregate(count=Count("pk"), words=Sum(Length("message")))
+    return _There(found["count"], found["words"] or 0)
+
+
+def _keep_cases(run: JobRun, cases: Sequence[junit.Case], room: int) -> None:
+    """As rows, with ``room`` characters of their messages: pages and the API tell them all."""
+    rows = []
+    cut = 0
+    for case in cases:
+        room -= len(case.message)
+        cut += bool(case.message) and room < 0
+        rows.append(
+            TestCase(
+                job=run.job,
+                suite=case.suite,
+                name=case.name,
+                outcome=case.outcome,
+                seconds=case.seconds,
+                message=case.message if room >= 0 else "",
+            )
+        )
+    if cut:
+        run.log.say(f"What {cut} of the cases say is not kept: it is too much for one pipeline.")
+    TestCase.objects.bulk_create(rows)

@@ -91,7 +91,7 @@ def test_words_of_a_case_are_those_of_its_own_elements() -> None:
     ("data", "words"),
     [
         (b"<a>" * 5_000_000, "more than 100 elements"),
-        (b"<a>" + b"<testcase/>" * 1_000_000 + b"</a>", "more than 20000 test cases"),
+        (b"<a>" + b"<testcase/>" * 1_000_000 + b"</a>", "more than 20000 test cases of one job"),
     ],
     ids=["deep", "many"],
 )

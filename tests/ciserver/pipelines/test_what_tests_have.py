@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ciserver.pipelines import junit
+from ciserver.pipelines.runner import test
 from tests.ciserver.pipelines.workplace import Workplace, log_of
 
 pytestmark = [pytest.mark.root, pytest.mark.django_db(transaction=True)]
@@ -61,6 +63,26 @@ def test_variables_tell_of_the_pipeline_and_reports_are_found_or_missed_aloud(
     assert "2 files are left out (JUnit report)" in log
     assert "The first is '/w/b/Cancelled.\\n.xml'." in log
     assert [one.path for one in job.artifacts.all()] == ["/w/b/broken.xml", "/w/b/one.xml"]
+
+
+def test_what_the_cases_of_a_pipeline_say_has_an_end(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(test, "MOST_WORDS", 25)
+    monkeypatch.setattr(junit, "MOST_OF_PIPELINE", 6)
+    case = "<testcase name='x'><failure message='ten letter'/></testcase>"
+    write = f'echo "<a>{case}<testcase/>{case}</a>" > /r.xml'
+    one = f"{{command: '{write.replace(chr(39), chr(39) * 2)}', memory: 64m, junit: /r.xml}}"
+    chain = f"  b: {{needs: a, {one[1:]}\n  c: {{needs: b, {one[1:]}\n"
+    pipeline = workplace.run(
+        {"Dockerfile": "FROM busybox\n", "gantry.yml": f"tests:\n  a: {one}\n{chain}"}
+    )
+    assert pipeline.state == "passed", pipeline.reason
+    jobs = {job.name: job for job in pipeline.jobs.filter(kind="test")}
+    messages = [[case.message for case in job.cases.all()] for job in jobs.values()]
+    assert messages == [["ten letter", "", "ten letter"], ["", "", ""], []]
+    assert "What 2 of the cases say is not kept" in log_of(jobs["b"])
+    assert "more than 20000 test cases of one job or 6 of a pipeline" in log_of(jobs["c"])
 
 
 KEYS = {
