@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 
+from ciserver import __version__
 from ciserver.cli import output
 from ciserver.cli.errors import CliError, Exit
-from ciserver.cli.refusals import refusal
+from ciserver.cli.refusals import OTHER_VERSION, refusal
 from ciserver.cli.settings import Settings
 
 Row = dict[str, Any]
@@ -25,6 +27,18 @@ PATIENCE = 150  # seconds for which one request waits in all, where the service 
 _LOCAL = {"127.0.0.1", "localhost", "::1"}
 # A process of the service ended meanwhile, or let go of a connection that nobody had used.
 _BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+
+
+class _Answer(Row):
+    """A JSON object of the service. What is wanted of it and not there is of another version."""
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise CliError(
+            f"The service's answer has no {key!r}: it is older or newer than this client,"
+            f" which is {__version__}.",
+            next_step=OTHER_VERSION,
+            exit_code=Exit.UNREACHABLE,
+        )
 
 
 class Client:
@@ -49,7 +63,7 @@ class Client:
         self._http.close()
 
     def get(self, path: str) -> Row:
-        return dict(self._ask("GET", path).json())
+        return self._read(self._ask("GET", path))
 
     def rows(self, path: str, *, limit: int = 50, **filters: str) -> list[Row]:
         """The newest ``limit`` rows."""
@@ -58,25 +72,25 @@ class Client:
 
     def every(self, path: str, **filters: str) -> Iterator[Row]:
         """All rows, page after page, newest first."""
-        page = self._ask("GET", path, params=filters).json()
+        page = self._read(self._ask("GET", path, params=filters))
         while True:
             yield from page["results"]
             if not page["next"]:
                 return
-            page = self._ask("GET", page["next"]).json()
+            page = self._read(self._ask("GET", page["next"]))
 
     def post(self, path: str, **body: object) -> Row:
-        return dict(self._ask("POST", path, json=body).json())
+        return self._read(self._ask("POST", path, json=body))
 
     def patch(self, path: str, **body: object) -> Row:
-        return dict(self._ask("PATCH", path, json=body).json())
+        return self._read(self._ask("PATCH", path, json=body))
 
     def list(self, path: str, **filters: str) -> list[Row]:
         """Rows of an address that has no pages."""
-        return [dict(row) for row in self._ask("GET", path, params=filters).json()]
+        return list(self._json(self._ask("GET", path, params=filters)))
 
     def put(self, path: str, **body: object) -> Row:
-        return dict(self._ask("PUT", path, json=body).json())
+        return self._read(self._ask("PUT", path, json=body))
 
     def send(self, method: str, path: str, **body: object) -> None:
         """What has no answer but that it is done."""
@@ -87,7 +101,7 @@ class Client:
 
     def delete_after(self, path: str, **asked: str) -> Row:
         """How what is to be deleted stands, since that is done later."""
-        return dict(self._ask("DELETE", path, params=asked).json())
+        return self._read(self._ask("DELETE", path, params=asked))
 
     def log(self, job: int, position: str) -> tuple[str, str]:
         """What a job's log holds behind ``position`` (``0-0``: its start), and where that ends."""
@@ -109,6 +123,20 @@ class Client:
                     event = value
                 elif name == "data":
                     yield event, value
+
+    def _read(self, answer: httpx.Response) -> Row:
+        return _Answer(self._json(answer))
+
+    def _json(self, answer: httpx.Response) -> Any:
+        """Raises CliError for what is no JSON, such as the page of a portal to sign in at."""
+        try:
+            return json.loads(answer.content, object_hook=_Answer)
+        except ValueError:
+            raise CliError(
+                f"What answers at {self.url} is not Gantry: {answer.headers.get('Content-Type')}.",
+                next_step="Look at that address with a browser, then: gantry login URL",
+                exit_code=Exit.UNREACHABLE,
+            ) from None
 
     def _unreachable(self, error: httpx.HTTPError) -> CliError:
         return CliError(

@@ -53,16 +53,21 @@ def base(context: typer.Context) -> None:
 
     Without a name, list the recipes.
     """
+    _require_checkout("base")
     command = [sys.executable, "-m", "builders", "base", *context.args]
     os.execv(command[0], command)  # noqa: S606
 
 
 def _script(name: str, context: typer.Context) -> NoReturn:
+    _require_checkout(name)
     script = str(CHECKOUT / "gantry")
-    if not Path(script).is_file():
+    os.execv(script, [script, name, *context.args])  # noqa: S606
+
+
+def _require_checkout(name: str) -> None:
+    if not (CHECKOUT / "gantry").is_file():
         raise CliError(
             f"'gantry {name}' needs the service itself; this is the client alone.",
             next_step="Run it as ./gantry in a checkout, on the service's machine.",
             exit_code=Exit.USAGE,
         )
-    os.execv(script, [script, name, *context.args])  # noqa: S606

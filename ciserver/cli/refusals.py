@@ -9,6 +9,7 @@ from ciserver.cli.errors import CliError, Exit
 LOG_IN = "Log in with a token from the page /tokens/: gantry login URL"
 ASK = "Ask an owner of the project for the right; 'gantry whoami' tells who you are here."
 ITS_LOG = "Its log is $GANTRY_HOME/logs/service/web.log on the service's machine."
+OTHER_VERSION = "The client that fits is in the service's own checkout: pip install ./client"
 HELP = "What each command takes: gantry COMMAND --help"
 # First word of an address of the API, or the third below /projects/: what lists such things.
 LISTS = {
@@ -49,6 +50,10 @@ def refusal(answer: httpx.Response) -> CliError:
     except (ValueError, KeyError, TypeError):
         sentence, hint = f"The service answered {status} {answer.reason_phrase}.", ""
         code = ""
+        if status == httpx.codes.NOT_FOUND:  # Gantry says what it has not
+            where = f"{answer.url.scheme}://{answer.url.netloc.decode()}"
+            sentence = f"{where} has no {answer.url.path}: it is not Gantry, or an older one."
+            hint = OTHER_VERSION
     exit_code = _exit_code(status)
     hint = _ours(status, code, answer.url.path) or hint or _at_last(exit_code)
     return CliError(sentence, next_step=hint, exit_code=exit_code, code=code)

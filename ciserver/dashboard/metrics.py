@@ -126,22 +126,15 @@ def _running() -> Iterator[Metric]:
         "gantry_running_drifted", "1 if what runs is not what was put there.", labels=names
     )
     digests = InfoMetricFamily("gantry_running", "What serves an environment.", labels=names)
-    rows = Running.objects.select_related("environment__project", "host", "release").only(
-        "healthy",
-        "drift",
-        "digest",
-        "environment__name",
-        "environment__project__slug",
-        "host__name",
-        "release__number",
-        "release__commit",
-    )
-    for row in rows:
-        place = row.environment
-        values = [place.project.slug, place.name, row.host.name, row.release.name]
-        healthy.add_metric(values, row.healthy)
-        drifted.add_metric(values, bool(row.drift))
-        digests.add_metric(values, {"digest": row.digest, "commit": row.release.commit})
+    rows = Running.objects.values_list(
+        "environment__project__slug", "environment__name", "host__name", "release__number",
+        "release__commit", "digest", "healthy", "drift",
+    )  # fmt: skip
+    for slug, name, host, number, commit, digest, well, drift in rows:
+        values = [slug, name, host, f"v{number}"]
+        healthy.add_metric(values, well)
+        drifted.add_metric(values, bool(drift))
+        digests.add_metric(values, {"digest": digest, "commit": commit})
     yield from (healthy, drifted, digests)
 
 

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from ciserver.accounts.models import User
 from ciserver.lib.words import duration
-from ciserver.projects.models import Project, Role
+from ciserver.projects.models import Role
 from ciserver.releases.models import (
     UNFINISHED,
     Approval,
@@ -223,10 +223,11 @@ def counting(deployment: Deployment) -> list[Approval]:
 
 
 def closed(environment: Environment) -> str:
-    """Why nothing is deployed there, ever or until an owner says otherwise; empty if it may be."""
-    if Environment.objects.filter(pk=environment.pk, removed_at__isnull=False).exists():
+    """Why nothing is deployed there, ever or until an owner says otherwise; empty if it may be.
+    By what ``environment`` was when it was read: callers hold its lock."""
+    if environment.removed_at:
         return f"{environment} is being removed."
-    if not Project.objects.open().filter(pk=environment.project_id).exists():
+    if environment.project.archived_at:
         return f"{environment.project} is archived."
     return ""
 

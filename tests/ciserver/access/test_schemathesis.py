@@ -1,6 +1,8 @@
 """What schemathesis makes of the OpenAPI document is answered as the document says.
 
-A few requests for each operation; ``SCHEMATHESIS_EXAMPLES=200`` makes as many.
+A few requests for each operation by an administrator; ``SCHEMATHESIS_EXAMPLES=200`` makes as many,
+``SCHEMATHESIS_AS`` names who asks instead, as ``matrix.Who`` has it: VIEWER, say, or ANYONE, who
+has no token.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from tests.ciserver.access.matrix import Who
 from tests.ciserver.access.test_matrix import quietly, world  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.django_db
 
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "2"))
+ASKS = Who[os.environ.get("SCHEMATHESIS_AS", "ADMIN")]
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -66,11 +70,8 @@ def test_the_document_is_answered_as_it_says(
     world: dict[str, Any],  # noqa: F811 - the fixture
     document: dict[str, Any],
 ) -> None:
-    from ciserver.accounts.models import Scope, Token
-    from tests.ciserver.access.matrix import Who
-
     load_all_checks()
-    _, text = Token.make(user=world["people"][Who.ADMIN], name="fuzz", scope=Scope("write"))
+    headers = _headers(world)
     schema = schemathesis.openapi.from_dict(document)
     schema.app = WSGIHandler()
     wrong: dict[str, str] = {}
@@ -79,7 +80,7 @@ def test_the_document_is_answered_as_it_says(
         if _never_ends(operation):
             continue
         try:
-            _try(operation, world, text)
+            _try(operation, world, headers)
         except (Exception, BaseExceptionGroup) as error:
             wrong[operation.label] = _told(error)
     assert not wrong, "\n".join(f"{label}: {told}" for label, told in wrong.items())
@@ -91,7 +92,16 @@ def _never_ends(operation: Any) -> bool:
     return any("text/event-stream" in answer.get("content", {}) for answer in answers)
 
 
-def _try(operation: Any, world: dict[str, Any], token: str) -> None:  # noqa: F811 - its value
+def _headers(world: dict[str, Any]) -> dict[str, str]:  # noqa: F811 - its value
+    from ciserver.accounts.models import Scope, Token
+
+    if ASKS == Who.ANYONE:
+        return {}
+    _, text = Token.make(user=world["people"][ASKS], name="fuzz", scope=Scope("write"))
+    return {"Authorization": f"Bearer {text}"}
+
+
+def _try(operation: Any, world: dict[str, Any], headers: dict[str, str]) -> None:  # noqa: F811
     @hypothesis.settings(
         max_examples=EXAMPLES,
         deadline=None,
@@ -108,7 +118,7 @@ def _try(operation: Any, world: dict[str, Any], token: str) -> None:  # noqa: F8
         elif case.path_parameters is None:
             case.path_parameters = {}
         with transaction.atomic():
-            response = case.call(headers={"Authorization": f"Bearer {token}"})
+            response = case.call(headers=headers)
             transaction.set_rollback(True)
         case.validate_response(response, checks=CHECKS)
 

@@ -88,3 +88,33 @@ def test_nobody_waits_without_being_told_or_for_an_hour(header: bytes) -> None:
         with pytest.raises(CliError, match="429") as told:
             client.get("/projects/")
     assert (told.value.exit_code, len(asked)) == (Exit.REFUSED, 1)
+
+
+OF_A_PORTAL = b"<html>Sign in</html>"
+PAGE = b"HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "body", "told"),
+    [
+        (b"200 OK", b"text/html", OF_A_PORTAL, "is not Gantry: text/html"),
+        (b"404 Not Found", b"text/html", OF_A_PORTAL, "it is not Gantry, or an older one"),
+        (b"200 OK", b"application/json", b'{"results": [{}]}', "has no 'next': it is older or"),
+        (b"200 OK", b"application/json", b'{"next": null}', "has no 'results': it is older or"),
+    ],
+)
+def test_what_is_not_this_service_is_said_to_be_none(
+    status: bytes, kind: bytes, body: bytes, told: str
+) -> None:
+    says = PAGE % (status, kind, len(body), body)
+    with breaking(2, says) as (client, _), pytest.raises(CliError, match=told) as error:
+        list(client.every("/projects/"))
+    assert error.value.next_step
+
+
+def test_what_an_older_service_does_not_say_is_named() -> None:
+    body = b'{"running": [{}]}'
+    says = PAGE % (b"200 OK", b"application/json", len(body), body)
+    with breaking(2, says) as (client, _), pytest.raises(CliError, match="has no 'host'") as error:
+        print(client.get("/environments/1/")["running"][0]["host"])
+    assert "pip install ./client" in error.value.next_step

@@ -28,6 +28,8 @@ OF_MEMBERS = [
     "/projects/hello/environments/prod/",
     "/projects/hello/environments/prod/edit/",
     "/projects/hello/new-environment/",
+    "/projects/hello/environments/prod/remove/",
+    "/projects/hello/archive/",
     "/projects/hello/audit/",
     "/projects/hello/tests/",
     "/projects/quay/start/",
