@@ -93,7 +93,7 @@ def web(home: Path, *, app: str = "ciserver.asgi:application", **settings: str) 
     with ExitStack() as stack:
         process = stack.enter_context(running(command, env, home / "web.log"))
         found = Web(f"http://127.0.0.1:{port}", home, env, secret, process.pid)
-        wait_until(lambda: httpx.get(f"{found.url}/readyz").status_code == 200)
+        wait_until(lambda: httpx.get(f"{found.url}/readyz", verify=False).status_code == 200)
         yield found
 
 

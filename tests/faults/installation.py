@@ -180,7 +180,8 @@ def _stop(supervisor: subprocess.Popen[bytes], home: Path) -> None:
 def _answers(url: str, supervisor: subprocess.Popen[bytes]) -> bool | None:
     assert supervisor.poll() is None, "the service ended at its start"
     with suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/readyz", trust_env=False).status_code == 200 or None
+        answer = httpx.get(f"{url}/readyz", trust_env=False, verify=False)
+        return answer.status_code == 200 or None
     return None
 
 

@@ -122,7 +122,7 @@ def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
     for _ in range(200):
         assert process.poll() is None, "the server ended"
         try:
-            httpx.get(f"http://127.0.0.1:{port}/git/", timeout=2)
+            httpx.get(f"http://127.0.0.1:{port}/git/", timeout=2, verify=False)
         except httpx.TransportError:
             time.sleep(0.1)
         else:
