@@ -54,18 +54,18 @@ def passed_later() -> Exists:
     return Exists(later)
 
 
-def failed_before() -> Exists:
-    """Did the same test of the same job fail earlier, at the same commit of its project?"""
-    earlier = TestCase.objects.filter(
-        name=OuterRef("name"),
-        suite=OuterRef("suite"),
+def failed_before(pipeline: Pipeline) -> dict[str, dict[tuple[str, str], int]]:
+    """Which tests have failed at the commit of ``pipeline``: by job, (suite, name) and the key of
+    the first such case. They are few: to ask whether each that passed did takes far longer."""
+    bad = TestCase.objects.filter(
         outcome__in=BAD,
-        job__name=OuterRef("job__name"),
-        job__pipeline__project=OuterRef("job__pipeline__project"),
-        job__pipeline__commit=OuterRef("job__pipeline__commit"),
-        pk__lt=OuterRef("pk"),
+        job__pipeline__project=pipeline.project_id,
+        job__pipeline__commit=pipeline.commit,
     )
-    return Exists(earlier)
+    found: dict[str, dict[tuple[str, str], int]] = {}
+    for job, suite, name, pk in bad.order_by("-pk").values_list("job__name", "suite", "name", "pk"):
+        found.setdefault(job, {})[suite, name] = pk
+    return found
 
 
 def with_flaky(cases: QuerySet[TestCase]) -> QuerySet[TestCase]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Case, Count, When
+from django.db.models import Case, Count, QuerySet, Value, When
 from django.utils import timezone
 
 from ciserver.pipelines.case_history import failed_before
@@ -19,6 +20,7 @@ STOPPED = "stopped"
 GAUGE_WIDTH = 60  # where the limit is drawn; the gauge goes on to 64
 STRIP_WIDTH = 1000
 MAX_CASES = 200
+_MOST_NAMES = 900  # of one question to a database
 _BAD = (TestCase.Outcome.FAILED, TestCase.Outcome.ERROR)
 
 
@@ -189,7 +191,7 @@ def view_of(pipeline: Pipeline) -> PipelineView:
     jobs = list(pipeline.jobs.prefetch_related("steps", "artifacts"))
     for job in jobs:
         job.pipeline = pipeline
-    cases = _cases(jobs)
+    cases = _cases(pipeline, jobs)
     start, span = _span(pipeline)
     ready = {job.pk: _ready(job, jobs, start) for job in jobs}
     views = [_job_view(job, cases.get(job.pk, Cases()), start, span, ready[job.pk]) for job in jobs]
@@ -260,22 +262,39 @@ def _limits(job: Job) -> dict[str, Any]:
     }
 
 
-def _cases(jobs: Iterable[Job]) -> dict[int, Cases]:
+def _cases(pipeline: Pipeline, jobs: Sequence[Job]) -> dict[int, Cases]:
     """Tests by job: counts of all, rows of the first 200 with failures first, then flaky ones.
 
     Of a job that tried again, those of its last try.
     """
     found: dict[int, Cases] = {}
-    all_cases = TestCase.objects.filter(job__in=list(jobs), superseded=False)
+    all_cases = TestCase.objects.filter(job__in=jobs, superseded=False)
     counts = all_cases.order_by().values_list("job_id", "outcome").annotate(n=Count("pk"))
-    for job, outcome, count in counts:
-        found.setdefault(job, Cases()).counts[outcome] = count
-    worst_first = Case(When(outcome__in=_BAD, then=0), default=1)
-    told = all_cases.annotate(failed_before=failed_before())
-    for job, cases in found.items():
-        ordered = told.filter(job=job).order_by(worst_first, "-failed_before", "pk")
-        cases.rows.extend(ordered[:MAX_CASES])
+    for pk, outcome, count in counts:
+        found.setdefault(pk, Cases()).counts[outcome] = count
+    failed = failed_before(pipeline) if found else {}
+    for job in jobs:
+        if job.pk in found:
+            rows = all_cases.filter(job=job)
+            found[job.pk].rows.extend(_first_rows(rows, failed.get(job.name, {})))
     return found
+
+
+def _first_rows(
+    rows: QuerySet[TestCase], failed: Mapping[tuple[str, str], int]
+) -> QuerySet[TestCase]:
+    """``failed`` as ``case_history.failed_before`` has it of this job."""
+    first = rows.order_by("pk").values_list("pk", flat=True)[0]
+    earlier = {key for key, pk in failed.items() if pk < first}
+    names = {name for _, name in islice(earlier, _MOST_NAMES)}
+    again = rows.exclude(outcome__in=_BAD).filter(name__in=names).order_by("pk")
+    found = again.values_list("pk", "suite", "name")
+    flaky = [pk for pk, *key in found if tuple(key) in earlier][:MAX_CASES]
+    told = rows.annotate(
+        failed_before=Case(When(pk__in=flaky, then=Value(True)), default=Value(False)),
+        worst=Case(When(outcome__in=_BAD, then=Value(0)), default=Value(1)),
+    )
+    return told.order_by("worst", "-failed_before", "pk")[:MAX_CASES]
 
 
 def _span(pipeline: Pipeline) -> tuple[datetime | None, float]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.db import connection
 
-from ciserver.pipelines import case_history
+from ciserver.pipelines import case_history, timeline
 from ciserver.pipelines.models import JobKind, Pipeline, TestCase
 from tests.ciserver.pages.seeding import make_job, make_pipeline
 from tests.conftest import api_as
@@ -105,3 +106,39 @@ def test_the_api_tells_history_and_flaky(runs: Any, alice: Any, charlie: Any) ->
 
 def test_a_stranger_sees_no_tests(runs: Any, charlie: Any, sign_in: Any) -> None:
     assert sign_in(charlie).get("/projects/hello/tests/").status_code == 404
+
+
+def test_what_a_pipelines_page_tells_takes_as_long_whatever_was_before(runs: Any) -> None:
+    """Work, not queries: what grew with each earlier pipeline took seconds after a year."""
+    if connection.vendor != "sqlite":
+        pytest.skip("its steps are counted")
+
+    def steps_of(pipeline: Pipeline) -> int:
+        count = 0
+
+        def counting() -> int:
+            nonlocal count
+            count += 1
+            return 0
+
+        connection.ensure_connection()
+        connection.connection.set_progress_handler(counting, 100)
+        try:
+            assert len(timeline.view_of(pipeline).jobs) == 1
+        finally:
+            connection.connection.set_progress_handler(None, 0)
+        return count
+
+    cases = {f"t{number}": "passed" for number in range(200)}
+    before = steps_of(ran(runs, 9, "z", **cases))
+    for number, commit in enumerate("ghijklmnopqrstuvwxy", start=20):
+        ran(runs, number, commit, **cases)
+    assert steps_of(ran(runs, 10, "Z", **cases)) < 1.3 * before
+
+
+def test_a_pipelines_page_shows_what_failed_then_what_is_flaky(
+    runs: Any, alice: Any, sign_in: Any
+) -> None:
+    html = sign_in(alice).get("/projects/hello/pipelines/2/").content.decode()
+    assert html.index("broken</a>") < html.index("shaky</a>") < html.index("solid</a>")
+    assert html.count("It failed before, at the same commit") == 1
