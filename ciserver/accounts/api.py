@@ -33,9 +33,15 @@ class Me(APIView):
 class TokenSerializer(serializers.ModelSerializer[Token]):
     """A token without its text; ``hint`` is how that begins."""
 
+    project = serializers.CharField(
+        source="project.slug", default=None, read_only=True, help_text="the only one it opens"
+    )
+
     class Meta:
         model = Token
-        fields = ["id", "name", "hint", "scope", "created_at", "expires_at", "last_used_at"]
+        fields = [
+            "id", "name", "hint", "scope", "project", "created_at", "expires_at", "last_used_at",
+        ]  # fmt: skip
 
 
 class NewTokenSerializer(serializers.Serializer[dict[str, Any]]):
@@ -45,6 +51,9 @@ class NewTokenSerializer(serializers.Serializer[dict[str, Any]]):
     name = serializers.CharField(max_length=80)
     scope = serializers.ChoiceField(choices=Scope.choices, default=Scope.READ)
     days = serializers.IntegerField(min_value=1, max_value=3650, allow_null=True, required=False)
+    project = serializers.CharField(
+        default="", allow_blank=True, help_text="name of the only one that it opens"
+    )
 
 
 class MadeTokenSerializer(TokenSerializer):
@@ -68,7 +77,8 @@ class TokenViewSet(
     serializer_class = TokenSerializer
 
     def get_queryset(self) -> QuerySet[Token]:
-        return self.queryset.filter(user=cast(User, self.request.user))
+        own = self.queryset.filter(user=cast(User, self.request.user))
+        return own.select_related("project")
 
     @extend_schema(request=NewTokenSerializer, responses={201: MadeTokenSerializer})
     def create(self, request: Request) -> Response:
@@ -85,6 +95,7 @@ class TokenViewSet(
             scope=Scope(asked.validated_data["scope"]),
             lifetime=lifetime,
             by=by,
+            project=asked.validated_data["project"],
         )
         row = {**TokenSerializer(made).data, "token": text}
         answer = Response(row, status=status.HTTP_201_CREATED)

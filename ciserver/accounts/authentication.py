@@ -13,6 +13,29 @@ from rest_framework.request import Request
 from ciserver.accounts.models import Token, User
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
+# First words of addresses of the API that a token limited to one project may ask.
+OF_PROJECTS = {
+    "artifacts",
+    "audit",
+    "cases",
+    "commands",
+    "deliveries",
+    "deployments",
+    "environments",
+    "hosts",
+    "http_sd",
+    "images",
+    "inspections",
+    "jobs",
+    "lint",
+    "pipelines",
+    "projects",
+    "pull-requests",
+    "releases",
+    "schedules",
+    "search",
+    "stops",
+}
 
 
 class TokenAuthentication(BaseAuthentication):
@@ -30,11 +53,21 @@ class TokenAuthentication(BaseAuthentication):
             raise exceptions.PermissionDenied(
                 "This token may only read. Make one with the scope 'write'."
             )
+        if token.project_id and not _is_of_projects(request):
+            raise exceptions.PermissionDenied(
+                "This token is limited to one project. Make one that is not, on the page /tokens/."
+            )
         token.touch()
         return token.user, token
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="gantry"'
+
+
+def _is_of_projects(request: Request) -> bool:
+    """Whether what it asks looks up projects first, so that a limit to one of them holds."""
+    path = request._request.path.partition("/api/v1/")[2]
+    return path.partition("/")[0] in OF_PROJECTS or (path == "me/" and request.method in SAFE)
 
 
 def bearer(request: HttpRequest) -> Token | None:

@@ -64,6 +64,14 @@ class TokenForm(forms.Form):
         initial=90,
     )
 
+    project = forms.CharField(
+        label="Only for project",
+        max_length=63,
+        required=False,
+        help_text="Its name. Empty: all that you may see.",
+        widget=forms.TextInput(attrs={"autocomplete": "off", "autocapitalize": "none"}),
+    )
+
     @property
     def lifetime(self) -> timedelta | None:
         days = self.cleaned_data["days"]

@@ -20,7 +20,23 @@ TEAM_NAME = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 
 
 class User(AbstractUser):
-    """A person or a robot that signs in."""
+    """A person or a robot that signs in.
+
+    ``limited_to`` is the key of the one project that a token opens which somebody shows; then
+    ``is_superuser`` is False, and ``administers`` what it was. It is of that request alone.
+    """
+
+    limited_to: int | None = None
+    administers = False
+
+    def save(self, *args: Any, **options: Any) -> None:
+        if self.limited_to:
+            raise TypeError("A user as a limited token shows them is never saved.")
+        super().save(*args, **options)
+
+    def limit(self, project: int) -> None:
+        self.limited_to, self.administers = project, self.is_superuser
+        self.is_superuser = False
 
     class Meta:
         verbose_name = "user"
@@ -124,7 +140,10 @@ class TokenQuerySet(models.QuerySet["Token"]):
             return None
         now = timezone.now()
         token = self.select_related("user").filter(digest=_digest(text), user__is_active=True)
-        return token.filter(models.Q(expires_at=None) | models.Q(expires_at__gt=now)).first()
+        living = token.filter(models.Q(expires_at=None) | models.Q(expires_at__gt=now)).first()
+        if living and living.project_id:
+            living.user.limit(living.project_id)
+        return living
 
 
 class Token(models.Model):
@@ -135,6 +154,10 @@ class Token(models.Model):
     digest = models.CharField(max_length=64, unique=True)
     hint = models.CharField(max_length=16)
     scope = models.CharField(max_length=10, choices=Scope.choices, default=Scope.READ)
+    # The only one that it opens. The app of projects is above this one: it is named, not imported.
+    project = models.ForeignKey(
+        "projects.Project", models.CASCADE, null=True, blank=True, related_name="tokens"
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
@@ -146,7 +169,13 @@ class Token(models.Model):
 
     @classmethod
     def make(
-        cls, *, user: User, name: str, scope: Scope, lifetime: timedelta | None = None
+        cls,
+        *,
+        user: User,
+        name: str,
+        scope: Scope,
+        lifetime: timedelta | None = None,
+        project: Any = None,
     ) -> tuple[Token, str]:
         """A new token and its text, which cannot be read again."""
         text = PREFIX + secrets.token_urlsafe(30)
@@ -154,6 +183,7 @@ class Token(models.Model):
             user=user,
             name=name,
             scope=scope,
+            project=project,
             digest=_digest(text),
             hint=text[: len(PREFIX) + 4],
             expires_at=timezone.now() + lifetime if lifetime else None,

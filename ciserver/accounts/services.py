@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from ciserver.accounts.models import AuditCheck, AuditEntry, Scope, Token, User
@@ -25,11 +27,25 @@ def usual_lifetime(by: Token | None) -> timedelta:
     return USUAL_LIFETIME
 
 
+def projects_of(user: User) -> QuerySet[Any]:
+    """Those that ``user`` may see, reached by the rows' own relation: their app is above."""
+    projects: Any = Token._meta.get_field("project").related_model
+    found: QuerySet[Any] = projects.objects.visible_to(user)
+    return found
+
+
 @transaction.atomic
 def make_token(
-    *, user: User, name: str, scope: Scope, lifetime: timedelta | None, by: Token | None = None
+    *,
+    user: User,
+    name: str,
+    scope: Scope,
+    lifetime: timedelta | None,
+    by: Token | None = None,
+    project: str = "",
 ) -> tuple[Token, str]:
-    """A new token of ``user`` and its text, which cannot be read again.
+    """A new token of ``user`` and its text, which cannot be read again. ``project`` is the name
+    of the only one that it opens; empty: all that ``user`` may see.
 
     ``by`` is the token that asks, if one does: what it makes ends no later than itself, or a
     token that leaked would live for ever in its children. Raises Refused.
@@ -40,9 +56,18 @@ def make_token(
             code="token-outlives-maker",
             hint="Ask for fewer days, or sign in and make it on the page /tokens/.",
         )
-    token, text = Token.make(user=user, name=name, scope=scope, lifetime=lifetime)
+    only = projects_of(user).filter(slug=project).first() if project else None
+    if project and only is None:
+        raise Refused(
+            f"There is no project {project!r}, or you may not see it.",
+            code="token.project",
+            hint="Name one of yours.",
+            status=400,
+        )
+    token, text = Token.make(user=user, name=name, scope=scope, lifetime=lifetime, project=only)
+    limit = {"project": project} if project else {}
     AuditEntry.record(
-        actor=user.username, action="token.make", target=str(token), scope=token.scope
+        actor=user.username, action="token.make", target=str(token), scope=token.scope, **limit
     )
     return token, text
 

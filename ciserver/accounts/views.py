@@ -16,6 +16,7 @@ from ciserver.accounts import lock, services
 from ciserver.accounts.forms import SignInForm, TokenForm
 from ciserver.accounts.models import Scope, User
 from ciserver.accounts.sessions import note_sign_in
+from ciserver.lib.problems import Refused
 
 
 class SignIn(LoginView):
@@ -49,14 +50,19 @@ def tokens(request: HttpRequest) -> HttpResponse:
     form = TokenForm(request.POST or None)
     text = ""
     if request.method == "POST" and form.is_valid():
-        _, text = services.make_token(
-            user=user,
-            name=form.cleaned_data["name"],
-            scope=Scope(form.cleaned_data["scope"]),
-            lifetime=form.lifetime,
-        )
-        form = TokenForm()
-    context = {"form": form, "tokens": user.tokens.order_by("-pk"), "new_token": text}
+        try:
+            _, text = services.make_token(
+                user=user,
+                name=form.cleaned_data["name"],
+                scope=Scope(form.cleaned_data["scope"]),
+                lifetime=form.lifetime,
+                project=form.cleaned_data["project"].strip(),
+            )
+            form = TokenForm()
+        except Refused as refusal:
+            form.add_error("project", str(refusal))
+    own = user.tokens.select_related("project").order_by("-pk")
+    context = {"form": form, "tokens": own, "new_token": text}
     response = render(request, "accounts/tokens.html", context, status=400 if form.errors else 200)
     response.headers["Cache-Control"] = "no-store"
     return response

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from ciserver.cli import output, settings
-from ciserver.cli.client import Client
+from ciserver.cli.client import Client, given
+from ciserver.cli.completion import projects
 from ciserver.cli.options import AsJson, Limit
 from ciserver.cli.output import age, print_json, print_table
 
@@ -23,13 +24,14 @@ def every(limit: Limit = 50, as_json: AsJson = False) -> None:
         print_json(rows)
         return
     print_table(
-        ["ID", "NAME", "BEGINS", "MAY", "MADE", "LAST USED", "ENDS"],
+        ["ID", "NAME", "BEGINS", "MAY", "IN", "MADE", "LAST USED", "ENDS"],
         [
             [
                 str(row["id"]),
                 row["name"],
                 f"{row['hint']}…",
                 row["scope"],
+                row["project"] or "all",
                 age(row["created_at"]),
                 age(row["last_used_at"]) if row["last_used_at"] else "never",
                 row["expires_at"][:10] if row["expires_at"] else "never",
@@ -45,6 +47,9 @@ def new(
     write: Annotated[
         bool, typer.Option("--write", help="It may also push, promote and change settings.")
     ] = False,
+    project: Annotated[
+        str, typer.Option(help="The only project that it opens.", autocompletion=projects)
+    ] = "",
     days: Annotated[
         int | None,
         typer.Option(
@@ -59,7 +64,8 @@ def new(
     """Make a token. Its text is printed once, alone on standard output."""
     scope = "write" if write else "read"
     with Client(settings.load()) as client:
-        row = client.post("/tokens/", name=name, scope=scope, **({"days": days} if days else {}))
+        asked = given(project=project) | ({"days": days} if days else {})
+        row = client.post("/tokens/", name=name, scope=scope, **asked)
     if as_json:
         print_json(row)
         return

@@ -47,11 +47,12 @@ class ProjectQuerySet(models.QuerySet["Project"]):
     def with_role(self, user: Any, role: Role) -> ProjectQuerySet:
         if not user.is_authenticated or not user.is_active:
             return self.none()
-        if user.is_superuser:
-            return self
+        seen = self.filter(pk=user.limited_to) if user.limited_to else self
+        if user.is_superuser or user.administers:
+            return seen
         own = Membership.objects.filter(user=user, role__gte=role)
         teams = TeamMembership.objects.filter(team__members=user, role__gte=role)
-        return self.filter(Q(pk__in=own.values("project")) | Q(pk__in=teams.values("project")))
+        return seen.filter(Q(pk__in=own.values("project")) | Q(pk__in=teams.values("project")))
 
 
 class Project(models.Model):
@@ -254,10 +255,10 @@ class TeamMembership(models.Model):
 
 def roles_of(user: Any, projects: Iterable[Project]) -> dict[int, int]:
     """Project's key -> the highest role of ``user`` there; without those where there is none."""
-    rows = list(projects)
     if not user.is_authenticated or not user.is_active:
         return {}
-    if user.is_superuser:
+    rows = [project for project in projects if user.limited_to in {None, project.pk}]
+    if user.is_superuser or user.administers:
         return {project.pk: Role.OWNER for project in rows}
     own = Membership.objects.filter(user=user, project__in=rows)
     teams = TeamMembership.objects.filter(team__members=user, project__in=rows)

@@ -27,6 +27,13 @@ LEAST_HOOK_SECRET, MOST_HOOK_SECRET = 16, 500
 @transaction.atomic
 def create(*, slug: str, owner: User, description: str = "", clone_url: str = "") -> Project:
     """A new project that ``owner`` owns. Raises Refused for an unfit name or repository."""
+    if owner.limited_to:
+        raise Refused(
+            "A token that is limited to one project makes no other.",
+            code="role",
+            hint="Use one that is not.",
+            status=403,
+        )
     if not re.fullmatch(SLUG, slug):
         raise Refused(
             f"{slug!r} cannot be a project's name.",

@@ -42,6 +42,9 @@ async def events(request: HttpRequest) -> HttpResponseBase:
             hint="Make a token on the page /tokens/.",
         )
     slug = request.GET.get("project", "")
+    if user.limited_to and not slug:
+        only = await Project.objects.filter(pk=user.limited_to).afirst()
+        slug = only.slug if only else "-"
     if slug and not await Project.objects.visible_to(user).filter(slug=slug).aexists():
         return problem_response(404, code="not-found", detail=NOT_FOUND, hint=LISTED)
     asked = request.headers.get("Last-Event-ID", "")
