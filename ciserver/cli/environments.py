@@ -44,6 +44,9 @@ def env(
         list[str] | None, typer.Option("--unset", help="NAME; may be given again.")
     ] = None,
     host: Hosts = None,
+    port: Annotated[
+        int | None, typer.Option(help="Where each of its hosts answers. It holds at once.")
+    ] = None,
     auto: Annotated[
         bool | None, typer.Option("--auto/--no-auto", help="Whether releases come by themselves.")
     ] = None,
@@ -75,11 +78,12 @@ def env(
 ) -> None:
     """Show an environment's settings, or change them.
 
-    They hold from the next deployment on. Who may promote and who approves: gantry policy;
-    its host names: gantry domains.
+    They hold from the next deployment on, the port at once. Who may promote and who approves:
+    gantry policy; its host names: gantry domains.
     """
     asked: dict[str, object] = {
         "hosts": host,
+        "port": port,
         "auto": auto,
         "health": "" if health == OF_THE_IMAGE else health or None,
         "health_passes": health_passes,
@@ -102,7 +106,7 @@ def env(
         print_json(row)
         return
     print_table(["SETTING", "VALUE"], _settings(row))
-    if wanted:
+    if wanted.keys() - {"port"}:
         output.next_step("It holds from the next deployment: gantry promote or the page's button.")
     else:
         output.next_step(f"To change it: gantry env {project} {environment} --help")

@@ -27,24 +27,33 @@ def give_up(environment: Environment, user: Any, addresses: Iterable[str]) -> bo
     gone = list(addresses)
     if not gone:
         return False
-    demanded = policy.demanded(environment, user.get_username())
-    guarded = any(getattr(demanded, field) for field in policy.KEPT)
+    name = user.get_username()
+    guarded = _is_guarded(policy.demanded(environment, name))
     owns = environment.project.allows(user, Role.OWNER)
     if not policy.may_promote(user, environment) or (guarded and not owns):
         raise _not_theirs(environment, gone, guarded=guarded)
-    if guarded:
-        noted = {field: getattr(demanded, field) for field in policy.KEPT}
-        for address in gone:
-            GivenUp.objects.update_or_create(
-                address=address,
-                defaults={
-                    "environment": environment,
-                    "by": user.get_username(),
-                    "at": timezone.now(),
-                    **noted,
-                },
-            )
+    _note(environment, name, gone)
     return guarded
+
+
+def give_up_all(environment: Environment, by: str) -> None:
+    """``environment`` goes for good, as the user ``by`` asked. Inside the caller's transaction."""
+    names = list(environment.domains.values_list("name", flat=True))
+    _note(environment, by, [*names, *([str(environment.port)] if environment.port else [])])
+
+
+def _is_guarded(demanded: Environment) -> bool:
+    return any(getattr(demanded, field) for field in policy.KEPT)
+
+
+def _note(environment: Environment, by: str, gone: Iterable[str]) -> None:
+    demanded = policy.demanded(environment, by)
+    if not _is_guarded(demanded):
+        return
+    noted = {field: getattr(demanded, field) for field in policy.KEPT}
+    noted |= {"environment": environment, "of": str(environment), "by": by, "at": timezone.now()}
+    for address in gone:
+        GivenUp.objects.update_or_create(address=address, defaults=noted)
 
 
 def take(environment: Environment, user: Any, addresses: Iterable[str]) -> None:
@@ -59,7 +68,7 @@ def take(environment: Environment, user: Any, addresses: Iterable[str]) -> None:
                 action="environment.take",
                 target=str(environment),
                 address=row.address,
-                of=str(row.environment),
+                of=row.of,
                 given_up_by=row.by,
             )
         row.delete()
@@ -88,15 +97,15 @@ def _is_free(row: GivenUp) -> bool:
 
 def _require_another(row: GivenUp, environment: Environment, user: Any) -> None:
     """Two people's word, as for a promotion: who gave it up, and an owner or an approver."""
-    another = user.get_username() != row.by
-    if another and (
-        environment.project.allows(user, Role.OWNER) or user in policy.approvers(row.environment)
-    ):
+    another, place = user.get_username() != row.by, row.environment
+    approves = place is not None and user in policy.approvers(place)
+    if another and (approves or environment.project.allows(user, Role.OWNER)):
         return
     # Who does not see that environment is not told its name.
-    sees = row.environment.project.allows(user, Role.VIEWER)
-    whose = f"{row.environment}, which" if sees else "another environment, which"
-    asks = "asks for approvals" if row.approvals else "asks for soak time"
+    sees = not another or (place is not None and place.project.allows(user, Role.VIEWER))
+    whose = f"{row.of}, which" if sees else "another environment, which"
+    asks = "asks" if place else "asked"
+    asks += " for approvals" if row.approvals else " for soak time"
     who = ("you" if not another else row.by) if sees else "its owner"
     at = free_at(row)
     later = f" From {at:%Y-%m-%d %H:%M} UTC on it is free." if at else ""

@@ -18,8 +18,9 @@ from ciserver.releases.leases import Lease
 from ciserver.releases.models import Domain, Environment, Running
 from ciserver.releases.naming import server_name
 from ciserver.releases.targets import Target
-from ciserver.releases.targets.domains import MODES, Domains, Edge
+from ciserver.releases.targets.domains import ACME, MODES, Domains, Edge
 from ciserver.releases.targets.errors import TargetError
+from ciserver.releases.targets.handshakes import certified
 
 log = logging.getLogger(__name__)
 TOPIC = "environment.routes"
@@ -110,6 +111,16 @@ def serve(target: Target, environment: Environment, serving: Running | None, lea
         log.warning("the domains of %s are not served: %s", environment, error)
         return str(error)
     return ""
+
+
+def uncertified(target: Target, environment: Environment) -> list[str]:
+    """The host names of ``environment`` that are to have certificates of an authority by ACME,
+    and have none on that host yet."""
+    names = environment.domains.values_list("name", flat=True)
+    if environment.https != ACME:
+        return []
+    port = settings.GANTRY.https_port
+    return [name for name in names if not certified(target.machine, name, port)]
 
 
 def edge() -> Edge:

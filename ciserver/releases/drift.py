@@ -40,11 +40,19 @@ def look_at(host: Host) -> int:
     try:
         with opened(host) as target:
             there = target.checked(target.containers({"installation": naming.installation()}))
-            routes, named = target.proxy.routes(), target.proxy.domains()
+            served, named = target.proxy.served(), target.proxy.domains()
+            bare = {row.pk: domains.uncertified(target, row.environment) for row in rows}
     except TargetError as error:
         found = {row.pk: f"{host} cannot be looked at: {error}" for row in rows}
     else:
-        found = {row.pk: drift_of(row, there, routes, named, facts=_facts(row)) for row in rows}
+        routes = {name: upstream for name, (upstream, _) in served.items()}
+        ports = {name: port for name, (_, port) in served.items()}
+        found = {
+            row.pk: drift_of(
+                row, there, routes, named, facts=_facts(row), ports=ports, bare=bare[row.pk]
+            )
+            for row in rows
+        }
     return _write(list(rows), found)
 
 
@@ -55,13 +63,17 @@ def drift_of(
     named: Mapping[str, Domains] | None = None,
     *,
     facts: ImageFacts | None = None,
+    ports: Mapping[str, int] | None = None,
+    bare: Sequence[str] = (),
 ) -> str:
     """How ``there``, all our containers on its host, differs from ``row``; empty if in nothing.
-    Without ``named`` host names are not compared."""
+    Without ``named`` host names are not compared, and without ``ports`` no ports. ``bare`` are
+    host names that have no certificate there."""
     environment = row.environment
     mine = [one for one in there if _is_of(one, environment)]
     serving = next((one for one in mine if one.id == row.container_id), None)
-    route = routes.get(naming.server_name(environment), "")
+    name = naming.server_name(environment)
+    route = routes.get(name, "")
     found = []
     if not environment.hosts.filter(pk=row.host_id).exists():
         found.append(
@@ -78,8 +90,18 @@ def drift_of(
         found.append(f"it runs the image {serving.image_id[:19]}, not that of {row.release.name}")
     elif serving.address != route:
         found.append(f"its traffic goes to {route or 'nowhere'}, not to {serving.address}")
-    if named is not None and (lost := _lost(row, named.get(naming.server_name(environment)))):
+    elif route and ports is not None and ports[name] != environment.port:
+        found.append(
+            f"it answers on port {ports[name]}, not on {environment.port}: see that this one is"
+            " free here"
+        )
+    if named is not None and (lost := _lost(row, named.get(name))):
         found.append(f"it is not served as {', '.join(lost)}: see that its ports are free here")
+    elif bare and not row.stopped_by:
+        found.append(
+            f"no certificate for {', '.join(bare)} yet: see that its DNS leads here and what"
+            " caddy.log says"
+        )
     if others := [one.name for one in mine if one is not serving]:
         found.append(f"also here: {', '.join(others)}")
     return "; ".join(found)[:LONGEST]

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from django.db import transaction
+from django.conf import settings
+from django.db import IntegrityError, transaction
 
 from ciserver.accounts.models import AuditEntry, User
 from ciserver.lib.problems import Refused
 from ciserver.projects.models import Role
 from ciserver.projects.services import require
-from ciserver.releases import domains, policy
+from ciserver.releases import addresses, domains, policy
 from ciserver.releases.models import Environment
-from ciserver.releases.services import require_standing, usable_hosts
+from ciserver.releases.services import LOCAL, is_free, require_standing, usable_hosts
 from ciserver.releases.targets.spec import wrong_health, wrong_variable
 
 # Field -> least and most. Bounds keep a slip of the finger from becoming a deployment.
@@ -28,6 +29,7 @@ NUMBERS: dict[str, tuple[float, float]] = {
     "approvals": (0, 20),
     "approval_hours": (1, 24 * 30),
     "soak_minutes": (0, 60 * 24 * 30),
+    "port": (1, 65535),
 }
 PEOPLE = ("promoters", "approvers")
 
@@ -38,8 +40,8 @@ def change(*, environment: Environment, user: Any, **wanted: Any) -> Environment
     ``promote_role`` (a Role), ``variables`` (all of them), ``health``, ``promoters`` and
     ``approvers`` (user names), ``hosts`` (names), ``domains`` (names) and ``https``.
 
-    Domains hold at once, all else from the next deployment. Approvals of what waits here are
-    void if it changes what they were given for.
+    Domains and the port hold at once, all else from the next deployment. Approvals of what waits
+    here are void if it changes what they were given for.
 
     What lets more through needs the role owner, and does not hold for what that owner asks for
     until another one calls with ``confirm_policy``: see ``policy.demanded``. Raises Refused.
@@ -59,6 +61,8 @@ def change(*, environment: Environment, user: Any, **wanted: Any) -> Environment
     if "https" in wanted:
         domains.check_mode(wanted["https"])
     given_up = "domains" in wanted and domains.put(row, user, wanted.pop("domains"))
+    if "port" in wanted:
+        given_up |= _put_on_port(row, user, wanted.pop("port"))
     people = {name: _members(row, wanted.pop(name)) for name in PEOPLE if name in wanted}
     hosts = usable_hosts(user=user, names=_new_hosts(row, wanted)) if "hosts" in wanted else []
     names = set(wanted.pop("hosts", []))
@@ -84,13 +88,54 @@ def change(*, environment: Environment, user: Any, **wanted: Any) -> Environment
     _keep(row, user.get_username(), before)
     row.save(update_fields=[*wanted, "kept_policy"])
     changed = {key: [before[key], after[key]] for key in after if before[key] != after[key]}
-    if changed.keys() & {"domains", "https", "hosts"}:
+    if changed.keys() & {"domains", "https", "hosts", "port"}:
         domains.wake(row)
     if changed:
         less = weakened or given_up
         action = "environment.weaken" if less else "environment.change"
         AuditEntry.record(actor=user.get_username(), action=action, target=str(row), **changed)
     return row
+
+
+def _put_on_port(row: Environment, user: Any, port: int) -> bool:
+    """Let ``row``, with its policy as it was, answer on ``port``; whether it gave up one that its
+    policy guarded. Raises Refused."""
+    if port == row.port:
+        return False
+    ours = settings.GANTRY.deploy_ports
+    if port not in ours and not user.is_superuser:
+        raise Refused(
+            f"Port {port} is not one of those that environments share.",
+            code="environment.port",
+            hint=f"Take one from {ours.start} to {ours.stop - 1}, or ask an administrator.",
+            status=403,
+        )
+    here = row.hosts.filter(name=LOCAL).exists()
+    other = Environment.objects.filter(port=port).exists()
+    if other or port in _edge_ports() or (here and not is_free(port)):
+        raise _port_taken(port)
+    guarded = addresses.give_up(row, user, [str(row.port)] if row.port else [])
+    try:
+        with transaction.atomic():
+            Environment.objects.filter(pk=row.pk).update(port=port)
+    except IntegrityError:  # somebody was first, this very moment
+        raise _port_taken(port) from None
+    row.port = port
+    addresses.take(row, user, [str(port)])
+    return guarded
+
+
+def _edge_ports() -> set[int]:
+    """Where host names are served on each host."""
+    return {settings.GANTRY.http_port, settings.GANTRY.https_port}
+
+
+def _port_taken(port: int) -> Refused:
+    return Refused(
+        f"Port {port} is taken.",
+        code="environment.port-taken",
+        hint="Take another, or free it first.",
+    )
 
 
 def _weakened(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -53,7 +53,15 @@ def _words(text: str) -> list[str]:
 
 
 GROUPS = {
-    "Where and how": ("hosts", "domains", "https", "batch_size", "stop_on_failure", "variables"),
+    "Where and how": (
+        "hosts",
+        "port",
+        "domains",
+        "https",
+        "batch_size",
+        "stop_on_failure",
+        "variables",
+    ),
     "What comes here": ("auto", "promote_role", "promoters", "soak_minutes"),
     "Approvals": ("approvals", "approvers", "approval_hours", "confirm_policy"),
     "Healthy is": ("health", "health_timeout", "health_passes", "stable_seconds"),
@@ -73,6 +81,9 @@ class EnvironmentForm(forms.Form):
         help_text="One NAME=value a line. Not for secrets: everybody in the project can read them.",
     )
     hosts = forms.CharField(label="Hosts", help_text="Names, with spaces between.")
+    port = forms.IntegerField(
+        label="Port", required=False, help_text="Where each host answers. It holds at once."
+    )
     domains = forms.CharField(
         label="Domains",
         required=False,
@@ -151,14 +162,13 @@ class EnvironmentForm(forms.Form):
             name: _words(self.cleaned_data[name])
             for name in ("hosts", "domains", "promoters", "approvers")
         }
-        return self.cleaned_data | lists
+        given = self.cleaned_data | lists
+        return {name: value for name, value in given.items() if (name, value) != ("port", None)}
 
 
 def _initial(row: Environment) -> dict[str, Any]:
-    return {
-        name: getattr(row, name)
-        for name in (*NUMBERS, "auto", "promote_role", "health", "https", "stop_on_failure")
-    } | {
+    plain = (*NUMBERS, "auto", "promote_role", "health", "https", "stop_on_failure")
+    return {name: value for name in plain if (value := getattr(row, name)) is not None} | {
         "variables": "".join(f"{name}={value}\n" for name, value in row.variables.items()),
         "hosts": " ".join(row.hosts.values_list("name", flat=True)),
         "domains": " ".join(row.domains.values_list("name", flat=True)),

@@ -216,10 +216,14 @@ class Domain(models.Model):
 
 class GivenUp(models.Model):
     """A domain or port that led to ``environment`` when it asked for approvals or soak time, and
-    leads nowhere now: see ``ciserver.releases.addresses`` for who may put it elsewhere."""
+    leads nowhere now: see ``ciserver.releases.addresses`` for who may put it elsewhere. It outlives
+    its environment, whose name is ``of``."""
 
     address = models.CharField(max_length=253, unique=True)  # a Domain's name, or a port in digits
-    environment = models.ForeignKey(Environment, models.CASCADE, related_name="given_up")
+    environment = models.ForeignKey(
+        Environment, models.SET_NULL, null=True, related_name="given_up"
+    )
+    of = models.CharField(max_length=150, default="")  # PROJECT@NAME
     by = models.CharField(max_length=150)
     at = models.DateTimeField()
     approvals = models.PositiveSmallIntegerField()  # that it asked for, of whoever gave it up

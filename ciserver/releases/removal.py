@@ -24,7 +24,7 @@ from ciserver.lib.problems import Refused
 from ciserver.pipelines import events, logfiles
 from ciserver.pipelines.models import Job, Pipeline
 from ciserver.projects.models import Project
-from ciserver.releases import leases, leaving, registry_repositories
+from ciserver.releases import addresses, leases, leaving, registry_repositories
 from ciserver.releases.archiving import ENVIRONMENT, PROJECT
 from ciserver.releases.hosts import opened
 from ciserver.releases.leases import Lease, LeaseLost
@@ -59,6 +59,7 @@ def remove_environment(pk: int) -> bool:
     if not _leave(row):
         return False
     with transaction.atomic():
+        addresses.give_up_all(row, row.removed_by)
         row.delete()
         AuditEntry.record(actor=GANTRY, action="environment.removed", target=name, hosts=hosts)
     events.publish_matrix()
@@ -140,7 +141,10 @@ def _hosts_of(environment: Environment) -> list[Host]:
 
 def _delete_pipelines(project: Project) -> None:
     """With releases, jobs, logs and artifacts. Raises Refused when the logs' storage is away."""
-    project.environments.all().delete()  # and the deployments, which hold releases
+    with transaction.atomic():
+        for environment in project.environments.all():
+            addresses.give_up_all(environment, project.archived_by)
+        project.environments.all().delete()  # and the deployments, which hold releases
     while rows := list(project.pipelines.order_by("pk")[:AT_A_TIME]):
         for job in Job.objects.filter(pipeline__in=rows).select_related("pipeline"):
             logfiles.remove(job.log_path)

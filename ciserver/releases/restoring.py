@@ -14,7 +14,7 @@ from ciserver.releases.naming import labels_of, server_name
 from ciserver.releases.targets import Target
 from ciserver.releases.targets.base import DRAIN, GRACE
 from ciserver.releases.targets.commands import QUICK
-from ciserver.releases.targets.errors import TargetError
+from ciserver.releases.targets.errors import TargetError, TrafficError
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +37,11 @@ def _restore_host(host: Host) -> None:
             target.guard()
             standing = host.environments.filter(removed_at=None)
             for environment in standing.select_related("project"):
-                if not _is_right(target, environment, host):
-                    _restore(target, environment, host)
+                try:
+                    if not _is_right(target, environment, host):
+                        _restore(target, environment, host)
+                except TrafficError as error:  # a port that is taken there, say: drift tells
+                    log.warning("%s is not restored on %s: %s", environment, host, error)
             for row in leaving.left_behind(host):
                 with leases.tend(row.environment) as lease:
                     if lease:
@@ -52,7 +55,7 @@ def _restore_host(host: Host) -> None:
 def _is_right(target: Target, environment: Environment, host: Host) -> bool:
     """A look without a lease, so that the many times when all is well hold up nobody."""
     serving = Running.objects.filter(environment=environment, host=host).first()
-    upstream = target.proxy.routes().get(server_name(environment), "")
+    upstream, port = target.proxy.served().get(server_name(environment), ("", 0))
     there = target.containers(labels_of(environment))
     if serving is None:
         return not there and not upstream  # a name that leads nowhere harms nobody
@@ -66,6 +69,7 @@ def _is_right(target: Target, environment: Environment, host: Host) -> bool:
         and there[0].running
         and serving.healthy
         and there[0].address == upstream
+        and (not upstream or port == environment.port)
     )
 
 
@@ -75,6 +79,13 @@ def _restore(target: Target, environment: Environment, host: Host) -> None:
         if lease is None:
             return
         serving = Running.objects.filter(environment=environment, host=host).first()
+        if environment.port:
+            target.proxy.readdress(
+                server_name(environment),
+                port=environment.port,
+                edge=domains.edge(),
+                permit=lease.check,
+            )
         healthy = route(target, environment, serving, lease)
         domains.serve(target, environment, serving, lease)
         if serving:

@@ -302,13 +302,14 @@ class NewEnvironmentSerializer(serializers.Serializer[Any]):
 
 
 class EnvironmentChangeSerializer(Strict):
-    """What is left out stays as it is. ``domains`` and ``https`` hold at once."""
+    """What is left out stays as it is. ``port``, ``domains`` and ``https`` hold at once."""
 
     domains = serializers.ListField(
         child=serializers.CharField(max_length=300),
         required=False,
         help_text="host names that lead to it; of no two environments the same",
     )
+    port = serializers.IntegerField(required=False, help_text="where each of its hosts answers")
     https = serializers.CharField(
         required=False,
         help_text="'acme': certificates of a public authority; 'internal': of the host's own;"

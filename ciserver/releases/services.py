@@ -300,7 +300,7 @@ def _free_port() -> int:
     taken = set(Environment.objects.exclude(port=None).values_list("port", flat=True))
     taken |= addresses.held_ports()
     for port in settings.GANTRY.deploy_ports:
-        if port not in taken and _is_free(port):
+        if port not in taken and is_free(port):
             return int(port)
     ports = settings.GANTRY.deploy_ports
     raise Refused(
@@ -310,7 +310,8 @@ def _free_port() -> int:
     )
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nothing listens on ``port`` of this machine."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -56,7 +56,7 @@ class NoProxy(Proxy):
     def __init__(self, host: str) -> None:
         self._host = host
 
-    def routes(self) -> dict[str, str]:
+    def served(self) -> dict[str, tuple[str, int]]:
         return {}
 
     def serve(self, name: str, *, port: int, upstream: str, permit: Permit = granted) -> None:
@@ -73,6 +73,9 @@ class NoProxy(Proxy):
     ) -> None:
         if domains:
             self.serve(name, port=domains.port, upstream="")
+
+    def readdress(self, name: str, *, port: int, edge: Edge, permit: Permit = granted) -> None:
+        """Nothing answers there."""
 
     def forget(self, name: str, *, permit: Permit = granted) -> None:
         """Nothing answers there."""

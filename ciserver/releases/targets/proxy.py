@@ -59,9 +59,17 @@ class Proxy:
 
     def routes(self) -> dict[str, str]:
         """Upstream (HOST:PORT) by server name."""
+        return {name: upstream for name, (upstream, _) in self.served().items()}
+
+    def served(self) -> dict[str, tuple[str, int]]:
+        """Upstream (HOST:PORT) and the port that is answered on, by server name."""
         with understood("what routes there are"):
             servers = self._servers().items()
-            return {name: _dial(row, 0) for name, row in servers if name not in {HTTP, HTTPS}}
+            return {
+                name: (_dial(row, 0), _port(row))
+                for name, row in servers
+                if name not in {HTTP, HTTPS}
+            }
 
     def domains(self) -> dict[str, Domains]:
         """The host names that are served, by server name."""
@@ -77,8 +85,7 @@ class Proxy:
 
         Raises TrafficError, and then names are as they were.
         """
-        if domains and domains.https == ACME and edge.acme_root:
-            edge = replace(edge, acme_root=self.has(Path(edge.acme_root)))
+        edge = self._here(edge, domains)
 
         def changed(now: Any) -> Any:
             if domains is None and name not in domains_in(now):
@@ -86,6 +93,11 @@ class Proxy:
             return with_domains(now, name, domains, edge)
 
         self._change(APPS, changed, permit)
+
+    def _here(self, edge: Edge, domains: Domains | None) -> Edge:
+        if domains is None or domains.https != ACME or not edge.acme_root:
+            return edge
+        return replace(edge, acme_root=self.has(Path(edge.acme_root)))
 
     def has(self, root: Path) -> str:
         """Where Caddy finds the authority's certificate ``root``."""
@@ -103,14 +115,35 @@ class Proxy:
 
         def changed(now: Any) -> Any:
             before = _dial(now, 0)
-            return (
-                now
-                if before == upstream
-                else server(port, upstream, leaving=before, address=self.listen)
-            )
+            if (before, _port(now)) == (upstream, port):
+                return now
+            leaving = _dial(now, 1) if before == upstream else before
+            return server(port, upstream, leaving=leaving, address=self.listen)
 
         self._ensure_app()
         self._change(f"{SERVERS}/{name}", changed, permit)
+
+    def readdress(self, name: str, *, port: int, edge: Edge, permit: Permit = granted) -> None:
+        """What ``name`` serves is answered on ``port`` from now on, and its host names lead there
+        in the same change. May be called again; nothing for what is not served. ``edge`` and
+        ``permit`` as for ``name``.
+
+        Raises TrafficError, and then all is as it was.
+        """
+
+        def changed(now: Any) -> Any:
+            servers = ((now or {}).get("http") or {}).get("servers") or {}
+            row = servers.get(name)
+            if row is None or _port(row) == port:
+                return now
+            moved = {**row, "listen": [f"{self.listen}:{port}"]}
+            apps = {**now, "http": {**now["http"], "servers": {**servers, name: moved}}}
+            names = domains_in(now).get(name)
+            if names is None:
+                return apps
+            return with_domains(apps, name, replace(names, port=port), self._here(edge, names))
+
+        self._change(APPS, changed, permit)
 
     def forget(self, name: str, *, permit: Permit = granted) -> None:
         """Nothing answers there any more. May be called again. ``permit`` as for ``serve``."""
@@ -270,6 +303,14 @@ def _handler(upstream: str) -> dict[str, Any]:
         # This Caddy itself, for a host name (see domains): it knows who asked, and by HTTPS.
         "trusted_proxies": NEAR,
     }
+
+
+def _port(server: dict[str, Any] | None) -> int:
+    """Where a server listens; 0 for nowhere."""
+    try:
+        return int(str((server or {})["listen"][0]).rpartition(":")[2])
+    except (LookupError, TypeError, ValueError):
+        return 0
 
 
 def _dial(server: dict[str, Any] | None, route: int) -> str:

@@ -620,6 +620,18 @@ def test_an_environment_answers_to_its_domains_from_the_moment_that_they_are_its
     assert browser.until("b.example").text == "one"
     drift.look()
     assert Running.objects.get().drift == ""
+    port = services.create_environment(project=shop.project, name="more").port
+    shop.project.environments.get(name="more").delete()
+    moved = environments.change(environment=shop.qa, user=alice, port=port)
+    drift.look()
+    assert f"not on {port}: see that this one is free" in Running.objects.get().drift
+    tasks.restore_environment(shop.qa.pk)
+    with pytest.raises(httpx.ConnectError):
+        shop.page()
+    shop.qa, shop.url = moved, f"http://127.0.0.1:{port}/"
+    drift.look()
+    assert (shop.page(), browser.get("b.example").text) == ("one", "one")
+    assert Running.objects.get().drift == ""
     environments.change(environment=shop.qa, user=alice, domains=["d.example"])
     with answering("somebody else") as other:
         taken = int(other.rpartition(":")[2])

@@ -20,9 +20,12 @@ from ciserver.releases import domains, drift, environments, naming
 from ciserver.releases.models import Host, Running
 from ciserver.releases.targets.domains import Domains, Edge, domains_in, with_domains
 from ciserver.releases.targets.errors import TrafficError
+from ciserver.releases.targets.handshakes import certified
+from ciserver.releases.targets.local import LocalTarget
 from ciserver.releases.targets.proxy import Proxy
 from tests.ciserver.releases.conftest import free_port
 from tests.ciserver.releases.test_proxy import answering
+from tests.home import HOME
 
 SHOP, OTHER = "shop.example.org", "other.example.org"
 
@@ -141,6 +144,66 @@ def test_no_request_is_lost_while_names_come_and_go_and_releases_change(
         asking.join()
     assert failures == []
     assert (answers[0], answers[-1], set(answers)) == ("one", "two", {"one", "two"})
+
+
+def test_no_request_is_lost_by_name_while_an_environment_changes_its_port(
+    proxy: Proxy, edge: Edge
+) -> None:
+    before, after = free_port(), free_port()
+    failures: list[str] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.wait(0.02):
+            try:
+                if browser.get(SHOP).text != "one":
+                    failures.append("another answer")
+            except httpx.HTTPError as error:
+                failures.append(repr(error))
+
+    with answering("one") as one, answering("other") as other:
+        proxy.serve("a", port=before, upstream=one)
+        proxy.name("a", of(before, SHOP), edge=edge)
+        proxy.readdress("nothing", port=after, edge=edge)
+        browser = Browser(proxy.socket, edge)
+        browser.until(SHOP)
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        for port in (after, before, after, after):
+            proxy.readdress("a", port=port, edge=edge)
+            time.sleep(0.1)
+        taken = int(other.rpartition(":")[2])
+        with pytest.raises(TrafficError, match=f"{taken}"):
+            proxy.readdress("a", port=taken, edge=edge)
+        over.set()
+        asking.join()
+        assert failures == []
+        assert proxy.served() == {"a": (one, after)}
+        assert proxy.domains() == {"a": of(after, SHOP)}
+        assert httpx.get(f"http://127.0.0.1:{after}/").text == "one"
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://127.0.0.1:{before}/")
+
+
+@pytest.mark.django_db
+def test_a_name_without_a_certificate_is_known_as_such(
+    proxy: Proxy, edge: Edge, hello: Any, alice: Any, settings: Any
+) -> None:
+    """Its authority does not answer; on the page that is drift."""
+    settings.GANTRY = replace(settings.GANTRY, https_port=edge.https_port)
+    port, here = free_port(), LocalTarget.here(HOME / "run")
+    qa = hello.environments.get(name="qa")
+    environments.change(environment=qa, user=alice, domains=[SHOP])
+    with answering("one") as one:
+        proxy.serve("a", port=port, upstream=one)
+        nobody = replace(edge, acme_url="https://127.0.0.1:1/directory")
+        proxy.name("a", of(port, SHOP, https="acme"), edge=nobody)
+        assert domains.uncertified(here, qa) == [SHOP]
+        proxy.name("a", of(port, SHOP), edge=edge)
+        Browser(proxy.socket, edge).until(SHOP)
+        assert domains.uncertified(here, qa) == []
+        assert not certified(here.machine, "stranger.example.org", edge.https_port)
+        assert not certified(here.machine, SHOP, free_port())
 
 
 def test_without_https_a_name_is_served_plainly_and_no_stranger_is(
@@ -271,3 +334,8 @@ def test_a_host_that_does_not_answer_to_a_name_is_told_as_drift(
     every = {name: of(qa.port, OTHER, SHOP, https="acme")}
     assert drift.drift_of(row, [container], routes, every) == ""
     assert "not served as" in drift.drift_of(row, [container], routes, {})
+    said = drift.drift_of(row, [container], routes, every, bare=[SHOP])
+    assert said.startswith("no certificate for shop.example.org yet: see that its DNS leads here")
+    elsewhere = drift.drift_of(row, [container], routes, every, ports={name: 1})
+    assert elsewhere == f"it answers on port 1, not on {qa.port}: see that this one is free here"
+    assert drift.drift_of(row, [container], routes, every, ports={name: qa.port}) == ""

@@ -10,8 +10,16 @@ from django.utils import timezone
 
 from ciserver.accounts.models import AuditEntry, User
 from ciserver.lib.problems import Refused
-from ciserver.projects.models import Membership, Role
-from ciserver.releases import approvals, environments, leases, queue, services
+from ciserver.projects.models import Membership, Project, Role
+from ciserver.releases import (
+    approvals,
+    archiving,
+    environments,
+    leases,
+    queue,
+    removal,
+    services,
+)
 from ciserver.releases.models import Deployment, Environment, GivenUp, Host
 from tests.conftest import _user, api_as
 
@@ -250,6 +258,31 @@ def test_a_domain_is_not_led_away_through_another_project(
     assert "hello" not in told
 
 
+@pytest.mark.parametrize("goes", ["environment", "project"])
+def test_what_is_removed_altogether_gives_its_domains_up_as_well(
+    busy: Environment, alice: Any, olga: Any, goes: str
+) -> None:
+    from ciserver.projects.services import create
+
+    own = services.create_environment(project=create(slug="own", owner=alice), name="prod")
+    member(own.project, "owen", Role.OWNER)
+    busy.hosts.clear()
+    port = busy.port
+    if goes == "environment":
+        archiving.remove(environment=busy, user=alice, confirm="hello@prod")
+        assert removal.remove_environment(busy.pk)
+    else:
+        archiving.delete(project=busy.project, user=alice, confirm="hello", now=True)
+        removal._delete_pipelines(Project.objects.get(pk=busy.project_id))
+    answer = domains_of(alice, own, SHOP)
+    assert answer.json()["code"] == "environment.address-held"
+    assert "led to hello@prod, which asked for approvals; you gave it up" in answer.json()["detail"]
+    assert services.create_environment(project=own.project, name="more").port != port
+    told = domains_of(User.objects.get(username="owen"), own, SHOP)
+    assert told.json()["domains"] == [SHOP]
+    assert AuditEntry.objects.get(action="environment.take").detail["of"] == "hello@prod"
+
+
 def test_where_only_soak_time_was_asked_for_a_domain_is_free_after_as_long(
     busy: Environment, canary: Environment, alice: Any, olga: Any
 ) -> None:
@@ -284,3 +317,39 @@ def test_the_environments_page_says_who_gave_a_domain_up(
     answer = client.post(f"{canary.get_absolute_url()}edit/", fields)
     assert answer.status_code == 400
     assert "shop.example.org led to hello@prod, which asks for approvals" in answer.content.decode()
+
+
+def test_a_port_is_as_guarded_as_a_domain(
+    prod: Environment, canary: Environment, hello: Any, mia: Any, alice: Any, olga: Any,
+    settings: Any,
+) -> None:  # fmt: skip
+    """Whoever is sent to a host's port is sent to what its policy let through."""
+
+    def on(user: Any, environment: Environment, port: int) -> Any:
+        place = f"/api/v1/environments/{environment.pk}/"
+        return api_as(user).patch(place, {"port": port}, format="json")
+
+    old = prod.port
+    assert old is not None
+    first = settings.GANTRY.deploy_ports.start
+    new, third = first + 40, first + 41
+    assert on(mia, prod, new).json()["code"] == "role"
+    assert on(mia, canary, old).json()["code"] == "environment.port-taken"
+    assert on(alice, prod, new).json()["port"] == new
+    assert on(alice, canary, old).json()["code"] == "environment.address-held"
+    assert services.create_environment(project=hello, name="more").port != old
+    assert f"Port {old} by alice" in _page_of(prod, alice)
+    assert on(olga, canary, old).json()["port"] == old
+    assert on(mia, canary, third).json()["port"] == third
+    assert [on(mia, canary, port).json()["code"] for port in (80, 0)] == [
+        "environment.port",
+        "environment.number",
+    ]
+
+
+def _page_of(environment: Environment, user: Any) -> str:
+    from django.test import Client
+
+    client = Client()
+    client.force_login(user)
+    return client.get(environment.get_absolute_url()).content.decode()
