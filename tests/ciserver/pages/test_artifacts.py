@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -87,6 +88,19 @@ def test_what_cannot_be_kept_is_said(job: Job, monkeypatch: pytest.MonkeyPatch) 
         "The artifact /big was not kept: File too large",
         "Kept /small, 10 B.",
     ]
+
+
+def test_a_disk_that_takes_nothing_fails_no_job(job: Job) -> None:
+    place = Artifact(job=job).file.parent
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(place, ignore_errors=True)  # of an earlier test's job of the same number
+    place.write_text("no folder")
+    try:
+        log = keep(job, Files(a=b"x"), "*")
+    finally:
+        place.unlink()
+    assert log.said == ["The artifact /a was not kept: File exists"]
+    assert not Artifact.objects.exists()
 
 
 def test_no_name_tells_a_secret(job: Job) -> None:
