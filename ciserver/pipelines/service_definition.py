@@ -11,7 +11,7 @@ from pydantic_core import core_schema
 
 from ciserver.lib.image_words import is_port
 from ciserver.pipelines.faults import Fault, circle, in_circle, shortened, unknown
-from ciserver.pipelines.values import Command, Duration, Part, Secrets, Size, Words
+from ciserver.pipelines.values import Command, Moment, Part, Secrets, Size, Words
 
 MOST_SERVICES = 16  # of one test
 STARTED = "service_started"
@@ -46,9 +46,9 @@ class Healthcheck(Part):
         Annotated[str, Field(pattern=r"^[0-9]{1,5}(/[!-~]*)?$"), AfterValidator(_at_a_port)] | None
     ) = None
     log: Annotated[str, Field(min_length=1, max_length=500)] | None = None
-    interval: Duration = 1.0
-    timeout: Duration = 5.0
-    start_period: Duration = 0.0
+    interval: Annotated[Moment, Field(ge=0.05)] = 1.0
+    timeout: Annotated[Moment, Field(ge=0.05)] = 5.0
+    start_period: Moment = 0.0
     retries: Annotated[int, Field(ge=1, le=1000)] = 60
 
     @model_validator(mode="after")

@@ -25,6 +25,10 @@ LEAST_MEMORY = 16 * 1024**2
 MOST_SECONDS = 3650 * 86400.0  # what dates can be counted with, and longer than anybody waits
 _SIZES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _TIMES = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+# Compose's, of several units; the largest stands first.
+_SEVERAL = re.compile(
+    r"(?=.)(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?(?:(\d{1,9})ms)?"
+)
 
 
 def _size(value: Any) -> int:
@@ -36,10 +40,21 @@ def _size(value: Any) -> int:
 
 
 def _duration(value: Any) -> float:
-    """Seconds from 90s, 5m, 1h or a number."""
-    seconds = _scaled(value, _TIMES, "", "a time such as 90s or 5m")
+    """Seconds from 90s, 5m, 1h30m or a number: 1 or more."""
+    seconds = _moment(value)
     if seconds < 1:
         raise ValueError("expected 1s or more")
+    return seconds
+
+
+def _moment(value: Any) -> float:
+    """The same, also less than a second."""
+    several = _SEVERAL.fullmatch(value.strip().lower()) if isinstance(value, str) else None
+    if several:
+        units = zip(several.groups("0"), (86400, 3600, 60, 1, 0.001), strict=True)
+        seconds = float(sum(int(count) * unit for count, unit in units))
+    else:
+        seconds = _scaled(value, _TIMES, "", "a time such as 90s or 5m")
     if seconds > MOST_SECONDS:
         raise ValueError("expected ten years (3650d) at the most")
     return seconds
@@ -88,6 +103,10 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+_TIME_PATTERN = (
+    r"^\s*([0-9]{1,15}(\.[0-9]{1,9})?\s*[smhdSMHD]?"
+    r"|(?=.)([0-9]{1,9}[dD])?([0-9]{1,9}[hH])?([0-9]{1,9}[mM])?([0-9]{1,9}[sS])?([0-9]{1,9}[mM][sS])?)\s*$"
+)
 _WORD = {"type": ["string", "number", "boolean", "null"]}
 Size = Annotated[
     int,
@@ -106,8 +125,19 @@ Duration = Annotated[
     WithJsonSchema(
         {
             "type": ["string", "number"],
-            "pattern": r"^\s*[0-9]{1,15}(\.[0-9]{1,9})?\s*[smhdSMHD]?\s*$",
+            "pattern": _TIME_PATTERN,
             "description": "a time such as 90s or 5m",
+        }
+    ),
+]
+Moment = Annotated[
+    float,
+    BeforeValidator(_moment),
+    WithJsonSchema(
+        {
+            "type": ["string", "number"],
+            "pattern": _TIME_PATTERN,
+            "description": "a time such as 500ms, 90s or 5m",
         }
     ),
 ]

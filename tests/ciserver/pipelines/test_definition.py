@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
+import yaml
+from jsonschema import Draft202012Validator
 
 from ciserver.pipelines.definition import DefinitionError, parse, schema
 
@@ -44,6 +46,14 @@ def test_compose_words_are_understood() -> None:
         ("tests: {unit: {timeout: true}}", "gantry.yml:1: tests.unit.timeout", "a time such as"),
         ("tests: {unit: {memory: 1m}}", "gantry.yml:1: tests.unit.memory", "16m or more"),
         ("tests: {unit: {timeout: 0}}", "gantry.yml:1: tests.unit.timeout", "1s or more"),
+        ("tests: {unit: {timeout: 900ms}}", "gantry.yml:1: tests.unit.timeout", "1s or more"),
+        ("tests: {unit: {timeout: 3m2h}}", "gantry.yml:1: tests.unit.timeout", "such as 90s"),
+        ("tests: {unit: {timeout: ''}}", "gantry.yml:1: tests.unit.timeout", "such as 90s"),
+        (
+            "services: {d: {healthcheck: {tcp: 1, interval: 1ms}}}",
+            "gantry.yml:1: services.d.healthcheck.interval",
+            "expected 0.05 or more",
+        ),
         (
             "tests: {unit: {cpus: 0}}",
             "gantry.yml:1: tests.unit.cpus",
@@ -294,6 +304,26 @@ def test_values_of_variables_are_what_yaml_says() -> None:
     text = "tests: {a: {environment: {A: true, B: 1.5, C: , D: 2024-01-02, E: 'no'}}}"
     (test,) = (parse(text).tests or {}).values()
     assert test.environment == {"A": "true", "B": "1.5", "C": "", "D": "2024-01-02", "E": "no"}
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("90s", 90), ("1h30m", 5400), ("1d2h3m4s", 93784), ("1.5h", 5400), ("2 m", 120), ("7", 7)],
+)
+def test_times_are_written_as_compose_has_them(written: str, seconds: float) -> None:
+    text = f"tests: {{a: {{timeout: {written}}}}}"
+    assert (parse(text).tests or {})["a"].timeout == seconds
+    assert Draft202012Validator(schema()).is_valid(yaml.safe_load(text))
+
+
+def test_a_health_check_may_be_quick() -> None:
+    text = (
+        "services: {a: {healthcheck: {tcp: 1, interval: 500ms, timeout: 1m30s, start_period: 0s}}}"
+    )
+    check = parse(text).services["a"].healthcheck
+    assert check is not None
+    assert (check.interval, check.timeout, check.start_period) == (0.5, 90, 0)
+    assert Draft202012Validator(schema()).is_valid(yaml.safe_load(text))
 
 
 def test_a_key_is_a_text_whatever_yaml_says() -> None:
