@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.service import Service, running_service
+from tests.e2e.service import Service, running_demo
 
 
 @pytest.fixture(scope="package")
 def service() -> Iterator[Service]:
-    """One installation for all end-to-end tests.
+    """One installation for all end-to-end tests: the demo's.
 
     Not below pytest's own folder, which each session that starts closes to other users: the
     web process is the user ``gantry``.
@@ -20,7 +20,7 @@ def service() -> Iterator[Service]:
     root = Path(tempfile.mkdtemp(prefix="gantry-e2e-"))
     root.chmod(0o755)
     try:
-        with running_service(root / "home") as running:
+        with running_demo(root / "home") as running:
             yield running
     finally:
         shutil.rmtree(root, ignore_errors=True)

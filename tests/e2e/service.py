@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -35,6 +36,7 @@ class Service:
     process: subprocess.Popen[bytes]
     http: httpx.Client
     password: str = ""
+    said: str = ""  # until it was up
 
     def get(self, path: str, **params: str) -> Any:
         answer = self.http.get(path, params=params)
@@ -87,7 +89,7 @@ class Service:
 
 
 class Repository:
-    """A clone with a remote at the service."""
+    """A working copy with a remote at the service, and what that has on main already."""
 
     def __init__(self, path: Path, service: Service, slug: str) -> None:
         self.path = path
@@ -95,6 +97,8 @@ class Repository:
         address = service.url.replace("://", f"://admin:{service.token}@")
         self.git("init", "--quiet", "--initial-branch=main")
         self.git("remote", "add", "origin", f"{address}/git/{slug}.git")
+        if self.git("ls-remote", "--heads", "origin", "main"):
+            self.git("pull", "--quiet", "origin", "main")
 
     def git(self, *words: str) -> str:
         done = subprocess.run(
@@ -122,8 +126,45 @@ class Repository:
 
 @contextmanager
 def running_service(home: Path) -> Iterator[Service]:
+    """``gantry up`` with a base and an administrator, and nothing else."""
+    env = environment_of(home)
+    command = [sys.executable, "-m", "ciserver.ops", "up"]
+    with _started(command, home, env) as process:
+        wait_for(lambda: _ready(_url(env), process), 180)
+        _make_base(env)
+        told = _bootstrap(env)
+        with _service(home, env, process, told["token"], told["password"] or "") as service:
+            yield service
+
+
+@contextmanager
+def running_demo(home: Path) -> Iterator[Service]:
+    """``./gantry demo`` as it stays up, with two commits of hello in production, and its end."""
+    env = environment_of(home) | {"XDG_CONFIG_HOME": str(home.parent)}
+    log = home.parent / "up.log"
+    with _started([str(CHECKOUT / "gantry"), "demo"], home, env) as process:
+
+        def stays_up() -> str | None:
+            text = log.read_text()
+            assert process.poll() is None, text
+            return text if "stays up until" in text else None
+
+        said = wait_for(stays_up, 500)  # a base is made meanwhile
+        password = re.search(r"Password +(\S+)", said)
+        assert password, said
+        token = _bootstrap(env)["token"]  # the demo's own is replaced by that of its second run
+        with _service(home, env, process, token, password[1]) as service:
+            service.said = said
+            yield service
+        supervisor = int((home / "run" / "gantry.pid").read_text())
+        process.terminate()  # as Ctrl-C does, which a shell's background jobs ignore
+        assert process.wait(timeout=90) == 0, log.read_text()
+        assert not Path(f"/proc/{supervisor}").exists()
+
+
+def environment_of(home: Path) -> dict[str, str]:
     port, registry, deploy = free_ports(3)
-    env = {
+    return {
         **{name: value for name, value in os.environ.items() if not name.startswith("GANTRY_")},
         "GANTRY_HOME": str(home),
         "GANTRY_PORT": str(port),
@@ -132,44 +173,37 @@ def running_service(home: Path) -> Iterator[Service]:
         "GANTRY_OFFLINE": "1",
         "GANTRY_WEB_PROCESSES": "1",  # tests/faults kills the one of two
     }
-    log = (home.parent / "up.log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ciserver.ops", "up"],
-        cwd=CHECKOUT,
-        env=env,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: _ready(url, process), 180)
-        _make_base(env)
-        made = subprocess.run(
-            [sys.executable, "manage.py", "bootstrap"],
-            cwd=CHECKOUT,
-            env=env,
-            capture_output=True,
-            check=True,
+
+
+def _url(env: dict[str, str]) -> str:
+    return f"http://127.0.0.1:{env['GANTRY_PORT']}"
+
+
+@contextmanager
+def _started(
+    command: list[str], home: Path, env: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The process, which says what it says to ``up.log``; nothing that it made is left."""
+    with (home.parent / "up.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=CHECKOUT, env=env, stdout=log, stderr=subprocess.STDOUT
         )
-        told = json.loads(made.stdout)
-        token = told["token"]
-        headers = {"Authorization": f"Bearer {token}"}
-        with httpx.Client(base_url=f"{url}/api/v1", headers=headers, trust_env=False) as http:
-            yield Service(
-                home,
-                env,
-                url,
-                f"127.0.0.1:{registry}",
-                token,
-                process,
-                http,
-                told["password"] or "",
-            )
+    try:
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
-        log.close()
         _remove_containers(home)
+
+
+@contextmanager
+def _service(
+    home: Path, env: dict[str, str], process: subprocess.Popen[bytes], token: str, password: str
+) -> Iterator[Service]:
+    headers = {"Authorization": f"Bearer {token}"}
+    url = _url(env)
+    with httpx.Client(base_url=f"{url}/api/v1", headers=headers, trust_env=False) as http:
+        yield Service(home, env, url, env["GANTRY_REGISTRY"], token, process, http, password)
 
 
 def containers_of(home: Path, **labels: str) -> list[str]:
@@ -196,6 +230,19 @@ def stop_caddy(home: Path) -> None:
     transport = httpx.HTTPTransport(uds=str(home / "run" / "caddy.sock"))
     with httpx.Client(transport=transport) as client, suppress(httpx.HTTPError):
         client.post("http://localhost/stop")
+
+
+def _bootstrap(env: dict[str, str]) -> dict[str, str]:
+    """The administrator's name and token, and the password if it is made just now."""
+    made = subprocess.run(
+        [sys.executable, "manage.py", "bootstrap"],
+        cwd=CHECKOUT,
+        env=env,
+        capture_output=True,
+        check=True,
+    )
+    told: dict[str, str] = json.loads(made.stdout)
+    return told
 
 
 def _ready(url: str, process: subprocess.Popen[bytes]) -> bool | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
 import threading
@@ -15,25 +15,29 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e.follow import signed_in
 from tests.e2e.service import CHECKOUT, Repository, Service, containers_of, wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(600)]
 MIB = 1024 * 1024
 
 
-@pytest.fixture(scope="module")
-def hello(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    service.make_project("hello", "qa", "prod")
-    repository = Repository(tmp_path_factory.mktemp("clone") / "hello", service, "hello")
-    shutil.copytree(CHECKOUT / "examples" / "hello", repository.path, dirs_exist_ok=True)
-    return repository
+def pipeline_of_demo(service: Service, number: int) -> Any:
+    rows = service.get("pipelines/", project="hello")["results"]
+    found = next(row for row in rows if row["number"] == number)
+    return service.get(f"pipelines/{found['id']}/")
 
 
 @pytest.fixture(scope="module")
-def first(service: Service, hello: Repository) -> Any:
-    """The pipeline of the first push, which builds everything."""
-    commit = hello.push({}, message="First")
-    return service.pipeline_of("hello", commit)
+def first(service: Service) -> Any:
+    """The pipeline of the demo's first push, which builds everything."""
+    return pipeline_of_demo(service, 1)
+
+
+@pytest.fixture(scope="module")
+def second(service: Service) -> Any:
+    """That of its second, which changes one line."""
+    return pipeline_of_demo(service, 2)
 
 
 def environment_of(service: Service, name: str) -> Any:
@@ -45,9 +49,16 @@ def port_of(service: Service, environment: str) -> int:
     return int(environment_of(service, environment)["port"])
 
 
-def test_the_push_tells_where_to_watch(hello: Repository, first: Any) -> None:
-    assert "pipeline #1" in hello.said
-    assert "/projects/hello/pipelines/1/" in hello.said
+def test_the_demo_tells_the_way_of_both_commits(service: Service, first: Any, second: Any) -> None:
+    said = service.said
+    assert "Ran 5 tests" in said
+    for number, pipeline in enumerate((first, second), 1):
+        assert f"prod runs v{number}" in said
+        assert f"from prod: v{number}, commit {pipeline['commit']}" in said
+    assert re.search(r"steps built +4 +2\b", said)
+    assert re.search(r"steps from the cache +0 +2\b", said)
+    assert f"Dashboard   {service.url}" in said
+    signed_in(service)  # with the password that it printed
 
 
 def test_the_first_push_is_built_tested_and_pushed(service: Service, first: Any) -> None:
@@ -63,24 +74,24 @@ def test_the_first_push_is_built_tested_and_pushed(service: Service, first: Any)
 
 
 def test_qa_has_it_by_itself_and_prod_by_promotion_with_one_digest(
-    service: Service, first: Any
+    service: Service, second: Any
 ) -> None:
-    qa = service.deployment("hello", "qa", 1)
-    assert qa["state"] == "succeeded", qa["reason"]
-    release = service.get("releases/", project="hello")["results"][0]
-    service.post(f"releases/{release['id']}/promote/", {"environment": "prod"}, status=202)
-    prod = service.deployment("hello", "prod", 1)
-    assert prod["state"] == "succeeded", prod["reason"]
+    for number in (1, 2):
+        qa = service.deployment("hello", "qa", number)
+        assert (qa["state"], qa["kind"]) == ("succeeded", "auto"), qa["reason"]
+        prod = service.deployment("hello", "prod", number)
+        assert (prod["state"], prod["kind"]) == ("succeeded", "promotion"), prod["reason"]
 
     page = httpx.get(f"http://127.0.0.1:{port_of(service, 'prod')}/", trust_env=False).text
-    assert first["commit"] in page
-    in_registry = digest_in_registry(service, first["commit"])
-    assert release["digest"] == first["digest"] == in_registry
+    assert second["commit"] in page
+    release = service.get("releases/", project="hello")["results"][0]
+    in_registry = digest_in_registry(service, second["commit"])
+    assert release["digest"] == second["digest"] == in_registry
     assert running_digests(service, "prod") == {release["digest"]}
 
 
 def test_the_command_line_reads_enters_stops_and_starts_what_runs(
-    service: Service, hello: Repository, first: Any, tmp_path: Path
+    service: Service, tmp_path: Path
 ) -> None:
     def gantry(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "GANTRY_URL": service.url, "GANTRY_TOKEN": service.token}
@@ -89,9 +100,8 @@ def test_the_command_line_reads_enters_stops_and_starts_what_runs(
             command, cwd=CHECKOUT, env=env, input=given, text=True, capture_output=True, check=False
         )
 
-    assert service.deployment("hello", "qa", 1)["state"] == "succeeded"
     [row] = json.loads(gantry("ps", "hello@qa", "--json").stdout)
-    assert (row["host"], row["release"], row["state"]) == ("local", "v1", "running")
+    assert (row["host"], row["release"], row["state"]) == ("local", "v2", "running")
     entered = gantry("exec", "hello@qa", "-i", "--", "sh", "-c", "cat; exit 3", given="over here")
     assert (entered.returncode, entered.stdout) == (3, "over here"), entered.stderr
     assert gantry("logs", "hello@qa").stdout == "listening on port 8080\n"
@@ -104,10 +114,10 @@ def test_the_command_line_reads_enters_stops_and_starts_what_runs(
     assert (tmp_path / "back" / "note").read_text() == "hello"
 
     stopped = gantry("stop", "hello@qa")
-    assert (stopped.returncode, stopped.stdout) == (0, "local: v1 is stopped\n"), stopped.stderr
+    assert (stopped.returncode, stopped.stdout) == (0, "local: v2 is stopped\n"), stopped.stderr
     assert "Start it first" in gantry("exec", "hello@qa", "--", "true").stderr
     started = gantry("start", "hello@qa")
-    assert (started.returncode, started.stdout) == (0, "local: v1 serves\n"), started.stderr
+    assert (started.returncode, started.stdout) == (0, "local: v2 serves\n"), started.stderr
     address = f"http://127.0.0.1:{port_of(service, 'qa')}/"
     assert httpx.get(address, trust_env=False).status_code == 200
 
@@ -139,54 +149,82 @@ def running_digests(service: Service, environment: str) -> set[str]:
     return {container["ImageDigest"] for container in json.loads(told.stdout)}
 
 
-def test_a_second_commit_builds_only_what_changed(
-    service: Service, hello: Repository, first: Any
-) -> None:
-    greeting = hello.path / "hello" / "greeting.py"
-    changed = greeting.read_text().replace('"Hello"', '"Good day"')
-    commit = hello.push({"hello/greeting.py": changed}, message="Second")
-    second = service.pipeline_of("hello", commit)
+def test_a_second_commit_builds_only_what_changed(service: Service, second: Any) -> None:
     assert second["state"] == "passed", second["reason"]
     steps = second["jobs"][0]["steps"]
     assert all(step["cached"] for step in steps if step["text"].startswith("RUN"))
     assert any(not step["cached"] for step in steps if step["text"].startswith("COPY"))
     assert second["bytes_sent"] < 100_000 < second["bytes_existing"]
-    service.deployment("hello", "qa", 2)
     page = httpx.get(f"http://127.0.0.1:{port_of(service, 'qa')}/", trust_env=False).text
-    assert page.startswith("Good day")
-    assert commit in page
+    assert page.startswith("Hello number 2")
+    assert second["commit"] in page
 
 
-PROBE = """FROM gantry/python:3
-RUN id -u && sleep 20
-"""
+def test_a_second_demo_uses_what_runs_and_ends_by_itself(service: Service) -> None:
+    done = subprocess.run(
+        [CHECKOUT / "gantry", "demo", "--exit"],
+        env=service.env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Using the service that runs already" in done.stdout
+    commit = pipeline_of_demo(service, 4)["commit"]
+    assert f"Hello number 4 from prod: v4, commit {commit}" in done.stdout
+    assert service.process.poll() is None
+    page = httpx.get(f"http://127.0.0.1:{port_of(service, 'prod')}/", trust_env=False).text
+    assert page.startswith("Hello number 4")
 
 
-@pytest.fixture
-def sandboxed(service: Service, tmp_path: Path) -> Iterator[int]:
-    """A process of a RUN step, found on the host by its user id while the step sleeps."""
-    service.make_project("probe")
-    repository = Repository(tmp_path / "probe", service, "probe")
-    commit = repository.push({"Dockerfile": PROBE})
-    yield wait_for(find_sandboxed, 30)
-    row = service.get("pipelines/", project="probe", commit=commit)["results"][0]
+BASE = "FROM gantry/python:3\n"
+# Files, and the limits that its sandbox has: those of every build, or those that are asked for.
+PROBES = {
+    "step": ({"Dockerfile": BASE + "RUN id -u && sleep 20\n"}, (2048 * MIB, 2, 1024)),
+    "test": (
+        {
+            "Dockerfile": BASE,
+            "gantry.yml": "tests: {unit: {memory: 300m, cpus: 0.5, pids: 77,"
+            " command: 'id -u && sleep 20'}}",
+        },
+        (300 * MIB, 0.5, 77),
+    ),
+}
+
+
+@pytest.fixture(params=PROBES)
+def sandboxed(
+    service: Service, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[tuple[int, tuple[int, float, int]]]:
+    """A process in a sandbox, found on the host by its user id while it sleeps, and its limits."""
+    files, limits = PROBES[request.param]
+    slug = f"probe-{request.param}"
+    service.make_project(slug)
+    commit = Repository(tmp_path / slug, service, slug).push(files)
+    yield wait_for(find_sandboxed, 30), limits
+    row = service.get("pipelines/", project=slug, commit=commit)["results"][0]
     service.post(f"pipelines/{row['id']}/cancel/", status=202)
-    assert service.pipeline_of("probe", commit, seconds=10)["state"] == "cancelled"
+    assert service.pipeline_of(slug, commit, seconds=10)["state"] == "cancelled"
     assert find_sandboxed() is None
 
 
 def find_sandboxed() -> int | None:
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdecimal() and b"sleep\x0020" in (entry / "cmdline").read_bytes():
-                return int(entry.name) if entry.stat().st_uid >= 0x10000000 else None
+            if (
+                entry.name.isdecimal()
+                and entry.stat().st_uid >= 0x10000000
+                and b"sleep\x0020" in (entry / "cmdline").read_bytes()
+            ):
+                return int(entry.name)
         except OSError:
             continue
     return None
 
 
-def test_a_step_is_alone_in_the_world(sandboxed: int) -> None:
-    process = Path(f"/proc/{sandboxed}")
+def test_a_step_is_alone_in_the_world(sandboxed: tuple[int, tuple[int, float, int]]) -> None:
+    pid, limits = sandboxed
+    process = Path(f"/proc/{pid}")
     for kind in ("user", "pid", "net", "ipc", "mnt", "uts", "cgroup"):
         mine = Path(f"/proc/self/ns/{kind}").readlink()
         assert mine != (process / "ns" / kind).readlink(), kind
@@ -204,11 +242,11 @@ def test_a_step_is_alone_in_the_world(sandboxed: int) -> None:
         # net_admin, net_raw, sys_module, sys_ptrace, sys_admin, mknod, audit_write
         assert not effective >> refused & 1, refused
     assert status["Seccomp"].strip() == "2"
-    assert limits_of(sandboxed) == (2048 * MIB, 1024)
+    assert limits_of(pid) == limits
 
 
-def limits_of(pid: int) -> tuple[int, int]:
-    """Memory (bytes) and pids limits, as the process's own cgroup has them."""
+def limits_of(pid: int) -> tuple[int, float, int]:
+    """Memory (bytes), cores and pids, as the process's own cgroup has them."""
     groups = {}
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -217,9 +255,14 @@ def limits_of(pid: int) -> tuple[int, int]:
     if "memory" in groups:
         memory = root / "memory" / groups["memory"][1:] / "memory.limit_in_bytes"
         pids = root / "pids" / groups["pids"][1:] / "pids.max"
+        cpu = root / "cpu" / groups["cpu"][1:]
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        quota, period = (int((cpu / name).read_text()) for name in names)
     else:
-        memory, pids = (root / groups[""][1:] / name for name in ("memory.max", "pids.max"))
-    return int(memory.read_text()), int(pids.read_text())
+        group = root / groups[""][1:]
+        memory, pids = group / "memory.max", group / "pids.max"
+        quota, period = map(int, (group / "cpu.max").read_text().split())
+    return int(memory.read_text()), quota / period, int(pids.read_text())
 
 
 def release_of(service: Service, commit: str) -> int | None:
@@ -228,8 +271,9 @@ def release_of(service: Service, commit: str) -> int | None:
 
 
 def test_a_release_that_never_gets_healthy_leaves_the_old_one_serving(
-    service: Service, hello: Repository, first: Any
+    service: Service, tmp_path: Path
 ) -> None:
+    hello = Repository(tmp_path / "hello", service, "hello")
     qa = environment_of(service, "qa")
     port = qa["port"]
     quick = service.http.patch(f"environments/{qa['id']}/", json={"health_timeout": 15})
@@ -250,6 +294,7 @@ def test_a_release_that_never_gets_healthy_leaves_the_old_one_serving(
     try:
         broken = "raise SystemExit(1)\n"
         commit = hello.push({"hello/healthcheck.py": broken}, message="Never healthy")
+        assert "/projects/hello/pipelines/5/" in hello.said
         assert service.pipeline_of("hello", commit)["state"] == "passed"
         number = wait_for(lambda: release_of(service, commit), 30)
         deployment = service.deployment("hello", "qa", number, seconds=120)

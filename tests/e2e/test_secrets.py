@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.service import Repository, Service
 
-pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.root, pytest.mark.timeout(600)]
 
 VALUE = "s3kr3t-Pa+ss/Wort?42"
 DOCKERFILE = """\

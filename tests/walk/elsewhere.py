@@ -13,7 +13,7 @@ def _add(why: str, commands: Iterable[tuple[str, str]]) -> None:
 
 
 _add(
-    "Needs a fresh machine with a package mirror: it installs packages and makes a base.",
+    "Makes a base from a package mirror, and starts the service that tests/e2e use: they type it.",
     [("README.md", "./gantry demo"), ("install.md", "./gantry demo")],
 )
 _add(
