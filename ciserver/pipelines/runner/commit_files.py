@@ -51,6 +51,13 @@ class CommitFiles:
             raise PlanError(str(error), place=path) from error
         return bytes(data)
 
+    def has(self, path: str) -> bool:
+        """Whether the commit has anything of that name. Raises PlanError."""
+        try:
+            return self._root.find(path) is not None
+        except BuildError as error:
+            raise PlanError(str(error), place=path) from error
+
     def context(self, build: Build) -> GitContext:
         """What COPY reads from. Close it, too; it and this may be closed more than once."""
         if build.context in {"", "."}:

@@ -34,6 +34,7 @@ from ciserver.pipelines.starts import defaults, variables
 from runtime.spec import MIB, Limits
 
 CONVENTION = "test"
+OTHER_NAMES = ("gantry.yaml", ".gantry.yml", ".gantry.yaml", "Gantry.yml")
 MAIN = "main"  # the one image of a project, beside those that only a Compose file for tests builds
 NO_TEST = (
     f"No test uses the services of {FILE}: write one under 'tests', or call the stage of the "
@@ -311,6 +312,7 @@ def _check_limits(place: str, part: Test | Service, most: Limits) -> None:
 def _definition(files: CommitFiles) -> Definition:
     data = files.read(FILE, MOST_BYTES)
     if data is None:
+        _refuse_other_names(files)
         return Definition()
     try:
         return parse(data.decode())
@@ -320,6 +322,18 @@ def _definition(files: CommitFiles) -> Definition:
     except DefinitionError as error:
         hint = "`gantry lint` tells every mistake of the file, before it is pushed."
         raise PlanError(error.message, place=error.place, hint=hint) from None
+
+
+def _refuse_other_names(files: CommitFiles) -> None:
+    """A file that its author takes for the definition: without it an image would be released of
+    which nothing was tested. Raises PlanError."""
+    if files.has(FILE):
+        hint = "Commit the file itself: a link is not followed, and a folder is none."
+        raise PlanError("This is no file.", place=FILE, hint=hint)
+    for name in OTHER_NAMES:
+        if files.has(name):
+            message = f"This file is not read: only {FILE} is, in the top folder."
+            raise PlanError(message, place=name, hint=f"git mv {name} {FILE}")
 
 
 def _stages(files: CommitFiles, pipeline: Pipeline, build: Build) -> dict[str, int]:

@@ -204,6 +204,29 @@ def test_mistakes_in_the_file_that_is_started_are_told_with_what_to_do(
     assert "gantry lint" in planned.value.hint
 
 
+@pytest.mark.parametrize("name", ["gantry.yaml", ".gantry.yml"])
+def test_a_file_of_nearly_that_name_is_told_and_not_passed_over(hosted: Hosted, name: str) -> None:
+    commit = hosted.push({"Dockerfile": "FROM busybox\n", name: "tests: {a: {command: x}}"})
+    with pytest.raises(PlanError) as caught:
+        make_plan(hosted.queue(commit), hosted.target, Limits())
+    assert caught.value.place == name
+    assert caught.value.hint == f"git mv {name} gantry.yml"
+    both = hosted.push({"gantry.yml": "tests: {}"})
+    assert make_plan(hosted.queue(both), hosted.target, Limits()).tests == {}
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_a_link_or_a_folder_in_its_place_is_told(hosted: Hosted, kind: str) -> None:
+    place = hosted.tree / "gantry.yml"
+    if kind == "link":
+        place.symlink_to("ops/gantry.yml")
+    inside = "ops/gantry.yml" if kind == "link" else "gantry.yml/x"
+    commit = hosted.push({"Dockerfile": "FROM busybox\n", inside: "tests: {a: {command: x}}"})
+    with pytest.raises(PlanError, match="This is no file") as caught:
+        make_plan(hosted.queue(commit), hosted.target, Limits())
+    assert caught.value.place == "gantry.yml"
+
+
 def test_the_times_of_the_default_branch_are_kept_and_start_it(hosted: Hosted) -> None:
     hosted.queue(hosted.push({"gantry.yml": "schedule: [{cron: '5 4 * * *'}]"}, "next"), "next")
     assert not Schedule.objects.exists()
