@@ -130,6 +130,10 @@ def run_again(*, pipeline: Pipeline, by: str, only_failed: bool = False) -> Pipe
             f"Pipeline {pipeline} is {pipeline.state}: only one that did not pass is run again."
         )
         raise Refused(refused, code="pipeline.run-again", hint="Push a commit to start a new one.")
+    if newer := _newer_of_group(pipeline):
+        refused = f"#{newer.number} took the place of {pipeline} in the group, and has not ended."
+        hint = "Wait for it, or cancel it first."
+        raise Refused(refused, code="pipeline.run-again", hint=hint)
     try:
         move(
             pipeline,
@@ -197,6 +201,18 @@ def _join_group(pipeline: Pipeline, definition: Definition) -> None:
         older = Pipeline.objects.filter(group=pipeline.group)
         # Nor may what anybody pushes end what the protected refs are about.
         supersede(older if pipeline.protected else older.filter(protected=False), newer=pipeline)
+
+
+def _newer_of_group(pipeline: Pipeline) -> Pipeline | None:
+    """One that has not ended, where of the group only the newest is wanted: beside it there would
+    be two at once."""
+    if not pipeline.group or pipeline.waits:
+        return None
+    group = Pipeline.objects.filter(project=pipeline.project_id, group=pipeline.group)
+    if pipeline.protected:
+        group = group.filter(protected=True)
+    unfinished = group.filter(number__gt=pipeline.number, state__in=[State.QUEUED, State.RUNNING])
+    return unfinished.order_by("number").first()
 
 
 def _create(project: Project, **fields: Any) -> Pipeline:

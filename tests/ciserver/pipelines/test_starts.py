@@ -321,6 +321,20 @@ def test_the_newest_of_a_group_cancels_those_before_it(hosted: Hosted) -> None:
     assert rows[other.pk].state == rows[newest.pk].state == "queued"
 
 
+def test_what_was_superseded_does_not_run_again_beside_its_successor(hosted: Hosted) -> None:
+    commit = hosted.push({"gantry.yml": YAML})
+    older, newer = hosted.queue(commit), hosted.queue(commit)
+    older.refresh_from_db()
+    assert older.state == "cancelled"
+    with pytest.raises(Refused, match=f"#{newer.number} took the place of hello #{older.number}"):
+        services.run_again(pipeline=older, by="alice")
+    Pipeline.objects.filter(pk=newer.pk).update(state=State.FAILED)
+    assert services.run_again(pipeline=older, by="alice").state == "queued"
+    hosted.queue(commit)
+    older.refresh_from_db()
+    assert older.state == "cancelled"
+
+
 def test_those_of_a_group_that_waits_run_one_after_another(hosted: Hosted) -> None:
     commit = hosted.push({"gantry.yml": "concurrency: one"})
     first, second = hosted.queue(commit), hosted.queue(commit, "other")
