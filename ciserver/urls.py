@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView
 
-from ciserver.lib.api_docs import Docs
+from ciserver.lib import api_docs
 from ciserver.lib.health import healthz, readyz
 
 urlpatterns = [
@@ -13,7 +13,8 @@ urlpatterns = [
     path("readyz", readyz),
     path("api/v1/", include("ciserver.api_urls")),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
-    path("api/docs/", Docs.as_view(), name="api-docs"),
+    path("api/docs/", api_docs.docs, name="api-docs"),
+    path("api/docs/<slug:tag>/", api_docs.group, name="api-docs-of"),
     path("", include("ciserver.repositories.urls")),
     path("", include("ciserver.notifications.urls")),
     path("", include("ciserver.webhooks.urls")),

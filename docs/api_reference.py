@@ -129,23 +129,10 @@ def _form(name: str, schema: Any) -> Iterator[str]:
         yield f"\n{_kind(schema)}\n"
 
 
-def _kind(schema: Any) -> str:  # noqa: PLR0911 - one line for each kind
-    if "$ref" in schema:
-        name = schema["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
-    for several in ("allOf", "oneOf", "anyOf"):
-        if several in schema:
-            return " or ".join(dict.fromkeys(_kind(one) for one in schema[several]))
-    if "enum" in schema:
-        return ", ".join(f"`{one}`" for one in schema["enum"])
-    kind = schema.get("type", "anything")
-    if isinstance(kind, list):
-        return " or ".join(kind)
-    if kind == "array":
-        return f"list: {_kind(schema.get('items', {}))}"
-    if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
-        return f"object: {_kind(schema['additionalProperties'])}"
-    return f"{kind} ({schema['format']})" if "format" in schema else str(kind)
+def _kind(schema: Any) -> str:
+    from ciserver.lib.api_docs import kind
+
+    return kind(schema, lambda name: f"[{name}](#{name.lower()})", lambda one: f"`{one}`")
 
 
 def _one_line(text: str) -> str:

@@ -102,7 +102,7 @@ def _project_context(request: HttpRequest, row: Project) -> dict[str, object]:
         "pipelines": pipelines[:LISTED],
         "releases": row.releases.all()[:LISTED],
         "pulls": row.pull_requests.filter(open=True)[:LISTED],
-        "deliveries": row.deliveries.select_related("pipeline", "pipeline__project")[:10],
+        "deliveries": row.deliveries.select_related("pipeline", "pipeline__project")[:5],
         "git_url": f"{settings.GANTRY.url}/git/{row.slug}.git",
         "hook_url": f"{settings.GANTRY.url}/hooks",
         "forges": list(FORGES),

@@ -6,13 +6,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from django.template.loader import render_to_string
+
+from ciserver.lib import words
 from ciserver.lib.asgi import App, Message, Receive, Scope, Send
+from ciserver.lib.http import POLICY
 from ciserver.lib.problems import CONTENT_TYPE, problem
 
 MIB = 1024 * 1024
 DEFAULT = 2 * MIB
 HINT = "Send less at once. What a forge could not tell is found by a look at its repository."
 SMALL = 1 * MIB  # bodies up to this are taken however many larger ones are under way
+LISTENED = 32 * MIB  # of a form that is too large: a browser reads no answer before it has sent all
+OF_PROGRAMS = ("/api/", "/hooks/", "/git/")
 AT_ONCE = 512 * MIB  # of all that are under way: each larger one lies on the disk until it is read
 
 
@@ -59,6 +65,10 @@ class LimitBodies:
                 raise _TooLarge
             await self.app(scope, counted, send)
         except _TooLarge:
+            if _of_a_browser(scope):
+                await _listen(receive, LISTENED - read)
+                await _answer(send, 413, "text/html; charset=utf-8", _page(limit))
+                return
             detail = f"A body may have at most {limit} bytes here."
             await _refuse(send, problem(413, code="too-large", detail=detail, hint=HINT))
         except _TooMany:
@@ -79,14 +89,36 @@ def _declared(scope: Scope) -> int:
     return int(value) if value.isdigit() else 0
 
 
+def _of_a_browser(scope: Scope) -> bool:
+    accepts = next((v for k, v in scope["headers"] if k == b"accept"), b"")
+    return b"text/html" in accepts and not scope["path"].startswith(OF_PROGRAMS)
+
+
+async def _listen(receive: Receive, most: int) -> None:
+    """Let ``most`` bytes of what is still to come go by."""
+    while most > 0:
+        message = await receive()
+        most -= len(message.get("body", b""))
+        if not message.get("more_body"):
+            return
+
+
+def _page(limit: int) -> bytes:
+    return render_to_string("413.html", {"limit": words.size(limit)}).encode()
+
+
 async def _refuse(send: Send, document: dict[str, Any]) -> None:
-    body = json.dumps(document).encode()
+    await _answer(send, document["status"], CONTENT_TYPE, json.dumps(document).encode())
+
+
+async def _answer(send: Send, status: int, content_type: str, body: bytes) -> None:
     headers = [
-        (b"content-type", CONTENT_TYPE.encode()),
+        (b"content-type", content_type.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),  # the rest of the body is not worth reading
+        (b"content-security-policy", POLICY.encode()),
     ]
-    if document["status"] == 503:
+    if status == 503:
         headers.append((b"retry-after", b"10"))
-    await send({"type": "http.response.start", "status": document["status"], "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

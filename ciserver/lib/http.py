@@ -1,4 +1,4 @@
-"""Headers every page carries."""
+"""What every answer carries: the policy, and in place of a bare refusal a page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+
+from ciserver.lib.error_pages import explained
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
 
@@ -22,8 +24,9 @@ POLICY = "; ".join(
 )
 
 
-class ContentSecurityPolicyMiddleware:
-    """No inline script or style anywhere: what a log or a branch name holds can never run."""
+class FinishPages:
+    """No inline script or style anywhere: what a log or a branch name holds can never run. And no
+    answer that a browser would draw as nothing."""
 
     sync_capable = True
     async_capable = True
@@ -36,14 +39,17 @@ class ContentSecurityPolicyMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         response = self._get_response(request)
         if isinstance(response, HttpResponseBase):
-            return _with_policy(response)
-        return _with_policy_later(response)
+            return _finished(request, response)
+        return _finished_later(request, response)
 
 
-async def _with_policy_later(response: Awaitable[HttpResponseBase]) -> HttpResponseBase:
-    return _with_policy(await response)
+async def _finished_later(
+    request: HttpRequest, response: Awaitable[HttpResponseBase]
+) -> HttpResponseBase:
+    return _finished(request, await response)
 
 
-def _with_policy(response: HttpResponseBase) -> HttpResponseBase:
+def _finished(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    explained(request, response)
     response.headers.setdefault("Content-Security-Policy", POLICY)
     return response

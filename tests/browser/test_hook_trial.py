@@ -17,6 +17,7 @@ def test_a_new_secret_is_tested_by_a_button_at_the_address_of_each_forge(
 ) -> None:
     stage("harbour", slug="hooked")
     page = open_page("/projects/hooked/")
+    page.get_by_role("link", name="Connect", exact=True).click()  # folded once there is a push
     expect(page.get_by_role("button", name="Test it")).to_have_count(0)
     page.get_by_role("button", name="Make the secret").click()
     for forge in FORGES:

@@ -6,13 +6,14 @@ from datetime import datetime
 from typing import Any
 
 from django import template
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from ciserver.dashboard import images, marks
 from ciserver.dashboard.models import ImageUse
 from ciserver.lib import words
 from ciserver.pipelines.models import Pipeline
+from ciserver.projects.models import Project, Role
 
 register = template.Library()
 
@@ -123,6 +124,22 @@ def look(state: str) -> str:
 def at(mapping: object, key: object) -> object:
     """``mapping[key]``, or nothing where either is missing."""
     return mapping.get(key) if isinstance(mapping, dict) else None
+
+
+@register.filter
+def with_code(text: str) -> SafeString:
+    """What stands between backticks is code."""
+    parts = enumerate(text.split("`"))
+    return format_html_join("", "{}", ((_code(part) if at % 2 else part,) for at, part in parts))
+
+
+def _code(text: str) -> SafeString:
+    return format_html("<code>{}</code>", text)
+
+
+@register.filter
+def maintained_by(project: Project, user: Any) -> bool:
+    return project.allows(user, Role.MAINTAINER)
 
 
 @register.simple_tag

@@ -101,6 +101,14 @@ dialog.addEventListener("close", () => {
   back?.focus();
 });
 
+// A link into what is folded opens it.
+function unfold() {
+  const folded = location.hash && document.getElementById(location.hash.slice(1))?.closest("details.opens");
+  if (folded) folded.open = true;
+}
+addEventListener("hashchange", unfold);
+unfold();
+
 // Menus close like menus do.
 document.addEventListener("click", (event) => {
   for (const menu of $$("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
@@ -192,18 +200,34 @@ function moveContainers(before) {
   }
 }
 
+// What keeps itself right says when it cannot; ``patience`` in milliseconds.
+const lost = $("#connection");
+let losing = 0;
+function connected(yes, patience) {
+  if (yes) {
+    clearTimeout(losing);
+    losing = 0;
+    if (!lost.hidden) announce("Connected again");
+    lost.hidden = true;
+  } else losing ||= setTimeout(() => {
+    lost.hidden = false;
+    announce(lost.textContent);
+  }, patience);
+}
+
 // Pages that keep themselves right ask again every few seconds and mostly hear "304".
 const live = $("#live[data-live]");
 if (live) {
-  let etag = "";
+  let etag = "", looking = false;
   const look = async () => {
-    if (document.hidden || dialog.open) return;
     const url = live.dataset.live || location.pathname + location.search;
     const answer = await fetch(url, {
       headers: { "X-Live": "1", ...(etag && { "If-None-Match": etag }) },
       credentials: "same-origin",
       redirect: "manual",
+      signal: AbortSignal.timeout(15000),
     });
+    connected(answer.status < 500, 0);
     // Signed out, or not a member any more: the page itself says what to do about it.
     if (answer.type === "opaqueredirect" || answer.status === 404) location.assign(url);
     if (!answer.ok) return;
@@ -215,6 +239,13 @@ if (live) {
     refresh(live, fresh);
     moveContainers(before);
   };
-  setInterval(() => look().catch(() => {}), 3000);
-  document.addEventListener("visibilitychange", () => look().catch(() => {}));
+  // One at a time: a server that is slow is not asked by everybody all the more.
+  const again = async () => {
+    if (looking || document.hidden || dialog.open) return;
+    looking = true;
+    await look().catch(() => connected(false, 1500)); // a page that is being left ends it, too
+    looking = false;
+  };
+  setInterval(again, 3000);
+  document.addEventListener("visibilitychange", again);
 }

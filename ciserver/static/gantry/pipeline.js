@@ -3,6 +3,7 @@
 
 const run = document.getElementById("run");
 const BLOCK = 1000;
+const PATIENCE = 4000; // ms without a stream that nobody is told of: web processes are started again
 const byId = (id) => document.getElementById(id);
 let chosenByHand = new URLSearchParams(location.search).has("job") || location.hash.startsWith("#j");
 
@@ -84,7 +85,7 @@ async function goToHash() {
   const id = `${anchor}-L${found[2]}`;
   let more = $("a[data-more]", panel);
   if (!byId(id) && more && far(panel, Number(found[2]))) {
-    location.assign(`${more.pathname.replace(/log$/, "lines")}?line=${found[2]}#${id}`);
+    location.assign(`${more.pathname}?line=${found[2]}#${id}`);
     return;
   }
   while (!byId(id) && (more = $("a[data-more]", panel))) if (!(await earlier(more))) break;
@@ -106,7 +107,7 @@ async function earlier(link) {
   const log = link.closest(".log");
   if (link.dataset.busy) return false;
   link.dataset.busy = "1";
-  const answer = await fetch(link.href, { credentials: "same-origin" }).catch(() => null);
+  const answer = await fetch(link.dataset.more, { credentials: "same-origin" }).catch(() => null);
   if (!answer?.ok) {
     delete link.dataset.busy;
     announce("These lines could not be loaded. Try again.");
@@ -294,7 +295,10 @@ function listen(from, pause = 3000) {
   const source = new EventSource(address);
   const leave = () => source.close();
   let last = from;
-  source.addEventListener("open", () => { pause = 3000; });
+  source.addEventListener("open", () => {
+    pause = 3000;
+    connected(true);
+  });
   for (const [kind, take] of Object.entries({ begin: takeHead, state: takeState, log: takeLines })) {
     source.addEventListener(kind, (event) => {
       last = event.lastEventId;
@@ -303,6 +307,7 @@ function listen(from, pause = 3000) {
   }
   source.addEventListener("restart", () => location.reload());
   source.addEventListener("error", () => {
+    connected(false, PATIENCE);
     if (source.readyState !== EventSource.CLOSED) return;
     removeEventListener("pagehide", leave);
     setTimeout(() => listen(last, Math.min(2 * pause, 60000)), pause);

@@ -49,6 +49,7 @@ MATRIX: dict[str, tuple[Ask, ...]] = {
     # --- the API ---------------------------------------------------------------------------------
     "/api/schema/": (get(ANYONE),),
     "/api/docs/": (get(ANYONE),),
+    "/api/docs/{tag}/": (get(ANYONE),),
     "/api/v1/": (get(STRANGER),),
     "/api/v1/me/": (get(STRANGER),),
     "/api/v1/me/sessions/": (get(STRANGER),),

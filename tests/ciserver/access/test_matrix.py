@@ -128,6 +128,7 @@ def world(alice: Any, bob: Any, charlie: Any) -> dict[str, Any]:
         "message": message.pk,
         "username": "dora",
         "team": "crew",
+        "tag": "projects",
         "release": newest.number,
         "environment": "prod",
         "verb": "logs",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from tests.ciserver.pages.seeding import digest_of
 
 IMAGE = f"/projects/hello/images/{digest_of('hello3')}/"
-OF_NOBODY = ["/login/", "{set_password}", "/set-password/none/none/"]
+OF_NOBODY = ["/login/", "{set_password}", "/set-password/none/none/", "/api/docs/"]
 OF_MEMBERS = [
     "/",
     "/projects/hello/",
@@ -62,6 +62,9 @@ OF_MEMBERS = [
     "/deployments/{waiting}/approve/",
     "/deployments/{waiting}/cancel/",
     "/commands/{command}/",
+    "/api/docs/?q=promote",
+    "/api/docs/projects/",
+    "/api/docs/releases/",
     "/no/such/page/",
 ]
 OF_NEWCOMERS = ["/", "/registry/", "/hosts/"]
@@ -85,7 +88,6 @@ WHEN_WRONG = ["400.html", "403.html", "403_csrf.html", "500.html", "503.html", "
 
 # Routes that are asked for with GET and are no page.
 NO_PAGE = {
-    "/api/docs/": "of Swagger UI, with a test of its own in tests/browser/test_looks.py",
     "/api/schema/": "a document; its page is /api/docs/",
     "/healthz": "text",
     "/readyz": "text",

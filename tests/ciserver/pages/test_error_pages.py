@@ -28,6 +28,34 @@ def test_a_form_without_its_token_says_to_load_the_page_again(alice: Any) -> Non
     assert "Go back, load the page again and send it once more." in text_of(answer)
 
 
+def test_an_address_of_a_form_leads_back_to_its_project(hello: Any, bob: Any, sign_in: Any) -> None:
+    answer = sign_in(bob).get("/projects/hello/hook-secret/")
+    assert (answer.status_code, answer["Allow"]) == (405, "POST")
+    assert "press its button once more" in text_of(answer)
+    assert answer["Content-Length"] == str(len(answer.content))
+    assert '<a class="button primary" href="/projects/hello/">Go to the project' in text_of(answer)
+    overview = sign_in(bob).get("/logout/")
+    assert '<a class="button primary" href="/">Go to the overview' in text_of(overview)
+
+
+def test_programs_get_no_page_for_a_method_that_is_not_there(bob: Any, sign_in: Any) -> None:
+    answer = sign_in(bob).delete("/api/v1/me/")
+    assert answer.status_code == 405
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+def test_an_error_keeps_the_theme_that_was_chosen(
+    alice: Any, sign_in: Any, monkeypatch: Any
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("ciserver.dashboard.views.matrix_for", broken)
+    client = sign_in(alice)
+    client.cookies["gantry_theme"] = "dark"
+    assert 'data-theme="dark"' in client.get("/").content.decode()
+
+
 def test_what_a_role_does_not_allow_names_who_can_help(hello: Any, bob: Any, sign_in: Any) -> None:
     answer = sign_in(bob).post("/projects/hello/hook-secret/")
     assert answer.status_code == 403
