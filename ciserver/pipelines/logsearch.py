@@ -17,7 +17,8 @@ from ciserver.pipelines.logs import Line, Position, parse_record
 
 _CHUNK = 1024 * 1024
 _FAR = 1 << 62  # no log has so many lines
-_CONTROLS = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\n]*?(?:\x07|\x1b\\)")
+# What a page leaves out (pipelines/ansi.py), also without its end: so each is looked for once.
+_CONTROLS = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)", re.MULTILINE)
 _ERROR_PARTS = (b"error", b"fail", b"fatal", b"panic", b"traceback", b"exception")
 # Words that tools use when something is wrong; "0 errors" is how they say that nothing is.
 _ERROR = re.compile(

@@ -21,7 +21,7 @@ from ciserver.webhooks.services import HOSTED
 
 INTERVAL = 0.5  # seconds between looks
 LONGEST = 3000.0  # seconds; the connection itself may last an hour
-_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\)")
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)", re.MULTILINE)
 STILL = "It still runs: its page shows the rest.\n"
 
 

@@ -50,6 +50,16 @@ def test_search_sees_text_only_whatever_its_case_and_colours(tmp_path: Path) -> 
     assert search(tmp_path / "none.log", "x") == []
 
 
+@pytest.mark.parametrize("piece", ["\x1b]", "\x1b[", "\x1bP", "\x1b", "error:", "aerror", "0 "])
+def test_a_hostile_line_holds_up_nobody(tmp_path: Path, piece: str) -> None:
+    """A web process answers nobody else while a pattern is looked for."""
+    path = write(tmp_path / "1.log", f"{piece * (60_000 // len(piece))}\nneedle\n")
+    before = time.process_time()
+    assert [line.number for line in search(path, "needle")] == [2]
+    first_error(path)
+    assert time.process_time() - before < 0.5  # of quadratic time it took eight seconds
+
+
 def test_search_counts_lines_over_the_whole_log(tmp_path: Path) -> None:
     text = "".join(f"{'y' * 200} {'needle' if n % 5000 == 0 else n}\n" for n in range(1, 20_001))
     path = write(tmp_path / "1.log", text)

@@ -119,3 +119,9 @@ def _backends(server: Server) -> list[str]:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return [line for line in shown.stdout.splitlines() if "http-backend" in line]
+
+
+def test_escape_codes_without_an_end_take_no_time() -> None:
+    before = time.process_time()
+    assert plain("a \x1b]0;title\x07b " + "\x1b]" * 32_000) == "a b "
+    assert time.process_time() - before < 0.5
