@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 from django.db.models import Count, Sum
 from django.db.models.functions import Length
@@ -288,7 +287,8 @@ def _read_reports(run: JobRun, test: Test, container: Container) -> list[junit.C
     return cases
 
 
-class _There(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _There:
     """Of the cases of all jobs of a pipeline, earlier tries too: how many, and what they say."""
 
     count: int
