@@ -60,6 +60,7 @@ and says so.
 def reference() -> str:
     """The whole page."""
     codes = "".join(f"| {code.value} | {MEANINGS[code]} |\n" for code in Exit)
+    codes += "| 130 | Ctrl-C |\n"
     return f"{HEAD}{codes}\n## Commands\n{''.join(_commands(get_command(app), 'gantry'))}"
 
 

@@ -34,7 +34,11 @@ class TokenSerializer(serializers.ModelSerializer[Token]):
     """A token without its text; ``hint`` is how that begins."""
 
     project = serializers.CharField(
-        source="project.slug", default=None, read_only=True, help_text="the only one it opens"
+        source="project.slug",
+        default=None,
+        allow_null=True,
+        read_only=True,
+        help_text="the only one it opens; null: all",
     )
 
     class Meta:

@@ -227,6 +227,7 @@ def _of_projects(user: Any, projects: QuerySet[Project], asked: Asked) -> Iterat
             ("Repository", "repository", Role.MAINTAINER),
             ("New environment", "new-environment", Role.MAINTAINER),
             ("Audit log", "project-audit", Role.MAINTAINER),
+            ("Archive or delete", "archive-project", Role.OWNER),
         ):
             if row.role >= least:
                 yield Hit("action", f"{title} of {slug}", reverse(name, args=[slug]))

@@ -20,7 +20,7 @@ from ciserver.lib.problems import Refused
 from ciserver.pipelines.models import Pipeline
 from ciserver.projects import services
 from ciserver.projects.badges import badge_path
-from ciserver.projects.models import Project, Role
+from ciserver.projects.models import Project, Role, roles_of
 from ciserver.releases.models import Stop
 from ciserver.webhooks.forges import FORGES
 
@@ -96,6 +96,7 @@ def new_project(request: HttpRequest) -> HttpResponse:
 def _project_context(request: HttpRequest, row: Project) -> dict[str, object]:
     pipelines = Pipeline.objects.filter(project=row).select_related("project", "release__project")
     url, badge = settings.GANTRY.url, badge_path(row)
+    role = roles_of(request.user, [row]).get(row.pk, 0)
     return {
         "project": row,
         "row": rows_for([row], request.user)[0],
@@ -109,5 +110,6 @@ def _project_context(request: HttpRequest, row: Project) -> dict[str, object]:
         "badge_path": badge,
         "badge_markdown": f"[![gantry]({url}{badge})]({url}{row.get_absolute_url()})",
         "stop": Stop.objects.filter(Q(project=None) | Q(project=row), ended_at=None).first(),
-        "may_maintain": row.allows(request.user, Role.MAINTAINER),
+        "may_maintain": role >= Role.MAINTAINER,
+        "may_end": role >= Role.OWNER,
     }

@@ -46,6 +46,7 @@ WRITES = READS | {
     413: "The request is too large.",
     415: "The body is no JSON.",
     422: "The Idempotency-Key was sent with another request before.",
+    503: "What it needs does not answer, such as Redis or a worker: send it again later.",
 }
 KEY = {
     "name": "Idempotency-Key",

@@ -16,7 +16,7 @@ from ciserver.accounts.models import User
 from ciserver.lib import live
 from ciserver.lib.cursors import leaf
 from ciserver.lib.problems import Refused
-from ciserver.projects.models import Project, Role
+from ciserver.projects.models import Project, Role, roles_of
 from ciserver.projects.services import require
 from ciserver.releases import addresses, approvals, domains, environments, policy, preview, services
 from ciserver.releases.forms import EnvironmentForm, NewEnvironmentForm
@@ -210,6 +210,7 @@ def _context(request: HttpRequest, row: Environment) -> dict[str, Any]:
     now = policy.configuration_of(row)
     changed = preview.changes(started_with, now) if started_with else []
     served = {one.host_id for one in running}
+    role = roles_of(request.user, [row.project]).get(row.project_id, 0)
     return {
         "environment": row,
         "project": row.project,
@@ -229,9 +230,10 @@ def _context(request: HttpRequest, row: Environment) -> dict[str, Any]:
         "approvers": policy.approvers(row),
         "kept": policy.kept_words(row),
         "stop": policy.stopped(row),
-        "may_read": row.project.allows(request.user, Role.DEVELOPER),
+        "may_read": role >= Role.DEVELOPER,
         "may_move": policy.may_promote(request.user, row),
-        "may_maintain": row.project.allows(request.user, Role.MAINTAINER),
+        "may_maintain": role >= Role.MAINTAINER,
+        "may_end": role >= Role.OWNER,
     }
 
 

@@ -361,7 +361,7 @@ class SeenSerializer(serializers.Serializer[Any]):
 class StopSerializer(serializers.ModelSerializer[Stop]):
     """``project`` null: every project's line is stopped."""
 
-    project = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True)
+    project = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True, allow_null=True)
 
     class Meta:
         model = Stop

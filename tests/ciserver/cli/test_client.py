@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -118,3 +122,20 @@ def test_what_an_older_service_does_not_say_is_named() -> None:
     with breaking(2, says) as (client, _), pytest.raises(CliError, match="has no 'host'") as error:
         print(client.get("/environments/1/")["running"][0]["host"])
     assert "pip install ./client" in error.value.next_step
+
+
+def test_ctrl_c_ends_with_130_and_says_nothing() -> None:
+    """In a shell, that is how a program that was interrupted ends; 1 would be a failed pipeline."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        asks = subprocess.Popen(
+            [sys.executable, "-m", "ciserver.cli", "logs", "hello", "-f", "--json"],
+            env=os.environ | {"GANTRY_URL": url, "GANTRY_TOKEN": "gantry_x"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        connection, _ = server.accept()
+        with connection:
+            asks.send_signal(signal.SIGINT)
+            assert asks.communicate(timeout=30) == (b"", b"")
+    assert asks.returncode == 130

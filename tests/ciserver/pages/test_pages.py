@@ -127,7 +127,7 @@ def test_the_matrix_needs_the_same_number_of_queries_for_many_projects(
 ) -> None:
     client = sign_in(alice)
     seeding.make_others(alice)
-    with django_assert_max_num_queries(13):
+    with django_assert_max_num_queries(14):
         client.get("/")
 
 
