@@ -117,6 +117,17 @@ class Machine:
     def plug_in(self) -> None:
         _ip("link", "set", self.device, "up")
 
+    @contextmanager
+    def narrow(self, rate: str) -> Iterator[None]:
+        """For the block no more than ``rate`` (as tc has it) reaches it."""
+        bucket = ["tbf", "rate", rate, "burst", "16kb", "latency", "500ms"]
+        where = ["dev", self.device, "root"]
+        subprocess.run(["tc", "qdisc", "add", *where, *bucket], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["tc", "qdisc", "del", *where], check=True)
+
     def hide(self, *programs: str) -> None:
         """As if they were not installed."""
         for program in programs:

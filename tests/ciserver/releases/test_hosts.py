@@ -29,10 +29,12 @@ from ciserver.releases.models import Deployment, DeploymentStep, Environment, Ho
 from ciserver.releases.one_host import HostDeployment
 from ciserver.releases.targets import masters
 from ciserver.releases.targets.connection import fingerprint
+from tests.ciserver.releases.conftest import wait_for
 from tests.ciserver.releases.deploying import Doomed
 from tests.ciserver.releases.test_deploy import Probe
 from tests.home import HOME
 from tests.machines import Machine
+from tests.together import together
 
 pytestmark = [
     pytest.mark.root,
@@ -463,6 +465,35 @@ def test_a_host_that_goes_away_in_the_middle_is_told_and_what_was_begun_there_go
     )).state == "succeeded"  # fmt: skip
 
 
+def test_a_cancel_ends_layers_that_travel_through_the_connection(
+    harbour: Fleet, api: Any, alice: Any
+) -> None:
+    harbour.only("qa-2")
+    harbour.deploy("one")
+    slow = harbour.release(os.urandom(4_000_000).hex()).deployments.get()  # a minute and more
+
+    def work(_: object) -> float:
+        with harbour.ships["qa-2"].narrow("400kbit"):
+            runner.deploy(slow.pk)
+            return time.monotonic()
+
+    def cancel(_: object) -> float:
+        wait_for(lambda: slow.steps.filter(name="pull").exists(), seconds=60)
+        time.sleep(3)
+        assert api.post(f"/api/v1/deployments/{slow.pk}/cancel/").status_code == 200
+        return time.monotonic()
+
+    with Probe(harbour.url("qa-2")) as probe:
+        ended, asked = together(lambda act: act(None), [work, cancel])
+    assert ended - asked < 10
+    slow.refresh_from_db()
+    assert (slow.state, slow.reason) == ("cancelled", "Cancelled by alice; v1 still serves qa.")
+    last = slow.steps.last()
+    assert last is not None and (last.name, last.state) == ("pull", "cancelled")
+    assert [answer for answer in probe.answers if answer != "200 one"] == []
+    assert harbour.deploy("three").state == "succeeded"
+
+
 def test_a_check_tells_what_a_deployment_there_depends_on(harbour: Fleet) -> None:
     ship = harbour.ships["qa-2"]
     ship.sh("printf '#!/bin/sh\\necho 1000000000\\n' > /usr/local/sbin/date")
@@ -501,7 +532,20 @@ def test_a_host_without_root_serves_a_release(harbour: Fleet) -> None:
     try:
         deployed = harbour.deploy("one")
         assert (deployed.state, deployed.reason) == ("succeeded", "")
-        assert harbour.page("qa-1") == "one"
+        with Probe(harbour.url("qa-1")) as probe:
+            assert harbour.deploy("two").reason == ""
+            failed = harbour.deploy("bad", command="exit 3")
+            assert failed.reason.endswith("v2 still serves qa.")
+            back = services.roll_back(
+                environment=harbour.qa, release=deployed.release, user=harbour.admin
+            )
+            assert harbour.run(back).reason == ""
+            time.sleep(0.2)
+        assert probe.failures == []
+        assert probe.answers[0] == probe.answers[-1] == "200 one"
+        assert "200 two" in probe.answers
+        left = ship.run("podman", "ps", "--all", "--quiet", user="deploy").split()
+        assert len(left) == 1
         with opened(harbour.host("qa-1")) as target:
             assert visits.look(target)["rootless"]
     finally:
