@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from ciserver.pipelines.xml_reports import XmlError, read_xml
 
 MOST_FILES = 10_000
-MOST_LINES = 2_000_000  # of all files together
+MOST_LINES = 2_000_000  # of all files of a pipeline together
 HIGHEST_LINE = 10_000_000
 LONGEST_PATH = 500
 
@@ -93,13 +93,18 @@ def to_ranges(lines: Iterable[int]) -> str:
 
 
 def from_ranges(text: str) -> set[int]:
-    return set(_each(text))
+    return {line for part in _parts(text) for line in part}
 
 
-def _each(text: str) -> Iterator[int]:
+def count(text: str) -> int:
+    """How many lines are in such ranges."""
+    return sum(map(len, _parts(text)))
+
+
+def _parts(text: str) -> Iterator[range]:
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
-        yield from range(int(first), int(last or first) + 1)
+        yield range(int(first), int(last or first) + 1)
 
 
 @dataclass(slots=True)
@@ -123,7 +128,7 @@ class _Reader:
             return
         self.lines += 1
         if self.lines > self.most:
-            raise CoverageError(f"more than {MOST_LINES} lines")
+            raise CoverageError(f"more than {MOST_LINES} lines of the whole pipeline")
         if number.isdecimal() and len(number) < 9 and 1 <= int(number) <= HIGHEST_LINE:
             self.current.add(int(number), 1 if hits.strip("-0") else 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 
 from builders.containers import Container
@@ -11,6 +12,7 @@ from ciserver.pipelines.coverage_reports import (
     MOST_LINES,
     CoverageError,
     Files,
+    count,
     lines_of,
     merge,
     parse,
@@ -24,6 +26,7 @@ from ciserver.repositories import git, history
 from ciserver.repositories.errors import RepositoryError
 
 log = logging.getLogger(__name__)
+_ONE_AT_A_TIME = threading.Lock()
 MAX_REPORT = 32 * 1024 * 1024
 MAX_REPORTS = 200
 MAX_TOGETHER = 128 * 1024 * 1024
@@ -32,15 +35,21 @@ ANCESTORS = 200
 
 def read_coverage(run: JobRun, test: Test, container: Container) -> None:
     """Keep the reports as rows, in place of an earlier try's. A bad one is said, not fatal."""
+    with _ONE_AT_A_TIME:  # those of other jobs count, too
+        _read(run, test, container)
+
+
+def _read(run: JobRun, test: Test, container: Container) -> None:
     run.job.coverage_files.all().delete()
     files: Files = {}
+    room_for_lines = MOST_LINES - _lines_of_others(run)
     room = MAX_TOGETHER
     mask = run.log.masker.mask_text
     for path in found(run, container, test.coverage, "coverage report", most=MAX_REPORTS):
         try:
             data = container.read_file(path, min(MAX_REPORT, room))
             room -= len(data)
-            most = MOST_LINES - lines_of(files)  # of all reports together
+            most = room_for_lines - lines_of(files)
             merge(files, parse(data, mask, most=most))
         except (CoverageError, OSError) as error:
             run.log.say(f"The coverage report {path} cannot be read: {error}.")
@@ -55,12 +64,20 @@ def read_coverage(run: JobRun, test: Test, container: Container) -> None:
     )
 
 
+def _lines_of_others(run: JobRun) -> int:
+    """Of the other jobs of this run of its pipeline that are there already."""
+    others = CoverageFile.objects.filter(job__pipeline=run.job.pipeline_id, job__run=run.job.run)
+    rows = others.values_list("covered_lines", "missed_lines").iterator()
+    return sum(count(text) for row in rows for text in row)
+
+
 def figures(pipeline: Pipeline) -> dict[str, object]:
     """The pipeline row's fields about coverage, once its jobs have ended."""
-    files = coverage.measured(pipeline)
+    lines = covered = files = 0
+    for one in coverage.measured(pipeline):
+        files, lines, covered = files + 1, lines + one.lines, covered + one.covered
     if not files:
         return {}
-    lines, covered = coverage.totals(files)
     return {
         "coverage_lines": lines,
         "coverage_covered": covered,

@@ -289,14 +289,14 @@ def _read_reports(run: JobRun, test: Test, container: Container) -> list[junit.C
 
 @dataclass(frozen=True, slots=True)
 class _There:
-    """Of the cases of all jobs of a pipeline, earlier tries too: how many, and what they say."""
+    """Of the cases of all jobs of a pipeline's run, earlier tries too: how many, what they say."""
 
     count: int
     words: int  # characters
 
 
 def _cases_of(run: JobRun) -> _There:
-    rows = TestCase.objects.filter(job__pipeline=run.job.pipeline_id)
+    rows = TestCase.objects.filter(job__pipeline=run.job.pipeline_id, job__run=run.job.run)
     found = rows.aggregate(count=Count("pk"), words=Sum(Length("message")))
     return _There(found["count"], found["words"] or 0)
 

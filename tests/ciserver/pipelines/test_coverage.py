@@ -8,6 +8,7 @@ import pytest
 
 from ciserver.lib.crypto import Secret
 from ciserver.lib.masking import Masker
+from ciserver.pipelines.coverage import by_file
 from ciserver.pipelines.coverage_reports import (
     CoverageError,
     FileLines,
@@ -17,6 +18,7 @@ from ciserver.pipelines.coverage_reports import (
     parse,
     to_ranges,
 )
+from ciserver.pipelines.runner import coverage as runner_coverage
 from ciserver.projects.badges import badge_path
 from tests.ciserver.pipelines.workplace import Workplace, log_of, run_git
 
@@ -140,6 +142,32 @@ def test_a_pipeline_has_its_figure_and_the_change_against_the_commit_it_left(
     assert "+10.0 points" in client.get(second.get_absolute_url()).content.decode()
     badge = client.get(f"{badge_path(workplace.project)}?of=coverage").content.decode()
     assert "coverage: 60%" in badge
+
+
+@pytest.mark.root
+@pytest.mark.django_db(transaction=True)
+def test_lines_of_all_jobs_together_have_a_number_and_merge_by_file(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_coverage, "MOST_LINES", 8)
+    jobs = "".join(
+        f"  {name}: {{command: cp /{name} /report, coverage: /report, memory: 64m{needs}}}\n"
+        for name, needs in (("a", ""), ("b", ", needs: a"), ("c", ", needs: b"))
+    )
+    pipeline = workplace.run(
+        {
+            "Dockerfile": "FROM busybox\nCOPY a b c /\n",
+            "a": "SF:x\nDA:1,1\nDA:2,0\nDA:3,0\nSF:y\nDA:7,1\n",
+            "b": "SF:x\nDA:2,1\nDA:4,0\n",
+            "c": "SF:z\nDA:1,0\nDA:2,0\nDA:3,0\n",
+            "gantry.yml": f"tests:\n{jobs}",
+        }
+    )
+    assert pipeline.state == "passed", pipeline.reason
+    told = [(one.path, one.covered, one.lines, one.missed) for one in by_file(pipeline)]
+    assert told == [("x", 2, 4, "3-4"), ("y", 1, 1, "")]
+    assert (pipeline.coverage_covered, pipeline.coverage_lines) == (3, 5)
+    assert "more than 2000000 lines of the whole pipeline" in log_of(pipeline.jobs.get(name="c"))
 
 
 SHAKY = """#!/bin/sh
