@@ -22,7 +22,7 @@ from ciserver.accounts.models import AuditEntry
 from ciserver.lib import outbox
 from ciserver.lib.problems import Refused
 from ciserver.pipelines import events, logfiles
-from ciserver.pipelines.models import Job, Pipeline
+from ciserver.pipelines.models import Job, Pipeline, State
 from ciserver.projects.models import Project
 from ciserver.releases import addresses, leases, leaving, registry_repositories
 from ciserver.releases.archiving import ENVIRONMENT, PROJECT
@@ -43,7 +43,7 @@ def anything_due() -> bool:
 
 def remove_all() -> None:
     """A chore: whatever is wanted gone and is still there."""
-    for environment in _environments().filter(project__in=Project.objects.open()):
+    for environment in _environments().exclude(project__in=_projects()):
         remove_environment(environment.pk)
     for project in _projects():
         delete_project(project.pk)
@@ -72,6 +72,8 @@ def delete_project(pk: int) -> bool:
     project = _projects().filter(pk=pk).first()
     if project is None:
         return True
+    if project.pipelines.filter(state=State.RUNNING).exists():
+        return False  # it was cancelled, and ends within seconds
     left = [_leave(environment) for environment in project.environments.all()]
     if not all(left):
         return False

@@ -205,6 +205,17 @@ def test_a_registry_that_is_away_holds_up_the_rows(
     assert removal.anything_due()
 
 
+def test_a_pipeline_that_still_runs_ends_first(hello: Any, alice: Any) -> None:
+    pipeline = make_pipeline(hello, 7, state=State.RUNNING)
+    archiving.delete(project=hello, user=alice, confirm="hello", now=True)
+    pipeline.refresh_from_db()
+    assert pipeline.cancel_requested_by == "alice"
+    assert not removal.delete_project(hello.pk)
+    Pipeline.objects.update(state=State.CANCELLED)
+    removal.remove_all()
+    assert not Project.objects.filter(slug="hello").exists()
+
+
 def test_an_environment_that_nothing_serves_goes_at_once_and_the_next_follows(
     hello: Any, passed: Any, succeeded: Any, alice: Any
 ) -> None:

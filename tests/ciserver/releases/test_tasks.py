@@ -33,6 +33,8 @@ def test_every_promise_wakes_the_worker_of_its_queue(db: None) -> None:
         "inspection.asked": "chores",
         "environment.routes": "chores",
         "environment.deployed": "chores",
+        "environment.remove": "chores",
+        "project.delete": "chores",
         "image.pushed": "planning",
     }
 
