@@ -284,17 +284,21 @@ def _first_rows(
     rows: QuerySet[TestCase], failed: Mapping[tuple[str, str], int]
 ) -> QuerySet[TestCase]:
     """``failed`` as ``case_history.failed_before`` has it of this job."""
-    first = rows.order_by("pk").values_list("pk", flat=True)[0]
-    earlier = {key for key, pk in failed.items() if pk < first}
-    names = {name for _, name in islice(earlier, _MOST_NAMES)}
-    again = rows.exclude(outcome__in=_BAD).filter(name__in=names).order_by("pk")
-    found = again.values_list("pk", "suite", "name")
-    flaky = [pk for pk, *key in found if tuple(key) in earlier][:MAX_CASES]
+    flaky = _flaky(rows, failed) if failed else []
     told = rows.annotate(
         failed_before=Case(When(pk__in=flaky, then=Value(True)), default=Value(False)),
         worst=Case(When(outcome__in=_BAD, then=Value(0)), default=Value(1)),
     )
     return told.order_by("worst", "-failed_before", "pk")[:MAX_CASES]
+
+
+def _flaky(rows: QuerySet[TestCase], failed: Mapping[tuple[str, str], int]) -> list[int]:
+    first = rows.order_by("pk").values_list("pk", flat=True)[0]
+    earlier = {key for key, pk in failed.items() if pk < first}
+    names = {name for _, name in islice(earlier, _MOST_NAMES)}
+    again = rows.exclude(outcome__in=_BAD).filter(name__in=names).order_by("pk")
+    found = again.values_list("pk", "suite", "name")
+    return [pk for pk, *key in found if tuple(key) in earlier][:MAX_CASES]
 
 
 def _span(pipeline: Pipeline) -> tuple[datetime | None, float]:
