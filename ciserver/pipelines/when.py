@@ -160,8 +160,8 @@ def _name(part: str) -> str:
         elif piece == "?":
             sections[-1] += "[^/]"
         else:
-            sections[-1] += "(?!/)" + fnmatch.translate(piece)
-    first, *others = (section.replace(r"\Z", "") for section in sections)
+            sections[-1] += "(?!/)" + fnmatch.translate(piece).removesuffix(r"\Z")
+    first, *others = sections
     if not others:
         return first
     *middle, last = others

@@ -91,6 +91,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         ("a[/]b", "a/b", False),
         ("a?b", "a/b", False),
         ("[a", "[a", True),
+        (r"[\Z]", "Z", True),
         ("a.c", "abc", False),
         ("A", "a", False),
     ],
