@@ -26,9 +26,19 @@ PROJECT = "hello"
 
 
 def demo(config: Config, *, leave: bool) -> int:
-    """Plays the demo; 0 when production shows what was pushed. Raises OpsError otherwise."""
+    """Plays the demo; 0 when production shows what was pushed, 130 when it was interrupted before.
+    Raises OpsError otherwise."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what we started must end with us
     console = Console(highlight=False)
+    try:
+        _play(console, config, leave=leave)
+    except KeyboardInterrupt:
+        console.print("Stopped before its end. './gantry demo' goes on with what is there already.")
+        return 130
+    return 0
+
+
+def _play(console: Console, config: Config, *, leave: bool) -> None:
     began = time.monotonic()
     with running_service(config, console):
         with doing(console, f"The base image {BASE_IMAGE}, from this machine's mirror") as tell:
@@ -44,7 +54,6 @@ def demo(config: Config, *, leave: bool) -> int:
         _say_goodbye(console, config, credentials, second, time.monotonic() - began)
         if not leave:
             _wait_for_interrupt(console, second.production_url)
-    return 0
 
 
 def _say_goodbye(
