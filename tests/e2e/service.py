@@ -194,6 +194,7 @@ def _started(
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=30)
         _remove_containers(home)
+        _remove_images(env["GANTRY_REGISTRY"])
 
 
 @contextmanager
@@ -224,6 +225,14 @@ def _remove_containers(home: Path) -> None:
         removed = subprocess.run(command, capture_output=True, text=True, check=False)
         # Its own clean-up of a container that just ended may come between: what counts is the end.
         assert not containers_of(home), removed.stderr
+
+
+def _remove_images(registry: str) -> None:
+    """What the engine of this machine pulled from a registry that is gone."""
+    command = ["podman", "images", "--quiet", "--filter", f"reference={registry}/*"]
+    ids = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    if ids:
+        subprocess.run(["podman", "rmi", "--force", *ids], capture_output=True, check=False)
 
 
 def stop_caddy(home: Path) -> None:
