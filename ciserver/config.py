@@ -169,6 +169,10 @@ class Config:
     def sandboxes(self) -> Path:
         return self.home / "sandboxes"
 
+    def step_cache(self, project: str) -> str:
+        """The repository of the step cache that all workers have together, by a project's name."""
+        return f"{self.registry}/{project}/cache"
+
 
 def _home(env: Mapping[str, str]) -> Path:
     home = Path(env.get("GANTRY_HOME", "/var/lib/gantry"))

@@ -22,8 +22,10 @@ ACCEPTED = ", ".join(
 
 
 def delete(project: Project) -> int:
-    """Delete every manifest of ``project``; how many there were. What another registry has stays
-    there. The blobs go with the next collection (see ``garbage``). Raises httpx.HTTPError."""
+    """Delete every manifest of ``project``, its step cache's too; how many images there were. What
+    another registry has stays there. The blobs go with the next collection (see ``garbage``).
+    Raises httpx.HTTPError."""
+    _delete(Location.parse(settings.GANTRY.step_cache(project.slug)), set())
     built = project.pipelines.exclude(digest="").values_list("digest", flat=True)
     known = set(built)  # a tag may have moved on from one of them
     return sum(_delete(location, known) for location in _locations(project))

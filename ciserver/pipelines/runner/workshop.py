@@ -71,7 +71,7 @@ class Workshop:
         """The step cache that all workers have together; None where the service has none."""
         if not self.config.shared_cache:
             return None
-        name = f"{self.config.registry}/{pipeline.project.slug}/cache"
+        name = self.config.step_cache(pipeline.project.slug)
         return SharedCache(
             self.registry,
             Reference.parse(name),

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from django.utils import timezone
 
@@ -36,6 +37,7 @@ from ciserver.webhooks.models import Delivery, Verdict
 from ciserver.webhooks.services import redeliver
 from ciserver.webhooks.trial import signed
 from tests.ciserver.pages.seeding import make_delivery, make_job, make_pipeline
+from tests.ciserver.releases.conftest import Registry
 from tests.ciserver.releases.test_garbage import can_be_pulled, ours, release  # noqa: F401
 from tests.conftest import api_as
 
@@ -51,6 +53,12 @@ def unreachable(hello: Any, passed: Any, serves: Any, admin_user: Any) -> Enviro
     place.hosts.set([host])
     place.running.update(host=host)
     return place
+
+
+def exists(registry: Registry, repository: str, digest: str) -> bool:
+    url = f"http://{registry.address}/v2/{repository}/manifests/{digest}"
+    accept = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
+    return httpx.head(url, headers=accept).status_code == httpx.codes.OK
 
 
 def actions() -> list[str]:
@@ -170,6 +178,9 @@ def test_a_deleted_project_leaves_nothing_but_the_audit_log(
 ) -> None:
     made = [release(ours, passed, page) for page in ("one", "two")]
     ours.tag("hello", made[0].digest, "main")
+    cached = ours.push("hello/cache", page="what a step made")
+    ours.tag("hello/cache", cached, "cache-protected")
+    assert exists(ours, "hello/cache", cached)
     serves(made[0], hello.environments.get(name="prod"))
     Running.objects.all().delete()  # what is on hosts: test_deploy.py
     job = make_job(made[0].pipeline, 1, "build", JobKind.BUILD)
@@ -188,6 +199,7 @@ def test_a_deleted_project_leaves_nothing_but_the_audit_log(
     assert not Release.objects.exists() and not Deployment.objects.exists()
     assert not path.exists() and not place.exists()
     assert not any(can_be_pulled(ours, row) for row in made)
+    assert not exists(ours, "hello/cache", cached), "the next project of that name must not read it"
     entry = AuditEntry.objects.get(action="project.deleted")
     assert (entry.target, entry.detail["images"]) == ("hello", 2)
     assert not OutboxEntry.objects.filter(topic=archiving.PROJECT).exists()
@@ -205,7 +217,11 @@ def test_a_registry_that_is_away_holds_up_the_rows(
     assert removal.anything_due()
 
 
-def test_a_pipeline_that_still_runs_ends_first(hello: Any, alice: Any) -> None:
+def test_a_pipeline_that_still_runs_ends_first(
+    ours: Any,  # noqa: F811 - the fixture
+    hello: Any,
+    alice: Any,
+) -> None:
     pipeline = make_pipeline(hello, 7, state=State.RUNNING)
     archiving.delete(project=hello, user=alice, confirm="hello", now=True)
     pipeline.refresh_from_db()
