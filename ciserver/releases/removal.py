@@ -60,8 +60,8 @@ def remove_environment(pk: int) -> bool:
         return False
     with transaction.atomic():
         addresses.give_up_all(row, row.removed_by)
-        row.delete()
-        AuditEntry.record(actor=GANTRY, action="environment.removed", target=name, hosts=hosts)
+        if row.delete()[0]:  # else another worker was faster
+            AuditEntry.record(actor=GANTRY, action="environment.removed", target=name, hosts=hosts)
     events.publish_matrix()
     return True
 
@@ -69,7 +69,7 @@ def remove_environment(pk: int) -> bool:
 def delete_project(pk: int) -> bool:
     """Whether it is gone. Called again, it goes on where it stopped."""
     outbox.keep(PROJECT, pk)
-    project = _projects().filter(pk=pk).first()
+    project = _due(pk)
     if project is None:
         return True
     if project.pipelines.filter(state=State.RUNNING).exists():
@@ -86,8 +86,8 @@ def delete_project(pk: int) -> bool:
     _delete_files(project)
     slug = project.slug
     with transaction.atomic():
-        project.delete()
-        AuditEntry.record(actor=GANTRY, action="project.deleted", target=slug, images=images)
+        if project.delete()[0]:  # else another worker was faster
+            AuditEntry.record(actor=GANTRY, action="project.deleted", target=slug, images=images)
     events.publish_matrix()
     return True
 
@@ -98,6 +98,12 @@ def _environments() -> QuerySet[Environment]:
 
 def _projects() -> QuerySet[Project]:
     return Project.objects.filter(delete_at__lte=timezone.now())
+
+
+@transaction.atomic
+def _due(pk: int) -> Project | None:
+    """The project, if it is to be deleted now; a restoration that goes on is waited for."""
+    return _projects().select_for_update().filter(pk=pk).first()
 
 
 def _leave(environment: Environment) -> bool:
