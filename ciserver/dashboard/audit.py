@@ -40,12 +40,14 @@ def entries_for(user: Any) -> QuerySet[AuditEntry]:
 
 
 def of_projects(projects: QuerySet[Project]) -> QuerySet[AuditEntry]:
-    """Targets begin with their project: ``hello``, ``hello v3``, ``hello@prod``, ``hello/x``."""
+    """Targets begin with their project: ``hello``, ``hello v3``, ``hello@prod``, ``hello/x``. What
+    was done in an earlier one of that name, which was deleted, is none of its people's business."""
     target = ExpressionWrapper(OuterRef("target"), output_field=CharField())
     fits = Q(of=F("slug"))
     for sign in " @/":
         fits |= Q(of__startswith=Concat(F("slug"), Value(sign)))
-    found = Exists(projects.order_by().annotate(of=target).filter(fits))
+    there = projects.order_by().filter(created_at__lte=OuterRef("at"))
+    found = Exists(there.annotate(of=target).filter(fits))
     return AuditEntry.objects.filter(found).exclude(_of_people())
 
 
@@ -74,6 +76,8 @@ def page(request: HttpRequest, slug: str = "") -> HttpResponse:
         maintained = Project.objects.with_role(request.user, Role.MAINTAINER)
         project = get_object_or_404(maintained, slug=slug)
         entries = of_project(project.slug)
+        if not request.user.is_superuser:  # as of_projects has it
+            entries = entries.filter(at__gte=project.created_at)
     elif request.user.is_superuser:
         entries = AuditEntry.objects.all()
     else:

@@ -9,6 +9,7 @@ from django.core.management import call_command
 
 from ciserver.accounts.models import AuditEntry
 from ciserver.accounts.services import check_audit
+from ciserver.projects import services
 from tests.ciserver.pages.test_pages import page
 from tests.conftest import api_as
 
@@ -33,6 +34,19 @@ def test_a_maintainer_reads_what_was_done_in_the_project_and_no_more(
     for user in (bob, charlie):
         assert sign_in(user).get("/projects/hello/audit/").status_code == 404
     assert sign_in(alice).get("/audit/").status_code == 404
+
+
+def test_an_earlier_project_of_the_same_name_stays_an_administrators_to_read(
+    alice: Any, admin_user: Any, sign_in: Any
+) -> None:
+    AuditEntry.record(actor="mallory", action="environment.change", target="shop@prod", note="then")
+    services.create(slug="shop", owner=alice)
+    AuditEntry.record(actor="alice", action="environment.change", target="shop@prod", note="now")
+    for user, read in ((alice, ["now"]), (admin_user, ["now", "then"])):
+        rows = api_as(user).get("/api/v1/audit/?project=shop&action=environment.change").json()
+        assert [row["detail"]["note"] for row in rows["results"]] == read
+        text = page(sign_in(user), "/projects/shop/audit/")
+        assert [one for one in ("now", "then") if f"note: {one}" in text] == read
 
 
 def test_an_administrator_reads_all_of_it(entries: None, admin_user: Any, sign_in: Any) -> None:
