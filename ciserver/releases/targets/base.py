@@ -286,7 +286,7 @@ class EngineTarget:
         try:
             result = self.machine.attempt(argv, timeout=check.timeout, keep=KEPT, pulse=pulse)
         except CommandTimedOut:
-            return f"the HEALTHCHECK did not end within {check.timeout:g} s"
+            return f"the HEALTHCHECK did not end within {round(check.timeout, 1):g} s"
         if result.code == 0:
             return ""
         words = CONTROL.sub("", result.out + result.err).strip()
@@ -324,7 +324,7 @@ def find_engine(machine: Machine) -> Engine:
 def probe_http(url: str, timeout: float, transport: httpx.AsyncBaseTransport | None = None) -> str:
     """A server that answers anything below 500 is up: not every application has a page at /."""
     path = urlsplit(url).path
-    late = f"GET {path} had no answer within {timeout:g} s"
+    late = f"GET {path} had no answer within {round(timeout, 1):g} s"
     try:
         status = asyncio.run(asyncio.wait_for(_status(url, transport), timeout))
     except (TimeoutError, httpx.TimeoutException):
