@@ -23,14 +23,17 @@ def told(alice: Any, charlie: Any, project: Any) -> None:
     note()
 
 
-def _token(user: Any) -> dict[str, str]:
+def _token(user: Any, only: Any = None) -> dict[str, str]:
     from ciserver.accounts.models import Scope, Token
 
-    return {"Authorization": f"Bearer {Token.make(user=user, name='x', scope=Scope.READ)[1]}"}
+    _, text = Token.make(user=user, name="x", scope=Scope.READ, project=only)
+    return {"Authorization": f"Bearer {text}"}
 
 
-def _frames(user: Any, query: str = "", last: str = "0", most: int = 3) -> list[str]:
-    headers = _token(user) | {"Last-Event-ID": last}
+def _frames(
+    user: Any, query: str = "", last: str = "0", most: int = 3, only: Any = None
+) -> list[str]:
+    headers = _token(user, only) | {"Last-Event-ID": last}
 
     async def read() -> list[str]:
         answer = await AsyncClient().get(f"/api/v1/events/{query}", headers=headers)
@@ -57,6 +60,16 @@ def test_a_reader_gets_what_it_may_see_and_goes_on_where_it_was(told: None, alic
     assert '"project":"hello"' in second
     number = first.split("\n")[0].removeprefix("id: ")
     assert _frames(alice, "?project=hello", number, 2)[1] == second
+
+
+def test_a_token_of_one_project_hears_of_that_one_alone(
+    told: None, admin_user: Any, project: Any, client: Any
+) -> None:
+    _, *heard = _frames(admin_user, most=3, only=project)
+    assert len(heard) == 2
+    assert all('"project":"hello"' in frame for frame in heard)
+    token = _token(admin_user, project)
+    assert client.get("/api/v1/events/?project=other", headers=token).status_code == 404
 
 
 def test_who_may_not_see_a_project_gets_no_stream_of_it(
