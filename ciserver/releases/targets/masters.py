@@ -166,8 +166,7 @@ def _open(spot: Path) -> int | None:
 def _again(place: Place, spot: Path) -> Reached | None:
     """A session of the master that is kept in ``spot``, if it answers."""
     for socket in spot.glob("m-*"):
-        age = time.time() - socket.stat().st_mtime
-        if (spot / USED).exists() or not 0 <= age < OLD:
+        if (spot / USED).exists() or not _is_young(socket):
             break
         (spot / USED).touch()
         session = _session([*client(socket), "--", place.name, _first_words(place)])
@@ -179,6 +178,13 @@ def _again(place: Place, spot: Path) -> Reached | None:
             return Reached(socket=socket, session=session, said=_text(told))
         _close(session)
     return None
+
+
+def _is_young(socket: Path) -> bool:
+    try:
+        return 0 <= time.time() - socket.stat().st_mtime < OLD
+    except FileNotFoundError:  # its time was over, this very moment
+        return False
 
 
 def _first(place: Place, folder: Path, spot: Path | None) -> Reached:
