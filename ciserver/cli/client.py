@@ -6,7 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from typing import Any, NoReturn
@@ -87,7 +87,8 @@ class Client:
 
     def list(self, path: str, **filters: str) -> list[Row]:
         """Rows of an address that has no pages."""
-        return list(self._json(self._ask("GET", path, params=filters)))
+        rows: list[Row] = self._json(self._ask("GET", path, params=filters), list)
+        return rows
 
     def put(self, path: str, **body: object) -> Row:
         return self._read(self._ask("PUT", path, json=body))
@@ -125,18 +126,22 @@ class Client:
                     yield event, value
 
     def _read(self, answer: httpx.Response) -> Row:
-        return _Answer(self._json(answer))
+        row: Row = self._json(answer, _Answer)
+        return row
 
-    def _json(self, answer: httpx.Response) -> Any:
-        """Raises CliError for what is no JSON, such as the page of a portal to sign in at."""
-        try:
-            return json.loads(answer.content, object_hook=_Answer)
-        except ValueError:
-            raise CliError(
-                f"What answers at {self.url} is not Gantry: {answer.headers.get('Content-Type')}.",
-                next_step="Look at that address with a browser, then: gantry login URL",
-                exit_code=Exit.UNREACHABLE,
-            ) from None
+    def _json(self, answer: httpx.Response, kind: type) -> Any:
+        """A ``kind`` of JSON. Raises CliError for anything else, such as the page of a portal to
+        sign in at."""
+        with suppress(ValueError):
+            found = json.loads(answer.content, object_hook=_Answer)
+            if isinstance(found, kind):
+                return found
+        raise CliError(
+            f"What answers at {self.url} is not Gantry:"
+            f" {answer.headers.get('Content-Type', 'it does not say what that is')}.",
+            next_step="Look at that address with a browser, then: gantry login URL",
+            exit_code=Exit.UNREACHABLE,
+        )
 
     def _unreachable(self, error: httpx.HTTPError) -> CliError:
         return CliError(

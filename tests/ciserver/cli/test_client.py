@@ -102,6 +102,7 @@ PAGE = b"HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nConnection: cl
     ("status", "kind", "body", "told"),
     [
         (b"200 OK", b"text/html", OF_A_PORTAL, "is not Gantry: text/html"),
+        (b"200 OK", b"application/json", b'["up"]', "is not Gantry: application/json"),
         (b"404 Not Found", b"text/html", OF_A_PORTAL, "it is not Gantry, or an older one"),
         (b"200 OK", b"application/json", b'{"results": [{}]}', "has no 'next': it is older or"),
         (b"200 OK", b"application/json", b'{"next": null}', "has no 'results': it is older or"),
