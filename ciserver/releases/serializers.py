@@ -141,7 +141,7 @@ class GivenUpSerializer(serializers.ModelSerializer[GivenUp]):
 
 
 class EnvironmentSerializer(serializers.ModelSerializer[Environment]):
-    """``address`` is where its hosts serve it; ``given_up`` are domains that it had."""
+    """``address`` is where its hosts serve it; ``given_up`` are domains and ports that it had."""
 
     project = serializers.SlugRelatedField[Any](slug_field="slug", read_only=True)
     hosts = HostSerializer(many=True, read_only=True)
