@@ -18,6 +18,7 @@ from ciserver.releases.targets.errors import CommandFailed, CommandTimedOut, Com
 QUICK, SLOW = 30.0, 600.0  # seconds for a command that asks, and for one that moves layers
 MOST = 16 * 1024 * 1024  # bytes of each stream; a host, or an image's HEALTHCHECK, may say anything
 PIECE = 64 * 1024
+TIDY = 2.0  # seconds that a command has to end in when it is not wanted any more
 BEAT = 1.0  # seconds between two times that a command's ``pulse`` is asked
 Pulse = Callable[[], None]
 
@@ -66,6 +67,8 @@ def attempt(
         until = _Until(process, time.monotonic() + timeout, pulse)
         _converse(process, stdin, ends, until, endless=keep is not None)
     except BaseException as error:
+        if not isinstance(error, subprocess.TimeoutExpired | _TooMuch):
+            _ask_to_end(process)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -81,6 +84,13 @@ def attempt(
                     pipe.close()
     out, err = (end.whole_lines().decode(errors="replace") for end in ends)
     return Result(process.returncode, out, err)
+
+
+def _ask_to_end(process: subprocess.Popen[bytes]) -> None:
+    """So that a script may remove what it made for a while: a pull its password and half layers."""
+    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(TIDY)
 
 
 class _TooMuch(Exception):

@@ -37,7 +37,9 @@ ID_RANGE = 65536
 WITH_CREDENTIALS = """
 umask 077
 folder=$(mktemp -d -p /dev/shm gantry-pull-XXXXXX 2>/dev/null || mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+TMPDIR=$(mktemp -d -p "${TMPDIR:-/var/tmp}" gantry-pull-XXXXXX 2>/dev/null || mktemp -d) || exit
+export TMPDIR  # where podman leaves half layers when it is ended
+trap 'rm -rf "$folder" "$TMPDIR"' EXIT
 trap 'exit 1' HUP INT TERM
 cd "$folder" && cat > config.json && "$@"
 """

@@ -366,6 +366,7 @@ def test_one_that_is_cancelled_ends_a_pull_that_goes_on(shop: Shop, api: Any, al
     shop.deploy("one")
     digest = shop.registry.push("hello", page="two")
     location = Location(shop.registry.address, "hello")
+    before = of_pulls()
     with silent() as (address, asked):  # in place of the registry: a layer that never comes
         bad = shop.of_image(digest, f"{address}/hello").deployments.get()
         bad.release.image = images.read_facts(location, digest, token=None).as_json()
@@ -388,6 +389,16 @@ def test_one_that_is_cancelled_ends_a_pull_that_goes_on(shop: Shop, api: Any, al
     assert [(s.name, s.state) for s in bad.steps.all()] == [("pull", "cancelled")]
     assert set(probe.answers) == {"200 one"}
     assert len(shop.containers()) == 1
+    assert of_pulls() <= before, "neither a password nor half a layer is left"
+
+
+def of_pulls() -> set[Path]:
+    """What pulls have for a while."""
+    places = {Path("/dev/shm"): "gantry-pull-*", Path("/var/tmp"): "*"}
+    return {
+        one for place, name in places.items() for one in place.glob(name)
+        if one.name.startswith(("gantry-pull-", "storage"))
+    }  # fmt: skip
 
 
 @contextmanager
