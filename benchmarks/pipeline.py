@@ -218,15 +218,14 @@ class Docker:
     def __init__(self, folder: Path, socket: Path, registry: str, service: Service) -> None:
         self._registry = registry
         self._env = {**os.environ, "DOCKER_HOST": f"unix://{socket}", "DOCKER_BUILDKIT": "1"}
-        self._repository = Repository(folder, service, "theirs")
         bare = folder.with_suffix(".git")
         subprocess.run(["git", "init", "--quiet", "--bare", bare], check=True)
+        self._repository = Repository(folder, service, "theirs", remote=str(bare))
         hook = bare / "hooks" / "post-receive"
         work = folder.with_suffix(".work")
         image = f"{registry}/bench"
         hook.write_text(POST_RECEIVE.format(work=work, docker=CLIENT, image=image))
         hook.chmod(0o755)
-        self._repository.git("remote", "set-url", "origin", str(bare))
         shutil.copytree(CHECKOUT / "examples" / "hello", folder, dirs_exist_ok=True)
 
     def change(self, number: int) -> dict[str, float]:

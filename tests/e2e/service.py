@@ -89,14 +89,14 @@ class Service:
 
 
 class Repository:
-    """A working copy with a remote at the service, and what that has on main already."""
+    """A working copy with a remote, at the service if no other, and what that has on main."""
 
-    def __init__(self, path: Path, service: Service, slug: str) -> None:
+    def __init__(self, path: Path, service: Service, slug: str, *, remote: str = "") -> None:
         self.path = path
         path.mkdir(parents=True)
         address = service.url.replace("://", f"://admin:{service.token}@")
         self.git("init", "--quiet", "--initial-branch=main")
-        self.git("remote", "add", "origin", f"{address}/git/{slug}.git")
+        self.git("remote", "add", "origin", remote or f"{address}/git/{slug}.git")
         if self.git("ls-remote", "--heads", "origin", "main"):
             self.git("pull", "--quiet", "origin", "main")
 
