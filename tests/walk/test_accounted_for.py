@@ -16,6 +16,7 @@ from tests.walk.commands import commands_of
 from tests.walk.elsewhere import ELSEWHERE
 from tests.walk.pages import AT_THE_END, IN_USE
 from tests.walk.pages.install import INSTALL
+from tests.walk.walking import Way
 
 TYPED = {line for page in [INSTALL, *IN_USE, *AT_THE_END] for line in page.commands()}
 HERE = os.environ | {"PYTHONPATH": str(CHECKOUT)}
@@ -29,6 +30,21 @@ def test_every_command_of_a_page_is_typed_or_has_a_reason_why_not(page: Path) ->
         if line not in TYPED and (page.name, line) not in ELSEWHERE
     ]
     assert not nobodys, "Add it to the page's row in tests/walk/pages, or to elsewhere.py."
+
+
+def test_every_command_that_is_typed_has_to_show_that_it_did_its_thing() -> None:
+    told: set[str] = set()
+    silent = []
+    for page in [INSTALL, *IN_USE, *AT_THE_END]:
+        ways = {line: [way] if isinstance(way, Way) else [*way] for line, way in page.ways.items()}
+        for line in page.commands():
+            if line in told and line not in page.ways:
+                continue
+            way = ways[line].pop(0) if ways.get(line) else Way()
+            told.add(line)
+            if not (way.says or way.then or (way.until and not way.after)):
+                silent.append(f"{page.name}: {line}")
+    assert silent == [], "Give its Way a word that it says, or a `then` that looks at what it did."
 
 
 def test_no_reason_is_for_a_command_that_is_not_there_or_typed_all_the_same() -> None:

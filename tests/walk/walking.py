@@ -40,6 +40,9 @@ ask -H "X-CSRFToken: $mark" -H 'Content-Type: application/json' \
 class Way:
     """How one command is typed. ``swap``: words of the page and what they are here.
 
+    By ``says`` or ``then``, or by what is waited for, it shows that it did what the page says: an
+    exit code alone is not enough (``test_accounted_for``).
+
     What is known only when it is typed is a function of the walk.
     """
 
@@ -240,6 +243,11 @@ class Walk:
         link = self.sh(f"gantry users new {name}").splitlines()[-1]
         said = self.sh(SIGN_UP.format(link=link, name=name, address=ADDRESS), cwd="/tmp")
         self.kept[name] = json.loads(said)["token"]
+
+
+def proved(line: str, **more: Any) -> Callable[[Walk, Said], object]:
+    """For ``Way.then``: what works if a command that says nothing did what it is for."""
+    return lambda walk, _: walk.sh(line, **more)
 
 
 def _folder(line: str) -> str:

@@ -36,6 +36,9 @@ BUILDS = Page(
             then=_a_layout
         ),
         ".venv/bin/python -m builders images": Way(says=r"app:dev +[0-9a-f]{12} +\d{4}-"),
+        ".venv/bin/python -m builders prune --older-than 30d --max-size 20g": Way(
+            says=r"^Removed \d+ images, \d+ cached steps.*MiB are left"
+        ),
         ".venv/bin/python -m builders --help": Way(says="remove what was not used for long"),
         ".venv/bin/python -m builders build --platform linux/arm64 /srv/app": Way(
             says=r"sha256:[0-9a-f]{64}"

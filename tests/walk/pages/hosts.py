@@ -51,7 +51,9 @@ HOSTS = Page(
         "gantry hosts check qa1": Way(says=r"(?s)engine +podman.*clock.*registry.*traffic"),
         "gantry hosts list": Way(says="qa1 +ssh +root@qa1.example.org"),
         "gantry hosts accept-key qa1 SHA256:...": Way(
-            before=_new_key, swap={"SHA256:...": lambda walk: walk.kept["fingerprint"]}
+            before=_new_key,
+            swap={"SHA256:...": lambda walk: walk.kept["fingerprint"]},
+            says=r"(?s)engine +podman.*traffic",
         ),
         "gantry hosts remove qa1": Way(says="^qa1 is forgotten"),
         "gantry move shop@prod prod3": Way(
@@ -62,6 +64,9 @@ HOSTS = Page(
         ),
         "gantry domains shop prod --add shop.example.org": Way(
             says="shop.example.org", then=_sent_on_to_https
+        ),
+        "gantry domains shop prod --remove shop.example.org": Way(
+            says="^prod of shop has no domains"
         ),
         "gantry domains shop prod --https internal": Way(
             says=r"shop.example.org +internal", then=_has_a_certificate
@@ -75,12 +80,16 @@ def _there(walk: Walk) -> None:
     walk.place.write("/root/shop/motd", "of today\n")
 
 
+def _serves(walk: Walk, _: Said) -> None:
+    walk.runs("shop", "qa")
+
+
 DAY_TWO = Page(
     "day-two.md",
     {
         "gantry ps shop@qa": Way(says=r"(?s)HOST +CONTAINER +RELEASE.*local.*v\d +running"),
         "gantry logs shop@qa --follow --since 10m": Way(until="listening"),
-        "gantry attach shop@qa": Way(after=2),
+        "gantry attach shop@qa": Way(after=2, then=_serves),  # Ctrl-C leaves it running
         "gantry exec shop@qa -- ls -l /srv": Way(says="index.html"),
         # The page's is a program of the reader's own image.
         "gantry exec shop@qa -i -- psql": Way(

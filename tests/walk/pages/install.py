@@ -7,12 +7,13 @@ import re
 from tests.walk import warm
 from tests.walk.commands import the_command
 from tests.walk.place import Said, make_venv
-from tests.walk.walking import ADDRESS, Page, Walk, Way
+from tests.walk.walking import ADDRESS, Page, Walk, Way, proved
 
 CLONE = "git clone https://… gantry && cd gantry"
 UNIT = the_command("install.md", "cat > /etc/systemd/system/gantry.service")
 START = "systemctl daemon-reload && systemctl enable --now gantry"
 ADMIN = "./gantry admin"
+CADDY_STOP = the_command("install.md", "curl --unix-socket")
 # What fails is kept, and messages may go to a listener of this machine.
 SETTINGS = "GANTRY_KEEP_FAILED=3600\nGANTRY_FETCH_ALLOW=127.0.0.0/8\n"
 
@@ -36,6 +37,7 @@ INSTALL = Page(
     "install.md",
     {
         CLONE: Way(cwd="/root", then=_clone),
+        UNIT: Way(then=proved("grep -q ^KillMode=process /etc/systemd/system/gantry.service")),
         START: Way(then=_up),
         ADMIN: Way(says=rf"(?m)^Address   {ADDRESS}\nUser      admin$", then=_administrator),
     },
@@ -68,11 +70,24 @@ RUNNING = Page(
 REMOVING = Page(
     "install.md",
     {
+        CADDY_STOP: Way(
+            then=proved(
+                "timeout 20 sh -c 'while curl -s --unix-socket /var/lib/gantry/run/caddy.sock"
+                " http://localhost/config/ >/dev/null; do sleep 0.2; done'"
+            )
+        ),
         # Its folder is a mount here.
-        "rm -rf /var/lib/gantry": Way(swap={"/var/lib/gantry": "/var/lib/gantry/*"}),
+        "rm -rf /var/lib/gantry": Way(
+            swap={"/var/lib/gantry": "/var/lib/gantry/*"},
+            then=proved('test -z "$(ls /var/lib/gantry)"'),
+        ),
+        "userdel gantry": Way(then=proved("! getent passwd gantry")),
+        "nft delete table inet gantry_deployed": Way(
+            then=proved("! nft list table inet gantry_deployed")
+        ),
     },
     only=[
-        the_command("install.md", "curl --unix-socket"),
+        CADDY_STOP,
         "rm -rf /var/lib/gantry",
         "userdel gantry",
         "nft delete table inet gantry_deployed",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.walk.commands import the_command
+from tests.walk.commands import MANAGE, the_command
 from tests.walk.pages.settings import OF_OPERATIONS
 from tests.walk.place import Said
 from tests.walk.shop import DOCKERFILE, UNIT
-from tests.walk.walking import Page, Walk, Way
+from tests.walk.walking import ADDRESS, Page, Walk, Way, proved
 
 # A commit of Gantry after this one: it adds a table.
 NEXT_VERSION = """
@@ -23,6 +23,10 @@ class Migration(migrations.Migration):
 FAILING_BUILD = f"""{DOCKERFILE}
 RUN --network=none sh -c 'echo no such compiler >/tmp/build.log; exit 1'
 """
+BACKUP = the_command("operations.md", "tar -C /var/lib/gantry -czf /backup")
+KEYS = the_command("operations.md", "tar -C /var/lib/gantry -czf /elsewhere")
+RESTORE_BACKUP = the_command("operations.md", "tar -C /var/lib/gantry -xpzf /backup")
+RESTORE_KEYS = the_command("operations.md", "tar -C /var/lib/gantry -xpzf /elsewhere")
 VACUUM = the_command("operations.md", ".venv/bin/python -c")
 
 
@@ -87,6 +91,11 @@ def _kept_id(walk: Walk) -> str:
     return walk.kept["kept id"]
 
 
+def _dropped(walk: Walk, _: Said) -> None:
+    listed = walk.sh(".venv/bin/python -m runtime list", cwd="/root/gantry")
+    assert walk.kept["kept id"] not in listed
+
+
 def _note_id(walk: Walk, said: Said) -> None:
     [row, *_] = [row for row in said.text.splitlines() if "no such compiler" in row]
     walk.kept["kept id"] = row.split()[0]
@@ -95,9 +104,21 @@ def _note_id(walk: Walk, said: Said) -> None:
 PAGE = Page(
     "operations.md",
     {
-        "systemctl stop gantry": Way(before=_keep),
+        "systemctl stop gantry": Way(
+            before=_keep, then=proved(f"! curl -s -o /dev/null {ADDRESS}/healthz")
+        ),
+        BACKUP: Way(
+            then=proved("tar -tzf /backup/gantry.tar.gz | grep -qx db/gantry.sqlite3"),
+        ),
+        KEYS: Way(then=proved("tar -tzf /elsewhere/gantry-keys.tar.gz | grep -q ^keys/.")),
+        "systemctl start gantry": Way(then=lambda walk, _: walk.up()),
         VACUUM: Way(then=_copied),
-        ".venv/bin/python -m ciserver.ops prepare": Way(before=_another_machine),
+        ".venv/bin/python -m ciserver.ops prepare": Way(
+            before=_another_machine,
+            then=proved("test $(stat -c %U /var/lib/gantry/db) = gantry"),
+        ),
+        RESTORE_BACKUP: Way(then=proved("test -s /var/lib/gantry/db/gantry.sqlite3")),
+        RESTORE_KEYS: Way(then=proved('test -n "$(ls /var/lib/gantry/keys)"')),
         "./gantry up": Way(until="up after", stays=True, says="up after", then=_as_before),
         "systemctl stop gantry && git pull && systemctl start gantry": Way(
             before=_next_version, then=_has_the_table
@@ -112,9 +133,17 @@ PAGE = Page(
         ".venv/bin/python -m runtime exec ID -- sh -c 'tail /tmp/build.log'": Way(
             swap={"ID": _kept_id}, says="^no such compiler$"
         ),
-        ".venv/bin/python -m runtime drop ID": Way(swap={"ID": _kept_id}),
+        ".venv/bin/python -m runtime drop ID": Way(swap={"ID": _kept_id}, then=_dropped),
+        "./gantry collect --dry-run": Way(says=r"^\d+ blobs would go"),
+        "./gantry collect": Way(says=r"^\d+ blobs went"),
+        the_command("operations.md", f"{MANAGE} rotate_keys"): Way(
+            says=r"^Key \S+ seals from now on; [1-9]\d* secrets were sealed anew"
+        ),
         "gantry start PROJECT": Way(swap={"PROJECT": "shop"}, says="^Started pipeline #"),
-        "chown gantry:gantry": Way(swap={"gantry:gantry": "gantry:gantry /backup/gantry.sqlite3"}),
+        "chown gantry:gantry": Way(
+            swap={"gantry:gantry": "gantry:gantry /backup/gantry.sqlite3"},
+            then=proved("test $(stat -c %U:%G /backup/gantry.sqlite3) = gantry:gantry"),
+        ),
     },
     leaves=OF_OPERATIONS.only,
 )

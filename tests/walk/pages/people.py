@@ -27,6 +27,14 @@ PAGE = Page(
         "gantry policy hello prod --promoter dora --approver alice --approvals 1": Way(
             before=_alice_and_dora, says="alice"
         ),
+        "gantry members remove hello dora": Way(says="^dora has no role of their own in shop"),
+        "gantry teams new crew": Way(says=r"^Made the team crew\.$"),
+        "gantry teams add crew dora": Way(says="^dora is in crew"),
+        "gantry members set hello crew developer --team": Way(
+            says="^crew is now developer of shop"
+        ),
+        "gantry users disable dora": Way(says="^dora can sign in no more"),
+        "gantry account sessions": Way(says="NAME +SIGNED IN +FROM +BROWSER"),
         "gantry users reset dora": Way(says=LINK),
         "gantry account password": Way(
             given=lambda walk: f"{walk.kept['password']}\n{NEW_PASSWORD}\n", then=_changed

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from tests.walk.commands import the_command
 from tests.walk.place import Said
-from tests.walk.walking import ADDRESS, Page, Walk, Way
+from tests.walk.walking import ADDRESS, Page, Walk, Way, proved
 
 # Where pages have addresses of the world.
 HOOK = "http://127.0.0.1:9100/hook"
@@ -42,7 +43,12 @@ REPOSITORIES = Page(
             says=r"pipeline #\d+ PASSED",
         ),
         "gantry repository key PROJECT --new": Way(swap={"PROJECT": "by-ssh"}, says="^ssh-ed25519"),
-        "gantry repository forget-host PROJECT": Way(swap={"PROJECT": "by-ssh"}),
+        "gantry repository forget-host PROJECT": Way(
+            swap={"PROJECT": "by-ssh"}, says="^The next fetch pins the key"
+        ),
+        "git config credential.helper store": Way(
+            then=proved("git config --local credential.helper | grep -qx store")
+        ),
         "gantry repository login PROJECT NAME": Way(
             swap={"PROJECT": "at-gitlab"}, given="of ours\n", says="asked as NAME"
         ),
@@ -55,7 +61,9 @@ SECRETS = Page(
         "gantry secrets set PROJECT DEPLOY_KEY --file id_ed25519": Way(
             before=lambda walk: walk.sh("ssh-keygen -q -t ed25519 -N '' -f /root/id_ed25519"),
             cwd="/root",
+            says="^shop has the secret DEPLOY_KEY",
         ),
+        "gantry secrets remove PROJECT API_TOKEN": Way(says="^shop has no secret API_TOKEN"),
         "gantry secrets list PROJECT": Way(says=r"(?s)API_TOKEN.*DEPLOY_KEY"),
         "gantry secrets set PROJECT NAME --env prod": Way(
             given="of ours", says="^prod of shop has the secret NAME"
@@ -73,7 +81,9 @@ REGISTRY = Page(
             says="Login Succeeded",
         ),
         "podman pull --tls-verify=false 127.0.0.1:5055/shop:COMMIT": Way(
-            swap={"COMMIT": lambda walk: walk.sh("git rev-parse HEAD").strip()}
+            swap={"COMMIT": lambda walk: walk.sh("git rev-parse HEAD").strip()},
+            says=r"^[0-9a-f]{64}$",
+            then=lambda walk, said: walk.sh(f"podman image exists {said.text.split()[-1]}"),
         ),
         "gantry images org.example.team=greeters": Way(
             before=_read_images, says=r"ID +DIGEST +SIZE"
@@ -116,7 +126,10 @@ SECURITY = Page(
     "security.md",
     {
         "gantry audit PROJECT": Way(swap={"PROJECT": "shop"}, says="secret"),
-        "gantry users disable NAME": Way(swap={"NAME": "dora"}),
+        "gantry users disable NAME": Way(swap={"NAME": "dora"}, says="^dora can sign in no more"),
+        the_command("security.md", "cd /root/gantry && .venv/bin/python manage.py verify"): Way(
+            says=r"^\d+ entries, all as they were written"
+        ),
         "gantry hook-secret renew PROJECT --drop-old": Way(
             swap={"PROJECT": "at-forgejo"}, says=r"^\S{32,}$"
         ),

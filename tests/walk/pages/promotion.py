@@ -53,6 +53,10 @@ PAGE = Page(
             says=r"^Approved: v\d is on its way to prod",
             then=lambda walk, _: walk.runs("shop", "prod", _newest(walk)),
         ),
+        "gantry deployments --state waiting": Way(says=r"shop +prod +v\d +promotion +waiting"),
+        "gantry deployments shop": Way(says=r"shop +qa +v\d +auto +succeeded"),
+        "gantry env shop prod --memory-mib 512": Way(says="memory.mib +512"),
+        "gantry policy shop prod": Way(says=r"(?s)may promote.*approvers +alice"),
         'gantry reject shop v7 prod -m "after the sale"': Way(
             before=_one_waits, swap={"v7": _newest}, env=AS_ALICE, says="after the sale"
         ),

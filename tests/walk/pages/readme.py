@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.walk.place import Said
 from tests.walk.shop import write_it
-from tests.walk.walking import ADDRESS, Page, Walk, Way
+from tests.walk.walking import ADDRESS, Page, Walk, Way, proved
 
 
 def _serves(walk: Walk, _: Said) -> None:
@@ -16,6 +16,9 @@ PAGE = Page(
     "README.md",
     {
         "./gantry new shop": Way(cwd="/root/gantry", says=rf"^Made shop: {ADDRESS}/projects/shop/"),
+        "git remote add gantry http://127.0.0.1:8000/git/shop.git": Way(
+            then=proved(f"git remote get-url gantry | grep -qx {ADDRESS}/git/shop.git")
+        ),
         "git push gantry main": Way(says=rf"{ADDRESS}/projects/shop/pipelines/1/"),
         "./gantry logs shop -f": Way(cwd="/root/gantry", says="level low"),
         "./gantry promote shop v1 prod": Way(

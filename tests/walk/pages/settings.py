@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.postgresql import binaries
 from tests.walk.commands import the_command
 from tests.walk.place import Said
-from tests.walk.walking import ADDRESS, Page, Walk, Way
+from tests.walk.walking import ADDRESS, Page, Walk, Way, proved
 
 URL = "postgres://gantry:PASSWORD@127.0.0.1:5432/gantry"
 DUMP = "pg_dump --format=custom --file=/backup/gantry.dump gantry"
@@ -43,13 +43,22 @@ def _takes_part(walk: Walk) -> bool:
 OF_OPERATIONS = Page(
     "operations.md",
     {
-        DUMP: Way(user="postgres", cwd="/"),
+        DUMP: Way(
+            user="postgres",
+            cwd="/",
+            then=proved("pg_restore --list /backup/gantry.dump | grep -q projects_project"),
+        ),
         # Of an empty service: into a database that is as empty.
         RESTORE: Way(
             before=lambda walk: walk.sh("createdb again", user="postgres", cwd="/"),
             swap={"--dbname=gantry": "--dbname=again /backup/gantry.dump"},
             user="postgres",
             cwd="/",
+            then=proved(
+                "psql -tc 'select count(*) from django_migrations' again | grep -q [1-9]",
+                user="postgres",
+                cwd="/",
+            ),
         ),
         # Celery's exit code after Ctrl-C is 1.
         WORKER: Way(
@@ -72,7 +81,11 @@ POSTGRESQL = Page(
     "settings.md",
     {
         "createuser --pwprompt gantry && createdb --owner gantry gantry": Way(
-            before=_cluster, given="PASSWORD\nPASSWORD\n", user="postgres", cwd="/"
+            before=_cluster,
+            given="PASSWORD\nPASSWORD\n",
+            user="postgres",
+            cwd="/",
+            then=proved("psql -tc 'select 1' gantry | grep -q 1", user="postgres", cwd="/"),
         ),
         f"GANTRY_DATABASE_URL={URL} ./gantry up": Way(
             until="up after", stays=True, says="up after", then=_with_it
