@@ -135,6 +135,8 @@ def _confirmed(given: str, name: str) -> None:
 
 def _close(row: Project, name: str) -> None:
     words = f"{row} is archived by {name}."
+    # What is being taken up right now has begun before, and is seen, or sees that it is archived.
+    list(Environment.objects.select_for_update().filter(project=row).order_by("pk"))
     _end_deployments(Deployment.objects.filter(environment__project=row), words)
     pipelines.cancel_all(project=row, by=name)
     row.archived_at, row.archived_by = timezone.now(), name

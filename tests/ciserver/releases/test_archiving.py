@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from base64 import b64encode
 from dataclasses import replace
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from django.db import connection, transaction
 from django.utils import timezone
 
 from ciserver.accounts.models import AuditEntry
@@ -146,6 +148,27 @@ def test_what_goes_on_is_waited_for(hello: Any, passed: Any, alice: Any) -> None
     ):
         with pytest.raises(Refused, match="v1 is on its way to hello@qa"):
             verb()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_begins_this_very_moment_is_waited_for(hello: Any, passed: Any, alice: Any) -> None:
+    (deployment,) = services.make_release(passed()).deployments.all()
+    begun, committed = threading.Event(), threading.Event()
+
+    def begin() -> None:
+        with transaction.atomic():
+            assert leases.claim(deployment.pk)
+            begun.set()
+            committed.wait(10)
+        connection.close()
+
+    worker = threading.Thread(target=begin)
+    worker.start()
+    assert begun.wait(10)
+    threading.Timer(0.5, committed.set).start()
+    with pytest.raises(Refused, match="v1 is on its way to hello@qa"):
+        archiving.archive(project=hello, user=alice)
+    worker.join()
 
 
 def test_a_deletion_can_be_taken_back_for_a_week(hello: Any, alice: Any, client: Any) -> None:
