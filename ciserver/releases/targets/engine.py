@@ -34,8 +34,11 @@ CAPABILITIES = (
 )
 OPEN_FILES, PROCESSES = 8192, 4096
 ID_RANGE = 65536
+# What a shell that was killed left goes an hour later: no pull takes so long.
 WITH_CREDENTIALS = """
 umask 077
+find /dev/shm/gantry-pull-* "${TMPDIR:-/var/tmp}"/gantry-pull-* -maxdepth 0 -mmin +60 \\
+    -user "$(id -u)" -exec rm -rf {} + 2>/dev/null
 folder=$(mktemp -d -p /dev/shm gantry-pull-XXXXXX 2>/dev/null || mktemp -d)
 TMPDIR=$(mktemp -d -p "${TMPDIR:-/var/tmp}" gantry-pull-XXXXXX 2>/dev/null || mktemp -d) || exit
 export TMPDIR  # where podman leaves half layers when it is ended

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -210,6 +211,19 @@ def test_credentials_are_never_on_a_command_line_and_gone_after_it(tmp_path: Pat
         mode, folder, content = said.splitlines()
         assert (mode, content) == ("600", config.decode())
         assert not Path(folder).exists()
+
+
+def test_what_a_killed_pull_left_goes_with_a_later_one(tmp_path: Path) -> None:
+    half, young = (tmp_path / f"gantry-pull-{name}" for name in ("killed", "goes-on"))
+    for folder in (half, young):
+        folder.mkdir()
+        (folder / "layer").touch()
+    os.utime(half, (time.time() - 7200,) * 2)
+    pulled = ["sh", "-c", engine.WITH_CREDENTIALS, "pull", "sh", "-c", "ls -d $TMPDIR"]
+    env = os.environ | {"TMPDIR": str(tmp_path)}
+    said = subprocess.run(pulled, env=env, input=b"{}", capture_output=True, check=True).stdout
+    assert said.startswith(f"{tmp_path}/gantry-pull-".encode())
+    assert list(tmp_path.iterdir()) == [young]
 
 
 def test_one_command_lists_and_inspects_and_one_stops_and_removes(tmp_path: Path) -> None:
