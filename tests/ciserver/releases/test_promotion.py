@@ -350,7 +350,6 @@ def test_nothing_begins_once_the_line_is_stopped_however_close(
 ) -> None:
     """Whoever takes it up at the same moment began before, or not at all."""
     prod = hello.environments.get(name="prod")
-    came = set()
 
     def begin() -> Any:
         return leases.claim(asked.pk)
@@ -363,10 +362,8 @@ def test_nothing_begins_once_the_line_is_stopped_however_close(
         asked = services.promote(release=release, environment=prod, user=alice)
         claimed, began_before = together(lambda act: act(), [begin, stop])
         assert (claimed is not None) == began_before
-        came.add(began_before)
         Deployment.objects.filter(pk=asked.pk).update(state="cancelled", lease_until=None)
         approvals.resume(user=alice, project=hello)
-    assert came, "either may be first"
 
 
 def test_a_projects_line_is_its_maintainers(hello: Any, release: Any, alice: Any, bob: Any) -> None:
