@@ -63,7 +63,8 @@ def restore(*, project: Project, user: Any) -> Project:
 def delete(*, project: Project, user: Any, confirm: str, now: bool = False) -> Project:
     """Archive ``project`` and have it deleted after GRACE, or with ``now`` at once.
 
-    ``confirm`` is its name, typed. Needs the role owner. Raises Refused.
+    ``confirm`` is its name, typed. From now on ``archived_by`` is ``user``, whoever archived it
+    before: who has it deleted gives up its addresses. Needs the role owner. Raises Refused.
     """
     row = _locked(project, user)
     _confirmed(confirm, row.slug)
@@ -71,8 +72,9 @@ def delete(*, project: Project, user: Any, confirm: str, now: bool = False) -> P
     name = user.get_username()
     if not row.archived_at:
         _close(row, name)
+    row.archived_by = name
     row.delete_at = timezone.now() + (timedelta(0) if now else GRACE)
-    row.save(update_fields=["delete_at"])
+    row.save(update_fields=["archived_by", "delete_at"])
     AuditEntry.record(
         actor=name, action="project.delete", target=row.slug, at=row.delete_at.isoformat()
     )

@@ -80,10 +80,10 @@ def delete_project(pk: int) -> bool:
     try:
         images = registry_repositories.delete(project)
         _delete_pipelines(project)
-    except (httpx.HTTPError, Refused) as error:
+        _delete_files(project)
+    except (httpx.HTTPError, Refused, OSError) as error:
         log.warning("%s could not be deleted yet: %s", project, error)
         return False
-    _delete_files(project)
     slug = project.slug
     with transaction.atomic():
         if project.delete()[0]:  # else another worker was faster
@@ -171,5 +171,8 @@ def _delete_files(project: Project) -> None:
 
 
 def _drop(folders: Iterable[Path]) -> None:
+    """Raises OSError when somebody still writes there, as a push does that began before."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            raise OSError(f"{folder} is written to, or cannot be removed.")

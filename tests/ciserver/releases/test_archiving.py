@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from base64 import b64encode
 from dataclasses import replace
@@ -238,6 +239,27 @@ def test_a_registry_that_is_away_holds_up_the_rows(
     assert not removal.delete_project(hello.pk)
     assert Release.objects.count() == 1, "it is tried again"
     assert removal.anything_due()
+
+
+def test_a_repository_that_cannot_be_removed_yet_holds_up_the_row(
+    ours: Any,  # noqa: F811 - the fixture
+    hello: Any,
+    alice: Any,
+    settings: Any,
+) -> None:
+    settings.GANTRY.repositories.mkdir()
+    place = create_hosted(hello)
+    archiving.delete(project=hello, user=alice, confirm="hello", now=True)
+    busy = place / "objects/busy"
+    busy.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", busy], check=True)
+    try:
+        assert not removal.delete_project(hello.pk)
+    finally:
+        subprocess.run(["umount", busy], check=True)
+    assert removal.anything_due(), "else nobody would find the rest of it again"
+    assert removal.delete_project(hello.pk)
+    assert not place.exists()
 
 
 def test_a_pipeline_that_still_runs_ends_first(

@@ -283,6 +283,20 @@ def test_what_is_removed_altogether_gives_its_domains_up_as_well(
     assert AuditEntry.objects.get(action="environment.take").detail["of"] == "hello@prod"
 
 
+def test_who_has_a_project_deleted_gives_its_domains_up_whoever_archived_it(
+    busy: Environment, alice: Any, olga: Any
+) -> None:
+    from ciserver.projects.services import create
+
+    own = services.create_environment(project=create(slug="own", owner=alice), name="prod")
+    busy.hosts.clear()
+    environments.change(environment=busy, user=alice, approvals=0)
+    archiving.archive(project=busy.project, user=olga)
+    archiving.delete(project=busy.project, user=alice, confirm="hello", now=True)
+    removal._delete_pipelines(Project.objects.get(pk=busy.project_id))
+    assert domains_of(alice, own, SHOP).json()["code"] == "environment.address-held"
+
+
 def test_where_only_soak_time_was_asked_for_a_domain_is_free_after_as_long(
     busy: Environment, canary: Environment, alice: Any, olga: Any
 ) -> None:
