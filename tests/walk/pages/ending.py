@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.walk.walking import Page, Way
 
 OLD = {"PROJECT": "old"}
-STAGE = {"PROJECT@ENV": "shop@last-stage"}
+STAGE = {"PROJECT@ENV": "older@last-stage"}
 
 
 PAGE = Page(
@@ -17,7 +17,7 @@ PAGE = Page(
         "gantry restore PROJECT": Way(swap=OLD, says="open again"),
         "gantry delete PROJECT --confirm PROJECT": Way(swap=OLD, says="deleted on"),
         "gantry delete PROJECT@ENV --confirm PROJECT@ENV": Way(
-            before=lambda walk: walk.sh("gantry new-env shop last-stage"),
+            before=lambda walk: walk.sh("gantry new older && gantry new-env older last-stage"),
             swap=STAGE,
             says="is being removed",
         ),
