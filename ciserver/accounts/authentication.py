@@ -105,13 +105,18 @@ def reader(request: HttpRequest) -> User | None:
 
     By session, by bearer token, or by a token as the password of HTTP Basic.
     """
+    return reading(request)[0]
+
+
+def reading(request: HttpRequest) -> tuple[User | None, Token | None]:
+    """As ``reader``, with the token that said so: for what goes on as long as that counts."""
     if request.user.is_authenticated:
-        return request.user
+        return request.user, None
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         _, text = basic_credentials(request)
     token = Token.objects.find(text.strip())
     if token is None:
-        return None
+        return None, None
     token.touch()
-    return token.user
+    return token.user, token

@@ -136,10 +136,15 @@ class Scope(models.TextChoices):
 class TokenQuerySet(models.QuerySet["Token"]):
     def find(self, text: str) -> Token | None:
         """The living token that ``text`` is, or None. Found by hash: no comparison leaks time."""
-        if not text.startswith(PREFIX):
-            return None
+        return self._living(digest=_digest(text)) if text.startswith(PREFIX) else None
+
+    def again(self, pk: int) -> Token | None:
+        """The token of that key, unless it ended since it was shown."""
+        return self._living(pk=pk)
+
+    def _living(self, **which: Any) -> Token | None:
         now = timezone.now()
-        token = self.select_related("user").filter(digest=_digest(text), user__is_active=True)
+        token = self.select_related("user").filter(user__is_active=True, **which)
         living = token.filter(models.Q(expires_at=None) | models.Q(expires_at__gt=now)).first()
         if living and living.project_id:
             living.user.limit(living.project_id)

@@ -6,15 +6,15 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from dataclasses import dataclass
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from ciserver.accounts.authentication import reader
-from ciserver.accounts.models import User
+from ciserver.accounts.authentication import reading
+from ciserver.accounts.models import Token, User
 from ciserver.lib.problems import LISTED, NOT_FOUND, problem_response
 from ciserver.notifications.models import Event
 from ciserver.pipelines import shutdown
@@ -27,13 +27,21 @@ AT_A_TIME = 100
 RETRY_MS = 2000
 
 
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """The keys of a person, and of the token by which they read; None for a session."""
+
+    user: int
+    token: int | None
+
+
 @require_safe
 async def events(request: HttpRequest) -> HttpResponseBase:
     """New states of pipelines, releases and deployments that the caller may see.
 
     ``project`` names one; without it, all. Without ``Last-Event-ID`` it begins with what is new.
     """
-    user = await sync_to_async(reader)(request)
+    user, token = await sync_to_async(reading)(request)
     if user is None:
         return problem_response(
             401,
@@ -42,9 +50,6 @@ async def events(request: HttpRequest) -> HttpResponseBase:
             hint="Make a token on the page /tokens/.",
         )
     slug = request.GET.get("project", "")
-    if user.limited_to and not slug:
-        only = await Project.objects.filter(pk=user.limited_to).afirst()
-        slug = only.slug if only else "-"
     if slug and not await Project.objects.visible_to(user).filter(slug=slug).aexists():
         return problem_response(404, code="not-found", detail=NOT_FOUND, hint=LISTED)
     asked = request.headers.get("Last-Event-ID", "")
@@ -57,15 +62,16 @@ async def events(request: HttpRequest) -> HttpResponseBase:
         )
     shutdown.watch()
     newest = await Event.objects.order_by("-id").values_list("id", flat=True).afirst()
-    return event_stream(_frames(user.pk, slug, int(asked) if asked else newest or 0))
+    who = Reader(user.pk, token.pk if token else None)
+    return event_stream(_frames(who, slug, int(asked) if asked else newest or 0))
 
 
-async def _frames(user: int, slug: str, after: int) -> AsyncIterator[str]:
+async def _frames(who: Reader, slug: str, after: int) -> AsyncIterator[str]:
     yield f"retry: {RETRY_MS}\n\n"
     read = sync_to_async(_read)
     quiet_since = time.monotonic()
     while not shutdown.stopping():
-        rows = await read(user, slug, after)
+        rows = await read(who, slug, after)
         if rows is None:
             return
         for row in rows:
@@ -82,9 +88,10 @@ async def _frames(user: int, slug: str, after: int) -> AsyncIterator[str]:
             await asyncio.sleep(LOOK)
 
 
-def _read(user_id: int, slug: str, after: int) -> list[Event] | None:
-    """Rights are looked at each time: who loses them hears no more. None: no such user now."""
-    user: Any = User.objects.filter(pk=user_id, is_active=True).first()
+def _read(who: Reader, slug: str, after: int) -> list[Event] | None:
+    """Rights are looked at each time: who loses them hears no more. None: nobody listens now whom
+    a token or an account lets."""
+    user = _now(who)
     if user is None:
         return None
     seen = Project.objects.visible_to(user)
@@ -92,3 +99,10 @@ def _read(user_id: int, slug: str, after: int) -> list[Event] | None:
         seen = seen.filter(slug=slug)
     found = Event.objects.filter(project__in=seen, id__gt=after)
     return list(found.order_by("id")[:AT_A_TIME])
+
+
+def _now(who: Reader) -> User | None:
+    if who.token is None:
+        return User.objects.filter(pk=who.user, is_active=True).first()
+    token = Token.objects.again(who.token)
+    return token.user if token else None

@@ -6,8 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.test import AsyncClient
 
+from ciserver.accounts.models import Token
 from ciserver.pipelines.models import State
 from ciserver.releases.events import note
 from tests.ciserver.pages.seeding import make_pipeline, make_project
@@ -70,6 +72,36 @@ def test_a_token_of_one_project_hears_of_that_one_alone(
     assert all('"project":"hello"' in frame for frame in heard)
     token = _token(admin_user, project)
     assert client.get("/api/v1/events/?project=other", headers=token).status_code == 404
+
+
+@pytest.mark.parametrize("how", ["revoked", "its project deleted and made anew"])
+def test_a_stream_ends_with_the_token_that_opened_it(
+    told: None, admin_user: Any, project: Any, how: str
+) -> None:
+    only = None if how == "revoked" else project
+    headers = _token(admin_user, only) | {"Last-Event-ID": "0"}
+
+    def end() -> None:
+        if only:
+            project.delete()  # and the token with it
+            make_pipeline(make_project("hello", admin_user), 99, state=State.PASSED)
+            note()
+        else:
+            Token.objects.all().delete()
+
+    async def heard_after() -> str:
+        answer = await AsyncClient().get("/api/v1/events/", headers=headers)
+        stream = aiter(answer.streaming_content)
+        try:
+            await anext(stream)
+            await anext(stream)
+            await sync_to_async(end)()
+            async with asyncio.timeout(5):
+                return "".join([frame.decode() async for frame in stream])
+        finally:
+            answer.close()
+
+    assert '"pipeline":99' not in asyncio.run(heard_after())
 
 
 def test_who_may_not_see_a_project_gets_no_stream_of_it(
