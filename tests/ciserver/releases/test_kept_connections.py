@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ciserver.releases.targets import masters
+from ciserver.releases.targets import connection, masters
 from ciserver.releases.targets.connection import Connection, connect
 from ciserver.releases.targets.spec import Place
 from tests.machines import Machine, machine
@@ -84,9 +84,11 @@ def test_two_at_once_have_one_each_and_the_second_ends_with_its_user(
 
 
 @pytest.mark.parametrize(
-    "why", ["old", "another key", "engine unknown", "it went wrong", "cut", "gone"]
+    "why", ["old", "another key", "engine unknown", "it went wrong", "cut", "gone", "hangs"]
 )
-def test_one_is_made_anew(ship: Machine, place: Place, tmp_path: Path, why: str) -> None:
+def test_one_is_made_anew(
+    ship: Machine, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
     with connect(place, tmp_path) as there:
         first = port_of(there)
     (kept,) = (tmp_path / "ssh").glob("k*/m-*")
@@ -102,6 +104,11 @@ def test_one_is_made_anew(ship: Machine, place: Place, tmp_path: Path, why: str)
                 raise ZeroDivisionError
         case "cut":
             ship.restart_sshd()
+        case "hangs":
+            monkeypatch.setattr(connection, "QUICK", 0.0)
+            with connect(place, tmp_path) as there:
+                there._made.append(("-R", "127.0.0.1:0:nobody"))
+            monkeypatch.undo()
         case "gone":  # after it was seen
             masters.end(kept.parent)
             kept.symlink_to("nowhere")
