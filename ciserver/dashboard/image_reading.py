@@ -10,10 +10,12 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
 from django.db import transaction
+from django.utils import timezone
 
 from ciserver.dashboard import listing
 from ciserver.dashboard.models import ImageLabel, ImageLayer, ImageRecord, ImageUse, LayerRecord
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 TOPIC = "image.pushed"
 MOST_READ = 1024**3  # compressed bytes of a layer that is looked through
 AT_A_TIME = 100  # of those pushed before there were records
+UNUSED = timedelta(hours=1)
 MOST_LAYERS = 500
 MOST_LABELS = 500
 MOST_SHOWN = 20_000  # characters of one part of the config, as JSON
@@ -66,6 +69,19 @@ def promise_unread() -> int:
         for pk in found:
             outbox.promise(TOPIC, pk)
     return len(found)
+
+
+@transaction.atomic
+def forget_unused() -> int:
+    """What was read of images that no project has any more, since it was deleted; how many there
+    were. A chore. One that was read just now may be about to be used."""
+    long_ago = timezone.now() - UNUSED
+    records = ImageRecord.objects.filter(uses=None, read_at__lt=long_ago)
+    gone = list(records.values_list("pk", flat=True)[:AT_A_TIME])
+    layers = set(ImageLayer.objects.filter(image__in=gone).values_list("layer", flat=True))
+    ImageRecord.objects.filter(pk__in=gone, uses=None).delete()
+    LayerRecord.objects.filter(pk__in=layers, places=None).delete()
+    return len(gone)
 
 
 def record_of(repository: str, digest: str) -> ImageRecord:

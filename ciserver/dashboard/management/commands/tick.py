@@ -20,7 +20,7 @@ from ciserver.accounts import idempotency, lock
 from ciserver.accounts.services import check_audit
 from ciserver.accounts.sessions import SessionStore
 from ciserver.celery import app
-from ciserver.dashboard.image_reading import promise_unread
+from ciserver.dashboard.image_reading import forget_unused, promise_unread
 from ciserver.lib import outbox
 from ciserver.lib.leasing import Watch
 from ciserver.notifications import outgoing
@@ -111,6 +111,7 @@ class Command(BaseCommand):
                 _do("remove what broken pushes left", tidy_hosted)
                 _do("have workers make room", make_room)
                 _do("have images read that never were", promise_unread)
+                _do("forget images that no project has", forget_unused)
             if stop.wait(options["interval"]):
                 return
 
