@@ -27,6 +27,8 @@ TOPIC = "environment.routes"
 MOST = 50  # of one environment
 LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 NAME = re.compile(rf"(?:{LABEL}\.)+{LABEL}")
+# Python's IDNA maps them to other letters, browsers (UTS #46) keep them: another domain.
+DEVIANT = set("ßẞς\u200c\u200d")
 EXAMPLE = "Name it like shop.example.org, without a scheme, port or path."
 
 
@@ -64,6 +66,8 @@ def canonical(text: str) -> str:
     """``text`` as browsers send it in Host: lower case, in ASCII. Raises Refused for what can be
     no host name of an environment."""
     shown = text.strip()[:80]
+    if DEVIANT & set(text):
+        raise _refused(f"{shown!r} has a letter that not all read alike: give its xn--... form.")
     try:
         name = text.strip().rstrip(".").encode("idna").decode().lower()
     except UnicodeError:

@@ -101,10 +101,12 @@ def leave(target: Target, row: Running, lease: Lease) -> list[str]:
 
 
 def clear(target: Target, environment: Environment, lease: Lease) -> list[str]:
-    """Take an environment's traffic from a host, once what is under way has ended, and its
-    containers. May be called again. The names of these."""
-    domains.serve(target, environment, None, lease)
-    target.proxy.close(server_name(environment), seconds=DRAIN, permit=lease.check)
+    """Take an environment's domains and traffic from a host, once what is under way has ended, and
+    its containers. May be called again. The names of these. Raises TargetError, also when a domain
+    stays there: nobody would look for it again."""
+    name = server_name(environment)
+    target.proxy.name(name, None, edge=domains.edge(), permit=lease.check)
+    target.proxy.close(name, seconds=DRAIN, permit=lease.check)
     there = target.containers(labels_of(environment))
     for container in there:
         lease.check()

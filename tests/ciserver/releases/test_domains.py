@@ -16,10 +16,11 @@ import pytest
 from ciserver.accounts.models import AuditEntry
 from ciserver.lib.models import OutboxEntry
 from ciserver.lib.problems import Refused
-from ciserver.releases import domains, drift, environments, naming
+from ciserver.releases import domains, drift, environments, leaving, naming
+from ciserver.releases.leases import Lease
 from ciserver.releases.models import Host, Running
 from ciserver.releases.targets.domains import Domains, Edge, domains_in, with_domains
-from ciserver.releases.targets.errors import TrafficError
+from ciserver.releases.targets.errors import NotUnderstood, TrafficError
 from ciserver.releases.targets.handshakes import certified
 from ciserver.releases.targets.local import LocalTarget
 from ciserver.releases.targets.proxy import Proxy
@@ -235,6 +236,31 @@ def test_a_port_that_is_taken_leaves_names_as_they_were(proxy: Proxy, edge: Edge
         assert (proxy.domains(), proxy.routes()) == ({}, {"a": one})
 
 
+@pytest.mark.django_db
+def test_an_environment_is_not_left_while_its_domain_cannot_be_taken_away(
+    proxy: Proxy, edge: Edge, hello: Any
+) -> None:
+    qa = hello.environments.get(name="qa")
+    server, port = naming.server_name(qa), free_port()
+    admin = httpx.Client(
+        transport=httpx.HTTPTransport(uds=str(proxy.socket)),
+        base_url="http://localhost/config/apps",
+    )
+    routes = "/http/servers/names-https/routes"
+    with answering("one") as one:
+        proxy.serve(server, port=port, upstream=one)
+        proxy.name(server, of(port, SHOP), edge=edge)
+        before = admin.get(routes).json()
+        foreign = {"match": [{"path": ["/"]}], "handle": [{"handler": "static_response"}]}
+        assert admin.patch(routes, json=[foreign, *before]).is_success
+        try:
+            with Lease(qa) as lease, pytest.raises(NotUnderstood):
+                leaving.clear(LocalTarget.here(proxy.socket.parent), qa, lease)
+            assert server in proxy.routes(), "it is tried again"
+        finally:
+            assert admin.patch(routes, json=before).is_success
+
+
 def test_of_two_environments_the_later_one_has_a_name() -> None:
     first = with_domains(None, "a", of(1, SHOP, OTHER, https="acme"), Edge())
     both = with_domains(first, "b", of(2, SHOP), Edge(acme_url="https://ca.example.org/directory"))
@@ -262,6 +288,13 @@ def test_of_two_environments_the_later_one_has_a_name() -> None:
 )
 def test_a_name_is_kept_as_browsers_send_it(text: str, name: str) -> None:
     assert domains.canonical(text) == name
+
+
+def test_a_name_that_browsers_would_send_otherwise_is_refused() -> None:
+    for text in ("straße.example", "STRAẞE.example", "βόλος.example", "a\u200db.example"):
+        with pytest.raises(Refused, match="xn--"):
+            domains.canonical(text)
+    assert domains.canonical("xn--strae-oqa.example") == "xn--strae-oqa.example"
 
 
 @pytest.mark.parametrize(
