@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -23,6 +24,13 @@ from tests.machines import Machine, machine
 def ship() -> Iterator[Machine]:
     with machine() as made:
         yield made
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Short enough for sockets in it (unix(7)), as the service's is."""
+    with tempfile.TemporaryDirectory(prefix="gantry-kept-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture
