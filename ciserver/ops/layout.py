@@ -15,6 +15,8 @@ from ciserver.lib.keys import ensure_keys
 from ciserver.ops.errors import OpsError
 from ciserver.ops.launch import CHECKOUT, SERVICE_USER
 
+LONGEST = 60  # bytes of a home's path; run/ssh/… and what ssh adds to a socket's name take 46
+
 
 @dataclass(frozen=True, slots=True)
 class Folder:
@@ -75,6 +77,7 @@ def make_user(home: Path) -> None:
 
 
 def make_folders(home: Path) -> None:
+    _check_short(home)
     home.mkdir(mode=0o755, parents=True, exist_ok=True)
     for folder in FOLDERS:
         path = home / folder.name
@@ -133,6 +136,15 @@ def check_code_is_readable() -> None:
                 f"{path} cannot be read by the user {SERVICE_USER}, who runs the web process.",
                 next_step=f"Type: chmod -R o+rX {CHECKOUT}",
             )
+
+
+def _check_short(home: Path) -> None:
+    """Sockets lie in it, whose paths the kernel limits to 107 bytes (unix(7))."""
+    if len(os.fsencode(home)) > LONGEST:
+        raise OpsError(
+            f"{home} is too long a path for the sockets that lie in it.",
+            next_step=f"Set GANTRY_HOME to a folder whose path has at most {LONGEST} bytes.",
+        )
 
 
 def _check_reachable(home: Path) -> None:

@@ -83,6 +83,14 @@ def test_a_closed_folder_above_the_home_is_one_clear_sentence(config: Config) ->
     assert "chmod o+x" in refused.value.next_step
 
 
+def test_a_path_too_long_for_sockets_is_one_clear_sentence(config: Config) -> None:
+    home = config.home.parent / ("x" * layout.LONGEST)
+    with pytest.raises(OpsError) as refused:
+        layout.prepare(home)
+    assert "too long a path for the sockets" in str(refused.value)
+    assert not home.exists()
+
+
 def test_the_service_user_cannot_log_in() -> None:
     layout.make_user(Path("/var/lib/gantry"))
     assert pwd.getpwnam("gantry").pw_shell == "/usr/sbin/nologin"
