@@ -108,6 +108,26 @@ def test_every_page_fits_a_phone_and_does_not_move_there(
     assert not any(wrong.values()), told(wrong)
 
 
+def test_names_as_long_as_may_be_make_no_page_wider(stage: Stage, open_page: OpenPage) -> None:
+    slug, place = "w" * 63, "m" * 63
+    wrong: Wrong = {}
+    stage("rename", slug="hello", place="prod", new_slug=slug, new_place=place)
+    try:
+        page = open_page("/")
+        pages = ["", "pipelines/6/", "new-environment/", "archive/", "secrets/", "deliveries/"]
+        pages += [f"environments/{place}/{name}" for name in ("", "edit/", "remove/", "secrets/")]
+        for path in ["/", *(f"/projects/{slug}/{name}" for name in pages)]:
+            answer = page.goto(path)
+            assert answer is not None and answer.ok, path
+            found = wrong[path] = []
+            for width in (320, 360, WIDEST):
+                page.set_viewport_size({"width": width, "height": 860})
+                ask(page, found, FITS)
+    finally:
+        stage("rename", slug=slug, place=place, new_slug="hello", new_place="prod")
+    assert not any(wrong.values()), told(wrong)
+
+
 def told(wrong: Wrong) -> str:
     return json.dumps({path: found for path, found in wrong.items() if found}, indent=1)
 

@@ -87,6 +87,12 @@ def join(slug: str, name: str, role: str) -> None:
     )
 
 
+def rename(slug: str, place: str, *, new_slug: str, new_place: str) -> None:
+    """A project, and one of its environments."""
+    Environment.objects.filter(project__slug=slug, name=place).update(name=new_place)
+    Project.objects.filter(slug=slug).update(slug=new_slug)
+
+
 def session(name: str) -> str:
     signed_in = User.objects.get(username=name)
     store = SessionStore()
@@ -302,7 +308,7 @@ SCENES: dict[str, Callable[..., Any]] = {
     for scene in (
         user, administrator, first_push, delivered, join, session, history, start, step, write,
         number_lines, more_jobs, fail, finish, restart, last_deployment, approvals, arrive,
-        harbour, read_image, rarities, drawn, take_command, say, end_command,
+        harbour, read_image, rarities, drawn, take_command, say, end_command, rename,
     )
 }  # fmt: skip
 
