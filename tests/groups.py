@@ -21,10 +21,11 @@ from xdist.workermanage import WorkerController
 GROUPS = {
     "walk": "walk",
     "e2e": "service",
-    "browser": "service",
+    "browser": "browser",
     "faults": "faults",
     "test_hosts.py": "machines",
     "test_targets.py": "machines",
+    "test_kept_connections.py": "kept",
     "test_deploy.py": "deployments",
     "test_day_two.py": "deployments",
     "test_drift.py": "engine",

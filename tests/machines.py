@@ -8,7 +8,7 @@ what podman made in the cgroups is removed by name.
 from __future__ import annotations
 
 import os
-import random
+import secrets
 import shutil
 import signal
 import socket
@@ -146,7 +146,7 @@ class Machine:
 @contextmanager
 def machine(*, docker: bool = False, hide: Sequence[str] = ()) -> Iterator[Machine]:
     """A machine that runs until the block ends. With ``docker`` its daemon runs, too."""
-    number = random.randrange(1, 16000)
+    number = 1 + secrets.randbelow(16000)  # hypothesis seeds ``random``, alike in each process
     name, device = f"gtm{number}", f"gtm{number}h"
     folder = Path(tempfile.mkdtemp(prefix="gantry-machine-"))
     folder.chmod(0o755)
