@@ -147,8 +147,8 @@ def test_the_command_line_takes_sockets_and_keys(
 _SERVED = """#!/bin/sh
 set -- $SSH_CONNECTION
 port=$(printf %04X "$2")
-while read -r _ here _ _ _ _ _ user _; do
-    test "$here" != "0100007F:$port" || echo "$user" >> {clients}
+while read -r _ here _ state _ _ _ user _; do
+    test "$here $state" != "0100007F:$port 01" || echo "$user" >> {clients}
 done < /proc/net/tcp
 exec git-shell -c "$SSH_ORIGINAL_COMMAND"
 """

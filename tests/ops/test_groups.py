@@ -32,7 +32,7 @@ def test_one(number: int) -> None:
 
 
 def test_a_group_runs_in_one_process_and_in_its_order(tmp_path: Path) -> None:
-    for name in ("e2e", "browser", "faults", "other"):
+    for name in ("e2e", "repositories", "faults", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"test_{name}.py").write_text(TEST)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
@@ -50,13 +50,13 @@ def test_a_group_runs_in_one_process_and_in_its_order(tmp_path: Path) -> None:
         folder, number, worker = line.split()
         workers[folder].add(worker)
         numbers[folder].append(int(number))
-    assert len(workers["e2e"] | workers["browser"]) == len(workers["faults"]) == 1
-    assert numbers["e2e"] == numbers["browser"] == numbers["faults"] == list(range(5))
+    assert len(workers["e2e"]) == len(workers["repositories"]) == len(workers["faults"]) == 1
+    assert numbers["e2e"] == numbers["repositories"] == numbers["faults"] == list(range(5))
     assert workers["other"] - workers["e2e"]  # the rest goes on beside the group
 
 
 def test_what_takes_longest_begins_first() -> None:
-    assert list(ORDER)[:3] == ["walk", "service", "faults"]
+    assert list(ORDER)[:3] == ["walk", "service", "browser"]
     names = ["a.py::b", "e2e/test_c.py::d", "tests/walk/test_pages.py::e[f]", "x/test_away.py::g"]
     items: list[Any] = [SimpleNamespace(nodeid=name) for name in names]
 

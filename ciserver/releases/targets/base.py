@@ -69,9 +69,17 @@ class EngineTarget:
         brought: Collection[str] = (),
         pulse: Pulse = still,
     ) -> int:
-        with ThreadPoolExecutor(1, "ready") as beside:
-            beside.submit(self._get_ready, network)
-            return self._pull(image, location, credentials_of, brought, pulse)
+        beside = ThreadPoolExecutor(1, "ready")
+        beside.submit(self._get_ready, network)
+        try:
+            moved = self._pull(image, location, credentials_of, brought, pulse)
+        except BaseException:
+            # Behind layers that fill the way to a host it may take half a minute: who cancels does
+            # not wait for it. It does nothing that a later deployment would not find done.
+            beside.shutdown(wait=False)
+            raise
+        beside.shutdown()
+        return moved
 
     def _get_ready(self, network: str) -> None:
         """What is needed after a pull, while layers travel. What fails here is asked for again by

@@ -34,6 +34,8 @@ APPS = "/config/apps"
 SERVERS = f"{APPS}/http/servers"
 NEAR = ["127.0.0.1/32", "::1/128"]  # whose word on where a request came from is believed
 TIMEOUT = 5.0  # seconds
+# Caddy read a certificate's file while it wrote it for the configuration before this one.
+HALF_WRITTEN = "caching certificate: decoding certificate metadata"
 TRIES = 5  # at a change that others get in the way of
 Permit = Callable[[], None]
 
@@ -188,9 +190,13 @@ class Proxy:
             # POST to a key of an object sets it, whether or not it was there.
             method = "DELETE" if wanted is None else "POST"
             response = self._request(method, path, wanted, if_match=etag)
-            if response.status_code != httpx.codes.PRECONDITION_FAILED:
+            if HALF_WRITTEN in response.text:
+                time.sleep(0.2)
+            elif response.status_code != httpx.codes.PRECONDITION_FAILED:
                 self._checked(response)
                 return
+        if HALF_WRITTEN in response.text:
+            self._checked(response)
         raise TrafficError(
             f"The proxy's {path} was changed by others {TRIES} times meanwhile. Deploy again."
         )

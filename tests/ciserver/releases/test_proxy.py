@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -228,6 +229,25 @@ def test_a_port_that_is_taken_changes_nothing_and_is_named(proxy: Proxy) -> None
             proxy.serve("b", port=taken, upstream=one)
         assert proxy.routes() == {"a": one}
         assert httpx.get(f"http://127.0.0.1:{port}/").text == "one"
+
+
+def test_a_certificate_that_caddy_writes_while_it_reads_it_is_asked_for_again(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file is cut short and filled again: no test can make Caddy read it in between."""
+    said = "shop.example.org: caching certificate: decoding certificate metadata: unexpected end"
+    refused = [httpx.Response(500, json={"error": said})]
+    ask = proxy._request
+
+    def asked(*words: Any, **more: Any) -> httpx.Response:
+        return refused.pop() if refused else ask(*words, **more)
+
+    monkeypatch.setattr(proxy, "_request", asked)
+    proxy.serve("a", port=free_port(), upstream="127.0.0.1:9")
+    assert proxy.routes() == {"a": "127.0.0.1:9"}
+    refused += [httpx.Response(500, json={"error": said})] * 5
+    with pytest.raises(TrafficError, match=r"caching certificate.*then deploy again"):
+        proxy.serve("a", port=free_port(), upstream="127.0.0.1:9")
 
 
 def test_a_proxy_that_is_away_is_named(tmp_path: Path) -> None:
