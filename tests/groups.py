@@ -31,7 +31,7 @@ GROUPS = {
     "test_drift.py": "engine",
     "test_engine.py": "engine",
     "test_interop.py": "engine",
-    "test_isolation.py": "engine",
+    "test_isolation.py": "machines",
     "test_run_here.py": "engine",
     "test_both_databases.py": "databases",
     "test_contracts.py": "contracts",
