@@ -193,13 +193,13 @@ def test_a_child_that_cannot_be_started_is_tried_until_it_can(stage: Stage, tmp_
 def test_nothing_is_left_after_an_ordered_stop(stage: Stage) -> None:
     stage.run([talker(stage.config)])
     assert stage.pids()
-    until(lambda: not any(map(alive, stage.pids() + stage.grandchildren())))
+    assert not any(alive(pid) for pid in stage.pids() + stage.grandchildren())
 
 
 def test_a_child_that_ignores_the_signal_is_killed_when_its_time_is_over(stage: Stage) -> None:
     began = time.monotonic()
     stage.run([talker(stage.config, script=f"trap '' TERM; {TALKER}; wait")])
-    until(lambda: not any(map(alive, stage.pids() + stage.grandchildren())))
+    assert not any(alive(pid) for pid in stage.pids() + stage.grandchildren())
     assert 1 < time.monotonic() - began < 8
 
 
@@ -209,7 +209,7 @@ def test_a_child_that_ends_at_its_start_is_an_error_with_its_last_words(stage: S
         stage.run([talker(stage.config), failing])
     assert str(failed.value) == "failing ended at its start (exit code 3)."
     assert "no such luck" in failed.value.details
-    until(lambda: not any(map(alive, stage.pids() + stage.grandchildren())))
+    until(lambda: not any(map(alive, stage.pids() + stage.grandchildren())), 1)
 
 
 def test_a_child_that_is_never_ready_is_an_error(stage: Stage) -> None:

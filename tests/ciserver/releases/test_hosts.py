@@ -471,6 +471,7 @@ def test_a_cancel_ends_layers_that_travel_through_the_connection(
     harbour.only("qa-2")
     harbour.deploy("one")
     slow = harbour.release(os.urandom(4_000_000).hex()).deployments.get()  # a minute and more
+    ship = harbour.ships["qa-2"]
 
     def work(_: object) -> float:
         with harbour.ships["qa-2"].narrow("400kbit"):
@@ -480,6 +481,8 @@ def test_a_cancel_ends_layers_that_travel_through_the_connection(
     def cancel(_: object) -> float:
         wait_for(lambda: slow.steps.filter(name="pull").exists(), seconds=60)
         time.sleep(3)
+        # Asked there: the layers fill the way from here.
+        assert ship.sh(f"curl -sm 5 {harbour.url('qa-2')}") == "one"
         assert api.post(f"/api/v1/deployments/{slow.pk}/cancel/").status_code == 200
         return time.monotonic()
 
