@@ -58,6 +58,17 @@ def test_a_wrong_key_and_an_unknown_project_look_the_same(hello: Any) -> None:
         assert Client().get(path).status_code == 404
 
 
+def test_the_address_ends_with_its_project_also_if_the_name_is_given_again(
+    hello: Any, alice: Any
+) -> None:
+    kept = badge_path(hello)
+    hello.delete()
+    again = seeding.make_project("hello", alice)
+    seeding.make_pipeline(again, 1, state=State.FAILED)
+    assert Client().get(kept).status_code == 404
+    assert said(badge_path(again)) == "gantry: failing"
+
+
 def test_it_is_sent_again_only_when_the_state_changed(hello: Any) -> None:
     seeding.make_pipeline(hello, 1, state=State.RUNNING)
     path = badge_path(hello)
