@@ -18,6 +18,7 @@ class SignInForm(AuthenticationForm):
     """Name and password, behind the brute-force lock."""
 
     locked = False
+    wrong_before = 0
     request: HttpRequest
 
     def clean(self) -> dict[str, Any]:
@@ -32,9 +33,9 @@ class SignInForm(AuthenticationForm):
         try:
             super().clean()
         except forms.ValidationError:
-            lock.failed(guess)
+            lock.failed(guess, through="page")
             raise
-        lock.passed(guess)
+        self.wrong_before = lock.passed(guess)
         return self.cleaned_data
 
     error_messages = {

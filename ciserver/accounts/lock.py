@@ -9,17 +9,21 @@ from __future__ import annotations
 import ipaddress
 from datetime import timedelta
 
-from django.db.models import Q
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from ciserver.accounts.models import AuditEntry, SignInFailure
+from ciserver.accounts.models import AuditEntry, SignInFailure, User
 from ciserver.lib.problems import Refused
 
 WINDOW = timedelta(minutes=15)
 # Wrong passwords within WINDOW: one name from one place, any names from one place, and one name
 # from anywhere. The last is high, since it lets others lock somebody out.
 OF_BOTH, OF_ADDRESS, OF_NAME = 10, 50, 100
+# What the audit log is told of within WINDOW: names from one place, passwords from anywhere.
+TOLD_OF_ADDRESS, TOLD = 10, 200
+# What stands there for a name that nobody has: people type passwords where the name belongs.
+UNKNOWN, MANY = "(unknown)", "(many)"
 
 
 def address_of(request: HttpRequest) -> str:
@@ -63,18 +67,36 @@ def begin(name: str, address: str) -> SignInFailure:
     return SignInFailure.objects.create(username=name, address=address)
 
 
-def passed(guess: SignInFailure) -> None:
-    """It was right: what was wrong before it, from there, counts no more."""
-    SignInFailure.objects.filter(username=guess.username, address=guess.address).delete()
+def passed(guess: SignInFailure) -> int:
+    """It was right: what was wrong before it, from there, counts no more. How many that were."""
+    same = SignInFailure.objects.filter(username=guess.username, address=guess.address)
+    return same.delete()[0] - 1
 
 
-def failed(guess: SignInFailure) -> None:
-    """It was wrong; the one that locks is written into the audit log."""
-    same = Q(username=guess.username, address=guess.address, at__gt=guess.at - WINDOW)
-    if SignInFailure.objects.filter(same).count() == OF_BOTH:
-        AuditEntry.record(
-            actor="sign-in", action="account.lock", target=guess.username, address=guess.address
-        )
+def failed(guess: SignInFailure, *, through: str) -> None:
+    """It was wrong. The audit log is told of the first of a name and address, and of the one that
+    locks. Names that nobody has are told as often as others: time tells nobody which they are."""
+    until = SignInFailure.objects.filter(at__gt=guess.at - WINDOW, pk__lte=guess.pk)
+    from_there = until.filter(address=guess.address)
+    of_both = from_there.filter(username=guess.username).count()
+    known = User.objects.filter(username__iexact=guess.username).first()
+    target = known.username if known else UNKNOWN
+    in_all = until[: TOLD + 1].count()
+    if of_both == OF_BOTH and (known or in_all < TOLD):
+        _tell("account.lock", target, address=guess.address)
+    elif in_all == TOLD:
+        note = f"{TOLD} within 15 min; until there are fewer, no others are written down"
+        _tell("account.sign-in-failed", MANY, note=note)
+    elif of_both == 1 and in_all < TOLD and _names(from_there) <= TOLD_OF_ADDRESS:
+        _tell("account.sign-in-failed", target, address=guess.address, through=through)
+
+
+def _names(rows: QuerySet[SignInFailure]) -> int:
+    return rows.values("username").distinct().count()
+
+
+def _tell(action: str, target: str, **detail: str) -> None:
+    AuditEntry.record(actor="sign-in", action=action, target=target, **detail)
 
 
 def unlock(name: str) -> None:

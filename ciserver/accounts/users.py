@@ -116,7 +116,7 @@ def change_password(
     in do, or a session left open would be a way around the lock. Raises Refused."""
     guess = lock.begin(user.username, address)
     if not user.check_password(old):
-        lock.failed(guess)
+        lock.failed(guess, through="change of password")
         raise Refused(
             "The present password is not right.",
             code="password.old",

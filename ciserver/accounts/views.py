@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from ciserver.accounts import lock, services
 from ciserver.accounts.forms import SignInForm, TokenForm
-from ciserver.accounts.models import Scope, User
+from ciserver.accounts.models import AuditEntry, Scope, User
 from ciserver.accounts.sessions import note_sign_in
 from ciserver.lib.problems import Refused
 
@@ -28,7 +28,10 @@ class SignIn(LoginView):
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         answer = super().form_valid(form)
-        note_sign_in(self.request, lock.address_of(self.request))
+        address = lock.address_of(self.request)
+        note_sign_in(self.request, address)
+        wrong_before = form.wrong_before if isinstance(form, SignInForm) else 0
+        _tell("account.sign-in", form.get_user(), address=address, wrong_before=wrong_before)
         return answer
 
     def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
@@ -38,8 +41,22 @@ class SignIn(LoginView):
         return answer
 
 
+class SignOut(LogoutView):
+    """Ends the session that asks."""
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if isinstance(request.user, User):
+            _tell("account.sign-out", request.user, address=lock.address_of(request))
+        return super().post(request, *args, **kwargs)
+
+
+def _tell(action: str, user: Any, **detail: Any) -> None:
+    name = user.get_username()
+    AuditEntry.record(actor=name, action=action, target=name, **detail)
+
+
 sign_in = SignIn.as_view()
-sign_out = LogoutView.as_view()
+sign_out = SignOut.as_view()
 
 
 @login_required

@@ -87,7 +87,7 @@ def _by_password(name: str, password: str, address: str) -> _Who | None:
         raise Denied(refusal.status, str(refusal)) from None
     user = authenticate(username=name, password=password)
     if not isinstance(user, User):
-        lock.failed(guess)
+        lock.failed(guess, through="git")
         return None
     lock.passed(guess)
     return _Who(user, may_write=True)

@@ -243,6 +243,7 @@ AUDITED: dict[str, tuple[Done, ...]] = {
     "POST /account/end-session/": (
         Done("account.end-session", {"name": SESSION}, _signed_in_elsewhere, STRANGER),
     ),
+    "POST /logout/": (Done("account.sign-out"),),
     "POST /users/": (Done("user.create"),),
     "POST /users/{username}/change/": (
         Done("user.reset-password"),
@@ -332,8 +333,7 @@ NOT_AUDITED: dict[str, str] = {
     "POST /api/v1/projects/{slug}/hook-test/": "what it sends is in the ledger of deliveries",
     "POST /projects/{slug}/hook-test/": "what it sends is in the ledger of deliveries",
     "POST /hooks/{forge}/{slug}/": "a delivery, which is in the ledger",
-    "POST /login/": "a session, which is on the page /account/; failures lock and are written down",
-    "POST /logout/": "ends the caller's own session",
+    "POST /login/": "of nobody yet: tests/ciserver/accounts/test_sign_in_audit.py",
     "POST /set-password/{uidb64}/{token}/": "a form in two steps: tests/ciserver/accounts/"
     "test_users.py looks for account.password",
 }
