@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ciserver.releases.targets import engine, firewall
@@ -49,9 +49,18 @@ def _guard(machine: Machine, engine_there: Engine, there: Mapping[str, str]) -> 
             "nft is not installed on this host, so that containers would reach the host itself and"
             " its cloud's credentials. Install the package nftables, then deploy again."
         )
-    script = firewall.script(there.values()).encode()
-    argv = [*_inside(machine, engine_there), "nft", "--file", "-"]
-    machine.run(argv, timeout=QUICK, stdin=script)
+    nft = [*_inside(machine, engine_there), "nft"]
+    if not there and _is_of_nobody_else(machine, engine_there, nft):
+        machine.attempt([*nft, "delete", "table", *firewall.TABLE.split()], timeout=QUICK)
+        return
+    script = firewall.script(engine_there.program, there.values()).encode()
+    machine.run([*nft, "--file", "-"], timeout=QUICK, stdin=script)
+
+
+def _is_of_nobody_else(machine: Machine, engine_there: Engine, nft: Sequence[str]) -> bool:
+    """Whether the table, if there is one, guards nothing of a second engine on the machine."""
+    said = machine.attempt([*nft, "list", "table", *firewall.TABLE.split()], timeout=QUICK)
+    return not firewall.guards_others(said.out, engine_there.program)
 
 
 def _inside(machine: Machine, engine_there: Engine) -> list[str]:

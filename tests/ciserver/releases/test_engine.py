@@ -142,18 +142,28 @@ def test_the_bridges_of_either_engine_are_known() -> None:
 
 
 def test_the_firewall_names_only_the_bridges_it_was_given(tmp_path: Path) -> None:
-    text = firewall.script(["podman7", "podman7", "podman8"])
-    assert 'elements = { "podman7", "podman8" }' in text
-    for chain in text.split("chain ")[1:]:
-        first = chain.splitlines()[2]
-        assert first == "iifname != @bridges accept", "before any other rule"
-    assert firewall.script([]).splitlines()[-1] == f"delete table {firewall.TABLE}"
-    load = ["unshare", "--net", "sh", "-c", "nft -f $0 && nft -f $0 && nft list ruleset"]
-    (tmp_path / "rules").write_text(text)
-    twice = commands.run([*load, str(tmp_path / "rules")], timeout=20).out
-    assert twice.count("reject with icmpx") == 4
-    (tmp_path / "rules").write_text(firewall.script([]))
-    assert commands.run([*load, str(tmp_path / "rules")], timeout=20).out == ""
+    (tmp_path / "one").write_text(firewall.script("podman", ["podman7", "podman7", "podman8"]))
+    (tmp_path / "two").write_text(firewall.script("docker", ["gtd1"]))
+    (tmp_path / "none").write_text(firewall.script("podman", []))
+
+    def loaded(*names: str) -> str:
+        loads = [f"nft -f {name}" for name in names]
+        script = " && ".join([f"cd {tmp_path}", *loads, "nft list ruleset"])
+        return commands.run(["unshare", "--net", "sh", "-c", script], timeout=20).out
+
+    podman = loaded("one", "one")
+    assert podman.count("podman7") == podman.count("podman8") == 1
+    for chain in podman.split("\tchain ")[1:]:
+        first = chain.splitlines()[2].strip()
+        assert first == "iifname != @podman iifname != @docker accept", "before any other rule"
+    assert podman.count("reject with icmpx") == 5, "loaded twice it is there once"
+    both = loaded("one", "two", "one", "two")
+    assert "gtd1" in both and "podman7" in both, "neither engine takes out the other's"
+    assert both.count("reject with icmpx") == 5
+    assert firewall.guards_others(both, "podman") and firewall.guards_others(both, "docker")
+    left = loaded("one", "two", "none")
+    assert "podman7" not in left and "gtd1" in left
+    assert firewall.guards_others(left, "podman") and not firewall.guards_others(left, "docker")
 
 
 def test_variables_are_never_on_a_command_line() -> None:

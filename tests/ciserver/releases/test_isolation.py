@@ -11,15 +11,29 @@ from typing import Any
 
 import pytest
 
-from ciserver.releases.targets import commands, firewall
+from ciserver.releases.targets import Target, commands, firewall, open_target
 from ciserver.releases.targets.images import Location, read_facts
 from ciserver.releases.targets.local import LocalTarget
-from ciserver.releases.targets.spec import Container, Wanted
+from ciserver.releases.targets.spec import Container, Place, Wanted
 from tests.ciserver.releases.conftest import BUSYBOX, wait_for
+from tests.ciserver.releases.test_targets import PRIVATE, PUBLIC
 from tests.home import HOME
+from tests.machines import Machine
 
 pytestmark = pytest.mark.root
 OUTSIDE, METADATA = "198.51.100.2", "169.254.169.254"
+WORLD = f"{OUTSIDE} 80"
+# In a machine of its own: another beyond it, which has the address of a cloud's metadata.
+BEYOND = f"""
+set -e
+ip netns add beyond
+ip link add out type veth peer name eth0 netns beyond
+ip addr add 198.51.100.1/30 dev out && ip link set out up
+ip route add {METADATA} dev out
+ip -n beyond addr add {OUTSIDE}/30 dev eth0 && ip -n beyond addr add {METADATA}/32 dev eth0
+ip -n beyond link set eth0 up && ip -n beyond route add default via 198.51.100.1
+setsid ip netns exec beyond /bin/busybox httpd -f -p 80 >/dev/null 2>&1 &
+"""
 BASE = 0x10000000 + 60000 * 65536
 MINE = f"gantry-test-{os.getpid()}"
 
@@ -27,8 +41,8 @@ MINE = f"gantry-test-{os.getpid()}"
 class Ship:
     """Containers of two environments of two projects."""
 
-    def __init__(self, registry: Any) -> None:
-        self.target = LocalTarget.here(HOME / "run")
+    def __init__(self, target: Target, registry: Any) -> None:
+        self.target = target
         location = Location(registry.address, "isolation")
         self.facts = read_facts(location, registry.push("isolation", page="hi"), token=None)
         self.target.pull(self.facts, location, lambda: None)
@@ -52,30 +66,53 @@ class Ship:
         assert started is not None
         return started
 
-    def connect(self, container: Container, host: str, port: int) -> str:
-        """Empty if a connection from inside was taken, else what the shell said."""
-        line = f"/bin/busybox nc -w 3 {host} {port} < /dev/null"
+    def reaches(self, container: Container, *places: str) -> set[str]:
+        """Those of ``places`` (HOST PORT) that take a connection from inside."""
+        tried = [f"(/bin/busybox nc -w 2 {one} < /dev/null && echo {one}) &" for one in places]
+        line = " ".join([*tried, "wait"])
         argv = self.target.engine.execute(container.id, ["/bin/sh", "-c", line])
-        done = commands.attempt(argv, timeout=20)
-        return "" if done.code == 0 else done.err.strip() or "silence"
+        return set(self.target.machine.run(argv, timeout=20).out.splitlines())
 
     def address_of(self, container: Container) -> str:
-        listed = commands.run(
-            ["nsenter", f"--net=/proc/{container.pid}/ns/net", "ip", "-4", "-o", "addr"], timeout=20
-        ).out
+        inside = ["nsenter", f"--net=/proc/{container.pid}/ns/net", "ip", "-4", "-o", "addr"]
+        listed = self.target.machine.run(inside, timeout=20).out
         return next(line.split()[3] for line in listed.splitlines() if "eth0" in line)[:-3]
+
+    def clear(self) -> None:
+        for container in self.target.containers({"installation": MINE}):
+            self.target.remove(container, grace=0)
+        remove = [self.target.engine.program, "image", "rm", "--force", self.reference]
+        self.target.machine.attempt(remove, timeout=30)
 
 
 @pytest.fixture
 def ship(registry: Any) -> Iterator[Ship]:
-    opened = Ship(registry)
+    opened = Ship(LocalTarget.here(HOME / "run"), registry)
     try:
         yield opened
     finally:
-        for container in opened.target.containers({"installation": MINE}):
-            opened.target.remove(container, grace=0)
-        program = opened.target.engine.program
-        commands.attempt([program, "image", "rm", "--force", opened.reference], timeout=30)
+        opened.clear()
+
+
+@pytest.fixture
+def both(ships: list[Machine], registry: Any) -> Iterator[list[Ship]]:
+    """One machine as two hosts: by its podman and by its docker."""
+    ships[0].allow(PUBLIC)
+    with contextlib.ExitStack() as stack:
+        found = []
+        for program in ("podman", "docker"):
+            place = Place(
+                name=f"by-{program}",
+                kind="ssh",
+                address=f"root@{ships[0].ip}",
+                private_key=lambda: PRIVATE,
+                engine=program,
+            )
+            target = stack.enter_context(open_target(place, run=HOME / "run"))
+            assert target.engine.program == program
+            found.append(Ship(target, registry))
+            stack.callback(found[-1].clear)
+        yield found
 
 
 @pytest.fixture
@@ -139,24 +176,53 @@ def test_a_container_reaches_the_world_but_neither_metadata_nor_host_nor_neighbo
     one, two = ship.start(1), ship.start(2)
     wait_for(lambda: ship.target.probe(two, ship.facts.check) == "")
     wait_for(lambda: _reached(METADATA, 80))
-    assert ship.connect(one, OUTSIDE, 80) == ""
-    assert ship.connect(one, METADATA, 80) != ""
     neighbour = ship.address_of(two)
     assert _reached(neighbour, 8080)
-    assert ship.connect(one, neighbour, 8080) != ""
     port = int(two.address.rpartition(":")[2])
     listening = [str(BUSYBOX), "httpd", "-f", "-p", "0.0.0.0:18765"]
     gateway = f"{ship.address_of(one).rpartition('.')[0]}.1"
+    metadata = f"{METADATA} 80"
+    machine = [f"{gateway} 18765", "198.51.100.1 18765", f"{gateway} {port}"]
+    every = [WORLD, metadata, f"{neighbour} 8080", *machine]
     with _serving(listening):
         wait_for(lambda: _reached("127.0.0.1", 18765))
         assert _reached(gateway, 18765)
-        for host in (gateway, "198.51.100.1"):
-            assert ship.connect(one, host, 18765) != "", host
-    assert ship.connect(one, gateway, port) != ""
-    subprocess.run(["nft", "delete", "table", *firewall.TABLE.split()], check=True)
-    assert ship.connect(one, METADATA, 80) == "", "else the refusal above proves nothing"
-    ship.target.guard()
-    assert ship.connect(one, METADATA, 80) != ""
+        assert ship.reaches(one, *every) == {WORLD}
+        subprocess.run(["nft", "delete", "table", *firewall.TABLE.split()], check=True)
+        open_now = ship.reaches(one, *every)
+        assert open_now > {WORLD, metadata, machine[0]}, "else the refusal above proves nothing"
+        ship.target.guard()
+        assert ship.reaches(one, *every) == {WORLD}
+
+
+def test_two_engines_of_one_machine_do_not_take_each_others_rules_away(
+    both: list[Ship], ships: list[Machine]
+) -> None:
+    ships[0].sh(BEYOND)
+    try:
+        started = [(one, one.start(number)) for number, one in enumerate(both)]
+        assert _reached_by(started) == [{WORLD}, {WORLD}], "docker loaded its rules last"
+        ships[0].sh(f"nft delete table {firewall.TABLE}")
+        assert all(one > {WORLD, f"{METADATA} 80"} for one in _reached_by(started))
+        for one in reversed(both):
+            one.target.guard()
+        assert _reached_by(started) == [{WORLD}, {WORLD}], "podman did"
+        docker, container = started.pop()
+        docker.target.remove(container, grace=0)
+        assert _reached_by(started) == [{WORLD}]
+    finally:
+        ships[0].sh("ip link del out; ip netns pids beyond | xargs -r kill; ip netns del beyond")
+
+
+def _reached_by(started: list[tuple[Ship, Container]]) -> list[set[str]]:
+    """What each reaches of the world, metadata, the machine and all the others."""
+    at = [ship.address_of(container) for ship, container in started]
+    every = [WORLD, f"{METADATA} 80", "198.51.100.1 22"]
+    every += [f"{address.rpartition('.')[0]}.1 22" for address in at]
+    return [
+        ship.reaches(container, *every, *(f"{other} 8080" for other in at if other != own))
+        for (ship, container), own in zip(started, at, strict=True)
+    ]
 
 
 def test_a_network_goes_with_its_last_container(ship: Ship) -> None:
