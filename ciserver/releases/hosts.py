@@ -69,3 +69,9 @@ def clock_words(clock: int) -> str:
     if abs(off) < CLOCKS_DIFFER:
         return ""
     return f"its clock is {duration(abs(off))} {'ahead' if off > 0 else 'behind'}"
+
+
+def clock_problem(target: Target) -> str:
+    """``clock_words`` of where ``target`` is, with what to do; empty if its clock is right."""
+    off = clock_words(target.machine.facts.clock)
+    return f"{off}: let it keep time (systemd-timesyncd)" if off else ""

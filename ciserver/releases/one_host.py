@@ -24,7 +24,7 @@ from django.utils import timezone
 
 from ciserver.releases import containers, domains
 from ciserver.releases.health import Gate
-from ciserver.releases.hosts import LOCAL, clock_words, opened
+from ciserver.releases.hosts import LOCAL, clock_problem, opened
 from ciserver.releases.leases import Lease, LeaseLost
 from ciserver.releases.models import (
     Deployment,
@@ -66,9 +66,9 @@ def connected(record: Recorder, host: Host) -> Iterator[Target]:
             return
         with record.step("connect") as note:
             target = stack.enter_context(opened(host))
-            note.text = f"{target.engine.program} of {target.machine.facts.user}" + (
-                f"; {late}" if (late := clock_words(target.machine.facts.clock)) else ""
-            )
+            note.text = f"{target.engine.program} of {target.machine.facts.user}"
+            if late := clock_problem(target):
+                note.text += f"; {late}"
         yield target
 
 

@@ -10,6 +10,7 @@ from django.conf import settings
 from ciserver.accounts import registry_tokens
 from ciserver.releases import leases, leaving, rolling
 from ciserver.releases.health import Unhealthy
+from ciserver.releases.hosts import clock_problem
 from ciserver.releases.leases import Cancelled, Lease, LeaseLost, recover_deployments
 from ciserver.releases.models import Deployment, DeploymentState, Environment, Host, Release
 from ciserver.releases.one_host import HostDeployment, Mismatch, connected
@@ -80,8 +81,10 @@ def _to_host(
     deployment: Deployment, lease: Lease, host: Host, location: Location, image: ImageFacts
 ) -> str:
     """Why it failed on ``host``; empty if it did not. Raises LeaseLost and Cancelled."""
+    late = ""
     try:
         with connected(Recorder(deployment, host, lease), host) as target:
+            late = clock_problem(target)
             HostDeployment(
                 deployment=deployment,
                 location=location,
@@ -91,10 +94,13 @@ def _to_host(
                 lease=lease,
             ).run()
     except Unhealthy as error:
-        return f"{str(error).rstrip('. ')}. {MEND_IT}"
+        reason = f"{str(error).rstrip('. ')}. {MEND_IT}"
     except (TargetError, Mismatch) as error:
-        return str(error)
-    return ""
+        reason = str(error)
+    else:
+        return ""
+    # It may be why: certificates and what an image does are judged by it.
+    return f"{reason.rstrip('. ')}. And {late}" if late else reason
 
 
 def _words_of(failed: Mapping[Host, str], *, among: int) -> str:

@@ -12,7 +12,7 @@ from django.utils import timezone
 from ciserver.lib import file_lock, outbox
 from ciserver.lib.words import size
 from ciserver.releases.fleet import SSH, TOPIC
-from ciserver.releases.hosts import clock_words, opened, place_of
+from ciserver.releases.hosts import clock_problem, clock_words, opened, place_of
 from ciserver.releases.models import Host
 from ciserver.releases.targets import Target, connection
 from ciserver.releases.targets.commands import QUICK
@@ -105,8 +105,8 @@ def _warnings(target: Target, report: dict[str, Any]) -> list[str]:
     found = []
     if report["disk_free"] < LITTLE:
         found.append(f"Only {size(report['disk_free'])} are free for images. Make room there.")
-    if report["clock"] != "right":
-        found.append(f"{report['clock'].capitalize()}. Let it keep time (systemd-timesyncd).")
+    if late := clock_problem(target):
+        found.append(f"{late.capitalize()}.")
     if report["traffic"] != "caddy":
         found.append(f"{report['traffic'].rstrip('.').capitalize()}. Prepare the host.")
     if "nft" not in target.machine.facts.programs:

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 
 LAST_WORDS = 600  # characters
 FULL = "no space left on device"
+UNTIMELY = "certificate has expired or is not yet valid"  # as Go's crypto/x509 has it
 
 
 class TargetError(Exception):
@@ -30,11 +31,17 @@ class TargetError(Exception):
 class CommandFailed(TargetError):
     def __init__(self, argv: Sequence[str], code: int, words: str) -> None:
         words = words.strip()[-LAST_WORDS:] or "it said nothing"
-        full = FULL in words.lower()
-        step = "Make room on the host, then deploy" if full else "See to that there, then try"
-        words = f"{words.rstrip('. ')}. {step} again."
+        words = f"{words.rstrip('. ')}. {_next_step(words)} again."
         super().__init__(f"'{_short(argv)}' failed with exit code {code}: {words}")
         self.code = code
+
+
+def _next_step(words: str) -> str:
+    if FULL in words.lower():
+        return "Make room on the host, then deploy"
+    if UNTIMELY in words:
+        return "Set the host's clock right, or renew that certificate, then deploy"
+    return "See to that there, then try"
 
 
 class CommandTimedOut(TargetError):

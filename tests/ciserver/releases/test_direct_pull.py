@@ -54,7 +54,7 @@ def outside(ship: Machine, tmp_path: Path, live_server: Any, settings: Any) -> I
     address = f"{here}:{free_port()}"
     settings.GANTRY = replace(settings.GANTRY, registry=address)
     settings.ALLOWED_HOSTS = ["*"]
-    certificate = _certificate(here, tmp_path)
+    certificate = certificate_for(here, tmp_path)
     tls = {"certificate": str(certificate), "key": str(tmp_path / "key.pem")}
     storage = {"filesystem": {"rootdirectory": str(tmp_path / "data")}}
     near = f"127.0.0.1:{free_port()}"
@@ -83,7 +83,9 @@ def outside(ship: Machine, tmp_path: Path, live_server: Any, settings: Any) -> I
         yield Outside(address, Registry(near), context)
 
 
-def _certificate(address: str, folder: Path) -> Path:
+def certificate_for(address: str, folder: Path, *, begins: timedelta = -timedelta(days=1)) -> Path:
+    """One that is its own authority, and holds from ``begins`` on, as of now, for two days; its key
+    is ``key.pem`` in ``folder``."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)])
     now = datetime.now(UTC)
@@ -93,8 +95,8 @@ def _certificate(address: str, folder: Path) -> Path:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(now + begins)
+        .not_valid_after(now + begins + timedelta(days=2))
         .add_extension(
             x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), False
         )

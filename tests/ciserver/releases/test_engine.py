@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import socket
+import ssl
 import subprocess
 import tarfile
+import threading
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from ciserver.releases.targets import commands, credentials, engine, firewall
+from ciserver.releases.targets import commands, credentials, engine, firewall, machine
 from ciserver.releases.targets.base import find_engine
 from ciserver.releases.targets.engine import choose, parse_container, parse_exit_code
 from ciserver.releases.targets.errors import CommandFailed, NoEngine, TargetError
@@ -23,6 +28,7 @@ from ciserver.releases.targets.facts import PATH, Facts, parse, script
 from ciserver.releases.targets.machine import Machine
 from ciserver.releases.targets.secret_files import archive
 from ciserver.releases.targets.spec import Check, ImageFacts, Wanted
+from tests.ciserver.releases.test_direct_pull import certificate_for
 
 READ = "config.json"
 WANTED = Wanted(
@@ -139,6 +145,42 @@ def test_the_bridges_of_either_engine_are_known() -> None:
     assert len(device) <= 15
     docker = choose("docker", facts()).create_network("gantry-x-1")
     assert f"--opt=com.docker.network.bridge.name={device}" in docker
+
+
+def test_the_clock_of_this_machine_is_ours_however_long_a_worker_lives(monkeypatch: Any) -> None:
+    monkeypatch.setattr(machine, "_facts", facts)  # asked in 2023
+    assert abs(machine.Here().facts.clock - time.time()) < 5
+
+
+@pytest.mark.root
+def test_a_certificate_that_a_wrong_clock_takes_for_a_future_one_is_told_as_such(
+    tmp_path: Path,
+) -> None:
+    """The registry's is of tomorrow, which is the same to a host as a clock of yesterday."""
+    certificate = certificate_for("127.0.0.1", tmp_path, begins=timedelta(days=1))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, tmp_path / "key.pem")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = server.accept()
+                    with contextlib.suppress(OSError), client:
+                        context.wrap_socket(client, server_side=True)
+
+        threading.Thread(target=serve, daemon=True).start()
+        registry = f"127.0.0.1:{server.getsockname()[1]}"
+        argv = podman().pull(f"{registry}/hello@sha256:{'0' * 64}", plain_http=False)
+        (tmp_path / "trusted").mkdir()
+        certificate.rename(tmp_path / "trusted" / "ca.crt")
+        argv.insert(-1, f"--cert-dir={tmp_path / 'trusted'}")
+        with pytest.raises(CommandFailed) as failed:
+            commands.run(argv, timeout=30, stdin=b"{}")
+        server.shutdown(socket.SHUT_RDWR)
+    assert str(failed.value).endswith(
+        "Set the host's clock right, or renew that certificate, then deploy again."
+    )
 
 
 def test_the_firewall_names_only_the_bridges_it_was_given(tmp_path: Path) -> None:

@@ -510,7 +510,7 @@ def test_a_check_tells_what_a_deployment_there_depends_on(harbour: Fleet) -> Non
     assert host.report["registry"] == "through the connection"
     assert host.report["disk_free"] > 0
     said = " ".join(host.report["warnings"])
-    assert "behind. Let it keep time" in said
+    assert "behind: let it keep time" in said
     assert "It has no caddy. Prepare the host." in said
     harbour.only("qa-2")
     failed = harbour.deploy("one")
@@ -523,6 +523,30 @@ def test_a_check_tells_what_a_deployment_there_depends_on(harbour: Fleet) -> Non
     worker = harbour.deploy("worker", ExposedPorts={}, command="/bin/busybox sleep 600")
     assert (worker.state, worker.reason) == ("succeeded", ""), "without a port it needs no Caddy"
     assert "ahead" in worker.steps.get(name="connect").detail
+
+
+def test_a_wrong_clock_is_told_with_what_to_do_while_caddy_serves_on(harbour: Fleet) -> None:
+    """As ``date`` tells it, which is what is asked; the engine and Caddy go by the kernel's."""
+    harbour.only("qa-2")
+    harbour.deploy("one")
+    ship = harbour.ships["qa-2"]
+    ship.sh("printf '#!/bin/sh\\necho 1000000000\\n' > /usr/local/sbin/date")
+    ship.sh("chmod 755 /usr/local/sbin/date")
+    with Probe(harbour.url("qa-2")) as probe:
+        failed = harbour.deploy("bad", command="exit 3")
+        assert failed.state == "failed"
+        assert "exit code 3" in failed.reason
+        assert failed.reason.endswith(
+            "behind: let it keep time (systemd-timesyncd); v1 still serves qa."
+        )
+        deployed = harbour.deploy("two")
+    assert (deployed.state, deployed.reason) == ("succeeded", "")
+    told = deployed.steps.get(name="connect").detail
+    assert told.endswith("behind: let it keep time (systemd-timesyncd)")
+    assert probe.failures == []
+    assert harbour.page("qa-2") == "two"
+    assert (drift.look(), Running.objects.get().drift) == (0, "")
+    assert len(ship.sh("podman ps --all --quiet").split()) == 1
 
 
 def test_a_host_without_root_serves_a_release(harbour: Fleet) -> None:
