@@ -184,8 +184,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.end_headers()
         for chunk in response.iter_raw() if with_body else ():
-            self.wfile.write(chunk)
+            # Before who asked can have it: they may look at what was sent as soon as they do.
             self.server.relay.count(self.path, len(chunk))
+            self.wfile.write(chunk)
 
     def _end(self, status: HTTPStatus, headers: dict[str, str]) -> None:
         self.send_response(status)
