@@ -112,12 +112,18 @@ def _readlink(root_fd: int, path: str) -> str | None:
 
 
 def mkdir_in_root(
-    root_fd: int, path: str, *, mode: int = 0o755, owner: tuple[int, int] | None = None
+    root_fd: int,
+    path: str,
+    *,
+    mode: int = 0o755,
+    owner: tuple[int, int] | None = None,
+    inherit: bool = False,
 ) -> list[str]:
     """Make directory ``path`` and its missing parents inside the root; as ``mkdir -p``.
 
     ``owner`` (host uid, gid) and ``mode`` (whatever the umask) go to the ones that are new;
-    those are returned, outermost first, as absolute paths of the root. Symbolic links on
+    those are returned, outermost first, as absolute paths of the root. Below a directory with
+    the set-group-ID bit they have that, too, and with ``inherit`` its group. Symbolic links on
     the way are followed inside the root, also dangling ones: what they name is made.
     Raises NotADirectoryError when a part is something else, SpecError on a circle of links.
     """
@@ -135,7 +141,7 @@ def mkdir_in_root(
             parent = child
             if new:
                 made.append(walked)
-                _take_owner(parent, mode, owner)
+                _take_owner(parent, mode, owner, inherit=inherit)
     finally:
         os.close(parent)
     return made
@@ -158,10 +164,12 @@ def _step_into(parent: int, part: str, shown: str) -> tuple[int, bool]:
         raise
 
 
-def _take_owner(fd: int, mode: int, owner: tuple[int, int] | None) -> None:
+def _take_owner(fd: int, mode: int, owner: tuple[int, int] | None, *, inherit: bool) -> None:
+    inherited = os.fstat(fd).st_mode & stat.S_ISGID  # the kernel's doing
     if owner is not None:
-        os.fchown(fd, *owner)
-    os.fchmod(fd, mode)
+        uid, gid = owner
+        os.fchown(fd, uid, -1 if inherited and inherit else gid)
+    os.fchmod(fd, mode | inherited)
 
 
 def open_parent_in_root(root_fd: int, path: str) -> tuple[int, str]:

@@ -26,13 +26,15 @@ class Entry(NamedTuple):
 
     ``path`` is relative and posix, undecodable bytes as surrogates; ``mode`` the
     permission bits; ``token`` names the content for this context alone (a git
-    object id), empty where the content was not looked at yet.
+    object id), empty where the content was not looked at yet; ``twin`` is equal for hard
+    links of one file, None for a file that has no other name.
     """
 
     path: str
     kind: Kind
     mode: int
     token: str = ""
+    twin: tuple[int, int] | None = None
 
 
 class Context(Protocol):

@@ -78,7 +78,8 @@ class FolderContext:
                 yield Entry(path, Kind.FOLDER, mode)
                 yield from self._inside(fd, item.name, path)
             elif stat.S_ISREG(status.st_mode):
-                yield Entry(path, Kind.FILE, mode)
+                twin = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
+                yield Entry(path, Kind.FILE, mode, twin=twin)
             elif stat.S_ISLNK(status.st_mode):
                 yield Entry(path, Kind.SYMLINK, 0o777)
             else:

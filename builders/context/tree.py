@@ -115,7 +115,7 @@ class ContextTree:
         return data.decode("utf-8", "surrogateescape")
 
     def digest(self, entry: Entry, hidden: Callable[[str], bool] | None = None) -> str:
-        """Content, kinds and modes of an entry and all below it, as a hex digest.
+        """Content, kinds, modes and hard links of an entry and all below it, as a hex digest.
 
         ``hidden`` tells which relative paths below a folder do not count.
         """
@@ -128,12 +128,12 @@ class ContextTree:
 
     def _digest(self, entry: Entry, hidden: Callable[[str], bool] | None) -> str:
         lines = [self._line("", entry)]
-        if entry.kind is Kind.FOLDER:
-            lines += [
-                self._line(name, child)
-                for name, child in self.under(entry)
-                if hidden is None or not hidden(name)
-            ]
+        firsts: dict[tuple[int, int], str] = {}
+        for name, child in self.under(entry) if entry.kind is Kind.FOLDER else ():
+            if hidden is None or not hidden(name):
+                lines.append(self._line(name, child))
+                if child.twin and firsts.setdefault(child.twin, name) != name:
+                    lines.append(f"twin {firsts[child.twin]}")
         return hashlib.sha256("\0".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
     def nearest(self, path: str, count: int = 3) -> list[str]:

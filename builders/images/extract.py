@@ -36,10 +36,19 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def extract_tar(stream: TarStream, tree: Path | int, *, base: int, limits: LayerLimits) -> int:
+def extract_tar(
+    stream: TarStream,
+    tree: Path | int,
+    *,
+    base: int,
+    limits: LayerLimits,
+    implied: set[str] | None = None,
+) -> int:
     """Unpack ``stream`` into the existing directory ``tree`` (a path, or open); count its members.
 
-    Files that are there already are replaced; for a layer it is to be empty.
+    Files that are there already are replaced; for a layer it is to be empty. Into ``implied``
+    go the paths of directories that were made because something is in them, and that no member
+    describes.
 
     Owners are the tar's plus ``base``. The stream is read to its very end, so its digest
     is complete afterwards; judging it is the caller's.
@@ -52,10 +61,12 @@ def extract_tar(stream: TarStream, tree: Path | int, *, base: int, limits: Layer
         count = 0
         for member in read_members(stream):
             count += 1
-            if count > limits.files:
+            if count + extractor.parents_made > limits.files:
                 raise LayerTooBig(f"The layer has more than {limits.files} files.")
             extractor.member(member)
         extractor.finish()
+        if implied is not None:
+            implied |= {os.fsdecode(path) for path in extractor.implied}
     finally:
         extractor.close()
         os.close(root)
@@ -126,6 +137,8 @@ class _Extractor:
         self._stale = False
         self._directory_times: dict[bytes, int] = {}
         self._names = 0
+        self.implied: set[bytes] = set()
+        self.parents_made = 0
 
     def member(self, member: Member) -> None:
         path = clean(member.name)
@@ -206,10 +219,14 @@ class _Extractor:
             self._settle(fd, member)
         finally:
             os.close(fd)
+        self._remember(path)
+        self._directory_times[path] = _time(member)
+        self.implied.discard(path)
+
+    def _remember(self, path: bytes) -> None:
         self._names += len(path)
         if self._names > _MOST_NAMES:
             raise LayerTooBig("The names of the layer's directories exceed the size limit.")
-        self._directory_times[path] = _time(member)
 
     def _open_or_make_directory(self, parent: int, name: bytes) -> int:
         """A directory of that name, whatever was there; opaque where it replaces a whiteout."""
@@ -324,10 +341,13 @@ class _Extractor:
                 child = open_in_root(self._root, os.fsdecode(done), _DIRECTORY)
             except (FileNotFoundError, NotADirectoryError) as error:
                 try:
+                    self._remember(done)
                     child = self._make_parent(fd, name, error)
-                except OSError:
+                except (OSError, LayerTooBig):
                     os.close(fd)
                     raise
+                self.implied.add(done)
+                self.parents_made += 1
             os.close(fd)
             fd = child
         return fd

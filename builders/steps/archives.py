@@ -45,10 +45,11 @@ def unpacked(
         tree.mkdir(mode=0o700)
         try:
             stream = TarStream(HashingReader(spool, limit=_ENDLESS), compression, limits)
-            extract_tar(stream, tree, base=bench.ids.base, limits=limits)
+            implied: set[str] = set()
+            extract_tar(stream, tree, base=bench.ids.base, limits=limits, implied=implied)
         except BadTar as error:
             raise ContextError(
                 f"{shown} cannot be unpacked: {error}.", place=place, code="context.tar"
             ) from None
         with open_root(tree) as root:
-            yield RootSource(root, base=bench.ids.base)
+            yield RootSource(root, base=bench.ids.base, implied=implied)

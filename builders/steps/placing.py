@@ -1,7 +1,8 @@
 """Writes files into a mounted root by directory fds; no host path is ever formed from a name.
 
 Rules of what may replace what are BuildKit's (tonistiigi/fsutil copy): a file
-replaces a file or symlink but never a folder, a folder never replaces a file.
+replaces a file or symlink but never a folder, a folder never replaces a file. What an archive
+holds replaces whatever it finds in its place (moby's archive.Unpack).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from runtime.paths import exists_in_root, mkdir_in_root, open_in_root, open_pare
 from runtime.spec import IdRange
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DEEPEST = 200  # folders below one another
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -33,7 +35,9 @@ class Placer:
     time: int
     owner: tuple[int, int] | None = None
     change: ModeChange | None = None
-    as_is: bool = False  # items keep their own; what is made on the way to them does not
+    # Of an archive: items keep their own owner and mode, which what is made on the way to them
+    # does not have, and take the place of whatever is there.
+    as_is: bool = False
 
     def is_folder(self, path: str) -> bool:
         status = exists_in_root(self.root_fd, path)
@@ -42,7 +46,8 @@ class Placer:
     def make_folders(self, path: str) -> None:
         """``mkdir -p`` inside the root; what is new belongs to --chown's owner."""
         try:
-            made = mkdir_in_root(self.root_fd, path, owner=self._host(*(self.owner or (0, 0))))
+            owner = self._host(*(self.owner or (0, 0)))
+            made = mkdir_in_root(self.root_fd, path, owner=owner, inherit=self.owner is None)
         except NotADirectoryError as error:
             raise ContextError(
                 f"Cannot make the folder {error.filename or path}: the image has a file there.",
@@ -100,12 +105,27 @@ class Placer:
                 self._enter_missing(stack, folder, path)
                 parent = stack[-1][1]
                 if item.kind is Kind.FOLDER:
-                    stack.append((item.path, self._folder(parent, name, path, item), item))
+                    stack.append(self._enter(parent, name, path, item))
                 else:
                     self._put(parent, name, posixpath.join(path, item.path), item, twins, root)
         finally:
             while stack:
                 self._leave(stack)
+
+    def _enter(
+        self, parent: int, name: str, shown: str, item: Item
+    ) -> tuple[str, int, Item | None]:
+        """A folder's path, descriptor, and what it becomes when it is left."""
+        if item.implied:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                # Also through a symbolic link, as /lib is one of many images.
+                there = posixpath.join(shown, item.path)
+                return (
+                    item.path,
+                    open_in_root(self.root_fd, there, os.O_RDONLY | os.O_DIRECTORY),
+                    None,
+                )
+        return item.path, self._folder(parent, name, shown, item), item
 
     def _enter_missing(
         self, stack: list[tuple[str, int, Item | None]], folder: str, shown: str
@@ -134,7 +154,11 @@ class Placer:
         try:
             return os.open(name, _FOLDER, dir_fd=parent)
         except OSError:
-            raise _not_a_folder(posixpath.join(shown, item.path)) from None
+            if not self.as_is or item.implied:
+                raise _not_a_folder(posixpath.join(shown, item.path)) from None
+        os.unlink(name, dir_fd=parent)
+        os.mkdir(name, 0o700, dir_fd=parent)
+        return os.open(name, _FOLDER, dir_fd=parent)
 
     def _put(
         self,
@@ -145,7 +169,7 @@ class Placer:
         twins: dict[tuple[int, int], str],
         root: int = -1,
     ) -> None:
-        _make_room(parent, name, shown)
+        _make_room(parent, name, shown, whole_folders=self.as_is)
         if item.kind is Kind.SYMLINK:
             os.symlink(item.link, name, dir_fd=parent)
             os.chown(name, *self._owner(item), dir_fd=parent, follow_symlinks=False)
@@ -201,16 +225,38 @@ class Placer:
         return mtime, mtime
 
 
-def _make_room(parent: int, name: str, shown: str) -> None:
+def _make_room(parent: int, name: str, shown: str, *, whole_folders: bool) -> None:
     try:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
     except FileNotFoundError:
         return
-    if stat.S_ISDIR(status.st_mode):
+    if not stat.S_ISDIR(status.st_mode):
+        os.unlink(name, dir_fd=parent)
+    elif not (whole_folders and _removed(parent, name)):
         raise ContextError(
             f"Cannot replace the folder {shown} by a file.", code="context.replace-folder"
         )
-    os.unlink(name, dir_fd=parent)
+
+
+def _removed(parent: int, name: str, depth: int = 0) -> bool:
+    """Remove a folder with all it holds; False when it is nested deeper than is gone into.
+
+    An overlay moves no folder of a layer, so that ``remove_tree`` cannot flatten it.
+    """
+    if depth > _DEEPEST:
+        return False
+    fd = os.open(name, _FOLDER, dir_fd=parent)
+    try:
+        for child in os.listdir(fd):  # noqa: PTH208 - by fd
+            try:
+                os.unlink(child, dir_fd=fd)
+            except IsADirectoryError:
+                if not _removed(fd, child, depth + 1):
+                    return False
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=parent)
+    return True
 
 
 def _not_a_folder(path: str) -> ContextError:

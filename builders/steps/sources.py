@@ -9,7 +9,7 @@ import difflib
 import os
 import posixpath
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -46,6 +46,8 @@ class Item:
 
     ``uid``/``gid`` are the image's; ``mtime`` nanoseconds, None for the layer's own time.
     ``twin`` is equal for hard links of one file. ``chunks`` must be used before the next item.
+    ``implied`` is a folder that an archive does not describe, only what is in it: one that is
+    there already stays as it is.
     """
 
     path: str
@@ -58,6 +60,7 @@ class Item:
     chunks: Iterable[bytes] = ()
     twin: tuple[int, int] | None = None
     xattrs: dict[str, bytes] = field(default_factory=dict)
+    implied: bool = False
 
 
 class Source(Protocol):
@@ -127,7 +130,7 @@ class ContextSource:
                 text = b"".join(chunks)
                 yield Item(path, child.kind, child.mode, link=os.fsdecode(text))
             else:
-                yield Item(path, child.kind, child.mode, chunks=chunks)
+                yield Item(path, child.kind, child.mode, chunks=chunks, twin=child.twin)
         next(bodies, None)  # lets the reader finish its last body
 
     def nearest(self, pattern: str) -> list[str]:
@@ -157,10 +160,11 @@ class ContextSource:
 class RootSource:
     """Files of a mounted root: owners, times and attributes are kept. ``base`` is its uid 0."""
 
-    def __init__(self, root_fd: int, *, base: int) -> None:
+    def __init__(self, root_fd: int, *, base: int, implied: Container[str] = frozenset()) -> None:
         self.fd = root_fd
         self._root = root_fd
         self._base = base
+        self._implied = implied
 
     def find(self, pattern: str, *, literal: bool = False) -> list[Found]:
         wild = has_wildcard(pattern) and not literal
@@ -258,6 +262,7 @@ class RootSource:
             try:
                 if not hidden:
                     item.kind, item.xattrs = Kind.FOLDER, _xattrs(fd)
+                    item.implied = path in self._implied
                     yield item
                 yield from self._walk(fd, path + "/", exclude)
             finally:

@@ -31,7 +31,8 @@ def workdir(step: Workdir, state: StageState, bench: Bench) -> Done:
         with open_root(rootfs.path) as root:
             _check(resolve_in_root(root, path), step)
             user = find_account(root, state.config.user).user
-            placer = Placer(root, bench.ids, bench.layer_time(key), (user.uid, user.gid))
+            owner = (user.uid, user.gid) if state.config.user else None
+            placer = Placer(root, bench.ids, bench.layer_time(key), owner)
             placer.make_folders(path)
 
     key = step_key("workdir", state.chain, path, state.config.user)

@@ -107,7 +107,8 @@ def _make_skeleton(path: Path, ids: IdRange, mountpoints: Sequence[str]) -> Path
                 continue
             if position < len(parts) or name.endswith("/"):
                 at.mkdir()
-                at.chmod(0o755)
+                # runc gives a tmpfs the mode of the directory that it covers.
+                at.chmod(0o755 if position < len(parts) or name in SKELETON else 0o1777)
             else:
                 at.touch()
                 at.chmod(0o644)

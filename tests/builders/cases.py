@@ -2,7 +2,8 @@
 
     <case>/context/       the build context, Dockerfile included
            build.json     how it is asked for (optional): target, build_args, secrets, modes
-                          (files git cannot carry a mode for), folders (empty ones), archives
+                          (files git cannot carry a mode for), folders (empty ones), archives,
+                          hard links (name -> the file's other name)
            expected.json  what differs from the base, and the config; or
            error.txt      what the error says, with the line and a caret where there is one
 
@@ -67,6 +68,8 @@ class Case:
             (target / name).mkdir(parents=True)
         for name in self.options.get("archives", ()):
             (target / name).write_bytes(archive(Path(name)))
+        for name, other in self.options.get("links", {}).items():
+            (target / name).hardlink_to(target / other)
         for name, mode in self.options.get("modes", {}).items():
             (target / name).chmod(int(mode, 8))
         return target
@@ -87,11 +90,12 @@ def write_expected(case: Case, image: dict[str, Any]) -> None:
 def archive(name: Path) -> bytes:
     """A small tar with owners, modes, links and a folder; compressed by its suffix.
 
-    That called ``special`` holds a FIFO and a file with a capability as well.
+    That called ``special`` holds a FIFO and a file with a capability as well; that called
+    ``implied`` holds nothing but files, and not the folders that they are in.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for member, data in [*_plain(), *(_special() if name.stem == "special" else ())]:
+        for member, data in _MEMBERS.get(name.stem, _plain)():
             member.uid, member.gid, member.mtime = 1000, 50, 1_500_000_000
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
@@ -114,7 +118,15 @@ def _plain() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
         yield member, content.encode() if kind == tarfile.REGTYPE else b""
 
 
+def _implied() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    for name in ("closed/file", "tmp/file", "lib/file", "new/er/file"):
+        member = tarfile.TarInfo(name)
+        member.mode = 0o640
+        yield member, b"packed\n"
+
+
 def _special() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    yield from _plain()
     pipe = tarfile.TarInfo("pipe")
     pipe.type, pipe.mode = tarfile.FIFOTYPE, 0o620
     yield pipe, b""
@@ -122,3 +134,6 @@ def _special() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     capable.mode = 0o755
     capable.pax_headers["SCHILY.xattr.security.capability"] = _BIND_LOW_PORTS.decode()
     yield capable, b"#!/bin/sh\n"
+
+
+_MEMBERS = {"special": _special, "implied": _implied}

@@ -1,8 +1,11 @@
-"""What COPY names in a context, with no file system at all."""
+"""What COPY names in a context, mostly with no file system at all."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from builders.context import Kind
+from builders.context.folder import FolderContext
 from builders.context.ignore import Ignore
 from builders.context.tree import ContextTree
 from builders.fakes import MemoryContext
@@ -54,6 +57,32 @@ def test_ignored_files_do_not_change_the_key() -> None:
     assert plain.digest(here, None) == hidden.digest(there, None)
     (here,), (there,) = plain.find("."), hidden.find(".")
     assert plain.digest(here, None) != hidden.digest(there, None)
+
+
+def test_hard_links_are_part_of_the_key(tmp_path: Path) -> None:
+    for name in ("linked", "plain", "linked-elsewhere"):
+        (tmp_path / name / "d").mkdir(parents=True)
+        for file in ("d/a", "d/b", "outside"):
+            (tmp_path / name / file).write_text("x")
+    link(tmp_path / "linked/d/b", tmp_path / "linked/d/a")
+    link(tmp_path / "linked-elsewhere/d/b", tmp_path / "linked-elsewhere/outside")
+    keys = {path.name: key_of(path, "d") for path in tmp_path.iterdir()}
+    assert keys["linked"] != keys["plain"] == keys["linked-elsewhere"]
+
+
+def link(name: Path, other: Path) -> None:
+    name.unlink()
+    name.hardlink_to(other)
+
+
+def key_of(folder: Path, path: str) -> str:
+    context = FolderContext(folder)
+    try:
+        seen = ContextSource(ContextTree(context, lambda: Ignore.parse(b"")))
+        (found,) = seen.find(path)
+        return seen.digest(found, None)
+    finally:
+        context.close()
 
 
 def test_a_link_that_leads_nowhere_is_explained() -> None:

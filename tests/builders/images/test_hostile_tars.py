@@ -248,6 +248,10 @@ BOMBS: dict[str, tuple[bytes, LayerLimits]] = {
         tar(*(Member(b"d%d/d" % n, type=DIR) for n in range(300))),
         LayerLimits(files=200),
     ),
+    "many folders that nothing but names tells of": (
+        tar(*(Member(b"%d/" % n + b"d/" * 90 + b"f") for n in range(30))),
+        LayerLimits(files=200),
+    ),
 }
 
 
