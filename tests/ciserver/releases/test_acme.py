@@ -68,7 +68,7 @@ class Town:
 def town() -> Iterator[Town]:
     folder = Path(tempfile.mkdtemp(prefix="gantry-acme-"))
     told = {
-        "authority": _authority(folder),
+        "authority": authority(folder),
         "host": {"admin": _admin(folder / "host.sock")},
     }
     for name, settings in told.items():
@@ -92,7 +92,7 @@ def _admin(socket: Path) -> dict[str, Any]:
     return {"listen": f"unix/{socket}", "origins": ["localhost"]}
 
 
-def _authority(folder: Path) -> dict[str, Any]:
+def authority(folder: Path) -> dict[str, Any]:
     """An authority at https://localhost:9443/acme/local/directory; and what a container serves."""
     servers = {
         "acme": {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from django.utils import timezone
 
 from ciserver.releases import (
     drift,
+    environments,
     fleet,
     health,
     moving,
@@ -29,8 +32,10 @@ from ciserver.releases.models import Deployment, DeploymentStep, Environment, Ho
 from ciserver.releases.one_host import HostDeployment
 from ciserver.releases.targets import masters
 from ciserver.releases.targets.connection import fingerprint
+from tests.ciserver.releases import test_acme
 from tests.ciserver.releases.conftest import wait_for
 from tests.ciserver.releases.deploying import Doomed
+from tests.ciserver.releases.test_acme import SHOP
 from tests.ciserver.releases.test_deploy import Probe
 from tests.home import HOME
 from tests.machines import Machine
@@ -523,6 +528,52 @@ def test_a_check_tells_what_a_deployment_there_depends_on(harbour: Fleet) -> Non
     worker = harbour.deploy("worker", ExposedPorts={}, command="/bin/busybox sleep 600")
     assert (worker.state, worker.reason) == ("succeeded", ""), "without a port it needs no Caddy"
     assert "ahead" in worker.steps.get(name="connect").detail
+
+
+@pytest.fixture
+def authority(harbour: Fleet, settings: Any, tmp_path: Path) -> Iterator[Path]:
+    """An authority that speaks ACME, on qa-2 itself, where it finds the name; its certificate."""
+    folder = Path("/tmp/authority")
+    ship = harbour.ships["qa-2"]
+    ship.sh(f"rm -rf {folder}; mkdir {folder}; echo '127.0.0.1 localhost {SHOP}' > /etc/hosts")
+    ship.sh(f"cat > {folder}/config.json <<'END'\n{json.dumps(test_acme.authority(folder))}\nEND")
+    ship.sh(
+        f"cd {folder}; export HOME={folder} XDG_DATA_HOME={folder} XDG_CONFIG_HOME={folder};"
+        " setsid caddy run --config config.json > log 2>&1 < /dev/null &"
+    )
+    made = f"{folder}/caddy/pki/authorities/local/root.crt"
+    wait_for(lambda: ship.sh(f"cat {made} 2>/dev/null; true").startswith("-----BEGIN"), 60)
+    root = tmp_path / "root.crt"
+    root.write_text(ship.sh(f"cat {made}"))
+    settings.GANTRY = replace(
+        settings.GANTRY,
+        http_port=80,
+        https_port=443,
+        acme_url="https://localhost:9443/acme/local/directory",
+        acme_root=root,
+    )
+    yield root
+    ship.sh("echo '127.0.0.1 localhost' > /etc/hosts")
+
+
+def test_a_deployment_serves_its_domain_with_a_certificate_that_its_host_gets_by_itself(
+    harbour: Fleet, authority: Path
+) -> None:
+    harbour.only("qa-2")
+    ship = harbour.ships["qa-2"]
+    environments.change(environment=harbour.qa, user=harbour.admin, domains=[SHOP], https="acme")
+    deployed = harbour.deploy("one")
+    assert (deployed.state, deployed.reason) == ("succeeded", "")
+    assert deployed.steps.get(name="switch").detail == f"*:{harbour.qa.port}, {SHOP}"
+    ship.sh(f"cat > /tmp/root.crt <<'END'\n{authority.read_text()}END")
+    ask = f"curl -sS --max-time 5 --cacert /tmp/root.crt https://{SHOP}/ 2>&1; true"
+    wait_for(lambda: ship.sh(ask) == "one", 60)
+    shown = f"openssl s_client -connect 127.0.0.1:443 -servername {SHOP} </dev/null 2>/dev/null"
+    said = ship.sh(f"{shown} | openssl x509 -noout -issuer -ext subjectAltName")
+    assert "The company's own" in said and f"DNS:{SHOP}" in said
+    assert (drift.look(), Running.objects.get().drift) == (0, "")
+    assert harbour.deploy("two").reason == ""
+    assert ship.sh(ask) == "two", "names are no matter of what is deployed"
 
 
 def test_a_wrong_clock_is_told_with_what_to_do_while_caddy_serves_on(harbour: Fleet) -> None:
