@@ -1,9 +1,10 @@
 """Takes secrets out of what jobs print, before any of it is stored or sent.
 
 A value is looked for as it is and as programs usually write it: base64 (both alphabets, at all
-three alignments, and once more of that), hexadecimal, and with any of its characters escaped for
-URLs, JSON, YAML, HTML, SQL or a shell; whole and line by line, also where an encoding is broken
-into lines. Colour codes between its characters do not hide it.
+three alignments, and once more of that), base32 (at all five), hexadecimal, and
+with any of its characters escaped for URLs, JSON, YAML, HTML, SQL or a shell; whole and line by
+line, also where an encoding is broken into lines, or shown by a dump (``dumps``). Colour codes
+between its characters do not hide it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import accumulate
 
+from ciserver.lib import dumps
 from ciserver.lib.crypto import Secret
 
 LEAST = 4  # characters: anything shorter is in every other line
 MASK = b"***"
 _WRAPPED = 16  # of a value that a program broke into lines, pieces this long are known
-_EDGE = 8  # and so much of base64 and hex at the end of a line with something else before it
+_EDGE = (
+    8  # and so much of base64, base32 and hex at the end of a line with something else before it
+)
 # All that a page leaves out (pipelines/ansi.py, in UTF-8): a secret must not come together there.
 # Each alternative matches wherever it begins, so that no text makes the search quadratic.
 _CONTROLS = re.compile(
@@ -27,6 +31,9 @@ _CONTROLS = re.compile(
     rb"|\xc2\x9b[0-?]*[ -/]*[@-~]|\xc2[\x80-\x9f]|[\x00-\x08\x0b-\x1f\x7f]",
     re.MULTILINE,
 )
+# Bytes with which none of them begins: text of no others is known much faster than by searching.
+_HARMLESS = bytes({9, 10, *range(0x20, 256)} - {0x7F, 0xC2})
+_SMALL = bytes(range(256)).lower()
 _PLAIN = re.compile(rb"[0-9A-Za-z]+")  # what only base64 and hex write in another way
 _WIDEST = 10  # bytes that any way to write a byte of another character takes at the most
 _NAMED = {
@@ -50,25 +57,29 @@ class Masker:
     def __init__(self, secrets: Iterable[Secret] = ()) -> None:
         secrets = list(secrets)
         self.secrets = secrets
-        needles = {needle for secret in secrets for needle in _needles(secret.reveal())}
-        longest_first = sorted(needles, key=lambda needle: (-len(needle), needle))
-        self._needles = longest_first
-        self._escaped = [
-            _Escaped(part)
-            for part in dict.fromkeys(part for one in secrets for part in _parts(one.reveal()))
-            if not _PLAIN.fullmatch(part.encode())
-        ]
-        self._longest = max(
-            [*map(len, needles), *(one.longest for one in self._escaped)], default=0
-        )
-        self._find = re.compile(b"|".join(map(re.escape, longest_first))) if needles else None
-        self._encoded = [needle for needle in longest_first if len(needle) > _WRAPPED]
         values = [secret.reveal() for secret in secrets]
+        parts = list(dict.fromkeys(part for value in values for part in _parts(value)))
+        self._needles = {needle for part in parts for needle in _needles(part.encode(), part)}
+        self._folded = {needle for part in parts for needle in _folded(part.encode())}
+        self._escaped = [_Escaped(part) for part in parts if not _PLAIN.fullmatch(part.encode())]
+        self._exact = {needle for part in parts for needle in _words(part)}
+        others = (self._needles - self._exact) | self._folded
+        self._exact |= {needle for needle in others if len(_squeezed(needle)) < LEAST}
+        self._probes = {_squeezed(needle) for needle in others - self._exact}
+        self._longest = max(
+            [*map(len, self._needles | self._folded), *(one.longest for one in self._escaped)],
+            default=0,
+        )
+        self._find = _pattern(self._needles, self._folded) if parts else None
+        # One search of all that a whole line may be a piece of; no such line has a blank.
+        self._encoded = b" ".join(it for it in self._needles if len(it) > _WRAPPED)
+        self._encoded_folded = b" ".join(it for it in self._folded if len(it) > _WRAPPED)
         self._broken = [it for value in values for it in _breakable(value) if len(it) > _WRAPPED]
         # What a line begins or ends with that begins or ends inside of one, found at once.
         self._edges = {
             it[place : place + _EDGE] for it in self._broken for place in range(len(it) - _EDGE + 1)
         }
+        self._dumped = dumps.Dumped(part.encode() for part in parts)
 
     @property
     def longest(self) -> int:
@@ -79,14 +90,18 @@ class Masker:
         """``text`` (a line, or more) with each secret replaced by ``***``."""
         if self._find is None or not text:
             return text
+        if dumps.suspects(text):
+            text = b"\n".join(map(self._mask_dump, text.split(b"\n")))
         for one in self._escaped:
             if one.word in text:
                 text = one.pattern.sub(MASK, text)
-        if any(needle in text for needle in self._needles):  # much faster than the pattern
+        if self._may_hold(text):  # much faster than the pattern
             text = self._find.sub(MASK, text)
-        if _CONTROLS.search(text):  # inside one there may be a secret, too: not in place of that
+        if _has_controls(text):  # inside one there may be a secret, too: not in place of that
             for controls in (_CONTROLS, _BYTES):
-                for find in (*(one.pattern for one in self._escaped), self._find):
+                bare = controls.sub(b"", text)
+                finds = [one.pattern for one in self._escaped if one.word in bare]
+                for find in (*finds, *([self._find] if self._may_hold(bare) else ())):
                     text = _mask_between(controls, text, find)
         return self._mask_wrapped(text)
 
@@ -95,9 +110,12 @@ class Masker:
         if self._find is None:
             return lines
         whole = b"\n".join(lines)
+        if dumps.suspects(whole):
+            lines = [self._mask_dump(line) for line in lines]
+            whole = b"\n".join(lines)
         if (
-            _CONTROLS.search(whole)
-            or any(needle in whole for needle in self._needles)
+            _has_controls(whole)
+            or self._may_hold(whole)
             or any(one.word in whole and one.pattern.search(whole) for one in self._escaped)
         ):
             return [self.mask(line) for line in lines]
@@ -106,19 +124,38 @@ class Masker:
     def mask_text(self, text: str) -> str:
         return self.mask(text.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
 
+    def _may_hold(self, text: bytes) -> bool:
+        """Whether a needle is in it, or something much like one. Never no if one is.
+
+        ``find`` of all is faster than ``in`` until the first."""
+        return (
+            max(map(text.find, self._exact)) >= 0
+            or max(map(_squeezed(text).find, self._probes), default=-1) >= 0
+        )
+
+    def _mask_dump(self, line: bytes) -> bytes:
+        """A line of a dump that shows some of a secret: its address is kept."""
+        if not dumps.suspects(line):
+            return line
+        start = self._dumped.find(line)
+        return line if start is None else line[:start] + MASK
+
     def _mask_wrapped(self, text: bytes) -> bytes:
         """Pieces of a secret that a program, such as ``base64``, broke into lines: a line that is
         nothing else, or begins or ends with one."""
         bare = text.strip()
         if len(bare) < _EDGE:
             return text
-        if len(bare) >= _WRAPPED and b" " not in bare and any(bare in it for it in self._encoded):
+        if len(bare) >= _WRAPPED and b" " not in bare and self._is_piece(bare):
             return MASK
         if bare[-_EDGE:] in self._edges:
             text = self._mask_end(text, bare)
         if bare[:_EDGE] in self._edges:
             text = self._mask_beginning(text, bare)
         return text
+
+    def _is_piece(self, bare: bytes) -> bool:
+        return bare in self._encoded or bare.lower() in self._encoded_folded
 
     def _mask_end(self, text: bytes, bare: bytes) -> bytes:
         for needle in self._broken:
@@ -176,19 +213,46 @@ def _parts(value: str) -> Iterator[str]:
             yield part
 
 
-def _needles(value: str) -> Iterator[bytes]:
-    """Of the ways to write ``value`` those that change letters and digits, too."""
-    for part in _parts(value):
-        raw = part.encode()
-        yield raw
-        yield from _encoded(raw)
-        for form in ("\\x%02x", "\\x%02X", "%%%02x", "%%%02X"):
-            yield "".join(form % byte for byte in raw).encode()
-        for between in (":", " "):
-            yield raw.hex(between).encode()
-            yield raw.hex(between).upper().encode()
-        # As a shell's trace writes the right side of [[ a == "$A" ]].
-        yield "".join(f"\\{letter}" for letter in part).encode()
+def _needles(raw: bytes, part: str) -> Iterator[bytes]:
+    """Of the ways to write ``part`` those that change letters and digits, too."""
+    yield from _words(part)
+    for once in _base64(raw):
+        yield once
+        yield from _base64(once)  # a login inside of a secret, as Kubernetes shows it
+    for between in (", ", ",", " "):  # as Python, JSON and Go print bytes
+        yield between.join(map(str, raw)).encode()
+
+
+def _words(part: str) -> Iterator[bytes]:
+    yield part.encode()
+    # As a shell's trace writes the right side of [[ a == "$A" ]].
+    yield "".join(f"\\{letter}" for letter in part).encode()
+
+
+def _folded(raw: bytes) -> Iterator[bytes]:
+    """And those that are known by their letters in any case: here in small ones."""
+    yield raw.hex().encode()
+    for form in ("\\x%02x", "%%%02x"):
+        yield "".join(form % byte for byte in raw).encode()
+    for between in (":", " ", "-"):
+        yield raw.hex(between).encode()
+    yield from (it.lower() for it in _base32(raw))
+
+
+def _pattern(needles: set[bytes], folded: set[bytes]) -> re.Pattern[bytes]:
+    """Of all of them, the longest first."""
+    longest_first = sorted(needles | folded, key=lambda needle: (-len(needle), needle))
+    ways = (b"(?i:%s)" % re.escape(it) if it in folded else re.escape(it) for it in longest_first)
+    return re.compile(b"|".join(ways))
+
+
+def _squeezed(text: bytes) -> bytes:
+    """Without what tells ways to write the same apart, so that one search finds several."""
+    return text.translate(_SMALL, b" :-,%\\+/_xX")
+
+
+def _has_controls(text: bytes) -> bool:
+    return bool(text.translate(None, _HARMLESS)) and _CONTROLS.search(text) is not None
 
 
 class _Escaped:
@@ -255,15 +319,13 @@ def _breakable(value: str) -> Iterator[bytes]:
     """Of all that is masked what a program breaks wherever a line is full."""
     for part in {value, value.strip()}:
         if len(part) >= LEAST:
-            yield from _encoded(part.encode())
-
-
-def _encoded(raw: bytes) -> Iterator[bytes]:
-    yield raw.hex().encode()
-    yield raw.hex().upper().encode()
-    for once in _base64(raw):
-        yield once
-        yield from _base64(once)  # a login inside of a secret, as Kubernetes shows it
+            raw = part.encode()
+            for once in _base64(raw):
+                yield once
+                yield from _base64(once)
+            for either in (raw.hex().encode(), *_base32(raw)):
+                yield either.upper()
+                yield either.lower()
 
 
 def _base64(raw: bytes) -> Iterator[bytes]:
@@ -274,3 +336,12 @@ def _base64(raw: bytes) -> Iterator[bytes]:
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             if len(core := encode(bytes(before) + raw)[first:whole]) >= LEAST:
                 yield core
+
+
+def _base32(raw: bytes) -> Iterator[bytes]:
+    """The same of base32 (RFC 4648, 6), of which five bytes are eight characters."""
+    for before in range(5):
+        first = -(-before * 8 // 5)
+        whole = (before + len(raw)) * 8 // 5
+        if len(core := base64.b32encode(bytes(before) + raw)[first:whole]) >= LEAST:
+            yield core

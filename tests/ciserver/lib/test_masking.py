@@ -8,6 +8,7 @@ import json
 import random
 import re
 import shlex
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -84,6 +85,15 @@ FORMS = {
     "form": quote_plus(VALUE).encode(),
     "hex": RAW.hex().encode(),
     "HEX": RAW.hex().upper().encode(),
+    "hex in both cases": RAW.hex().upper().encode().replace(b"C", b"c"),
+    "hex with dashes": RAW.hex("-").encode(),
+    "base32": base64.b32encode(RAW),
+    "base32 without padding": base64.b32encode(RAW + b"\n").rstrip(b"="),
+    "base32 in small letters": base64.b32encode(b"u" + RAW).lower(),
+    **{f"base32 behind {n}": base64.b32encode(b"u" * n + RAW + b"@host") for n in range(1, 6)},
+    "bytes of Python": str(list(RAW)).encode(),
+    "bytes of Node": json.dumps(list(RAW), separators=(",", ":")).encode(),
+    "bytes of Go": " ".join(map(str, RAW)).encode(),
     "json": json.dumps(VALUE).encode(),
     "json, as PHP writes it": json.dumps(VALUE).replace("/", "\\/").encode(),
     "json in json": json.dumps(json.dumps({"a": VALUE})).encode(),
@@ -107,6 +117,10 @@ def test_every_usual_encoding_is_masked(form: str) -> None:
     assert masked.endswith(b" behind")
     for piece in (RAW, RAW[2:-2], base64.b64encode(RAW)[4:-4], RAW.hex().encode()[:12]):
         assert piece not in masked
+    left = masked[len(b"before ") : -len(b" behind")].lower()
+    for before in range(5):
+        core = base64.b32encode(b"u" * before + RAW).rstrip(b"=")[-(-before * 8 // 5) : -1].lower()
+        assert core[:8] not in left and core[-8:] not in left
 
 
 @pytest.mark.parametrize("value", [VALUE, QUOTED, "pa(ss)/wo!rd*x", "''a''", "ключ-тайна 🔑"])
@@ -158,6 +172,99 @@ def test_base64_of_more_than_the_secret_that_is_broken_into_lines_is_masked(befo
         else:
             assert masked[number] == line
     assert found >= 2
+
+
+@pytest.mark.parametrize("before", range(80))
+@pytest.mark.parametrize("small", [False, True])
+def test_base32_that_is_broken_into_lines_is_masked(before: int, small: bool) -> None:
+    value = "".join(random.Random(7).choices("abcdefghijklmnop0123456789", k=93))
+    text = base64.b32encode(b"u" * before + value.encode() + b"\n")
+    text = text.lower() if small else text
+    lines = [text[place : place + 76] for place in range(0, len(text), 76)]
+    masked = Masker([Secret(value)]).mask_lines(lines)
+    first, last = -(-before * 8 // 5), (before + len(value)) * 8 // 5
+    for number, line in enumerate(lines):
+        part = line[max(0, first - 76 * number) : max(0, last - 76 * number)]
+        assert masked[number] == (line.replace(part, b"***") if len(part) >= 8 else line)
+
+
+DUMPS = {  # and how many bytes a line of it shows
+    "od": 16, "od -c": 16, "od -a": 16, "od -b": 16, "od -x": 16, "od -An -tx1": 16,
+    "od -Ax -tx1z": 16, "od -tx4": 16, "od -tx8": 16, "od -w8 -tx1": 8, "hexdump": 16,
+    "hexdump -C": 16, "hexdump -c": 16, "hexdump -b": 16, "xxd": 16, "xxd -g1": 16, "xxd -u": 16,
+    "xxd -g4": 16, "xxd -g8": 16, "xxd -e": 16, "xxd -b": 6, "xxd -i": 12, "xxd -c32": 32,
+}  # fmt: skip
+
+
+def _dump(command: str, data: bytes) -> list[bytes]:
+    words = command.split()
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"there is no {words[0]} here")
+    return subprocess.run(words, input=data, stdout=subprocess.PIPE, check=True).stdout.splitlines()
+
+
+@pytest.mark.parametrize("command", DUMPS)
+@pytest.mark.parametrize("value", ["hunter2-SECRET/of*42", "S3cr:T"])
+def test_no_line_of_a_dump_shows_much_of_a_secret(command: str, value: str) -> None:
+    raw, masker = value.encode(), Masker([Secret(value)])
+    least = min(4, len(raw) // 2)
+    for before in range(33):
+        head = "".join(random.Random(before).choices("efghijkuvwxyz", k=before)).encode()
+        lines = _dump(command, head + raw + b" behind, and more\n")
+        masked = masker.mask_lines(lines)
+        assert [masker.mask(line) for line in lines] == list(masked)
+        for number, (line, left) in enumerate(zip(lines, masked, strict=True)):
+            start = number * DUMPS[command]
+            shown = min(start + DUMPS[command], before + len(raw)) - max(start, before)
+            if shown >= least:
+                assert re.fullmatch(rb"([0-9a-f]+:?)? *\*\*\*", left), (line, left)
+            else:
+                assert left == line
+
+
+@pytest.mark.parametrize("before", range(16))
+def test_a_key_as_openssl_prints_it_is_masked(before: int) -> None:
+    raw = b"\x01" * before + b"hunter2-SECRET/of*42 and its 2nd half" + b"\x02" * 9
+    octets = raw.hex(":").split(":")
+    lines = [f"    {':'.join(octets[at : at + 15])}:".encode() for at in range(0, len(octets), 15)]
+    masked = Masker([Secret("hunter2-SECRET/of*42 and its 2nd half")]).mask_lines(lines)
+    for number, line in enumerate(masked):
+        shown = min(number * 15 + 15, before + 37) - max(number * 15, before)
+        assert (line == b"    ***") == (shown >= 4)
+
+
+def test_what_is_no_dump_of_a_secret_is_untouched() -> None:
+    masker = Masker([Secret("hunter2-secret"), Secret("-----BEGIN KEY-----")])
+    for line in (
+        b"00000000: 2d2d 2d2d 2d2d 2d2d 6f6b 6f6b 0a0a 0a0a  --------okok....",
+        b"2026-11-30 12:34:56 10 20 30 40 deadbeef cafebabe",
+        b"pointers 0x7fff12345678, 0x00, 0x01, 0x02, 0x03",
+        b"a   b   c   d   e   f",
+        b"SHA256 9f:86:d0:81:88:4c:7d:65:9a:2f:ea:a0:c5:5a:d0:15",
+    ):
+        assert masker.mask(line) == line
+        assert masker.mask_lines([line]) == [line]
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_writes_may_cut_a_dump_anywhere(tmp_path: Path, size: int) -> None:
+    data = b"\n".join(_dump("od -An -tx1", b"user:hunter2-secret and more")) + b"\n"
+    data += base64.b32encode(b"x" * 3 + b"hunter2-secret") + b"\n"
+    with LogWriter(tmp_path / "1.log") as log:
+        log.masker = Masker([Secret("hunter2-secret")])
+        for start in range(0, len(data), size):
+            log.write(1, "out", data[start : start + size])
+    words = [line.text for line in LogReader(tmp_path / "1.log")]
+    assert words[0] == " ***"
+    assert words[-1] == "PB4HQ***A===="  # with bits of the bytes beside it
+
+
+@pytest.mark.parametrize("cell", ["68 ", "6875 ", "68756e74 ", "   h", "110 ", "0x68, ", "0x"])
+def test_a_long_line_of_a_dump_is_masked_in_linear_time(cell: str) -> None:
+    masker = Masker([Secret("hunter2-secret"), Secret("hhhh-other-one")])
+    before = time.process_time()
+    masker.mask_text(cell * (65536 // len(cell)))
+    assert time.process_time() - before < 1
 
 
 @settings(deadline=None)
