@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from django.conf import settings
 
@@ -21,6 +20,7 @@ from ciserver.lib.registry_lock import alone
 from ciserver.lib.words import size
 from ciserver.releases.models import Release
 from ciserver.releases.policy import GANTRY
+from ciserver.releases.registry_disk import settings_file, storage
 from ciserver.releases.targets import commands
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def tidy(*, deleted: int) -> None:
     off. Busy times are let pass."""
     stamp = settings.GANTRY.run / "registry-collected"
     due = not stamp.exists() or time.time() - stamp.stat().st_mtime > DAY
-    if not (deleted or due) or not _settings_file().exists():
+    if not (deleted or due) or not settings_file().exists():
         return
     try:
         done = collect()
@@ -66,7 +66,7 @@ def tidy(*, deleted: int) -> None:
 
 def collect(*, dry_run: bool = False, patience: float = PATIENCE) -> Collected:
     """Remove what no manifest names, or with ``dry_run`` only tell. Raises NotNow."""
-    if not _settings_file().exists():
+    if not settings_file().exists():
         raise NotNow("The registry is not one that runs beside us. Collect its garbage there.")
     with alone(settings.GANTRY.run, patience=patience) as nothing_moves:
         if not nothing_moves:
@@ -101,7 +101,7 @@ def _check(found: set[str]) -> None:
 
 def _run(*options: str) -> str:
     """What the tool said. Raises NotNow."""
-    argv = ["docker-registry", "garbage-collect", *options, str(_settings_file())]
+    argv = ["docker-registry", "garbage-collect", *options, str(settings_file())]
     done = commands.attempt(argv, timeout=LONGEST, keep=commands.MOST)
     if done.code != 0:
         raise NotNow(f"docker-registry could not: {done.err.strip()[-300:]}. See its folder.")
@@ -110,11 +110,5 @@ def _run(*options: str) -> str:
 
 def _blobs() -> Iterator[tuple[str, int]]:
     """Digest and bytes of each."""
-    root = _settings_file().parent.parent / "registry"
-    for data in root.glob("docker/registry/v2/blobs/sha256/*/*/data"):
+    for data in storage().glob("blobs/sha256/*/*/data"):
         yield f"sha256:{data.parent.name}", data.stat().st_size
-
-
-def _settings_file() -> Path:
-    """As the supervisor wrote it; it is there if the registry is our child."""
-    return Path(settings.GANTRY.run / "registry.json")

@@ -9,6 +9,7 @@ from django.conf import settings
 
 from ciserver.accounts import registry_tokens
 from ciserver.projects.models import Project
+from ciserver.releases import registry_disk
 from ciserver.releases.policy import GANTRY
 from ciserver.releases.targets.images import MANIFESTS, TIMEOUT, Location
 
@@ -37,6 +38,8 @@ def _locations(project: Project) -> Iterator[Location]:
         names |= {one["repository"] for one in images.values()}
     for images in project.pipelines.exclude(images={}).values_list("images", flat=True):
         names |= {one["repository"] for one in images.values()}
+    here = f"{settings.GANTRY.registry}/"
+    names |= {here + name for name in registry_disk.names_of(project.slug)}  # also if no row tells
     for name in sorted(names):
         location = Location.parse(name)
         own = location.name.partition("/")[0] == project.slug
@@ -51,7 +54,7 @@ def _delete(location: Location, known: set[str]) -> int:
     with httpx.Client(base_url=location.url, headers=headers, timeout=TIMEOUT) as client:
         answers = [
             _answered(client.delete(f"/manifests/{digest}"))
-            for digest in known | set(_digests(client))
+            for digest in known | set(_digests(client)) | set(_untagged(location))
         ]
     return sum(answer.is_success for answer in answers)
 
@@ -65,6 +68,11 @@ def _digests(client: httpx.Client) -> Iterator[str]:
         found = _answered(client.head(f"/manifests/{tag}", headers={"Accept": ACCEPTED}))
         if digest := found.headers.get("Docker-Content-Digest"):
             yield digest
+
+
+def _untagged(location: Location) -> Iterator[str]:
+    """Such as what the step cache was before; the registry's API does not tell of them."""
+    return (one.digest for one in registry_disk.revisions_of(location.name))
 
 
 def _answered(response: httpx.Response) -> httpx.Response:

@@ -145,7 +145,7 @@ def _delete_unshared(repository: str, digest: str) -> bool:
     wanted = {"repository": repository, "digest": digest}
     if main.exists() or any(wanted in images.values() for images in beside):
         return False
-    _delete(repository, digest)
+    delete_manifest(repository, digest)
     return True
 
 
@@ -160,8 +160,8 @@ def _is_promised(repository: str, digest: str) -> bool:
     )
 
 
-def _delete(repository: str, digest: str) -> None:
-    """DELETE the manifest; its blobs go when the registry's garbage is collected
+def delete_manifest(repository: str, digest: str) -> None:
+    """Its blobs go when the registry's garbage is collected
     (distribution-spec, "Deleting Manifests")."""
     location = Location.parse(repository)
     access = registry_tokens.Access(location.name, ("delete", "pull"))

@@ -13,6 +13,7 @@ from ciserver.releases import (
     drift,
     garbage,
     host_images,
+    orphans,
     queue,
     removal,
     restoring,
@@ -73,7 +74,7 @@ def visit_host(host_id: int) -> None:
 @app.task(name="ciserver.releases.tasks.retire")
 def retire() -> None:
     """Take images that nothing needs any more out of the registry, and off its disk."""
-    garbage.tidy(deleted=retention.retire())
+    garbage.tidy(deleted=retention.retire() + orphans.remove())
 
 
 @app.task(name="ciserver.releases.tasks.remove_environment")

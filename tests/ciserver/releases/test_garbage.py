@@ -73,7 +73,7 @@ def test_what_only_a_deleted_image_had_goes_and_the_others_still_pull(
 ) -> None:
     old, new = release(ours, passed, "old" * 1000), release(ours, passed, "new")
     assert garbage.collect().blobs == 0
-    retention._delete(old.repository, old.digest)
+    retention.delete_manifest(old.repository, old.digest)
     Release.objects.filter(pk=old.pk).update(removed_at="2026-01-01T00:00:00Z")
     planned = garbage.collect(dry_run=True)
     assert planned.blobs == 3, "manifest, configuration and the layer that was its own"
@@ -117,7 +117,7 @@ def test_a_release_whose_manifest_somebody_deleted_keeps_its_layers(
     ours: Registry, passed: Any, capsys: Any
 ) -> None:
     row = release(ours, passed, "one")
-    retention._delete(row.repository, row.digest)
+    retention.delete_manifest(row.repository, row.digest)
     with pytest.raises(garbage.NotNow, match=r"hello v1 needs sha256:.*Somebody deleted it there"):
         garbage.collect()
     assert ops.main(["collect"]) == 1
