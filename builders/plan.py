@@ -120,7 +120,7 @@ def make_plan(
         (),
         head,
         dockerfile.escape,
-        (*dockerfile.warnings, *_unused(dockerfile, given)),
+        (*dockerfile.warnings, *_named_twice(stages), *_unused(dockerfile, given)),
         target_platform,
     )
     return _finish(stages, draft)
@@ -178,11 +178,7 @@ def _stage(
             hint="Give the ARG a default before the first FROM, or pass --build-arg.",
             code="dockerfile.from",
         )
-    if first.stage and any(stage.name == first.stage for stage in earlier):
-        raise DockerfileError(
-            f"Two stages are named {first.stage}.", place=first.at.place, code="dockerfile.from"
-        )
-    parent = next((s.index for s in earlier if s.name and s.name == base.lower()), None)
+    parent = next((s.index for s in reversed(earlier) if s.name and s.name == base.lower()), None)
     return Stage(
         index=len(earlier),
         name=first.stage or "",
@@ -290,6 +286,20 @@ def _target(stages: Sequence[Stage], target: str | None, file: str) -> int:
         raise DockerfileError(
             f"There is no stage {target!r}.", place=file, hint=hint, code="dockerfile.target"
         )
+    return found
+
+
+def _named_twice(stages: Sequence[Stage]) -> list[str]:
+    """As in BuildKit, a name means the last stage before that has it."""
+    seen: set[str] = set()
+    found = []
+    for stage in stages:
+        if stage.name in seen:
+            found.append(
+                f"{stage.at.place}: {stage.name} names an earlier stage, too; after this line it "
+                "means this one."
+            )
+        seen |= {stage.name} - {""}
     return found
 
 

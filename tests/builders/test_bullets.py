@@ -13,7 +13,7 @@ BULLETS = {
     "directive escape": "escape-backtick",
     "directive syntax": "directive-syntax",
     "directive check": "directive-check",
-    "FROM with stages": "from-stage|from-unused-stage-is-skipped|from-mixed-case",
+    "FROM with stages": "from-stage|from-stages-.*|from-unused-stage-is-skipped|from-mixed-case",
     "FROM with platforms": "from-platform|error-platform",
     "global ARG": "from-global-arg.*",
     "stage ARG": "arg-scope-after-line|from-stage-arg-not-inherited|arg-several|arg-redeclared",

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
 from builders.dockerfile import parse_dockerfile
-from builders.errors import DockerfileError
 from builders.plan import Plan, make_plan
 
 
@@ -56,6 +53,12 @@ def test_an_unused_build_argument_is_a_warning() -> None:
     assert made.warnings == ("The build argument unknown is not used by any ARG.",)
 
 
-def test_two_stages_of_one_name_are_refused() -> None:
-    with pytest.raises(DockerfileError, match="Dockerfile:2: Two stages are named a"):
-        plan("FROM x AS a\nFROM y AS a\n")
+def test_a_name_that_two_stages_have_means_the_last_before() -> None:
+    text = "FROM x AS a\nFROM a AS b\nFROM y AS A\nFROM a AS c\nFROM z\nCOPY --from=a /f /\n"
+    made = plan(text, "b", "c", "a", None)
+    assert [made.stages[index].parent for index in (1, 3)] == [0, 2]
+    assert made.stage_of("a", before=2) == 0
+    assert made.targets["a"] == made.stage_of("A", before=4) == 2
+    assert made.warnings == (
+        "Dockerfile:3: a names an earlier stage, too; after this line it means this one.",
+    )
