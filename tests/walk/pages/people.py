@@ -40,6 +40,7 @@ PAGE = Page(
             given=lambda walk: f"{walk.kept['password']}\n{NEW_PASSWORD}\n", then=_changed
         ),
         "gantry tokens new 'deploy script' --write --days 14": Way(says=r"^gantry_\S+$"),
+        "gantry audit": Way(says=r"account\.sign-in "),
         "gantry admin": Way(says="^Password  ", then=lambda walk, _: walk.take_token()),
     },
     names={"hello": "shop"},
