@@ -2,8 +2,9 @@
 
 Whatever is well signed and can be read gets a 2xx, also when nothing is built of it, for forges
 turn off hooks that refuse. Well signed but no JSON object of the forge's shape, which no forge
-sends, is a 400; a database that is away is a 503, so that the forge sends it again. Whatever is
-wrong with a signature gets one and the same 401, which does not tell whether the project exists.
+sends, is a 400, and recorded as well; a database that is away is a 503, so that the forge sends
+it again. Whatever is wrong with a signature gets one and the same 401, which does not tell
+whether the project exists.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import logging
 import secrets as random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.db import DatabaseError, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -24,8 +25,8 @@ from ciserver.lib.problems import problem_response
 from ciserver.projects.models import Project
 from ciserver.webhooks import services
 from ciserver.webhooks.forges import FORGES, Forge
-from ciserver.webhooks.forges.events import Envelope, Event, Malformed, Nothing
-from ciserver.webhooks.models import Verdict
+from ciserver.webhooks.forges.events import Envelope, Event, Malformed, Nothing, Unreadable
+from ciserver.webhooks.models import Delivery, Verdict
 from ciserver.webhooks.payloads import TOO_MUCH, is_heavy, json_of, text_of, unfold
 from ciserver.webhooks.questions import project_of
 
@@ -84,8 +85,6 @@ def _read(hook: Hook) -> _Told | HttpResponse:
         )
     try:
         return _verified(hook.request, FORGES[hook.forge], hook.slug)
-    except Malformed as error:
-        return _malformed(error)
     except DatabaseError:
         return _unavailable()
     except Exception:
@@ -93,7 +92,6 @@ def _read(hook: Hook) -> _Told | HttpResponse:
 
 
 def _verified(request: HttpRequest, forge: Forge, slug: str) -> _Told | HttpResponse:
-    """Raises Malformed for what is well signed but not of the forge's shape."""
     body = _body(request)
     if body is None:
         detail = f"A webhook's body may have at most {MAX_BODY} bytes."
@@ -111,14 +109,12 @@ def _verified(request: HttpRequest, forge: Forge, slug: str) -> _Told | HttpResp
     envelope = forge.envelope(request.headers)
     head = _kept(body, secrets)
     digest = "" if envelope.delivery_id else hashlib.sha256(body).hexdigest()
-    told = json_of(request.headers.get("Content-Type", ""), forge, body)
+    told = [json_of(request.headers.get("Content-Type", ""), forge, body)]
     del body  # before the JSON is unfolded, which takes several times its size
-    if is_heavy(told):
-        events: Sequence[Event] = [Nothing(TOO_MUCH, look=True)]
-    else:
-        text = text_of(told)
-        del told
-        events = forge.read(envelope.event, unfold(text))
+    try:
+        events = _events(forge, envelope.event, told)
+    except Malformed as error:
+        events = [Unreadable(str(error))]
     return _Told(
         project=project,
         forge=forge,
@@ -128,6 +124,13 @@ def _verified(request: HttpRequest, forge: Forge, slug: str) -> _Told | HttpResp
         head=head,
         digest=digest,
     )
+
+
+def _events(forge: Forge, event: str, told: list[bytes]) -> Sequence[Event]:
+    """What the JSON in ``told`` means, which is taken from there. Raises Malformed."""
+    if is_heavy(told[0]):
+        return [Nothing(TOO_MUCH, look=True)]
+    return forge.read(event, unfold(text_of(told.pop())))
 
 
 def _record_all(told: Sequence[_Told]) -> list[HttpResponse]:
@@ -146,24 +149,33 @@ def _record_all(told: Sequence[_Told]) -> list[HttpResponse]:
 
 def _record(told: _Told) -> HttpResponse:
     try:
-        delivery, new = services.receive(
-            project=told.project,
-            forge=told.forge.NAME,
-            envelope=told.envelope,
-            events=told.events,
-            headers=told.headers,
-            body=told.head,
-            digest=told.digest,
-        )
-    except Malformed as error:
-        return _malformed(error)
+        try:
+            delivery, new = _receive(told)
+        except Malformed as error:
+            told = replace(told, events=[Unreadable(str(error))])
+            delivery, new = _receive(told)
     except DatabaseError:
         return _unavailable()
     except Exception:
         return _failed()
+    first = told.events[0]
+    if isinstance(first, Unreadable):
+        return _malformed(first.reason)
     verdict = delivery.verdict if new else Verdict.DUPLICATE
     document = {"delivery": delivery.pk, "verdict": verdict, "detail": delivery.detail}
     return JsonResponse(document, status=202 if verdict == Verdict.ACCEPTED else 200)
+
+
+def _receive(told: _Told) -> tuple[Delivery, bool]:
+    return services.receive(
+        project=told.project,
+        forge=told.forge.NAME,
+        envelope=told.envelope,
+        events=told.events,
+        headers=told.headers,
+        body=told.head,
+        digest=told.digest,
+    )
 
 
 def _body(request: HttpRequest) -> bytes | None:
@@ -181,9 +193,9 @@ def _kept(body: bytes, secrets: Sequence[Secret]) -> bytes:
     return (Masker(secrets).mask(head) if b"secret" in head else head)[: services.KEPT_BODY]
 
 
-def _malformed(error: Malformed) -> HttpResponse:
+def _malformed(reason: str) -> HttpResponse:
     return problem_response(
-        400, code="malformed", detail=str(error),
+        400, code="malformed", detail=reason,
         hint="Is this the address of the forge that sends it? Docs: webhooks.md.",
     )  # fmt: skip
 

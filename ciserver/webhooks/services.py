@@ -40,6 +40,7 @@ from ciserver.webhooks.forges.events import (
     Nothing,
     PullRequest,
     Push,
+    Unreadable,
 )
 from ciserver.webhooks.models import POLL, PULL, Delivery, Poll, Verdict
 from ciserver.webhooks.payloads import payload_of
@@ -68,7 +69,7 @@ def receive(
     There is one for each of ``events``: some forges tell of many refs at once.
     What it starts is promised in the same transaction. One that came before is new again when it
     was in vain, for that is why people have a forge redeliver. Raises Malformed for a push of
-    what cannot be a ref or a commit.
+    what cannot be a ref or a commit, and records nothing then.
     """
     delivery_id = envelope.delivery_id or f"body:{digest or hashlib.sha256(body).hexdigest()}"
     results = []
@@ -88,7 +89,7 @@ def receive(
 
 def _mark(event: Event) -> str:
     """Tells the events of one request apart; 16 characters."""
-    words = event.reason if isinstance(event, Nothing) else f"{event.ref} {event.sha}"
+    words = event.reason if isinstance(event, Nothing | Unreadable) else f"{event.ref} {event.sha}"
     return hashlib.sha256(words.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
@@ -309,6 +310,9 @@ def _earlier(delivery: Delivery) -> Delivery:
 
 def _judge(delivery: Delivery, event: Event) -> None:
     """Set what the delivery means and the verdict on it."""
+    if isinstance(event, Unreadable):
+        delivery.verdict, delivery.detail = Verdict.FAILED, event.reason
+        return
     delivery.verdict = Verdict.IGNORED
     if delivery.project.archived_at:
         delivery.detail = f"{delivery.project} is archived: nothing of it is built."

@@ -66,7 +66,14 @@ class Nothing:
     look: bool = False
 
 
-Event = Push | PullRequest | Nothing
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Well signed, but not of the forge's shape; ``reason`` is a sentence."""
+
+    reason: str
+
+
+Event = Push | PullRequest | Nothing | Unreadable
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ciserver.lib.models import OutboxEntry
 from ciserver.webhooks.models import Delivery
 from tests.ciserver.webhooks.conftest import Post, push
 
@@ -54,7 +55,19 @@ def test_a_wrong_shape_is_a_400_that_says_what_is_wrong(post: Post, body: Any, s
     assert answer.status_code == 400
     assert answer["Content-Type"] == "application/problem+json"
     assert said in answer.json()["detail"]
-    assert not Delivery.objects.exists()
+    delivery = Delivery.objects.get()
+    assert (delivery.verdict, delivery.detail) == ("failed", answer.json()["detail"])
+    assert not OutboxEntry.objects.exists()
+
+
+def test_what_had_a_wrong_shape_may_come_again_and_right(post: Post) -> None:
+    assert post({}, delivery="one").status_code == 400
+    assert post({"ref": 1}, delivery="one").status_code == 400
+    assert bytes(Delivery.objects.get().body) == b'{"ref": 1}'
+    assert post(push(), delivery="one").status_code == 202
+    assert Delivery.objects.get().verdict == "accepted"
+    assert post({}, delivery="one").status_code == 400
+    assert Delivery.objects.get().verdict == "accepted"
 
 
 @pytest.mark.parametrize("name", ["-x", "a/--upload-pack=x", "x" * 400, "é" * 150])
