@@ -54,6 +54,7 @@ class Config:
     build_timeout: float
     log_days: int
     log_bytes: int
+    case_days: int
     log_store: str
     build_silence: float
     keep_failed: int
@@ -106,6 +107,7 @@ class Config:
             build_timeout=_number(env, "GANTRY_BUILD_TIMEOUT", 3600.0),
             log_days=_integer(env, "GANTRY_LOG_DAYS", 365, low=1),
             log_bytes=_integer(env, "GANTRY_LOG_MAX_GIB", 20, low=1) << 30,
+            case_days=_integer(env, "GANTRY_CASE_DAYS", 365, low=1),
             log_store=_optional_address(env, "GANTRY_LOG_STORE", schemes=("s3",)),
             build_silence=_number(env, "GANTRY_BUILD_SILENCE", 1200.0),
             keep_failed=_integer(env, "GANTRY_KEEP_FAILED", 0, low=0),

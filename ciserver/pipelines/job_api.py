@@ -65,6 +65,12 @@ class JobSerializer(serializers.ModelSerializer[Job]):
     )
     steps = StepSerializer(many=True, read_only=True)
     cases = TestCaseSerializer(many=True, read_only=True)
+    cases_left_out = serializers.IntegerField(
+        read_only=True, help_text="cases of its reports beyond those that are kept"
+    )
+    cases_removed = serializers.IntegerField(
+        read_only=True, help_text="cases that were kept and are removed, as they were old"
+    )
     artifacts = ArtifactSerializer(many=True, read_only=True)
 
     class Meta:
@@ -85,6 +91,8 @@ class JobSerializer(serializers.ModelSerializer[Job]):
             "finished_at",
             "steps",
             "cases",
+            "cases_left_out",
+            "cases_removed",
             "artifacts",
         ]
 

@@ -7,13 +7,15 @@ There is no standard; this reads what they share: ``testcase`` elements with ``c
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ciserver.pipelines.xml_reports import XmlError, read_xml
 
-MAX_CASES = 20_000
+MAX_CASES = 20_000  # of a job: the first, failed ones before others
+MOST_READ = 1_000_000  # of one report
 MOST_OF_PIPELINE = 50_000
 MESSAGE_CAP = 16 * 1024
+BAD = frozenset({"failed", "error"})
 OUTCOMES = {"failure": "failed", "error": "error", "skipped": "skipped"}  # the worst first
 
 
@@ -30,8 +32,52 @@ class Case:
     message: str
 
 
-def parse(data: bytes, mask: Callable[[str], str] = str, *, most: int = MAX_CASES) -> list[Case]:
-    """The cases of one report. Raises ReportError for what is no report, or has more than ``most``.
+@dataclass(slots=True)
+class Cases:
+    """Of any number of cases the first ``most``, failed ones before others; all are counted."""
+
+    most: int = MAX_CASES
+    count: int = 0
+    failed: int = 0
+    _bad: list[tuple[int, Case]] = field(default_factory=list)  # with their places
+    _others: list[tuple[int, Case]] = field(default_factory=list)
+
+    @property
+    def kept(self) -> list[Case]:
+        """In the order in which they came."""
+        others = self._others[: self.most - len(self._bad)]
+        return [case for _, case in sorted([*self._bad, *others], key=lambda it: it[0])]
+
+    @property
+    def left_out(self) -> int:
+        return self.count - min(self.count, self.most)
+
+    @property
+    def first_failed(self) -> Case | None:
+        return self._bad[0][1] if self._bad else None
+
+    def add(self, outcome: str, make: Callable[[], Case]) -> None:
+        """``make`` is asked only for one that is kept, as far as is known by now."""
+        self.count += 1
+        self.failed += outcome in BAD
+        room = self.most - len(self._bad)
+        if outcome in BAD and room > 0:
+            self._bad.append((self.count, make()))
+        elif outcome not in BAD and room > len(self._others):
+            self._others.append((self.count, make()))
+
+    def extend(self, others: Cases) -> None:
+        """By what another report told."""
+        for place, case in [*others._bad, *others._others]:
+            kept = self._bad if case.outcome in BAD else self._others
+            if len(self._bad) + (0 if case.outcome in BAD else len(self._others)) < self.most:
+                kept.append((self.count + place, case))
+        self.count += others.count
+        self.failed += others.failed
+
+
+def parse(data: bytes, mask: Callable[[str], str] = str, *, most: int = MAX_CASES) -> Cases:
+    """The cases of one report, ``most`` of them kept. Raises ReportError for what is no report.
 
     ``mask`` takes secrets out of its words before these are cut: half a secret would not be known
     as one.
@@ -46,9 +92,8 @@ class _Reader:
     """Keeps what a case needs and no tree, which of a hostile report would take a gigabyte."""
 
     def __init__(self, mask: Callable[[str], str], most: int) -> None:
-        self.cases: list[Case] = []
+        self.cases = Cases(most)
         self._mask = mask
-        self._most = most
         self._depth = 0
         self._case: dict[str, str] | None = None  # attributes of the one that is open
         self._case_depth = 0
@@ -77,23 +122,23 @@ class _Reader:
         self._depth -= 1
 
     def _keep(self, attributes: dict[str, str]) -> None:
-        if len(self.cases) >= self._most:
-            raise ReportError(
-                f"more than {MAX_CASES} test cases of one job or {MOST_OF_PIPELINE} of a pipeline"
-            )
+        if self.cases.count >= MOST_READ:
+            raise ReportError(f"more than {MOST_READ} test cases in one report")
         tag = next((tag for tag in OUTCOMES if tag in self._found), "")
+        outcome = OUTCOMES.get(tag, "passed")
+        self.cases.add(outcome, lambda: self._made(attributes, outcome, tag))
+
+    def _made(self, attributes: dict[str, str], outcome: str, tag: str) -> Case:
         message, text = self._found.get(tag, ("", []))
         words = "".join(text).strip()
-        self.cases.append(
-            Case(
-                suite=self._mask(attributes.get("classname", ""))[:300],
-                name=self._mask(attributes.get("name", ""))[:500],
-                outcome=OUTCOMES.get(tag, "passed"),
-                seconds=_seconds(attributes.get("time", "0")),
-                message=self._mask(f"{message}\n{words}".strip() if words != message else message)[
-                    :MESSAGE_CAP
-                ],
-            )
+        return Case(
+            suite=self._mask(attributes.get("classname", ""))[:300],
+            name=self._mask(attributes.get("name", ""))[:500],
+            outcome=outcome,
+            seconds=_seconds(attributes.get("time", "0")),
+            message=self._mask(f"{message}\n{words}".strip() if words != message else message)[
+                :MESSAGE_CAP
+            ],
         )
 
 

@@ -218,6 +218,8 @@ class Job(models.Model):
     finished_at = models.DateTimeField(null=True)
     # What its log takes once it is packed, see logkeeping; 0 when there is none any more.
     log_bytes = models.BigIntegerField(null=True)
+    cases_left_out = models.PositiveIntegerField(default=0)  # its reports told more than are kept
+    cases_removed = models.PositiveIntegerField(default=0)  # that were old, see casekeeping
 
     class Meta:
         ordering = ["position"]

@@ -42,6 +42,7 @@ from runtime.spec import BindMount, Limits, Network, Outcome, Receipt
 MAX_REPORT = 16 * 1024 * 1024
 MAX_REPORTS = 2000  # Maven writes one for each class
 MAX_TOGETHER = 128 * 1024 * 1024
+CASES_AT_ONCE = 5000  # rows of one statement: others may write between
 MOST_WORDS = 8 * 1024 * 1024  # characters that the cases of a pipeline say
 
 
@@ -240,18 +241,18 @@ def limits_of(test: Test, most: Limits) -> Limits:
     )
 
 
-def _failure(receipt: Receipt, cases: list[junit.Case], place: str) -> JobFailed | None:
+def _failure(receipt: Receipt, cases: junit.Cases, place: str) -> JobFailed | None:
     """Why a test that is written at ``place`` did not pass, and what to do next."""
     if receipt.ok:
         return None
     if receipt.outcome is not Outcome.EXITED:
         reason = f"{WORDS[receipt.outcome]}: {receipt.detail}."
         return JobFailed(reason, place=place, hint=next_step(receipt, place))
-    bad = [case for case in cases if case.outcome in {"failed", "error"}]
-    if bad:
-        count = f"{len(bad)} of {len(cases)} cases failed, the first is"
+    if cases.failed:
+        count = f"{cases.failed} of {cases.count} cases failed"
+        first = cases.first_failed
         return JobFailed(
-            f"{count} {bad[0].suite}.{bad[0].name}.",
+            f"{count}, the first is {first.suite}.{first.name}." if first else f"{count}.",
             place=place,
             hint="What each of them said is with the cases, what they wrote in the log.",
         )
@@ -268,23 +269,35 @@ def _failure(receipt: Receipt, cases: list[junit.Case], place: str) -> JobFailed
     )
 
 
-def _read_reports(run: JobRun, test: Test, container: Container) -> list[junit.Case]:
+def _read_reports(run: JobRun, test: Test, container: Container) -> junit.Cases:
     """The cases of the test's JUnit reports, also kept as rows. A bad report is said, not fatal."""
     if not test.junit:
-        return []
-    cases: list[junit.Case] = []
+        return junit.Cases()
     room = MAX_TOGETHER
     there = _cases_of(run)
+    most = max(0, min(junit.MAX_CASES, junit.MOST_OF_PIPELINE - there.count))
+    cases = junit.Cases(most)
     for path in found(run, container, test.junit, "JUnit report", most=MAX_REPORTS):
         try:
             data = container.read_file(path, min(MAX_REPORT, room))
             room -= len(data)
-            most = min(junit.MAX_CASES, junit.MOST_OF_PIPELINE - there.count) - len(cases)
-            cases += junit.parse(data, run.log.masker.mask_text, most=most)
+            cases.extend(junit.parse(data, run.log.masker.mask_text, most=most))
         except (junit.ReportError, OSError) as error:
             run.log.say(f"The report {path} cannot be read: {error}.")
-    _keep_cases(run, cases, MOST_WORDS - there.words)
+    _note_left_out(run, cases.left_out)
+    _keep_cases(run, cases.kept, MOST_WORDS - there.words)
     return cases
+
+
+def _note_left_out(run: JobRun, count: int) -> None:
+    """For pages and the API: of the last try, as the cases that they show are."""
+    run.job.cases_left_out = count
+    run.job.save(update_fields=["cases_left_out"])
+    if count:
+        run.log.say(
+            f"{count} test cases are not kept: {junit.MAX_CASES} of a job and "
+            f"{junit.MOST_OF_PIPELINE} of a pipeline are, failed ones first."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,21 +316,25 @@ def _cases_of(run: JobRun) -> _There:
 
 def _keep_cases(run: JobRun, cases: Sequence[junit.Case], room: int) -> None:
     """As rows, with ``room`` characters of their messages: pages and the API tell them all."""
-    rows = []
-    cut = 0
-    for case in cases:
+    silent = set()  # by their places: those that failed speak first
+    for place, case in sorted(enumerate(cases), key=lambda it: it[1].outcome not in junit.BAD):
         room -= len(case.message)
-        cut += bool(case.message) and room < 0
-        rows.append(
+        if case.message and room < 0:
+            silent.add(place)
+    if silent:
+        count = len(silent)
+        run.log.say(f"What {count} of the cases say is not kept: it is too much for one pipeline.")
+    TestCase.objects.bulk_create(
+        [
             TestCase(
                 job=run.job,
                 suite=case.suite,
                 name=case.name,
                 outcome=case.outcome,
                 seconds=case.seconds,
-                message=case.message if room >= 0 else "",
+                message="" if place in silent else case.message,
             )
-        )
-    if cut:
-        run.log.say(f"What {cut} of the cases say is not kept: it is too much for one pipeline.")
-    TestCase.objects.bulk_create(rows)
+            for place, case in enumerate(cases)
+        ],
+        batch_size=CASES_AT_ONCE,
+    )

@@ -25,6 +25,7 @@ from ciserver.config import Config, ConfigError
 from ciserver.lib.problems import Refused
 from ciserver.pipelines.models import Pipeline
 from ciserver.pipelines.runner.cachestore import prune as prune_caches
+from ciserver.pipelines.runner.casekeeping import forget_old_cases
 from ciserver.pipelines.runner.completing import complete_logs
 from ciserver.pipelines.runner.expiry import forget_expired
 from ciserver.pipelines.runner.logkeeping import forget_old_logs, pack_logs
@@ -184,7 +185,7 @@ def complete() -> None:
 
 def prune() -> None:
     """Take from this machine what is old or too much: of its store (never what a release still
-    needs), of caches and of logs."""
+    needs), of caches and of logs; and test cases."""
     workshop = open_workshop()
     done = workshop.store.prune(
         PruneLimits(
@@ -196,6 +197,7 @@ def prune() -> None:
     log.info("pruned: %s", done)
     config = workshop.config
     forget_old_logs()
+    forget_old_cases()
     prune_caches(
         config.caches, most=config.cache_bytes, share=config.cache_share, days=config.store_days
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from ciserver.lib.crypto import Secret
 from ciserver.lib.masking import Masker
-from ciserver.pipelines.junit import MESSAGE_CAP, ReportError, parse
+from ciserver.pipelines import junit
+from ciserver.pipelines.junit import MAX_CASES, MESSAGE_CAP, Case, Cases, ReportError
 
 PYTEST = b"""<?xml version="1.0"?><testsuites><testsuite name="pytest">
 <testcase classname="tests.test_a" name="test_good" time="0.01"/>
@@ -21,6 +23,10 @@ tests/test_a.py:3</failure></testcase>
 <error message="KeyError">trace</error></testcase>
 <testcase classname="tests.test_a" name="test_later"><skipped message="not now"/></testcase>
 </testsuite></testsuites>"""
+
+
+def parse(data: bytes, mask: Callable[[str], str] = str) -> list[Case]:
+    return junit.parse(data, mask).kept
 
 
 def test_cases_have_outcome_time_and_message() -> None:
@@ -91,9 +97,8 @@ def test_words_of_a_case_are_those_of_its_own_elements() -> None:
     ("data", "words"),
     [
         (b"<a>" * 5_000_000, "more than 100 elements"),
-        (b"<a>" + b"<testcase/>" * 1_000_000 + b"</a>", "more than 20000 test cases of one job"),
     ],
-    ids=["deep", "many"],
+    ids=["deep"],
 )
 def test_a_report_of_many_megabytes_is_refused_early(data: bytes, words: str) -> None:
     before = time.process_time()
@@ -102,9 +107,49 @@ def test_a_report_of_many_megabytes_is_refused_early(data: bytes, words: str) ->
     assert time.process_time() - before < 2  # with a tree it took six, and a gigabyte
 
 
-def test_reports_have_a_number_of_cases_together() -> None:
-    with pytest.raises(ReportError, match="more than"):
-        parse(PYTEST, most=3)
+def _report(count: int, *failed: int) -> bytes:
+    told = dict.fromkeys(failed, "<failure/>")
+    cases = (f"<testcase name='{n}'>{told.get(n, '')}</testcase>" for n in range(count))
+    return f"<a>{''.join(cases)}</a>".encode()
+
+
+def test_of_many_cases_the_first_are_kept_and_failed_ones_before_others() -> None:
+    cases = junit.parse(_report(MAX_CASES + 3, 7, MAX_CASES + 1, MAX_CASES + 2))
+    names = [int(case.name) for case in cases.kept]
+    assert names == [*range(MAX_CASES - 2), MAX_CASES + 1, MAX_CASES + 2]
+    assert (cases.count, cases.failed, cases.left_out) == (MAX_CASES + 3, 3, 3)
+    assert cases.first_failed and cases.first_failed.name == "7"
+
+
+@pytest.mark.parametrize("most", [0, 1, 3, 5, 8, 20])
+def test_reports_have_a_number_of_cases_together(most: int) -> None:
+    together = Cases(most)
+    for count, failed in ((4, ()), (3, (1, 2)), (6, (0, 5))):
+        together.extend(junit.parse(_report(count, *failed), most=most))
+    assert (together.count, together.failed, together.left_out) == (13, 4, max(0, 13 - most))
+    outcomes = [case.outcome for case in together.kept]
+    assert len(outcomes) == min(most, 13)
+    assert outcomes.count("failed") == min(most, 4)
+    if most == 8:
+        names = [(case.name, case.outcome) for case in together.kept]
+        assert names[:4] == [(str(n), "passed") for n in range(4)]
+        assert [name for name, outcome in names if outcome == "failed"] == ["1", "2", "0", "5"]
+
+
+def test_a_report_of_more_cases_than_anybody_has_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(junit, "MOST_READ", 5)
+    assert len(parse(_report(5))) == 5
+    with pytest.raises(ReportError, match="more than 5 test cases in one report"):
+        parse(_report(6))
+
+
+def test_cases_that_are_not_kept_cost_next_to_nothing() -> None:
+    before = time.process_time()
+    cases = junit.parse(b"<a>" + b"<testcase/>" * 500_000 + b"</a>")
+    assert (len(cases.kept), cases.left_out) == (MAX_CASES, 500_000 - MAX_CASES)
+    assert time.process_time() - before < 5
 
 
 @given(st.binary(max_size=300))

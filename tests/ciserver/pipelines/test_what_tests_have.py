@@ -81,8 +81,9 @@ def test_what_the_cases_of_a_pipeline_say_has_an_end(
     jobs = {job.name: job for job in pipeline.jobs.filter(kind="test")}
     messages = [[case.message for case in job.cases.all()] for job in jobs.values()]
     assert messages == [["ten letter", "", "ten letter"], ["", "", ""], []]
+    assert [job.cases_left_out for job in jobs.values()] == [0, 0, 3]
     assert "What 2 of the cases say is not kept" in log_of(jobs["b"])
-    assert "more than 20000 test cases of one job or 6 of a pipeline" in log_of(jobs["c"])
+    assert "3 test cases are not kept: 20000 of a job and 6 of a pipeline" in log_of(jobs["c"])
 
 
 KEYS = {
