@@ -103,8 +103,14 @@ def notes() -> list[str]:
             "copied instead, which is slow. Linux 5.19 or newer does not need that."
         )
     with suppress(HostError):
-        found += runtime_notes(process.run(Command((str(oci_runtime().path), "--version"))))
+        found += runtime_notes(runtime_version())
     return found
+
+
+def runtime_version() -> str:
+    """The first line of what the OCI runtime says of its version. Raises HostError."""
+    said = process.run(Command((str(oci_runtime().path), "--version")))
+    return said.partition("\n")[0].strip()
 
 
 def runtime_notes(version: str) -> list[str]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 from celery.signals import worker_process_init, worker_ready
 
 from ciserver.celery import app
 from ciserver.pipelines import runner
+
+if TYPE_CHECKING:
+    from celery.worker.consumer import Consumer
 
 
 @app.task(name="ciserver.pipelines.tasks.run")
@@ -36,6 +40,12 @@ def prune() -> None:
 @worker_ready.connect
 def _tidy_at_start(**_: object) -> None:
     tidy.delay()
+
+
+@worker_ready.connect
+def _announce(sender: Consumer, **_: object) -> None:
+    if app.conf.task_default_queue in sender.app.amqp.queues.consume_from:
+        runner.announce()
 
 
 @worker_process_init.connect

@@ -111,6 +111,12 @@ def test_the_runtime_cannot_be_overwritten_by_what_it_starts(sandboxes: Sandboxe
         "script='sleep 60 & exec sh -c \"$0\" x'; sh -c \"$script\" 'sleep 60' & sleep 0.1",
         "watch -n 1 true >/dev/null 2>&1 & (timeout 60 sleep 60 &)",
         "(while :; do sleep 60; done) </dev/tty >/dev/null 2>&1 & (nice -n 19 sleep 60 &)",
+        "nohup sleep 60 >/dev/null 2>&1 & (setsid nohup sh -c 'sleep 60; sleep 60' &)",
+        "start-stop-daemon -S -b -m -p /tmp/pid -x /bin/sleep -- 60; sleep 0.1; cat /tmp/pid",
+        "httpd -p 97 -h /tmp; telnetd -p 96 -l /bin/sh; crond -L /tmp/log -c /tmp; syslogd",
+        "mkfifo /tmp/g; (sleep 60 <> /tmp/g >&0 2>&0 &) ; (exec 3<>/tmp/g; sleep 60 &)",
+        "printf '#!/bin/sh\n/tmp/s & sleep 60' > /tmp/s; chmod 700 /tmp/s; /tmp/s &",
+        "for d in / /tmp /dev /proc; do (cd $d && exec setsid sleep 60) & done; sleep 0.1",
     ],
 )
 def test_nothing_of_it_is_left_whatever_it_started(program: str, sandboxes: Sandboxes) -> None:

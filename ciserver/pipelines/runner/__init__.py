@@ -4,7 +4,8 @@
 """
 
 from ciserver.pipelines.runner.inspecting import inspect
+from ciserver.pipelines.runner.machine import announce
 from ciserver.pipelines.runner.story import run, run_next
 from ciserver.pipelines.runner.workshop import complete, prune, tidy
 
-__all__ = ["complete", "inspect", "prune", "run", "run_next", "tidy"]
+__all__ = ["announce", "complete", "inspect", "prune", "run", "run_next", "tidy"]
