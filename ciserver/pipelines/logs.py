@@ -13,7 +13,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -24,8 +24,10 @@ from ciserver.pipelines.logfiles import open_log
 
 LINE_CAP = 64 * 1024
 JOB_CAP = 64 * 1024 * 1024
+SERVICE_CAP = 8 * 1024 * 1024  # of a service, apart from its job's
+SERVICES_CAP = 64 * 1024 * 1024  # of all services of a job
 END_CAP = 64 * 1024  # of a step whose output is not kept
-ENDS_CAP = 8 * 1024 * 1024  # of all such steps of a job
+ENDS_CAP = 8 * 1024 * 1024  # of all such steps of a job, and as much of its services
 READ_SIZE = 256 * 1024
 _NOT_KEPT = re.compile(rb"\[[0-9]+ bytes were written here and are not kept\]")
 _POSITION = re.compile(r"([0-9]{1,15})-([0-9]{1,15})")  # no file is as long as 16 digits
@@ -78,6 +80,42 @@ class _Text:
 
 
 Key = tuple[int, str]  # a step and a stream of it
+_JOB = 0  # the room of all steps that have none of their own
+
+
+@dataclass(slots=True)
+class _Rooms:
+    """What a log has left: one room for its job, and one for each step of ``apart``."""
+
+    left: dict[int, int]  # bytes of records
+    full: set[int]
+    services: int  # bytes of records of all steps that have rooms of their own
+    ends: dict[bool, int]  # bytes of ends: of these steps (True), and of others
+
+    def of(self, step: int) -> int:
+        return step if step in self.left else _JOB
+
+    def is_full(self, step: int) -> bool:
+        return self.of(step) in self.full
+
+    def take(self, step: int, size: int) -> bool:
+        """Whether so much may be written of it."""
+        room = self.of(step)
+        if room in self.full or size > self.left[room]:
+            return False
+        if room != _JOB:
+            if size > self.services:
+                return False
+            self.services -= size
+        self.left[room] -= size
+        return True
+
+    def take_end(self, step: int, size: int) -> bool:
+        kind = self.of(step) != _JOB
+        if size > self.ends[kind]:
+            return False
+        self.ends[kind] -= size
+        return True
 
 
 @dataclass(slots=True)
@@ -88,36 +126,51 @@ class _Held:
     records: Counter[Key] = field(default_factory=Counter)
     ends: Counter[Key] = field(default_factory=Counter)
     counted: set[int] = field(default_factory=set)  # steps that have that line
-    full: bool = False
-    kept: int = 0  # bytes that the cap allowed
-    ended: int = 0  # and bytes of ends
+    full: set[int] = field(default_factory=set)  # rooms
+    kept: Counter[int] = field(default_factory=Counter)  # bytes that the caps of rooms allowed
+    ended: Counter[int] = field(default_factory=Counter)  # and bytes of ends
     at: int = 0  # milliseconds
     size: int = 0  # without a record that was not written to its end
 
     @classmethod
-    def of(cls, path: Path, cap: int) -> _Held:
+    def of(cls, path: Path, caps: Mapping[int, int]) -> _Held:
         held = cls()
-        full = _full_words(cap).encode()
+        full = {step: _full_words(cap, step).encode() for step, cap in caps.items()}
         with path.open("rb") as file:
             for record in file:
                 if record.endswith(b"\n"):
                     held._add(record, full)
         return held
 
-    def _add(self, record: bytes, full: bytes) -> None:
+    def _add(self, record: bytes, full: Mapping[int, bytes]) -> None:
         at, number, stream, text = record[:-1].split(b" ", 3)
         step, key = int(number), (int(number), stream.decode())
         self.at, self.size = int(at), self.size + len(record)
+        room = step if step in full else _JOB
         if stream == b"sys":
-            self.full = self.full or (step == 0 and text == full)
+            if step == room and text == full[room]:
+                self.full.add(room)
             if _NOT_KEPT.fullmatch(text):
                 self.counted.add(step)
-        elif self.full:
+        elif room in self.full:
             (self.ends if step in self.counted else self.records)[key] += 1
-            self.ended += len(text) + 1
+            self.ended[room] += len(text) + 1
         else:
             self.records[key] += 1
-            self.kept += len(record)
+            self.kept[room] += len(record)
+
+    def rooms(self, caps: Mapping[int, int]) -> _Rooms:
+        """What is left of ``caps``."""
+        ended = self.ended.total()
+        return _Rooms(
+            left={room: cap - self.kept[room] for room, cap in caps.items()},
+            full=set(self.full),
+            services=SERVICES_CAP - self.kept.total() + self.kept[_JOB],
+            ends={
+                False: ENDS_CAP - self.ended[_JOB],
+                True: ENDS_CAP - ended + self.ended[_JOB],
+            },
+        )
 
 
 class LogWriter:
@@ -125,30 +178,48 @@ class LogWriter:
 
     A line past 64 KiB is split. Once 64 MiB are kept, of each step only its end is, behind a
     line that says exactly how many bytes before it are not; sentences of our own are always kept.
+    Steps that are set ``apart`` have limits of their own, and take nothing of that.
     Secrets are masked in whole lines, so that it does not matter how a program's writes cut them:
     the same bytes always give the same records.
 
     With ``complete`` it goes on with a log whose writer was killed: of what is written, from the
-    beginning of each stream on, it leaves out what the log holds already.
+    beginning of each stream on, it leaves out what the log holds already; ``apart`` is then what
+    ``limits`` was.
     """
 
-    def __init__(self, path: Path, *, cap: int = JOB_CAP, complete: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        cap: int = JOB_CAP,
+        complete: bool = False,
+        apart: Mapping[int, int] | None = None,
+    ) -> None:
         path.parent.mkdir(mode=0o2750, parents=True, exist_ok=True)
-        self._held = _Held.of(path, cap) if complete else _Held()
+        self._caps = {_JOB: cap, **(apart or {})}
+        self._held = _Held.of(path, self._caps) if complete else _Held()
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
         os.ftruncate(self._fd, self._held.size)
         os.lseek(self._fd, 0, os.SEEK_END)
         self._start = time.monotonic() - self._held.at / 1000
         self._lock = threading.Lock()
         self._open_lines: dict[Key, _Text] = {}
-        self._cap = cap
-        self._room = cap - self._held.kept
-        self._full = self._held.full
+        self._rooms = self._held.rooms(self._caps)
         self._missing: dict[int, int] = {}  # bytes of each step that are not kept
         self._ends: dict[Key, Ending] = {}
-        self._room_for_ends = ENDS_CAP - self._held.ended
         self._records: Counter[Key] = Counter()
         self.masker = Masker()
+
+    def set_apart(self, step: int, cap: int) -> None:
+        """``step``, which has written nothing yet, takes of a limit of its own alone."""
+        with self._lock:
+            self._caps[step] = self._rooms.left[step] = cap
+
+    @property
+    def limits(self) -> dict[int, int]:
+        """Bytes of each step that was set apart."""
+        with self._lock:
+            return {step: cap for step, cap in self._caps.items() if step != _JOB}
 
     def records(self, step: int) -> dict[str, int]:
         """How many the log has by now of each stream of a step."""
@@ -163,7 +234,7 @@ class LogWriter:
     def write(self, step: int, stream: str, data: bytes) -> None:
         """Output of a step as it came: any bytes, lines broken anywhere."""
         with self._lock:
-            if self._full and self._held.records[step, stream] <= 0:
+            if self._rooms.is_full(step) and self._held.records[step, stream] <= 0:
                 self._keep_end(step, stream, _Text(data, len(data)))
                 return
             line = self._open_lines.pop((step, stream), _Text())
@@ -236,11 +307,10 @@ class LogWriter:
                 if not record:
                     continue
             # What is kept counts, not what was written: an empty line takes room, too.
-            if self._full or len(record) > self._room:
+            if not self._rooms.take(step, len(record)):
                 self._write_records(step, stream, kept)
-                self._fill()
+                self._fill(step)
                 return lines[number:]
-            self._room -= len(record)
             kept.append(record)
         self._write_records(step, stream, kept)
         return []
@@ -250,15 +320,15 @@ class LogWriter:
         self._records[step, stream] += data.count(b"\n")
         _write_all(self._fd, data)
 
-    def _fill(self) -> None:
+    def _fill(self, step: int) -> None:
         """From here on only ends are kept, also of the lines that are not ended yet."""
-        if self._full:
+        room = self._rooms.of(step)
+        if room in self._rooms.full:
             return
-        self._full = True
-        self._say(_full_words(self._cap), 0)
-        for key, line in self._open_lines.items():
-            self._keep_end(*key, line)
-        self._open_lines.clear()
+        self._rooms.full.add(room)
+        self._say(_full_words(self._caps[room], room), room)
+        for key in [key for key in self._open_lines if self._rooms.of(key[0]) == room]:
+            self._keep_end(*key, self._open_lines.pop(key))
 
     def _keep_end(self, step: int, stream: str, data: _Text) -> None:
         self._missing[step] = self._missing.get(step, 0) + data.raw
@@ -276,8 +346,7 @@ class LogWriter:
         kept: list[bytes] = []
         for key in [key for key in self._ends if key[0] == step]:
             text = self._ends.pop(key).whole_lines()
-            if text != LONG_LINE and len(text) <= self._room_for_ends:
-                self._room_for_ends -= len(text)
+            if text != LONG_LINE and self._rooms.take_end(step, len(text)):
                 missing -= len(text)
                 head = self._head(*key)
                 lines = text.removesuffix(b"\n").split(b"\n")
@@ -338,8 +407,10 @@ class LogReader:
             yield from lines
 
 
-def _full_words(cap: int) -> str:
+def _full_words(cap: int, room: int) -> str:
     size = f"{cap >> 20} MiB" if cap >= 1 << 20 else f"{cap} bytes"
+    if room != _JOB:
+        return f"[{size} of a service's output are kept: of what follows, only its end]"
     return f"[{size} of output are kept: of what follows, only the end of each step]"
 
 

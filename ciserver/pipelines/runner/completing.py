@@ -38,6 +38,7 @@ class _Left:
     job: int
     step: int
     before: dict[str, int]  # records of each stream that came from elsewhere
+    apart: dict[int, int]  # steps with limits of their own
     masker: Masker
 
 
@@ -49,6 +50,7 @@ def note_of(job: Job, step: int, writer: LogWriter) -> str:
             "job": job.pk,
             "step": step,
             "before": writer.records(step),
+            "apart": writer.limits,
             "secrets": seal(Secret(secrets), _place(job.pk)) if writer.masker.secrets else "",
         }
     )
@@ -85,12 +87,14 @@ def _all_left(state: StateDirectory) -> Iterator[_Left]:
             note = json.loads(output.note)
             job, sealed = note["job"], note["secrets"]
             values = json.loads(unseal(sealed, _place(job)).reveal()) if sealed else []
+            apart = {int(step): cap for step, cap in note.get("apart", {}).items()}
         except (ValueError, TypeError, KeyError):
             continue  # of somebody else
         except SealBroken as error:
             log.warning("what %s wrote is not shown: %s", output.id, error)
             continue
-        yield _Left(output, job, note["step"], note["before"], Masker(map(Secret, values)))
+        masker = Masker(map(Secret, values))
+        yield _Left(output, job, note["step"], note["before"], apart, masker)
 
 
 def _complete(left: _Left) -> None:
@@ -107,7 +111,7 @@ def _complete(left: _Left) -> None:
 
 
 def _write(left: _Left, job: Job) -> None:
-    with LogWriter(job.log_path, complete=True) as writer:
+    with LogWriter(job.log_path, complete=True, apart=left.apart) as writer:
         writer.masker = left.masker
         for stream, name in STREAMS.items():
             writer.disown(left.step, name, left.before.get(name, 0))

@@ -17,6 +17,7 @@ from builders.build import StepInfo
 from builders.containers import Container, open_container
 from builders.images.store import Image
 from ciserver.lib.crypto import Secret
+from ciserver.pipelines.logs import SERVICE_CAP
 from ciserver.pipelines.models import State
 from ciserver.pipelines.runner.command import command_of
 from ciserver.pipelines.runner.jobs import JobFailed, JobRun
@@ -78,6 +79,8 @@ def running_services(
     """The ``prepared`` for the block, all ready when it begins. Raises JobFailed."""
     services = Services(run, network, recorder)
     services.running.update({one.name: _RunningService(one, services) for one in prepared})
+    for service in prepared:  # all before any: whoever completes the log must know them
+        run.log.set_apart(service.step.index, SERVICE_CAP)
     try:
         services.bring_up()
         yield services

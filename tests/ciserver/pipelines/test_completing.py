@@ -31,9 +31,13 @@ def said(path: Path) -> Said:
     return [(line.step, line.stream, line.text) for line in LogReader(path)]
 
 
-def written(path: Path, output: bytes, cap: int, masker: Masker) -> bytes:
+def written(
+    path: Path, output: bytes, cap: int, masker: Masker, apart: dict[int, int] | None = None
+) -> bytes:
     """The log of a writer that nobody killed."""
     with LogWriter(path, cap=cap) as log:
+        for step, own in (apart or {}).items():
+            log.set_apart(step, own)
         log.masker = masker
         log.say("RUN it", 1)
         for start in range(0, len(output), 1000):
@@ -59,22 +63,25 @@ def timeless(log: LogWriter, step: int, stream: str) -> bytes:
     return b"7 %d %s " % (step, stream.encode())
 
 
+@pytest.mark.parametrize("of_a_service", [False, True])
 @pytest.mark.parametrize("case", CASES)
 def test_wherever_a_log_was_cut_off_it_becomes_what_it_would_have_been(
-    tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, case: str, of_a_service: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also in the middle of a record. Writes come in other pieces the second time."""
     monkeypatch.setattr(LogWriter, "_head", timeless)  # a longer time takes more of the cap
     output, cap = CASES[case]
     masker = Masker([SECRET])
-    whole = written(tmp_path / "whole.log", output, cap, masker)
+    apart = {1: cap} if of_a_service else {}
+    cap = 300 if of_a_service else cap  # what its job has is of no account
+    whole = written(tmp_path / "whole.log", output, cap, masker, apart)
     expected = said(tmp_path / "whole.log")
     path = tmp_path / "cut.log"
     for number in range(30):
         chance = random.Random(number)
         cut = chance.randint(max(0, len(whole) - 300) if number % 2 else 0, len(whole))
         path.write_bytes(whole[:cut])
-        with LogWriter(path, cap=cap, complete=True) as log:
+        with LogWriter(path, cap=cap, complete=True, apart=apart) as log:
             log.masker = masker
             place = 0
             while place < len(output):
@@ -192,6 +199,29 @@ def test_lines_of_a_step_that_are_not_its_sandboxs_are_told_apart(
     leave(note, stderr=b"one\ntwo\n")
     completing.complete_logs(state)
     assert [text for _, _, text in said(job.log_path)] == ["Notice: emptied.", "one", "two"]
+
+
+@pytest.mark.django_db
+def test_a_service_that_had_its_fill_takes_nothing_of_the_job_afterwards(
+    job: Job, state: StateDirectory, leave: Leave
+) -> None:
+    noise = b"".join(b"%07d\n" % n for n in range(20_000))
+    log = LogWriter(job.log_path)
+    log.set_apart(1, 1000)
+    notes = [completing.note_of(job, step, log) for step in (1, 2)]
+    log.write(1, "out", noise)
+    log.write(2, "out", b"one\n")
+    os.close(log._fd)
+    leave(notes[0], stdout=noise)
+    leave(notes[1], stdout=b"one\ntwo\n")
+    completing.complete_logs(state)
+    lines = said(job.log_path)
+    assert [text for step, _, text in lines if step == 2] == ["one", "two"]
+    kept = [text for step, stream, text in lines if (step, stream) == (1, "out")]
+    marks = [text for step, stream, text in lines if (step, stream) == (1, "sys")]
+    assert marks[0].startswith("[1000 bytes of a service's output")
+    assert marks[1:] == [f"[{(20_000 - len(kept)) * 8} bytes were written here and are not kept]"]
+    assert kept[-1] == "0019999"
 
 
 @pytest.mark.django_db

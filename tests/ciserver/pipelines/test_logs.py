@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ciserver.lib.crypto import Secret
 from ciserver.lib.masking import Masker
-from ciserver.pipelines.logs import LINE_CAP, LogReader, LogWriter, Position
+from ciserver.pipelines import logs
+from ciserver.pipelines.logs import END_CAP, LINE_CAP, LogReader, LogWriter, Position
 from tests.together import together
 
 
@@ -100,6 +101,70 @@ def test_past_the_jobs_cap_the_ends_are_kept_and_the_rest_is_counted_exactly(
         (0, "sys", "Kept a file."),
         (2, "out", "in the middle"),
     ]
+
+
+def test_a_noisy_service_takes_nothing_of_its_jobs_log_and_is_counted_exactly(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "1.log"
+    with LogWriter(path, cap=20_000) as log:
+        log.set_apart(1, 1000)
+        log.set_apart(2, 1000)
+        for number in range(20_000):
+            log.write(1, "out", b"%09d\n" % number)
+        log.write(2, "err", b"quiet\n")
+        for number in range(1000):
+            log.write(3, "out", b"%03d\n" % number)
+        for step in (3, 1, 2):
+            log.flush(step)
+    lines = [(line.step, line.stream, line.text) for line in LogReader(path)]
+    assert [text for step, _, text in lines if step == 3] == [f"{n:03}" for n in range(1000)]
+    assert [text for step, _, text in lines if step == 2] == ["quiet"]
+    of_it = [line[1:] for line in lines if line[0] == 1]
+    marks = [place for place, (stream, _) in enumerate(of_it) if stream == "sys"]
+    assert len(marks) == 2 and marks[1] == marks[0] + 1
+    assert of_it[marks[0]][1].startswith("[1000 bytes of a service's output are kept")
+    kept = [int(text) for stream, text in of_it if stream == "out"]
+    assert kept == [*range(marks[0]), *range(20_000 - len(kept) + marks[0], 20_000)]
+    missing = (20_000 - len(kept)) * 10
+    assert of_it[marks[1]][1] == f"[{missing} bytes were written here and are not kept]"
+    assert not any(step == 0 for step, _, _ in lines)
+
+
+def test_a_jobs_own_flood_takes_nothing_of_its_services(tmp_path: Path) -> None:
+    path = tmp_path / "1.log"
+    with LogWriter(path, cap=1000) as log:
+        log.set_apart(1, 1000)
+        log.write(1, "out", b"before\nhal")
+        log.write(2, "out", b"x" * 9 + b"\n")
+        for _ in range(50_000):
+            log.write(2, "out", b"x" * 9 + b"\n")
+        log.write(1, "out", b"f\nafter\n")
+    said = [line.text for line in LogReader(path) if line.step == 1]
+    assert said == ["before", "half", "after"]
+
+
+def test_all_services_of_a_job_have_a_limit_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "SERVICES_CAP", 3000)
+    path = tmp_path / "1.log"
+    with LogWriter(path) as log:
+        for step in range(1, 9):
+            log.set_apart(step, 1000)
+            log.write(step, "out", (b"y" * 79 + b"\n") * 2000)
+            log.flush(step)
+        log.write(9, "out", b"own\n")
+    kept: dict[int, int] = {}
+    lines = list(LogReader(path))
+    for line in lines:
+        if line.stream == "out":
+            kept[line.step] = kept.get(line.step, 0) + 80
+    ends = END_CAP // 80 * 80
+    assert [kept[step] - ends > 0 for step in range(1, 9)] == [*[True] * 4, *[False] * 4]
+    missing = sum(160_000 - kept[step] for step in range(1, 9))
+    assert _missing(path) == missing
+    assert lines[-1].text == "own"
 
 
 def test_steps_may_write_from_several_threads(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 from django.db import connection
 
 from ciserver.lib.crypto import Secret
-from ciserver.pipelines import services
+from ciserver.pipelines import logs, services
 from ciserver.pipelines.definition import parse
 from ciserver.pipelines.models import Pipeline
+from ciserver.pipelines.runner import services as service_runner
 from ciserver.pipelines.runner import story
 from ciserver.pipelines.runner.plan import planned
 from ciserver.pipelines.runner.work import limits_of_job
@@ -290,6 +291,37 @@ tests:
     assert (job.state, job.reason) == ("passed", "")
     assert "correct-horse" not in job.log_path.read_text()
     assert "2 out mine: \n" in log_of(job) + "\n"
+
+
+def test_a_noisy_service_takes_nothing_of_its_tests_log(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_runner, "SERVICE_CAP", 100_000)
+    monkeypatch.setitem(logs.LogWriter.__init__.__kwdefaults__, "cap", 100_000)
+    pipeline = run(
+        workplace,
+        f"""
+services:
+  noisy:
+    stage: base
+    command: [sh, -c, 'seq 1000000 1400000; touch /tmp/done; exec sleep 60']
+    healthcheck: {{test: test -e /tmp/done}}
+    {SMALL.replace(", ", chr(10) + "    ")}
+tests:
+  unit: {{command: seq 5000, services: [noisy], {SMALL}}}
+""",
+    )
+    job = pipeline.jobs.get(name="unit")
+    assert (job.state, job.reason) == ("passed", "")
+    lines = list(logs.LogReader(job.log_path))
+    own = [line.text for line in lines if (line.step, line.stream) == (2, "out")]
+    assert own == [str(number) for number in range(1, 5001)]
+    kept = [int(line.text) for line in lines if (line.step, line.stream) == (1, "out")]
+    assert kept[-1] == 1_400_000
+    said = [line.text for line in lines if (line.step, line.stream) == (1, "sys")]
+    assert "[100000 bytes of a service's output are kept: of what follows, only its end]" in said
+    missing = (400_001 - len(kept)) * 8
+    assert f"[{missing} bytes were written here and are not kept]" in said
 
 
 def test_one_that_dies_while_the_test_runs_is_told_beside_its_failure(
