@@ -362,9 +362,11 @@ def report_queue(service: Service, folder: Path, count: int) -> float:
         }
     )
     assert service.pipeline_of("queue", first)["state"] == "passed"
+    time.sleep(5 * PATIENCE)  # pages have read what is in its layers, once for all that share them
     began = time.time()
     rows = [service.post("pipelines/", {"project": "queue"}) for _ in range(count)]
-    done = [finished(service, row["id"]) for row in rows]
+    # The last first: then the others are asked for once each, when all have ended.
+    done = [finished(service, row["id"]) for row in reversed(rows)]
     assert all(row["state"] == "passed" for row in done)
     took = max(datetime.fromisoformat(row["finished_at"]).timestamp() for row in done) - began
     steps = [step["seconds"] or 0 for row in done for job in row["jobs"] for step in job["steps"]]

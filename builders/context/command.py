@@ -64,18 +64,14 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """``git ARGS`` in ``git_dir``, with its stdout on a pipe."""
     settings = [word for key, value in SETTINGS.items() for word in ("-c", f"{key}={value}")]
-    user, group = _owner(git_dir)
     return subprocess.Popen(
-        ["git", *settings, f"--git-dir={git_dir}", *args],
+        [*_as_owner(git_dir), "git", *settings, f"--git-dir={git_dir}", *args],
         env=ENVIRONMENT,
         cwd="/",
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=stderr,
         bufsize=CHUNK,
-        user=user,
-        group=group,
-        extra_groups=None if user is None else [],
     )
 
 
@@ -110,15 +106,19 @@ def output(git_dir: Path, *args: str, seconds: float) -> Iterator[bytes]:
             raise GitTrouble(_last_words(words) or f"git ended with code {process.returncode}")
 
 
-def _owner(git_dir: Path) -> tuple[int | None, int | None]:
-    """(user, group) to take; (None, None) to stay who we are."""
+def _as_owner(git_dir: Path) -> list[str]:
+    """What to write before a command for it to run as the owner: nothing to stay who we are.
+
+    Of ``subprocess.Popen``, ``user`` would fork where it can else vfork: in a worker of 150 MB
+    that is 18 ms of a core, of which this takes 3.
+    """
     try:
         status = git_dir.stat()
     except FileNotFoundError:
-        return None, None  # git says it better
+        return []  # git says it better
     if os.geteuid() != 0 or status.st_uid == 0:
-        return None, None
-    return status.st_uid, status.st_gid
+        return []
+    return ["setpriv", f"--reuid={status.st_uid}", f"--regid={status.st_gid}", "--clear-groups"]
 
 
 def _last_words(words: IO[bytes]) -> str:

@@ -60,8 +60,9 @@ def head_of(project: Project, name: str) -> Head:
                 hint="Push it first, or name another.",
                 status=400,
             )
-        info = git.commit_info(place, git.peel(place, found[ref]))
-        return Head(ref, info, definition_at(project, info.sha))
+        # Git lets no branch be at anything but a commit; a tag may be at a tag.
+        commit = found[ref] if ref.startswith("refs/heads/") else git.peel(place, found[ref])
+        return Head(ref, git.commit_info(place, commit), definition_at(project, commit))
     except DefinitionError as error:
         hint = "Mend it and push; `gantry lint` tells every mistake of the file."
         raise Refused(str(error), code="start.definition", hint=hint, status=400) from None
