@@ -83,7 +83,8 @@ def check(name: Name, as_json: AsJson = False) -> None:
 
 @app.command("prepare")
 def prepare(name: Name, as_json: AsJson = False) -> None:
-    """Install podman, Caddy and what they need there, then check it."""
+    """Install podman, Caddy and what they need there, remove our containers that no environment
+    knows of, then check it."""
     with Client(settings.load()) as client:
         row = _find(client, name)
         client.post(f"/hosts/{row['id']}/prepare/")

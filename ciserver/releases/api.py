@@ -416,7 +416,8 @@ class HostViewSet(viewsets.ReadOnlyModelViewSet[Host]):
     @extend_schema(request=None, responses={202: HostSerializer})
     @action(detail=True, methods=["post"])
     def prepare(self, request: Request, pk: str) -> Response:
-        """Install podman, Caddy and what they need, then check it."""
+        """Install podman, Caddy and what they need, remove our containers that no environment knows
+        of, then check it."""
         row = fleet.ask(user=request.user, host=self.get_object(), verb="prepare")
         return Response(HostSerializer(row).data, status=202)
 

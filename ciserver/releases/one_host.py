@@ -34,7 +34,7 @@ from ciserver.releases.models import (
     Host,
     Running,
 )
-from ciserver.releases.naming import installation, labels_of, server_name
+from ciserver.releases.naming import installation, labels_of, network_of, server_name
 from ciserver.releases.restoring import route
 from ciserver.releases.sealed import masked, secrets_of
 from ciserver.releases.steps import Recorder
@@ -213,7 +213,7 @@ class HostDeployment:
 
     @property
     def network(self) -> str:
-        return f"gantry-{installation()}-{self.environment.pk}"
+        return network_of(self.environment.pk)
 
     @property
     def wanted(self) -> Wanted:
@@ -230,6 +230,7 @@ class HostDeployment:
             environment.cpus,
             environment.pids,
             release.project.id_base,
+            self.network,
         ]
         # Of secrets what tells values apart: the name must not tell anything about them.
         content += [["files", *(row.fingerprint for row in secrets)]] if secrets else []
@@ -249,7 +250,6 @@ class HostDeployment:
             id_base=release.project.id_base,
             labels={
                 **labels_of(environment),
-                "network": self.network,
                 "release": release.name,
                 "deployment": str(self.deployment.pk),
             },

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from ciserver.lib import file_lock, outbox
 from ciserver.lib.words import size
+from ciserver.releases import strangers
 from ciserver.releases.fleet import SSH, TOPIC
 from ciserver.releases.hosts import clock_problem, clock_words, opened, place_of
 from ciserver.releases.models import Host
@@ -68,7 +69,10 @@ def check(host: Host, *, problem: str = "") -> None:
     report: dict[str, Any] = {}
     try:
         with opened(host, anew=True) as target:
+            if host.asked == PREPARING:
+                strangers.clear(target, host)
             report = look(target)
+            report["warnings"] += strangers.warnings(target, host)
     except TargetError as error:
         problem = problem or str(error)
     found = {"problem": problem, "checked_at": timezone.now()}

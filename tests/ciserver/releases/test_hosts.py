@@ -15,12 +15,14 @@ import httpx
 import pytest
 from django.utils import timezone
 
+from ciserver.accounts.models import AuditEntry
 from ciserver.releases import (
     drift,
     environments,
     fleet,
     health,
     moving,
+    naming,
     restoring,
     runner,
     services,
@@ -574,6 +576,39 @@ def test_a_deployment_serves_its_domain_with_a_certificate_that_its_host_gets_by
     assert (drift.look(), Running.objects.get().drift) == (0, "")
     assert harbour.deploy("two").reason == ""
     assert ship.sh(ask) == "two", "names are no matter of what is deployed"
+
+
+def test_what_a_host_ran_before_it_was_removed_is_nobodys_and_goes_when_it_is_prepared(
+    harbour: Fleet,
+) -> None:
+    harbour.only("qa-2")
+    harbour.deploy("one")
+    ship, old, url = harbour.ships["qa-2"], harbour.qa, harbour.url("qa-2")
+    old.running.all().delete()
+    old.hosts.clear()
+    fleet.remove(user=harbour.admin, host=harbour.host("qa-2"))  # while it was away
+    Environment.objects.filter(pk=old.pk).delete()
+    harbour.qa = services.create_environment(project=harbour.project, name="qa")
+    again = fleet.add(user=harbour.admin, name="qa-2", address=f"root@{ship.ip}")
+    ship.allow(again.public_key)
+    harbour.only("qa-2")
+    with opened(harbour.host("qa-2")) as target:
+        assert target.containers(naming.labels_of(harbour.qa)) == [], "another of its name"
+    visits.check(harbour.host("qa-2"))
+    [warning] = harbour.host("qa-2").report["warnings"]
+    assert warning.startswith(f"No environment here knows of gantry-{naming.installation()}-hello-")
+    assert warning.endswith(" To take that away: gantry hosts prepare qa-2.")
+    restoring.restore_routes()
+    assert httpx.get(url, trust_env=False).text == "one", "nobody has said that it should go"
+    host = harbour.host("qa-2")
+    host.asked = visits.PREPARING
+    visits.check(host)
+    assert harbour.host("qa-2").report["warnings"] == []
+    assert ship.sh("podman ps --all -q") == ""
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url, trust_env=False)
+    audited = AuditEntry.objects.get(action="host.clear")
+    assert (audited.target, len(audited.detail["containers"])) == ("qa-2", 1)
 
 
 def test_a_wrong_clock_is_told_with_what_to_do_while_caddy_serves_on(harbour: Fleet) -> None:
