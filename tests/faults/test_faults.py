@@ -52,3 +52,8 @@ def test_what_was_acknowledged_is_built_once_whatever_is_killed(database: str) -
     assert outcome.left_behind == []
     assert max(outcome.chaos.noticed) <= plan.lease + 10
     assert max(outcome.chaos.again) <= 40
+    assert max(outcome.chaos.survived, default=0) <= 5
+    assert outcome.restart is not None
+    assert outcome.restart <= 15
+    assert outcome.slowest_in_outage <= 4  # seconds, after which a forge is told to try again
+
