@@ -34,16 +34,20 @@ CAPABILITIES = (
 )
 OPEN_FILES, PROCESSES = 8192, 4096
 ID_RANGE = 65536
-# What a shell that was killed left goes an hour later: no pull takes so long.
+# The shell and what it runs hold their folders locked: what they left when they were killed goes
+# with the next pull a minute later, by when it would be locked; where flock is missing with one an
+# hour later, since no pull takes so long.
 WITH_CREDENTIALS = """
 umask 077
-find /dev/shm/gantry-pull-* "${TMPDIR:-/var/tmp}"/gantry-pull-* -maxdepth 0 -mmin +60 \\
-    -user "$(id -u)" -exec rm -rf {} + 2>/dev/null
+find /dev/shm/gantry-pull-* "${TMPDIR:-/var/tmp}"/gantry-pull-* -maxdepth 0 -user "$(id -u)" \\
+  \\( -mmin +60 -exec rm -rf {} + -o -mmin +1 -exec flock -n {} rm -rf {} \\; \\) 2>/dev/null
 folder=$(mktemp -d -p /dev/shm gantry-pull-XXXXXX 2>/dev/null || mktemp -d)
 TMPDIR=$(mktemp -d -p "${TMPDIR:-/var/tmp}" gantry-pull-XXXXXX 2>/dev/null || mktemp -d) || exit
 export TMPDIR  # where podman leaves half layers when it is ended
 trap 'rm -rf "$folder" "$TMPDIR"' EXIT
 trap 'exit 1' HUP INT TERM
+exec 8< "$folder" 9< "$TMPDIR"
+flock -n 8 2>/dev/null && flock -n 9
 cd "$folder" && cat > config.json && "$@"
 """
 # podman 4.3 leaves the tar that it copies in behind, in its $TMPDIR. $0 is where that goes,

@@ -6,6 +6,8 @@ import contextlib
 import io
 import json
 import os
+import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -266,16 +268,53 @@ def test_credentials_are_never_on_a_command_line_and_gone_after_it(tmp_path: Pat
 
 
 def test_what_a_killed_pull_left_goes_with_a_later_one(tmp_path: Path) -> None:
-    half, young = (tmp_path / f"gantry-pull-{name}" for name in ("killed", "goes-on"))
-    for folder in (half, young):
-        folder.mkdir()
-        (folder / "layer").touch()
-    os.utime(half, (time.time() - 7200,) * 2)
-    pulled = ["sh", "-c", engine.WITH_CREDENTIALS, "pull", "sh", "-c", "ls -d $TMPDIR"]
     env = os.environ | {"TMPDIR": str(tmp_path)}
-    said = subprocess.run(pulled, env=env, input=b"{}", capture_output=True, check=True).stdout
-    assert said.startswith(f"{tmp_path}/gantry-pull-".encode())
-    assert list(tmp_path.iterdir()) == [young]
+    words = ["sh", "-c", engine.WITH_CREDENTIALS, "pull", "sh", "-c"]
+    found: list[Path] = []
+    passwords: list[Path] = []
+
+    def begun() -> subprocess.Popen[bytes]:
+        """One that goes on; its folder is the next in ``found``."""
+        waits = [*words, "echo $TMPDIR $PWD; exec sleep 60"]
+        process = subprocess.Popen(
+            waits, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        assert process.stdin and process.stdout
+        process.stdin.close()
+        disk, memory = map(Path, process.stdout.readline().decode().split())
+        found.append(disk)
+        passwords.append(memory)
+        return process
+
+    def aged(seconds: float, *folders: Path) -> None:
+        for folder in folders:
+            os.utime(folder, (time.time() - seconds,) * 2)
+
+    killed, halved, goes_on, young = (begun() for _ in range(4))
+    try:
+        for process in (killed, young):
+            os.killpg(process.pid, signal.SIGKILL)
+        halved.kill()  # its shell alone: what that ran is at it yet
+        for process in (killed, young, halved):
+            process.wait()
+        aged(90, *found[:3])
+        pulled = [*words, "ls -d $TMPDIR"]
+        said = subprocess.run(pulled, env=env, input=b"{}", capture_output=True, check=True).stdout
+        assert said.startswith(f"{tmp_path}/gantry-pull-".encode())
+        assert set(tmp_path.iterdir()) == set(found[1:])
+        assert all(folder.exists() for folder in passwords[1:])
+        aged(7200, found[3])
+        subprocess.run(pulled, env=env, input=b"{}", capture_output=True, check=True)
+        assert set(tmp_path.iterdir()) == set(found[1:3])
+    finally:
+        for process in (halved, goes_on):
+            os.killpg(process.pid, signal.SIGKILL)
+        goes_on.wait()
+        for process in (killed, halved, goes_on, young):
+            assert process.stdout
+            process.stdout.close()
+        for folder in passwords:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_one_command_lists_and_inspects_and_one_stops_and_removes(tmp_path: Path) -> None:
