@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
@@ -14,11 +15,13 @@ from django.views.decorators.http import require_safe
 from ciserver.lib.problems import Refused
 from ciserver.pipelines import logview
 from ciserver.pipelines.ansi import to_html
+from ciserver.pipelines.logs import LINE_CAP
 from ciserver.pipelines.logsearch import first_error, search
 from ciserver.pipelines.models import Job
 from ciserver.projects.models import Project
 
 SHOWN = 100
+MARKS = 200  # of one line
 
 
 @login_required
@@ -65,16 +68,18 @@ def _page(
 
 
 def _found(job: Job, words: str, after: int) -> dict[str, Any]:
-    matches = search(job.log_path, words, after=after, limit=SHOWN + 1)
+    most = logview.WINDOW_BYTES
+    matches = search(job.log_path, words, after=after, limit=SHOWN + 1, size=most)
     shown = [(line.number, _marked(line.text, words)) for line in matches[:SHOWN]]
-    more = shown[-1][0] if len(matches) > SHOWN else None
+    cut = len(matches) > SHOWN or sum(len(line.text) for line in matches) > most - LINE_CAP
+    more = shown[-1][0] if cut else None
     return {"matches": shown, "more": more, "after": after}
 
 
 def _marked(text: str, words: str) -> str:
-    """HTML of ``text``, with each place that holds ``words`` marked."""
+    """HTML of ``text``, with the first MARKS places that hold ``words`` marked."""
     parts, at = [], 0
-    for found in re.finditer(re.escape(words), text, re.IGNORECASE):
+    for found in islice(re.finditer(re.escape(words), text, re.IGNORECASE), MARKS):
         parts += [to_html(text[at : found.start()]), f"<mark>{to_html(found[0])}</mark>"]
         at = found.end()
     return "".join([*parts, to_html(text[at:])])

@@ -1,24 +1,35 @@
 """Finding lines of a log: by number, by what they say, and the first that tells of an error.
 
-A log is hardly more than 64 MiB (see ``logs``), which is looked through in a fraction of a second:
-pieces of 1 MiB are searched whole, and only records that match are taken apart.
+A log is hardly more than 128 MiB (see ``logs``), which is looked through in about a second:
+pieces of 1 MiB are searched whole, and only records that match are taken apart. Whoever reads other
+pages meanwhile is to notice nothing: of many that search at once, two do.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
+from ciserver.lib.problems import Refused
 from ciserver.pipelines.logfiles import open_log
 from ciserver.pipelines.logpack import PackedLog
 from ciserver.pipelines.logs import Line, Position, parse_record
 
 _CHUNK = 1024 * 1024
+_AT_ONCE = 2
+_PATIENCE = 20.0  # seconds
+_MOST_DOUBTFUL = 500_000  # lines with "error" in them that tell of none
+_turns = threading.BoundedSemaphore(_AT_ONCE)
 _FAR = 1 << 62  # no log has so many lines
 # What a page leaves out (pipelines/ansi.py), also without its end: so each is looked for once.
 _CONTROLS = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)", re.MULTILINE)
+# Ends of "12 3 out ", and parts of it.
+_HEADISH = re.compile(rb"[0-9]* ?[0-9]* ?(?:[a-z]{1,3}(?: |\Z)|\Z)| ")
 _ERROR_PARTS = (b"error", b"fail", b"fatal", b"panic", b"traceback", b"exception")
 # Words that tools use when something is wrong; "0 errors" is how they say that nothing is.
 _ERROR = re.compile(
@@ -48,11 +59,26 @@ def end_of(path: Path) -> Position:
     return position_of(path, _FAR)
 
 
-def search(path: Path, words: str, *, after: int = 0, limit: int = 100) -> list[Line]:
-    """The first ``limit`` lines behind line ``after`` that hold ``words``, in any case."""
+def search(
+    path: Path, words: str, *, after: int = 0, limit: int = 100, size: int = _FAR
+) -> list[Line]:
+    """The first ``limit`` lines behind line ``after`` that hold ``words``, in any case; fewer when
+    they are longer than ``size`` bytes together, but one, if there is one.
+
+    Raises Refused when too many search at once.
+    """
     needle = words.encode().lower()
-    pattern = re.compile(re.escape(needle))
-    return list(islice(_matches(path, (needle,), pattern, after), limit))
+    if b"\n" in needle:
+        return []  # no line holds it, though records in their file do
+    find = _with_words(needle) if _may_be_of_a_head(needle) else _Holding(needle)
+    found: list[Line] = []
+    with _turn():
+        for line in islice(_matches(path, find, position_of(path, after + 1)), limit):
+            size -= len(line.text)
+            if found and size < 0:
+                break
+            found.append(line)
+    return found
 
 
 def first_error(path: Path) -> int | None:
@@ -61,26 +87,82 @@ def first_error(path: Path) -> int | None:
 
 
 def first_errors(path: Path, *, limit: int = 1) -> list[Line]:
-    """The first ``limit`` lines that seem to tell of an error."""
-    return list(islice(_matches(path, _ERROR_PARTS, _ERROR, 0), limit))
+    """The first ``limit`` lines that seem to tell of an error. Raises Refused as ``search``."""
+    with _turn():
+        return list(islice(_matches(path, _Errors(), Position()), limit))
 
 
-def _matches(
-    path: Path, parts: Sequence[bytes], pattern: re.Pattern[bytes], after: int
-) -> Iterator[Line]:
-    """Lines behind ``after`` that fit ``pattern``; each of those holds one of ``parts``."""
-    number = 0
-    for chunk in _chunks(path):
+@contextmanager
+def _turn() -> Iterator[None]:
+    if not _turns.acquire(timeout=_PATIENCE):
+        raise Refused(
+            "Too many logs are searched at once.",
+            code="logs.busy",
+            hint="Search again in a moment.",
+            status=429,
+        )
+    try:
+        yield
+    finally:
+        _turns.release()
+
+
+class Find(Protocol):
+    """Of whole records in small letters (start, end) of those that fit."""
+
+    def __call__(self, records: bytes, /) -> Iterator[tuple[int, int]]: ...
+
+
+class _Holding:
+    """Records that hold bytes which no record's own head has or ends with."""
+
+    def __init__(self, needle: bytes) -> None:
+        self._needle = needle
+
+    def __call__(self, records: bytes, /) -> Iterator[tuple[int, int]]:
+        return _lines_with(records, (self._needle,))
+
+
+def _with_words(needle: bytes) -> Find:
+    """Records whose text holds ``needle``. Slower, but as fast where every head holds it, too."""
+    pattern = re.compile(
+        rb"^[0-9]+ [0-9]+ [a-z]{3} [^\n]*?" + re.escape(needle) + rb"[^\n]*\n", re.MULTILINE
+    )
+    return lambda records: (found.span() for found in pattern.finditer(records))
+
+
+class _Errors:
+    """Records that seem to tell of an error, as far as so many had to be looked at."""
+
+    def __init__(self) -> None:
+        self._doubtful = 0
+
+    def __call__(self, records: bytes, /) -> Iterator[tuple[int, int]]:
+        for start, end in _lines_with(records, _ERROR_PARTS):
+            if self._doubtful >= _MOST_DOUBTFUL:
+                return
+            if _ERROR.search(records, start, end):
+                yield start, end
+            else:
+                self._doubtful += 1
+
+
+def _may_be_of_a_head(needle: bytes) -> bool:
+    """Whether a record's head may hold it, or end with its beginning."""
+    return _HEADISH.match(needle) is not None
+
+
+def _matches(path: Path, find: Find, start: Position) -> Iterator[Line]:
+    """Lines behind ``start`` that ``find`` finds."""
+    number = start.line
+    for chunk in _chunks(path, start.offset):
         bare = _CONTROLS.sub(b"", chunk) if b"\x1b" in chunk else chunk
         low = bare.lower()
         counted = 0
-        for start, end in _lines_with(low, parts):
-            number += low.count(b"\n", counted, start)
-            counted = start
-            line = parse_record(number + 1, bare[start:end])
-            # What was found may have been in the record's own head.
-            if line.number > after and pattern.search(line.text.encode().lower()):
-                yield line
+        for first, end in find(low):
+            number += low.count(b"\n", counted, first)
+            counted = first
+            yield parse_record(number + 1, bare[first:end].removesuffix(b"\n"))
         number += low.count(b"\n", counted)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ciserver.pipelines import logsearch
 from ciserver.pipelines.logs import LogReader, LogWriter
 from ciserver.pipelines.logsearch import first_error, position_of, search
 from ciserver.pipelines.models import Job
@@ -98,6 +100,107 @@ def test_a_log_of_a_million_lines_opens_anywhere_at_once(tmp_path: Path) -> None
     assert lines[0].text == "line 765432."
     assert [line.number for line in search(path, "line 987654.")] == [987_654]
     assert time.monotonic() - before < 5  # alone it is 0.3 s
+
+
+HOSTILE = {
+    "empty lines": b"0 1 out \n",
+    "hits everywhere": b"0 1 out x\n",
+    "no errors": b"0 1 out 0 errors\n",
+    "long lines": b"0 1 out %s\n" % (b"x" * 65_000),
+    "all but the end": b"0 1 out %s\n" % (b"a" * 65_000),
+    "halves of codes": b"0 1 out %s\n" % (b"\x1b[3" * 16_000),
+    "one word": b"0 1 err %s\n" % (b"aerror" * 10_000),
+}
+WORDS = [
+    "out",
+    "1",
+    "x",
+    " ",
+    "\0",
+    "\x1b[3",
+    ".*(a+)+$",
+    "a" * 199 + "b",
+    "error",
+    "\ufffd",
+    "a\nb",
+]
+
+
+@pytest.mark.parametrize("record", HOSTILE.values(), ids=HOSTILE)
+def test_no_log_and_no_words_keep_a_search_busy(
+    job: Job, alice: Any, sign_in: Any, record: bytes
+) -> None:
+    """Each took up to a minute of the web process for a log of 64 MiB, or made a page of 100."""
+    job.log_path.write_bytes(record * ((4 << 20) // len(record)))
+    client, api = sign_in(alice), api_as(alice)
+    for words in WORDS:
+        for after in ("0", "999999999"):
+            before = time.process_time()
+            page = client.get(URL, {"q": words, "after": after})
+            answer = api.get(f"/api/v1/jobs/{job.pk}/search/", {"q": words, "after": after})
+            assert time.process_time() - before < 2, words  # alone it is 0.2 s
+            assert page.status_code == 200
+            assert len(page.content) < 4 << 20
+            assert answer.status_code == (200 if words.strip() else 400)
+    before = time.process_time()
+    first_error(job.log_path)
+    assert time.process_time() - before < 2
+    job.log_path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("out", [3, 5]),
+        ("1", [2, 3]),
+        ("t b", [3]),
+        ("1 out", [3]),
+        (" 1 ", []),
+        ("err", [4]),
+        ("0 1", []),
+        ("sys", []),
+        ("ou", [3, 5]),
+        ("\n0", []),
+        ("out\n", []),
+        (" b", [3]),
+    ],
+)
+def test_what_stands_before_a_line_is_not_searched(
+    tmp_path: Path, words: str, found: list[int]
+) -> None:
+    path = write(tmp_path / "1.log", "a\na1\n1 out b\nerr\nout\n")
+    assert [line.number for line in search(path, words)] == found
+    assert [line.number for line in search(path, words, after=3)] == [n for n in found if n > 3]
+
+
+def test_a_page_of_long_lines_ends_early_and_goes_on_behind(
+    job: Job, alice: Any, sign_in: Any
+) -> None:
+    job.log_path.write_bytes(b"0 1 out %s\n" % (b"x" * 65_000) * 30)
+    client = sign_in(alice)
+    seen, after = 0, "0"
+    while True:
+        html = client.get(URL, {"q": "x", "after": after}).content.decode()
+        assert html.count("<mark>") <= 200 * html.count('<span class="l">')
+        seen += html.count('<span class="l">')
+        found = re.search("More lines behind ([0-9]+)", html)
+        if not found:
+            break
+        after = found[1]
+    assert seen == 30
+
+
+def test_more_searches_than_are_done_at_once_wait_and_are_refused_at_last(
+    job: Job, alice: Any, sign_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logsearch, "_PATIENCE", 0.01)
+    with logsearch._turn(), logsearch._turn():
+        page = sign_in(alice).get(URL, {"q": "line"})
+        answer = api_as(alice).get(f"/api/v1/jobs/{job.pk}/search/?q=line")
+    assert (page.status_code, answer.status_code) == (429, 429)
+    assert answer.json()["code"] == "logs.busy"
+    assert b"Too many logs are searched at once." in page.content
+    assert len(api_as(alice).get(f"/api/v1/jobs/{job.pk}/search/?q=line").json()) == 100
 
 
 def test_the_page_opens_on_a_line(job: Job, alice: Any, sign_in: Any) -> None:
