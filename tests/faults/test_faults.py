@@ -56,4 +56,3 @@ def test_what_was_acknowledged_is_built_once_whatever_is_killed(database: str) -
     assert outcome.restart is not None
     assert outcome.restart <= 15
     assert outcome.slowest_in_outage <= 4  # seconds, after which a forge is told to try again
-
