@@ -154,7 +154,7 @@ def test_every_image_of_a_release_goes_with_it_unless_another_release_has_it(
         Release._base_manager.filter(pk=release.pk).update(images=images)
     Release.objects.filter(pk=first.pk).update(removed_at=timezone.now())
     gone: list[tuple[str, str]] = []
-    monkeypatch.setattr(retention, "_delete", lambda *image: gone.append(image))
+    monkeypatch.setattr(retention, "delete_manifest", lambda *image: gone.append(image))
     assert retention._delete_marked() == 2
     assert gone == [(first.repository, first.digest), (beside, "sha256:aa")]
     first.refresh_from_db()
@@ -175,7 +175,7 @@ def test_what_was_pushed_again_and_is_not_released_yet_stays(
         Pipeline.objects.filter(pk=again.pk).update(images=beside)
         outbox.promise(retention.PASSED, again.pk)
     gone: list[tuple[str, str]] = []
-    monkeypatch.setattr(retention, "_delete", lambda *image: gone.append(image))
+    monkeypatch.setattr(retention, "delete_manifest", lambda *image: gone.append(image))
     assert retention._delete_marked() == 1
     assert gone == [(third.repository, third.digest)]
 
@@ -186,7 +186,7 @@ def test_nothing_is_deleted_while_a_manifest_is_pushed_and_no_row_says_so(
     old(6)
     retention.mark(hello)
     gone: list[tuple[str, str]] = []
-    monkeypatch.setattr(retention, "_delete", lambda *image: gone.append(image))
+    monkeypatch.setattr(retention, "delete_manifest", lambda *image: gone.append(image))
     monkeypatch.setattr(retention, "PATIENCE", 0)
     with naming(settings.GANTRY.run):
         assert retention._delete_marked() == 0
