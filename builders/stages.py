@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
+from builders import ahead
 from builders.dockerfile.flags import nearest
 from builders.dockerfile.instructions import Instruction, Onbuild, Position
 from builders.errors import BuildCancelled, BuildError, ServiceError, StoreError, UserError
@@ -73,6 +75,7 @@ class Stages:
         self._changed = threading.Condition()
         self._states: dict[int, StageState] = {}
         self._failure: BaseException | None = None
+        self._ahead = ThreadPoolExecutor(ahead.AT_ONCE, "ahead")
         self._first: dict[int, int] = {}
         self._total = 0
         for index in plan.needed:
@@ -86,11 +89,13 @@ class Stages:
             threading.Thread(target=self._guarded, args=(stage,), name=f"stage-{stage.index}")
             for stage in others
         ]
-        for thread in threads:
-            thread.start()
-        self._guarded(last)
-        for thread in threads:
-            thread.join()
+        # It is left last: whoever waits in it for a stage is told when that has failed.
+        with self._ahead:
+            for thread in threads:
+                thread.start()
+            self._guarded(last)
+            for thread in threads:
+                thread.join()
         if self._failure is not None:
             raise self._failure
         return self._states
@@ -122,9 +127,19 @@ class Stages:
         state = self._begin(stage)
         bench = replace(self._bench, origin=self._origin(stage), platform=stage.platform)
         bench = bench.for_base(state.config.created)
+
+        def bench_of(number: int, step: Instruction) -> Bench:
+            info = self._info(stage, number, step.at)
+            return replace(
+                bench,
+                output=lambda stream, data: self._listener.step_output(info, stream, data),
+                note=lambda: self._note(info),
+            )
+
+        early = ahead.begin(stage, state, bench_of, self._ahead)
         for number, step in enumerate(stage.instructions, 1):
             bench.check_cancelled()
-            state = self._act(stage, number, step, state, bench)
+            state = self._act(stage, number, step, state, bench_of(number, step), early)
         return state
 
     def _begin(self, stage: Stage) -> StageState:
@@ -150,18 +165,20 @@ class Stages:
         return StageState.of_image(replace(image.config, on_build=()), image.layers)
 
     def _act(
-        self, stage: Stage, number: int, step: Instruction, state: StageState, bench: Bench
+        self,
+        stage: Stage,
+        number: int,
+        step: Instruction,
+        state: StageState,
+        bench: Bench,
+        early: Mapping[int, ahead.Early],
     ) -> StageState:
         info = self._info(stage, number, step.at)
-
-        def output(stream: Stream, data: bytes) -> None:
-            self._listener.step_output(info, stream, data)
-
         started = time.monotonic()
         self._listener.step_started(info)
         with self._reporting(info, started), located(step.at):
-            bench = replace(bench, output=output, note=lambda: self._note(info))
-            done = act(step, state, bench)
+            done = ahead.take(early[number], state, bench) if number in early else None
+            done = done or act(step, state, bench)
         self._listener.step_finished(info, _result(done, time.monotonic() - started))
         if isinstance(step, Onbuild):
             return done.state  # told when it is carried out, as BuildKit has it

@@ -19,9 +19,7 @@ FORBIDDEN = ("/proc", "/sys", "/dev")
 
 
 def workdir(step: Workdir, state: StageState, bench: Bench) -> Done:
-    written = bench.expander(step, state).word(step.path)
-    path = posixpath.normpath(posixpath.join(state.workdir, written))
-    path = "/" + path.lstrip("/")
+    path = directory_of(step, state, bench)
     _check(path, step)
     after = state.configured(working_dir=path)
     if path == "/":
@@ -38,6 +36,13 @@ def workdir(step: Workdir, state: StageState, bench: Bench) -> Done:
     key = step_key("workdir", state.chain, path, state.config.user)
     made = layer_of(bench, state.layers, key, act)
     return Done(after.with_layer(made.layer), made.layer, made.cached)
+
+
+def directory_of(step: Workdir, state: StageState, bench: Bench) -> str:
+    """The absolute path that is meant, as it is written."""
+    written = bench.expander(step, state).word(step.path)
+    path = posixpath.normpath(posixpath.join(state.workdir, written))
+    return "/" + path.lstrip("/")
 
 
 def _check(path: str, step: Workdir) -> None:
