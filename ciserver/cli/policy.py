@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -113,6 +113,9 @@ def _rows(row: Row) -> list[list[str]]:
     ]
 
 
-def _kept(own: dict[str, int]) -> str:
+def _kept(own: dict[str, Any]) -> str:
     """What one who weakened the policy is asked for, until another owner confirms it."""
-    return ", ".join(f"{name.replace('_', ' ')} {least}" for name, least in own.items())
+    return ", ".join(
+        f"{name.replace('_', ' ')} {' and '.join(least) if isinstance(least, list) else least}"
+        for name, least in own.items()
+    )

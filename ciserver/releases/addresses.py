@@ -28,7 +28,7 @@ def give_up(environment: Environment, user: Any, addresses: Iterable[str]) -> bo
     if not gone:
         return False
     name = user.get_username()
-    guarded = _is_guarded(policy.demanded(environment, name))
+    guarded = policy.is_guarded(policy.demanded(environment, name))
     owns = environment.project.allows(user, Role.OWNER)
     if not policy.may_promote(user, environment) or (guarded and not owns):
         raise _not_theirs(environment, gone, guarded=guarded)
@@ -42,13 +42,9 @@ def give_up_all(environment: Environment, by: str) -> None:
     _note(environment, by, [*names, *([str(environment.port)] if environment.port else [])])
 
 
-def _is_guarded(demanded: Environment) -> bool:
-    return any(getattr(demanded, field) for field in policy.KEPT)
-
-
 def _note(environment: Environment, by: str, gone: Iterable[str]) -> None:
     demanded = policy.demanded(environment, by)
-    if not _is_guarded(demanded):
+    if not policy.is_guarded(demanded):
         return
     noted = {field: getattr(demanded, field) for field in policy.KEPT}
     noted |= {"environment": environment, "of": str(environment), "by": by, "at": timezone.now()}

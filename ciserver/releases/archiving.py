@@ -8,6 +8,7 @@ it is, and they end.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -20,7 +21,7 @@ from ciserver.lib.problems import Refused
 from ciserver.pipelines import services as pipelines
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require_role
-from ciserver.releases import queue
+from ciserver.releases import policy, queue
 from ciserver.releases.models import UNFINISHED, Deployment, DeploymentState, Environment
 
 GRACE = timedelta(days=7)
@@ -87,7 +88,11 @@ def delete(*, project: Project, user: Any, confirm: str, now: bool = False) -> P
 def remove(*, environment: Environment, user: Any, confirm: str) -> Environment:
     """Have a worker stop what serves ``environment`` and forget it: its domains, secrets,
     variables and history. ``confirm`` is PROJECT@NAME, typed. Needs the role owner.
-    Raises Refused while a deployment goes on there."""
+
+    Where it had to run before, and what comes after asks for approvals or soak time, what ``user``
+    asks for there waits for another owner's word; and no place that is the first now gets releases
+    by itself because it was a later one that does. Raises Refused while a deployment goes on
+    there."""
     require_role(user, environment.project, Role.OWNER)
     row = Environment.objects.select_for_update().get(pk=environment.pk)
     _confirmed(confirm, str(row))
@@ -106,9 +111,52 @@ def remove(*, environment: Environment, user: Any, confirm: str) -> Environment:
         action="environment.remove",
         target=str(row),
         hosts=sorted(row.hosts.values_list("name", flat=True)),
+        **_leave_gap(row, name),
     )
     outbox.promise(ENVIRONMENT, row.pk)
     return row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """What the removal of an environment opens: releases had to run there before they went on to
+    ``after``. ``confirmed`` says that another owner has a word in it, and ``by_itself`` that every
+    new release would go there now."""
+
+    after: Environment
+    confirmed: bool
+    by_itself: bool
+
+
+def gap_of(environment: Environment, name: str) -> Gap | None:
+    """What is open once ``name`` has removed it; None after the last one."""
+    chain = Environment.objects.filter(project=environment.project_id, removed_at=None)
+    chain = chain.exclude(pk=environment.pk)
+    after = chain.filter(position__gt=environment.position).order_by("position").first()
+    if after is None:
+        return None
+    first = not chain.filter(position__lt=environment.position).exists()
+    return Gap(
+        after=after,
+        confirmed=policy.is_guarded(policy.demanded(after, name)),
+        by_itself=first and after.auto,
+    )
+
+
+def _leave_gap(row: Environment, name: str) -> dict[str, Any]:
+    """Nobody gets round the place after ``row`` by removing ``row``; for the audit."""
+    gap = gap_of(row, name)
+    if gap is None:
+        return {}
+    after = Environment.objects.select_for_update().get(pk=gap.after.pk)
+    if gap.confirmed:
+        own = after.kept_policy.get(name, {})
+        names = sorted({*own.get(policy.SKIPPED, ()), row.name})
+        after.kept_policy = after.kept_policy | {name: own | {policy.SKIPPED: names}}
+    after.auto = after.auto and not gap.by_itself
+    after.save(update_fields=["kept_policy", "auto"])
+    told: dict[str, Any] = {"after": after.name, "to_confirm": gap.confirmed}
+    return told | ({"auto": [True, False]} if gap.by_itself else {})
 
 
 def _locked(project: Project, user: Any) -> Project:

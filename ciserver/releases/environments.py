@@ -152,9 +152,10 @@ def _weakened(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 def _keep(row: Environment, name: str, before: Mapping[str, Any]) -> None:
     """Note what ``name`` lowered, and forget what is as strict again."""
     own = row.kept_policy.get(name, {})
-    kept = row.kept_policy | {name: {k: max(own.get(k, 0), before[k]) for k in policy.KEPT}}
+    lowered = {key: max(own.get(key, 0), before[key]) for key in policy.KEPT}
+    kept = row.kept_policy | {name: own | lowered}
     higher = {
-        who: {key: least for key, least in one.items() if least > getattr(row, key)}
+        who: {k: v for k, v in one.items() if k == policy.SKIPPED or v > getattr(row, k)}
         for who, one in kept.items()
     }
     row.kept_policy = {who: one for who, one in higher.items() if one}

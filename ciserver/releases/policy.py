@@ -38,6 +38,7 @@ RESTORED = ("variables", "memory_mib", "cpus", "pids", *GATE)
 # Kinds that need nobody's word: they bring a digest and a configuration that had it before.
 UNAPPROVED = (DeploymentKind.ROLLBACK, DeploymentKind.MOVE)
 KEPT = ("approvals", "soak_minutes")  # of a policy, for whoever lowered them
+SKIPPED = "skipped"  # beside them: places before it that he removed
 GANTRY = "gantry"  # the actor of what nobody asked for by hand
 
 
@@ -62,28 +63,46 @@ def demanded(environment: Environment, asker: str) -> Environment:
     saved. Nobody weakens a policy for what he asks for himself: the numbers that he lowered stay
     as they were for him, and for what goes by itself, until another owner confirms his change.
     """
-    kept = environment.kept_policy
-    held = kept.values() if asker == GANTRY else [kept.get(asker, {})]
     copied = copy.copy(environment)
     for field in KEPT:
-        least = max((one.get(field, 0) for one in held), default=0)
+        least = max((one.get(field, 0) for one in _held(environment, asker)), default=0)
         setattr(copied, field, max(getattr(environment, field), least))
     return copied
+
+
+def skipped(environment: Environment, asker: str) -> list[str]:
+    """The names of the places in which what ``asker`` asks for had to run first, until he removed
+    them; for what goes by itself, until anybody did. Until another owner confirms it."""
+    held = _held(environment, asker)
+    return sorted({name for one in held for name in one.get(SKIPPED, ())})
+
+
+def _held(environment: Environment, asker: str) -> list[dict[str, Any]]:
+    kept = environment.kept_policy
+    return list(kept.values()) if asker == GANTRY else [kept.get(asker, {})]
+
+
+def is_guarded(demanded: Environment) -> bool:
+    """Whether somebody or some time must let through what goes there."""
+    return any(getattr(demanded, field) for field in KEPT)
 
 
 def kept_words(environment: Environment, *, but: str = "") -> list[str]:
     """What still holds for those who lowered it, in words; without what holds for ``but``."""
     return [
         f"what {who} asks for still needs "
-        + " and ".join(
-            f"{least} approval{'s' if least > 1 else ''}"
-            if key == "approvals"
-            else f"{least} min of soak time"
-            for key, least in sorted(one.items())
-        )
-        for who, one in sorted(environment.kept_policy.items())
+        + " and ".join(_kept_word(key, least) for key, least in sorted(own.items()))
+        for who, own in sorted(environment.kept_policy.items())
         if who != but
     ]
+
+
+def _kept_word(key: str, least: Any) -> str:
+    if key == "approvals":
+        return f"{least} approval{'s' if least > 1 else ''}"
+    if key == SKIPPED:
+        return f"a word on the removal of {' and '.join(least)}, where it would run first"
+    return f"{least} min of soak time"
 
 
 def configuration_of(environment: Environment) -> dict[str, Any]:
@@ -120,8 +139,11 @@ def hosts_after(deployment: Deployment) -> list[str]:
 
 
 def fingerprint(release: Release, environment: Environment) -> str:
-    """Names the digest and both configurations: an approval holds for these and no others."""
+    """Names the digest, both configurations and where the release must have run before: an
+    approval holds for these and no others."""
+    first = before(environment)
     covered = [release.digest, release.configuration, configuration_of(environment)]
+    covered += [first.name if first else ""]
     return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
 
 
@@ -253,6 +275,12 @@ def blockers(deployment: Deployment) -> list[str]:
         name = first.name if first else ""
         minutes = math.ceil(left.total_seconds() / 60)
         found.append(f"It must run in {name} for {minutes} min more.")
+    if gone := skipped(environment, deployment.requested_by):
+        found.append(
+            f"{' and '.join(gone)}, where it had to run first, was removed: another owner of"
+            f" {environment.project} confirms that, by 'gantry policy {environment.project}"
+            f" {environment.name} --confirm'."
+        )
     if deployment.pk and lost_asker(deployment):
         name = environment.name
         found.append(

@@ -83,6 +83,7 @@ def environment(request: HttpRequest, slug: str, name: str) -> HttpResponse:
         "environment": row,
         "project": row.project,
         "running": row.running.select_related("host", "release"),
+        "gap": archiving.gap_of(row, request.user.get_username()),
         "wrong": wrong,
     }
     page = "releases/remove_environment.html"

@@ -172,6 +172,78 @@ def test_a_promotion_that_nobody_else_could_approve_is_refused_for_who_lowered_i
         services.promote(release=release, environment=prod, user=alice)
 
 
+def removed(name: str, project: Any, user: Any) -> None:
+    place = project.environments.get(name=name)
+    place.hosts.clear()
+    archiving.remove(environment=place, user=user, confirm=f"hello@{name}")
+    assert removal.remove_environment(place.pk)
+
+
+def test_an_owner_gets_nothing_into_production_by_removing_what_comes_before_it(
+    passed: Any, prod: Environment, alice: Any, olga: Any, mia: Any, bob: Any, hello: Any
+) -> None:
+    never_ran = services.make_release(passed())
+    never_ran.deployments.update(state="failed")
+    with pytest.raises(Refused, match="has not run healthy in qa yet"):
+        services.promote(release=never_ran, environment=prod, user=alice)
+    removed("qa", hello, alice)
+    audited = AuditEntry.objects.get(action="environment.remove")
+    assert (audited.detail["after"], audited.detail["to_confirm"]) == ("prod", True)
+
+    asked = services.promote(release=never_ran, environment=prod, user=alice)
+    approvals.approve(deployment=asked, user=bob)
+    assert asked.state == "waiting"
+    assert looked_at(asked) == "waiting"
+    assert asked.reason == (
+        "qa, where it had to run first, was removed: another owner of hello confirms that, by"
+        " 'gantry policy hello prod --confirm'."
+    )
+    environments.change(environment=prod, user=alice, pids=77, approvals=0)
+    assert "for still needs 1 approval and a word on the removal of qa" in _page_of(prod, alice)
+    with pytest.raises(Refused, match="cannot confirm it"):
+        environments.change(environment=prod, user=alice, confirm_policy=True)
+    assert looked_at(asked) == "waiting"
+    by_itself = queue.ask(never_ran, prod, "auto", queue.GANTRY)
+    assert by_itself.reason.startswith("qa, where it had to run first, was removed")
+
+    environments.change(environment=prod, user=olga, confirm_policy=True)
+    assert looked_at(by_itself) == "queued"
+    confirmed = AuditEntry.objects.get(action="environment.confirm")
+    assert confirmed.detail["of"]["alice"]["skipped"] == ["qa"]
+
+
+def test_approvals_are_void_once_a_release_need_not_run_where_it_had_to(
+    release: Any, prod: Environment, alice: Any, olga: Any, bob: Any, hello: Any
+) -> None:
+    environments.change(environment=prod, user=olga, approvals=2)
+    asked = services.promote(release=release, environment=prod, user=alice)
+    approvals.approve(deployment=asked, user=bob)
+    assert asked.reason == "It needs 1 more approval."
+    removed("qa", hello, olga)
+    assert looked_at(asked) == "waiting"
+    assert asked.reason == "It needs 2 more approvals.", "it is not alice who removed it"
+
+
+def test_where_nothing_is_asked_for_a_removal_holds_up_nobody_and_lets_nothing_go_by_itself(
+    passed: Any, hello: Any, alice: Any, client: Any
+) -> None:
+    prod = hello.environments.get(name="prod")
+    prod.hosts.add(Host.objects.create(name="local"))
+    environments.change(environment=prod, user=alice, auto=True)
+    client.force_login(alice)
+    told = client.get("/projects/hello/environments/qa/remove/").content.decode()
+    assert "prod becomes the first environment. It gets no new release by itself" in told
+    assert "until another owner confirms" not in told
+    removed("qa", hello, alice)
+    audited = AuditEntry.objects.get(action="environment.remove")
+    assert audited.detail["auto"] == [True, False]
+    release = services.make_release(passed())
+    assert not release.deployments.exists(), "each push would have gone to production"
+    fresh = Environment.objects.get(pk=prod.pk)
+    assert (fresh.auto, fresh.kept_policy) == (False, {})
+    assert services.promote(release=release, environment=fresh, user=alice).state == "queued"
+
+
 SHOP = "shop.example.org"
 
 
