@@ -3,7 +3,8 @@
     <case>/context/       the build context, Dockerfile included
            build.json     how it is asked for (optional): target, build_args, secrets, modes
                           (files git cannot carry a mode for), folders (empty ones), archives,
-                          hard links (name -> the file's other name)
+                          hard links (name -> the file's other name), labels, web (name -> text;
+                          served at the build argument WEB, with the archives), ssh (true: an agent)
            expected.json  what differs from the base, and the config; or
            error.txt      what the error says, with the line and a caret where there is one
 
@@ -20,9 +21,14 @@ import io
 import json
 import lzma
 import shutil
+import subprocess
 import tarfile
+import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +79,48 @@ class Case:
         for name, mode in self.options.get("modes", {}).items():
             (target / name).chmod(int(mode, 8))
         return target
+
+    @property
+    def build_args(self) -> dict[str, str]:
+        return dict(self.options.get("build_args", {}))
+
+    @contextmanager
+    def web(self) -> Iterator[str]:
+        """HOST:PORT of a server with the files of ``web``; empty where a case has none."""
+        if "web" not in self.options:
+            yield ""
+            return
+        files = {f"/{name}": text.encode() for name, text in self.options["web"].items()}
+        files |= {f"/{n}": archive(Path(n)) for n in self.options.get("archives", ())}
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(files[self.path])
+
+            def do_HEAD(self) -> None:
+                self.send_error(405)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"127.0.0.1:{server.server_port}"
+            server.shutdown()
+
+    @contextmanager
+    def keys(self) -> Iterator[dict[str, bytes]]:
+        """Private keys for agents of the build, by the agents' ids."""
+        if not self.options.get("ssh"):
+            yield {}
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            key = Path(folder) / "key"
+            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key]
+            subprocess.run(command, check=True)
+            yield {"default": key.read_bytes()}
 
 
 def all_cases() -> list[Case]:

@@ -19,20 +19,32 @@ from pathlib import Path
 from builders.images.reference import Reference
 from builders.images.store import Store
 from builders.layouts import export_archive
+from builders.steps.agents import Agents
 from tests.builders.cases import Case, all_cases, write_expected
 from tests.builders.conftest import make_busybox
 from tests.builders.flatten import image_of_archive
 
 
 def record(docker: str, case: Case, below: Sequence[str]) -> None:
-    with tempfile.TemporaryDirectory() as work:
+    with (
+        tempfile.TemporaryDirectory() as work,
+        case.web() as place,
+        case.keys() as keys,
+        Agents(keys) as agents,
+    ):
         context = case.lay_out(Path(work) / "context")
         options = case.options
         command = [docker, "build", "--quiet", "--network=none", "--tag=case", str(context)]
         if "target" in options:
             command += ["--target", options["target"]]
-        for key, value in options.get("build_args", {}).items():
+        for key, value in case.build_args.items():
             command += ["--build-arg", f"{key}={value}"]
+        for key, value in options.get("labels", {}).items():
+            command += ["--label", f"{key}={value}"]
+        if place:
+            command += ["--build-arg", f"WEB=http://{place}"]
+        for name in keys:
+            command += ["--ssh", f"{name}={agents.socket(name)}"]
         env = {**os.environ, "DOCKER_BUILDKIT": "1"}
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if done.returncode:

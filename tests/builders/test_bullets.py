@@ -30,7 +30,7 @@ BULLETS = {
     "RUN --mount=bind": "run-mount-bind.*|run-mount-relative",
     "RUN --mount=secret": "run-mount-secret.*|error-run-secret-required",
     "RUN --mount=tmpfs": "run-mount-tmpfs.*",
-    "RUN --mount=ssh": "error-run-ssh-required",  # with an agent: test_ssh.py
+    "RUN --mount=ssh": "run-mount-ssh|error-run-ssh-required",
     "RUN --network": "run-network-.*|error-run-host-network",
     "RUN --security": "run-security-sandbox|error-run-security",
     "wildcards": "copy-wildcard.*",
@@ -40,7 +40,7 @@ BULLETS = {
     "--link": "copy-link.*|add-link",
     "--parents": "copy-parents.*",
     "--exclude": "copy-exclude.*",
-    "ADD of URLs": "error-add-url|error-add-checksum",  # fetched: test_add_url.py
+    "ADD of URLs": "add-url|error-add-url|error-add-checksum",
     "ADD of git": "error-add-git-protocol",  # fetched: test_add_git.py
     "ADD of archives": "add-archive.*|add-not-an-archive|add-no-unpack",
     ".dockerignore": "ignore-.*|error-ignore-pattern|error-copy-ignored",
@@ -60,6 +60,7 @@ BULLETS = {
     "MAINTAINER": "maintainer",
     "--target": "target-.*|error-unknown-stage-target",
     "--build-arg": "arg-default-and-override",
+    "--label": "label-of-the-command-line",
     "modes": "copy-source-modes|run-modes|copy-from-stage-setuid",
     "hard links": "run-hard-links|copy-from-stage-hard-links|run-links|copy-hard-links",
     "symlinked destinations": "copy-to-symlinked-folder|copy-through-symlink|copy-over-.*symlink.*",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from builders.errors import BuildError
 from builders.images.reference import Reference
+from runtime.spec import Network
 from tests.builders.cases import Case, all_cases
 from tests.builders.conftest import IDS, Builder
 from tests.builders.flatten import Tree, config_part, difference, tree_on_disk
@@ -18,14 +21,20 @@ GOOD = [case for case in all_cases() if case.error is None]
 BAD = [case for case in all_cases() if case.error is not None]
 
 
-def asked(case: Case) -> dict[str, Any]:
+@contextmanager
+def asked(case: Case) -> Iterator[dict[str, Any]]:
     options = case.options
-    return {
-        "targets": (options.get("target"),),
-        "build_args": options.get("build_args", {}),
-        "secrets": {key: text.encode() for key, text in options.get("secrets", {}).items()},
-        "dockerfile": options.get("dockerfile", "Dockerfile"),
-    }
+    with case.web() as place, case.keys() as keys:
+        web = {"network": Network.EGRESS, "egress_allow": [place]} if place else {}
+        yield {
+            "targets": (options.get("target"),),
+            "build_args": case.build_args | ({"WEB": f"http://{place}"} if place else {}),
+            "labels": options.get("labels", {}),
+            "secrets": {key: text.encode() for key, text in options.get("secrets", {}).items()},
+            "ssh": keys,
+            "dockerfile": options.get("dockerfile", "Dockerfile"),
+            **web,
+        }
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +51,8 @@ def test_the_image_is_the_one_docker_makes(
     case: Case, builder: Builder, base_tree: Tree, tmp_path: Path
 ) -> None:
     context = case.lay_out(tmp_path / "context")
-    images, _ = builder.all(context, **asked(case))
+    with asked(case) as words:
+        images, _ = builder.all(context, **words)
     (image,) = images.values()
     with builder.store.rootfs(image.layers, ids=IDS, bare=True) as rootfs:
         tree = tree_on_disk(rootfs.path, IDS.base)
@@ -61,8 +71,8 @@ def test_the_mistake_is_one_sentence_and_its_line_with_a_caret(
     case: Case, builder: Builder, tmp_path: Path
 ) -> None:
     context = case.lay_out(tmp_path / "context")
-    with pytest.raises(BuildError) as caught:
-        builder.all(context, **asked(case))
+    with asked(case) as words, pytest.raises(BuildError) as caught:
+        builder.all(context, **words)
     error = caught.value
     sentence = f"{error.where}{str(error).removeprefix(error.place)}"
     assert "\n".join(filter(None, [sentence, error.excerpt])) == case.error
