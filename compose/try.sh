@@ -47,7 +47,7 @@ compose() {
     GANTRY_IMAGE=localhost/gantry-service:try POSTGRES_IMAGE=localhost/gantry-postgres:try \
         REDIS_IMAGE=localhost/gantry-redis:try REGISTRY_IMAGE=localhost/gantry-registry:try \
         GANTRY_PUBLISH=127.0.0.1:$port GANTRY_URL=$url POSTGRES_PASSWORD=try \
-        podman-compose -p gantry-try -f compose/compose.yaml "$@"
+        COMPOSE_PROJECT_NAME=gantry-try podman-compose -f compose/compose.yaml "$@"
 }
 
 wait_for() { # wait_for WHAT SECONDS COMMAND...

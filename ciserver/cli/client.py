@@ -145,7 +145,7 @@ class Client:
 
     def _unreachable(self, error: httpx.HTTPError) -> CliError:
         return CliError(
-            f"{self.url} cannot be reached: {error}.",
+            f"{self.url} cannot be reached: {str(error).rstrip('.')}.",
             next_step="Start it with 'gantry up', or log in elsewhere: gantry login URL",
             exit_code=Exit.UNREACHABLE,
         )

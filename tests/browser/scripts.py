@@ -55,7 +55,7 @@ CONTRAST = """
 }
 """
 
-# Text that buttons squeezed, headings below buttons, and tables that one has to push sideways.
+# Text that buttons squeezed, and headings below buttons.
 CROWDED = """
 () => {
   const bad = [];
@@ -76,9 +76,40 @@ CROWDED = """
       if (!apart) bad.push(`${heading.innerText} lies below ${other.innerText}`);
     }
   }
+  return bad;
+}
+"""
+
+# What is wider than the window, and tables that one has to push sideways.
+WIDE = """
+() => {
+  const bad = document.documentElement.scrollWidth > innerWidth ? ["wider than the window"] : [];
   for (const wrap of document.querySelectorAll(".table-wrap"))
     if (wrap.scrollWidth > wrap.clientWidth + 1)
       bad.push(`${wrap.getAttribute("aria-label")} is ${wrap.scrollWidth} px wide`);
+  return bad;
+}
+"""
+
+# Short words of headings, labels, buttons and tags that go on in the next line.
+BROKEN = """
+() => {
+  const bad = [];
+  const range = document.createRange();
+  const firm = "h1, h2, h3, label, legend, button, .button, .tag";
+  for (const one of document.querySelectorAll(firm)) {
+    if (!one.checkVisibility() || one.closest(".sr")) continue;
+    const walker = document.createTreeWalker(one, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+      if (walker.currentNode.parentElement.closest("code")) continue;
+      for (const word of walker.currentNode.data.matchAll(/[A-Za-z]{2,20}/g)) {
+        range.setStart(walker.currentNode, word.index);
+        range.setEnd(walker.currentNode, word.index + word[0].length);
+        const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.top)));
+        if (lines.size > 1) bad.push(`${word[0]} is broken in two`);
+      }
+    }
+  }
   return bad;
 }
 """

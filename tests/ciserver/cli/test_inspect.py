@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from django.db import connection
 
 from ciserver.pipelines.models import Inspection
-from tests.ciserver.cli.conftest import Gantry
+from tests.ciserver.cli.conftest import Gantry, Ran
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -26,12 +27,19 @@ def test_it_shows_what_the_program_said_and_ends_as_it_did(logged_in: Gantry, hi
             time.sleep(0.05)
         connection.close()
 
-    thread = threading.Thread(target=worker)
-    thread.start()
-    ran = logged_in("inspect", "hello", "unit", "--", "sh", "-c", "ls")
-    thread.join()
+    def inspect(*words: str) -> Ran:
+        thread = threading.Thread(target=worker)
+        thread.start()
+        ran = logged_in("inspect", "hello", "unit", *words)
+        thread.join()
+        return ran
+
+    ran = inspect("--", "sh", "-c", "ls")
     assert (ran.exit_code, ran.out) == (4, "all of it\n")
     assert Inspection.objects.get().command == ["sh", "-c", "ls"]
+    ran = inspect("--json")
+    told = json.loads(ran.out)
+    assert (ran.exit_code, told["exit_code"], told["output"]) == (4, 4, "all of it\n")
 
 
 def test_what_is_not_there_is_one_sentence(logged_in: Gantry, history: Any) -> None:

@@ -30,6 +30,8 @@ def test_start_takes_inputs_and_says_where_to_look(logged_in: Gantry, hosted: Ho
     assert ran.exit_code == 0
     assert f"Started pipeline #{made.number} of hello" in ran.out
     assert made.inputs["level"] == "high"
+    told = json.loads(logged_in("start", "hello", "--json").out)
+    assert told["number"] == made.number + 1
 
 
 def test_start_tells_the_inputs_there_are(logged_in: Gantry, hosted: Hosted) -> None:

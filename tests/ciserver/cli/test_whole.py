@@ -5,10 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import pty
 import re
+import signal
+import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +29,8 @@ from tests.ciserver.cli.conftest import Gantry
 CHECKOUT = Path(__file__).resolve().parents[3]
 # They run a program of this machine in our place, or print what a shell reads.
 WITHOUT_JSON = {"demo", "up", "test", "admin", "collect", "base", "completion", "run"}
+
+COLOUR = re.compile(r"\x1b\[(?:[0-9]+;)*(?:3[0-8]|4[0-8]|9[0-7])(?:;[0-9]+)*m")
 
 
 def _commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -117,6 +124,43 @@ def test_in_a_pipe_there_is_no_colour_and_no_word_on_what_is_next(
     assert _run(**env, **words, _GANTRY_COMPLETE="complete_bash").stdout.split() == ["hello"]
 
 
+def _at_a_terminal(*words: str, **env: str) -> str:
+    """What somebody sees at one of 80 columns; more than that may be in a line of theirs."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    ran = subprocess.Popen(
+        [sys.executable, "-m", "ciserver.cli", *words],
+        cwd=CHECKOUT,
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "TERM": "xterm-256color"} | env,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    seen = b""
+    with suppress(OSError):  # EIO: nobody has the other end open any more
+        while piece := os.read(ours, 65536):
+            seen += piece
+    os.close(ours)
+    ran.wait(60)
+    return seen.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_at_a_terminal_there_is_colour_unless_no_color_or_a_dumb_one_says_otherwise(
+    live_server: Any, token: str, history: Any
+) -> None:
+    """https://no-color.org: set and not empty. Bold and dim are no colours."""
+    env = {"GANTRY_URL": live_server.url, "GANTRY_TOKEN": token}
+    for words in (["pipelines", "hello"], ["pipelines", "--no-such"], ["promote", "x", "v1", "qa"]):
+        assert COLOUR.search(_at_a_terminal(*words, **env)), words
+        for env_of_plain in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+            plain = _at_a_terminal(*words, **env | env_of_plain)
+            assert plain and not COLOUR.search(plain), (words, env_of_plain)
+    assert "\x1b" not in _at_a_terminal("pipelines", "hello", **env, TERM="dumb")
+    as_json = _at_a_terminal("pipelines", "hello", "--json", **env)
+    assert json.loads(as_json)
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_reader_that_goes_away_ends_it_without_a_word(
     live_server: Any, token: str, history: Any
@@ -135,6 +179,26 @@ def test_a_reader_that_goes_away_ends_it_without_a_word(
         )
         assert (ran.returncode, ran.stderr) == (0, b""), words
     os.close(writing)
+
+
+@pytest.mark.parametrize("words", [["status"], ["status", "--json"], ["logs", "hello", "-f"]])
+def test_ctrl_c_is_exit_code_130_without_a_traceback(words: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        address = f"http://127.0.0.1:{service.getsockname()[1]}"
+        waits = subprocess.Popen(
+            [sys.executable, "-m", "ciserver.cli", *words],
+            cwd=CHECKOUT,
+            env=os.environ | {"GANTRY_URL": address, "GANTRY_TOKEN": "gantry_any"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        connection, _ = service.accept()  # and answers nothing
+        with connection:
+            waits.send_signal(signal.SIGINT)
+            out, err = waits.communicate(timeout=60)
+    assert (waits.returncode, out) == (130, "")
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,7 +28,7 @@ from django.template.loader import render_to_string
 from django.test import RequestFactory
 from django.utils import timezone
 
-from ciserver.accounts.models import Team, User
+from ciserver.accounts.models import Scope, Team, Token, User
 from ciserver.accounts.sessions import SessionStore
 from ciserver.accounts.users import password_link
 from ciserver.lib.problems import Refused
@@ -87,10 +88,12 @@ def join(slug: str, name: str, role: str) -> None:
     )
 
 
-def rename(slug: str, place: str, *, new_slug: str, new_place: str) -> None:
-    """A project, and one of its environments."""
-    Environment.objects.filter(project__slug=slug, name=place).update(name=new_place)
-    Project.objects.filter(slug=slug).update(slug=new_slug)
+def rename(old: dict[str, str], new: dict[str, str]) -> None:
+    """A project, one of its environments, and jobs of one name: ``slug``, ``place`` and ``job``."""
+    project = Project.objects.get(slug=old["slug"])
+    project.environments.filter(name=old["place"]).update(name=new["place"])
+    Job.objects.filter(pipeline__project=project, name=old["job"]).update(name=new["job"])
+    Project.objects.filter(pk=project.pk).update(slug=new["slug"])
 
 
 def session(name: str) -> str:
@@ -113,8 +116,8 @@ def history() -> None:
 
 def rarities() -> dict[str, str]:
     """What a history leaves out, by its name in ``addresses``: a repository with inputs to fill
-    in, a promotion that waits for alice, a command that ended, a team, and a newcomer with a link
-    to set a password."""
+    in, a promotion that waits for alice, a command that ended, a team, a newcomer with a link
+    to set a password, a token of one project, and a project that is to be deleted."""
     alice = User.objects.get(username="alice")
     quay = seeding.make_project("quay", alice)
     qa, prod = seeding.make_environments(quay, "qa", "prod")
@@ -133,6 +136,11 @@ def rarities() -> dict[str, str]:
         state=CommandState.ENDED, exit_code=1,
     )  # fmt: skip
     Team.objects.create(name="crew").members.add(alice)
+    hello = Project.objects.get(slug="hello")
+    Token.make(user=alice, name="deploy script", scope=Scope.WRITE, project=hello)
+    now = timezone.now()
+    ending = {"archived_at": now, "archived_by": "alice", "delete_at": now + timedelta(days=7)}
+    seeding.make_project("shed", alice, **ending)
     user("newcomer")
     link = password_link(User.objects.get(username="newcomer"))
     return {
