@@ -335,6 +335,12 @@ def test_the_pages_ask_for_the_name(hello: Any, alice: Any, bob: Any, client: An
     assert client.post("/projects/hello/archive/", {"do": "delete"}).status_code == 400
     right = client.post("/projects/hello/archive/", {"do": "delete", "confirm": "hello"})
     assert right.status_code == 302
-    assert "had it deleted" in client.get("/projects/hello/").content.decode()
+    page = client.get("/projects/hello/").content.decode()
+    assert "had it deleted" in page
+    assert "git push" not in page.partition("Pipelines</h2>")[2].partition("</section>")[0]
+    assert "Watch the next push" not in page
+    ending = client.get("/projects/hello/archive/").content.decode()
+    assert "Restore it" in ending
+    assert "Delete in 7 days" not in ending and "For 7 days" not in ending
     client.force_login(bob)
     assert client.get("/projects/hello/archive/").status_code == 403
