@@ -1,10 +1,10 @@
 """Takes secrets out of what jobs print, before any of it is stored or sent.
 
 A value is looked for as it is and as programs usually write it: base64 (both alphabets, at all
-three alignments, and once more of that), base32 (at all five), hexadecimal, and
-with any of its characters escaped for URLs, JSON, YAML, HTML, SQL or a shell; whole and line by
-line, also where an encoding is broken into lines, or shown by a dump (``dumps``). Colour codes
-between its characters do not hide it.
+three alignments, and once more of that), base32 (at all five), hexadecimal, and with any of its
+characters escaped for URLs, JSON, YAML, HTML, SQL or a shell; whole and line by line, also where an
+encoding is broken into lines, or shown by a dump (``dumps``). Colour codes between its characters
+do not hide it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import base64
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from ciserver.lib import dumps
 from ciserver.lib.crypto import Secret
@@ -21,9 +21,8 @@ from ciserver.lib.crypto import Secret
 LEAST = 4  # characters: anything shorter is in every other line
 MASK = b"***"
 _WRAPPED = 16  # of a value that a program broke into lines, pieces this long are known
-_EDGE = (
-    8  # and so much of base64, base32 and hex at the end of a line with something else before it
-)
+_EDGE = 8  # and so much of an encoding at the end of a line with something else before it
+_BROKEN_AT = 1024  # characters that a line has at most which a program broke behind something else
 # All that a page leaves out (pipelines/ansi.py, in UTF-8): a secret must not come together there.
 # Each alternative matches wherever it begins, so that no text makes the search quadratic.
 _CONTROLS = re.compile(
@@ -70,14 +69,14 @@ class Masker:
             [*map(len, self._needles | self._folded), *(one.longest for one in self._escaped)],
             default=0,
         )
-        self._find = _pattern(self._needles, self._folded) if parts else None
+        self._any = bool(parts)
         # One search of all that a whole line may be a piece of; no such line has a blank.
         self._encoded = b" ".join(it for it in self._needles if len(it) > _WRAPPED)
         self._encoded_folded = b" ".join(it for it in self._folded if len(it) > _WRAPPED)
         self._broken = [it for value in values for it in _breakable(value) if len(it) > _WRAPPED]
         # What a line begins or ends with that begins or ends inside of one, found at once.
         self._edges = {
-            it[place : place + _EDGE] for it in self._broken for place in range(len(it) - _EDGE + 1)
+            it[place : place + _EDGE] for it in self._broken for place in _edge_places(len(it))
         }
         self._dumped = dumps.Dumped(part.encode() for part in parts)
 
@@ -88,26 +87,28 @@ class Masker:
 
     def mask(self, text: bytes) -> bytes:
         """``text`` (a line, or more) with each secret replaced by ``***``."""
-        if self._find is None or not text:
+        if not self._any or not text:
             return text
         if dumps.suspects(text):
             text = b"\n".join(map(self._mask_dump, text.split(b"\n")))
         for one in self._escaped:
             if one.word in text:
                 text = one.pattern.sub(MASK, text)
-        if self._may_hold(text):  # much faster than the pattern
-            text = self._find.sub(MASK, text)
+        if find := self._find_in(text):
+            text = find.sub(MASK, text)
         if _has_controls(text):  # inside one there may be a secret, too: not in place of that
             for controls in (_CONTROLS, _BYTES):
                 bare = controls.sub(b"", text)
-                finds = [one.pattern for one in self._escaped if one.word in bare]
-                for find in (*finds, *([self._find] if self._may_hold(bare) else ())):
+                for one in self._escaped:
+                    if one.word in bare:
+                        text = _mask_between(controls, text, one.pattern)
+                if find := self._find_in(bare):
                     text = _mask_between(controls, text, find)
         return self._mask_wrapped(text)
 
     def mask_lines(self, lines: Sequence[bytes]) -> Sequence[bytes]:
         """``lines``, each masked; much faster than one by one where there is nothing to find."""
-        if self._find is None:
+        if not self._any:
             return lines
         whole = b"\n".join(lines)
         if dumps.suspects(whole):
@@ -132,6 +133,16 @@ class Masker:
             max(map(text.find, self._exact)) >= 0
             or max(map(_squeezed(text).find, self._probes), default=-1) >= 0
         )
+
+    def _find_in(self, text: bytes) -> re.Pattern[bytes] | None:
+        """A pattern of the needles that ``text`` holds: one of all would take a gigabyte where a
+        secret is as long as may be, and a while to go along them at each letter."""
+        if not self._may_hold(text):
+            return None
+        small = text.lower()
+        exact = {needle for needle in self._needles if needle in text}
+        folded = {needle for needle in self._folded if needle in small}
+        return _pattern(exact, folded) if exact or folded else None
 
     def _mask_dump(self, line: bytes) -> bytes:
         """A line of a dump that shows some of a secret: its address is kept."""
@@ -249,6 +260,14 @@ def _pattern(needles: set[bytes], folded: set[bytes]) -> re.Pattern[bytes]:
 def _squeezed(text: bytes) -> bytes:
     """Without what tells ways to write the same apart, so that one search finds several."""
     return text.translate(_SMALL, b" :-,%\\+/_xX")
+
+
+def _edge_places(size: int) -> Iterable[int]:
+    """Where lines may be broken within an encoding of that size: near its beginning and end."""
+    last = size - _EDGE + 1
+    if last <= 2 * _BROKEN_AT:
+        return range(last)
+    return chain(range(_BROKEN_AT), range(last - _BROKEN_AT, last))
 
 
 def _has_controls(text: bytes) -> bool:
