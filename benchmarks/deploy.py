@@ -19,9 +19,9 @@ The connection is one that was kept, as it is in a service that looks at each ho
 by hand it is made, which takes 170 ms. Where the time goes on one host, in ms beside what it
 takes by hand: the connection's session 15; ``podman pull`` 220 (200), with the environment's
 network and rules looked at beside it (podman 45 and nft 40 on the same cores); ``podman run`` 270
-(250); Caddy's new route 15; each of the five steps written down before and after, so that a power
-cut forgets none: 4 a commit. Four hosts are four podmans on two cores, and the worker's ssh
-clients beside them.
+(250); Caddy's new route 15; each of the five steps written down before and after, its end with the
+beginning of the next, so that a power cut forgets none: 4 a commit, for which hosts take turns.
+Four hosts are four podmans on two cores, and the worker's ssh clients beside them.
 """
 
 from __future__ import annotations

@@ -64,11 +64,12 @@ def connected(record: Recorder, host: Host) -> Iterator[Target]:
         if host.kind == LOCAL:
             yield stack.enter_context(opened(host))
             return
-        with record.step("connect") as note:
+        with record.step("connect", followed=True) as note:
             target = stack.enter_context(opened(host))
             note.text = f"{target.engine.program} of {target.machine.facts.user}"
             if late := clock_problem(target):
                 note.text += f"; {late}"
+        stack.callback(record.flush)
         yield target
 
 
@@ -83,18 +84,18 @@ class HostDeployment:
     target: Target
     lease: Lease
 
-    def run(self) -> None:
-        record = Recorder(self.deployment, self.host, self.lease)
+    def run(self, record: Recorder) -> None:
+        step = partial(record.step, followed=True)
         with ExitStack() as undo:
-            with record.step("pull") as note:
+            with step("pull") as note:
                 note.text = self._pull()
-            with record.step("start") as note:
+            with step("start") as note:
                 undo.callback(self._withdraw)
                 container = self._start()
                 note.text = f"{container.name} {container.id[:12]}"
-            with record.step("check") as note:
+            with step("check") as note:
                 note.text = self._check(container)
-            with record.step("switch") as note:
+            with step("switch") as note:
                 note.text = self._switch(container)
             undo.pop_all()
         with record.step("retire") as note:

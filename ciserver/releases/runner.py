@@ -83,7 +83,8 @@ def _to_host(
     """Why it failed on ``host``; empty if it did not. Raises LeaseLost and Cancelled."""
     late = ""
     try:
-        with connected(Recorder(deployment, host, lease), host) as target:
+        record = Recorder(deployment, host, lease)
+        with connected(record, host) as target:
             late = clock_problem(target)
             HostDeployment(
                 deployment=deployment,
@@ -92,7 +93,7 @@ def _to_host(
                 host=host,
                 target=target,
                 lease=lease,
-            ).run()
+            ).run(record)
     except Unhealthy as error:
         reason = f"{str(error).rstrip('. ')}. {MEND_IT}"
     except (TargetError, Mismatch) as error:

@@ -67,6 +67,8 @@ def main() -> None:
 
 
 def _be_killed_in(deadly: str) -> None:
+    from django.db import transaction
+
     from ciserver.releases import health
     from ciserver.releases.models import DeploymentStep, Running
 
@@ -75,7 +77,7 @@ def _be_killed_in(deadly: str) -> None:
     def create_and_die(**fields: Any) -> DeploymentStep:
         row = create(**fields)
         if fields["name"] == deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
+            transaction.on_commit(lambda: os.kill(os.getpid(), signal.SIGKILL))
         return row
 
     if deadly == "record":

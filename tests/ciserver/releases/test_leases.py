@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from ciserver.lib.models import OutboxEntry
 from ciserver.releases import leases, services
-from ciserver.releases.leases import Lease, LeaseLost
+from ciserver.releases.leases import Cancelled, Lease, LeaseLost
 from ciserver.releases.models import Deployment, DeploymentState, DeploymentStep, Environment, Host
 from ciserver.releases.steps import Recorder
 from tests.together import together
@@ -158,6 +158,28 @@ def test_a_step_says_how_it_failed(queued: Deployment) -> None:
             raise RuntimeError("no space left")
     step = DeploymentStep.objects.get()
     assert (step.state, step.detail, step.finished_at is None) == ("failed", "no space left", False)
+
+
+def test_one_that_is_followed_is_ended_with_the_next_or_once_none_may_come(
+    queued: Deployment,
+) -> None:
+    claimed = leases.claim(queued.pk)
+    assert claimed is not None
+    record = Recorder(claimed, Host.objects.create(name="local"), Lease(claimed))
+
+    def told() -> list[tuple[str, str, str]]:
+        return list(claimed.steps.values_list("name", "state", "detail"))
+
+    with record.step("pull", followed=True) as note:
+        note.text = "1 byte"
+    began = timezone.now()
+    with record.step("start", followed=True):
+        assert told() == [("pull", "succeeded", "1 byte"), ("start", "running", "")]
+        assert (claimed.steps.get(name="pull").finished_at or began) < began, "when it did end"
+    Deployment.objects.filter(pk=claimed.pk).update(cancelled_by="alice", reason="Cancelled.")
+    with pytest.raises(Cancelled), record.step("check"):
+        pytest.fail("the step began")
+    assert told() == [("pull", "succeeded", "1 byte"), ("start", "succeeded", "")]
 
 
 @pytest.mark.django_db(transaction=True)
