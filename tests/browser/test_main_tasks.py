@@ -187,3 +187,24 @@ def test_a_page_left_open_asks_to_sign_in_once_its_session_ended(open_page: Open
 def forget_shifts(page: Page) -> None:
     """Rows that come while somebody looks push others down; nothing else may move."""
     page.evaluate("window.shifts = []")
+
+
+def test_a_project_is_archived_restored_and_deleted_by_its_name(open_page: OpenPage) -> None:
+    page = open_page("/new-project/", grumbles="status of 400")
+    page.get_by_label("Name").fill("barge")
+    page.get_by_role("button", name="Make project").click()
+    page.goto("/projects/barge/archive/")
+    page.get_by_role("button", name="Archive it").click()
+    expect(page.get_by_role("heading", name="It is archived")).to_be_visible()
+    page.goto("/projects/barge/")
+    expect(page.get_by_text("None ran before it was archived.")).to_be_visible()
+    page.get_by_role("link", name="Restore it").click()
+    page.get_by_role("button", name="Restore it").click()
+    expect(page.get_by_role("button", name="Restore it")).to_have_count(0)
+    page.goto("/projects/barge/archive/")
+    page.get_by_label("Its name, barge").fill("large")
+    page.get_by_role("button", name="Delete in 7 days").click()
+    expect(page.get_by_text("needs the name of what goes: barge")).to_be_visible()
+    page.get_by_label("Its name, barge").fill("barge")
+    page.get_by_role("button", name="Delete in 7 days").click()
+    expect(page.get_by_role("heading", name="It is deleted on")).to_be_visible()
