@@ -113,8 +113,10 @@ def test_the_command_line_reads_enters_stops_and_starts_what_runs(
     assert gantry("cp", "hello@qa:/tmp/note", str(tmp_path / "back")).returncode == 0
     assert (tmp_path / "back" / "note").read_text() == "hello"
 
-    stopped = gantry("stop", "hello@qa")
-    assert (stopped.returncode, stopped.stdout) == (0, "local: v2 is stopped\n"), stopped.stderr
+    said = json.loads(gantry("exec", "hello@qa", "--json", "--", "sh", "-c", "echo hi").stdout)
+    assert said == {"exit_code": 0, "stdout": "hi\n", "stderr": ""}
+    stopped = gantry("stop", "hello@qa", "--json")
+    assert json.loads(stopped.stdout)["state"] == "ended", stopped.stderr
     assert "Start it first" in gantry("exec", "hello@qa", "--", "true").stderr
     started = gantry("start", "hello@qa")
     assert (started.returncode, started.stdout) == (0, "local: v2 serves\n"), started.stderr

@@ -103,9 +103,11 @@ def test_of_a_step_cache_what_its_tags_name_stays_and_what_they_named_before_goe
 ) -> None:
     before = pushed(ours, "hello/cache", "protected")
     now = pushed(ours, "hello/cache", "protected")
+    of_a_branch = pushed(ours, "hello/cache", COMMIT)  # whatever lanes may be called
     assert orphans.remove() == 1
     assert not there(ours, "hello/cache", before)
     assert there(ours, "hello/cache", now)
+    assert there(ours, "hello/cache", of_a_branch)
 
 
 def test_what_people_tagged_and_what_is_no_projects_stays(
