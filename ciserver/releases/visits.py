@@ -25,7 +25,7 @@ CHECKING, PREPARING = "checking", "preparing"
 UNDER_WAY = {"check": CHECKING, "prepare": PREPARING}
 INSTALL_SECONDS = 900.0
 LITTLE = 1 << 30  # bytes free that make a warning
-PACKAGES = "podman netavark iptables nftables uidmap slirp4netns caddy"
+PACKAGES = "podman netavark iptables nftables iproute2 uidmap slirp4netns caddy"
 # Debian's caddy serves port 80 as soon as it is installed; we run an instance of our own.
 PREPARE = f"""
 if [ "$(id -u)" = 0 ]; then as=""; else as="sudo -n"; fi

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from ciserver.releases.targets import engine, firewall
 from ciserver.releases.targets.commands import QUICK
 from ciserver.releases.targets.engine import Engine
-from ciserver.releases.targets.errors import TargetError
+from ciserver.releases.targets.errors import TargetError, understood
 from ciserver.releases.targets.machine import Machine
 
 
@@ -53,8 +53,23 @@ def _guard(machine: Machine, engine_there: Engine, there: Mapping[str, str]) -> 
     if not there and _is_of_nobody_else(machine, engine_there, nft):
         machine.attempt([*nft, "delete", "table", *firewall.TABLE.split()], timeout=QUICK)
         return
-    script = firewall.script(engine_there.program, there.values()).encode()
+    own = _own_networks(machine) if _is_users(machine, engine_there) else []
+    script = firewall.script(engine_there.program, there.values(), machine=own).encode()
     machine.run([*nft, "--file", "-"], timeout=QUICK, stdin=script)
+
+
+def _own_networks(machine: Machine) -> list[str]:
+    every, bridges = (
+        machine.run(["ip", "-o", "addr", "show", *chosen], timeout=QUICK).out
+        for chosen in ([], ["type", "bridge"])
+    )
+    with understood("'ip addr'"):
+        return firewall.networks_of(every, bridges)
+
+
+def _is_users(machine: Machine, engine_there: Engine) -> bool:
+    """Whether its bridges are in a network namespace of the user's, not the machine's."""
+    return engine_there.program == "podman" and not machine.facts.root
 
 
 def _is_of_nobody_else(machine: Machine, engine_there: Engine, nft: Sequence[str]) -> bool:
@@ -68,9 +83,8 @@ def _inside(machine: Machine, engine_there: Engine) -> list[str]:
     namespace of its own, and docker's belong to the machine, whoever may use docker."""
     if machine.facts.root:
         return []
-    if engine_there.program == "podman":
-        return ["podman", "unshare", "--rootless-netns"]
-    return ["sudo", "-n"]
+    users = _is_users(machine, engine_there)
+    return ["podman", "unshare", "--rootless-netns"] if users else ["sudo", "-n"]
 
 
 @contextmanager

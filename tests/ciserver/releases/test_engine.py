@@ -210,6 +210,23 @@ def test_the_firewall_names_only_the_bridges_it_was_given(tmp_path: Path) -> Non
     assert firewall.guards_others(left, "podman") and not firewall.guards_others(left, "docker")
 
 
+def test_what_is_the_machines_own_is_known_from_its_addresses(tmp_path: Path) -> None:
+    every = """1: lo    inet 127.0.0.1/8 scope host lo\\       valid_lft forever
+2: eth0    inet 192.0.2.7/24 brd 192.0.2.255 scope global eth0\\       valid_lft forever
+2: eth0    inet6 2001:db8::7/64 scope global \\       valid_lft forever
+2: eth0    inet6 fe80::1/64 scope link \\       valid_lft forever
+3: ppp0    inet 198.51.100.9 peer 198.51.100.1/32 scope global ppp0
+4: docker0    inet 172.17.0.1/16 brd 172.17.255.255 scope global docker0
+"""
+    own = firewall.networks_of(every, every.splitlines()[-1])
+    assert own == ["172.17.0.0/16", "192.0.2.7/32", "198.51.100.9/32", "2001:db8::7/128"]
+    (tmp_path / "rules").write_text(firewall.script("podman", ["podman1"], machine=own))
+    load = ["unshare", "--net", "sh", "-c", f"nft -f {tmp_path}/rules && nft list ruleset"]
+    said = commands.run(load, timeout=20).out
+    assert "ip daddr { 172.17.0.0/16, 192.0.2.7, 198.51.100.9 } reject" in said
+    assert "ip6 daddr 2001:db8::7 reject" in said or "ip6 daddr { 2001:db8::7 } reject" in said
+
+
 def test_variables_are_never_on_a_command_line() -> None:
     for program in ("podman", "docker"):
         argv = choose(program, facts()).run(WANTED, host_port=34567)

@@ -74,8 +74,9 @@ class Ship:
         return set(self.target.machine.run(argv, timeout=20).out.splitlines())
 
     def address_of(self, container: Container) -> str:
-        inside = ["nsenter", f"--net=/proc/{container.pid}/ns/net", "ip", "-4", "-o", "addr"]
-        listed = self.target.machine.run(inside, timeout=20).out
+        words = ["/bin/busybox", "ip", "-4", "-o", "addr"]
+        asked = self.target.engine.execute(container.id, words)
+        listed = self.target.machine.run(asked, timeout=20).out
         return next(line.split()[3] for line in listed.splitlines() if "eth0" in line)[:-3]
 
     def clear(self) -> None:
@@ -214,10 +215,35 @@ def test_two_engines_of_one_machine_do_not_take_each_others_rules_away(
         ships[0].sh("ip link del out; ip netns pids beyond | xargs -r kill; ip netns del beyond")
 
 
-def _reached_by(started: list[tuple[Ship, Container]]) -> list[set[str]]:
-    """What each reaches of the world, metadata, the machine and all the others."""
+def test_a_users_container_reaches_the_machine_as_little(
+    ships: list[Machine], registry: Any
+) -> None:
+    """What it sends leaves by a process of the user's, as if that had connected."""
+    machine = ships[1]
+    machine.allow(PUBLIC, "deploy")
+    machine.sh(BEYOND)
+    machine.sh("ip link add br9 type bridge && ip addr add 203.0.113.1/24 dev br9")
+    place = Place(
+        name="users", kind="ssh", address=f"deploy@{machine.ip}", private_key=lambda: PRIVATE
+    )
+    with contextlib.ExitStack() as stack:
+        stack.callback(machine.sh, "pkill -u deploy; ip link del br9; ip link del out; true")
+        stack.callback(machine.sh, "ip netns pids beyond | xargs -r kill; ip netns del beyond")
+        target = stack.enter_context(open_target(place, run=HOME / "run"))
+        users = Ship(target, registry)
+        stack.callback(users.clear)
+        started = [(users, users.start(number)) for number in (1, 2)]
+        assert _reached_by(started, f"{machine.ip} 22", "203.0.113.1 22") == [{WORLD}, {WORLD}]
+        table = ["nft", "delete", "table", *firewall.TABLE.split()]
+        target.machine.run(["podman", "unshare", "--rootless-netns", *table], timeout=30)
+        [now, _] = _reached_by(started, f"{machine.ip} 22", "203.0.113.1 22")
+        assert now > {WORLD, f"{machine.ip} 22", "203.0.113.1 22"}, "it is there to be reached"
+
+
+def _reached_by(started: list[tuple[Ship, Container]], *more: str) -> list[set[str]]:
+    """What each reaches of the world, metadata, the machine, ``more`` and all the others."""
     at = [ship.address_of(container) for ship, container in started]
-    every = [WORLD, f"{METADATA} 80", "198.51.100.1 22"]
+    every = [WORLD, f"{METADATA} 80", "198.51.100.1 22", *more]
     every += [f"{address.rpartition('.')[0]}.1 22" for address in at]
     return [
         ship.reaches(container, *every, *(f"{other} 8080" for other in at if other != own))
