@@ -18,7 +18,7 @@ from django.utils import timezone
 from builders.errors import ImageNotFound
 from builders.images.reference import Reference
 from builders.registry import Registry
-from ciserver.pipelines import drain, leases, services
+from ciserver.pipelines import drain, leases, services, tasks
 from ciserver.pipelines.models import Pipeline, State
 from ciserver.pipelines.runner import story
 from tests.builders.registry.conftest import RegistryProcess
@@ -109,6 +109,20 @@ def test_a_cancel_ends_it_and_all_its_processes_within_two_seconds(
     cancel_at(pipeline, is_at_it)
 
     assert pipeline.jobs.get(kind=job).state == State.CANCELLED
+
+
+def test_a_message_that_comes_again_while_it_runs_begins_nothing(workplace: Workplace) -> None:
+    """As Redis sends it again once the visibility time-out is over (R5)."""
+    pipeline = workplace.queue(AT["build"])
+    with running(pipeline):
+        until(lambda: len(processes()) >= 3, 30)
+        there, fence = sorted(processes()), Pipeline.objects.get(pk=pipeline.pk).fence
+        for _ in range(3):
+            tasks.run.apply(args=[pipeline.pk], throw=True)
+        assert sorted(processes()) == there
+        pipeline.refresh_from_db()
+        assert (pipeline.state, pipeline.fence) == (State.RUNNING, fence)
+        assert pipeline.jobs.filter(kind="build").count() == 1
 
 
 @pytest.fixture
