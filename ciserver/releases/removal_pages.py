@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods
 
+from ciserver.lib import live
 from ciserver.lib.problems import Refused
 from ciserver.projects.models import Project, Role
 from ciserver.projects.services import require_role
@@ -41,6 +42,8 @@ def project(request: HttpRequest, slug: str) -> HttpResponse:
         "releases": row.releases.count(),
         "pipelines": row.pipelines.count(),
     }
+    if live.wanted(request) and row.going:
+        return live.answer(request, "releases/_removal_live.html", context)
     return render(request, "releases/archive_project.html", context, status=400 if wrong else 200)
 
 

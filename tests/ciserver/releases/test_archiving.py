@@ -344,3 +344,19 @@ def test_the_pages_ask_for_the_name(hello: Any, alice: Any, bob: Any, client: An
     assert "Delete in 7 days" not in ending and "For 7 days" not in ending
     client.force_login(bob)
     assert client.get("/projects/hello/archive/").status_code == 403
+
+
+def test_the_page_follows_a_deletion_without_a_reload(
+    hello: Any, alice: Any, unreachable: Environment, client: Any
+) -> None:
+    archiving.delete(project=hello, user=alice, confirm="hello", now=True)
+    client.force_login(alice)
+    url = "/projects/hello/archive/"
+    assert f'id="live" data-live="{url}"' in client.get(url).content.decode()
+    part = client.get(url, headers={"X-Live": "1"})
+    assert "qa: v1 on edge still serves" in part.content.decode()
+    same = {"X-Live": "1", "If-None-Match": part.headers["ETag"]}
+    assert client.get(url, headers=same).status_code == 304
+    Environment.objects.filter(pk=unreachable.pk).update(removal_problem="edge is silent.")
+    moved = client.get(url, headers=same)
+    assert (moved.status_code, "qa: edge is silent." in moved.content.decode()) == (200, True)
