@@ -193,6 +193,7 @@ def rows_for(projects: Sequence[Project], user: Any) -> list[Row]:
         before: Cell | None = None
         for environment in environments.get(project.pk, []):
             may = row.role >= environment.promote_role or environment.pk in named
+            may = may and not project.archived_at
             before = _cell(row, environment, deployments.get(environment.pk), before, may=may)
             row.cells[environment.name] = before
         rows.append(row)

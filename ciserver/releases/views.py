@@ -160,6 +160,7 @@ def _places(release: Release, user: Any) -> list[Place]:
         if deployment.state == DeploymentState.SUCCEEDED:
             served.add(deployment.environment_id)
     places: list[Place] = []
+    open_ = release.project.archived_at is None
     for environment in chain:
         before = places[-1] if places else None
         newest = last.get(environment.pk)
@@ -172,7 +173,7 @@ def _places(release: Release, user: Any) -> list[Place]:
                 last=newest,
                 served=environment.pk in served,
                 waits_for=before.environment.name if before and not before.served else "",
-                may_move=policy.may_promote(user, environment),
+                may_move=open_ and policy.may_promote(user, environment),
                 approvals=policy.counting(newest) if newest and waits else [],
                 may_approve=bool(newest and waits and policy.may_approve(user, newest)),
             )

@@ -353,6 +353,9 @@ def test_the_page_follows_a_deletion_without_a_reload(
     client.force_login(alice)
     url = "/projects/hello/archive/"
     assert f'id="live" data-live="{url}"' in client.get(url).content.decode()
+    page = client.get("/projects/hello/").content.decode()
+    assert "hello is being deleted." in page
+    assert "Restore it" not in page
     part = client.get(url, headers={"X-Live": "1"})
     assert "qa: v1 on edge still serves" in part.content.decode()
     same = {"X-Live": "1", "If-None-Match": part.headers["ETag"]}
@@ -360,3 +363,20 @@ def test_the_page_follows_a_deletion_without_a_reload(
     Environment.objects.filter(pk=unreachable.pk).update(removal_problem="edge is silent.")
     moved = client.get(url, headers=same)
     assert (moved.status_code, "qa: edge is silent." in moved.content.decode()) == (200, True)
+
+
+def test_an_archived_project_offers_no_promotion(
+    hello: Any, passed: Any, alice: Any, serves: Any, client: Any
+) -> None:
+    made = services.make_release(passed())
+    serves(made, hello.environments.get(name="qa"))
+    Deployment.objects.update(state="succeeded")
+    client.force_login(alice)
+    offer = f"/projects/hello/releases/{made.number}/promote/prod/"
+    places = ["", "environments/prod/", f"releases/{made.number}/"]
+    pages = [*(f"/projects/hello/{place}" for place in places), "/"]
+    offered = [page for page in pages if offer in client.get(page).content.decode()]
+    assert offered == pages
+    archiving.archive(project=hello, user=alice)
+    pages[-1] = "/?show=archived"
+    assert [page for page in pages if offer in client.get(page).content.decode()] == []
