@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -109,9 +109,10 @@ def deployer(service: Service) -> list[int]:
     """The worker of deployments and its children."""
     found = []
     for pid in descendants(service.process.pid):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes()
-        if b"celery" in words and b"deployments" in words:
-            found.append(pid)
+        with suppress(FileNotFoundError):  # it ended meanwhile
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if b"celery" in words and b"deployments" in words:
+                found.append(pid)
     assert found
     return found
 
