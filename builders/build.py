@@ -27,7 +27,7 @@ from builders.networks import LazyNetwork
 from builders.plan import DEFAULT_TARGET, EPOCH_ARG, SCRATCH, Plan, make_plan, platform_args
 from builders.stages import Bases, Resolve, Stages
 from builders.steps.agents import Agents
-from builders.steps.bench import Bench
+from builders.steps.bench import Bench, raise_if_cancelled
 from builders.steps.state import StageState, timestamp
 from runtime.spec import NO_PARENT, IdRange, Limits, Network, Parent
 from runtime.state import StateDirectory
@@ -213,7 +213,9 @@ def _bench(
             shared=request.shared,
             cancel=stop,
         ),
-        tree=ContextTree(request.context, lambda: _ignore(request)),
+        tree=ContextTree(
+            request.context, lambda: _ignore(request), lambda: raise_if_cancelled(stop)
+        ),
         notices=(*plan.warnings, *request.context.notices),
         ids=request.ids,
         limits=request.limits,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 
-from builders import ahead
+from builders.ahead import AT_ONCE, Ahead
 from builders.dockerfile.flags import nearest
 from builders.dockerfile.instructions import Instruction, Onbuild, Position
 from builders.errors import BuildCancelled, BuildError, ServiceError, StoreError, UserError
@@ -45,11 +46,21 @@ class Bases:
     def get(self, name: str, at: Position, platform: str) -> Image:
         """The image for ``platform``."""
         with self._lock, located(at):
-            foreign = "" if platform == host_platform() else platform
-            reference = replace(Reference.parse(name), platform=foreign)
+            reference = _reference(name, platform)
             if reference not in self._known:
                 self._known[reference] = self._resolve(reference)
             return self._known[reference]
+
+    def has(self, name: str, platform: str) -> bool:
+        """Whether ``get`` would give it at once. Never waits."""
+        with suppress(BuildError):
+            return _reference(name, platform) in self._known
+        return False
+
+
+def _reference(name: str, platform: str) -> Reference:
+    foreign = "" if platform == host_platform() else platform
+    return replace(Reference.parse(name), platform=foreign)
 
 
 class Stages:
@@ -75,7 +86,7 @@ class Stages:
         self._changed = threading.Condition()
         self._states: dict[int, StageState] = {}
         self._failure: BaseException | None = None
-        self._ahead = ThreadPoolExecutor(ahead.AT_ONCE, "ahead")
+        self._ahead = ThreadPoolExecutor(AT_ONCE, "ahead")
         self._first: dict[int, int] = {}
         self._total = 0
         for index in plan.needed:
@@ -127,20 +138,17 @@ class Stages:
         state = self._begin(stage)
         bench = replace(self._bench, origin=self._origin(stage), platform=stage.platform)
         bench = bench.for_base(state.config.created)
-
-        def bench_of(number: int, step: Instruction) -> Bench:
-            info = self._info(stage, number, step.at)
-            return replace(
-                bench,
-                output=lambda stream, data: self._listener.step_output(info, stream, data),
-                note=lambda: self._note(info),
-            )
-
-        early = ahead.begin(stage, state, bench_of, self._ahead)
+        ahead = Ahead(stage, bench, self._ahead, partial(self._at_hand, stage))
         for number, step in enumerate(stage.instructions, 1):
             bench.check_cancelled()
-            state = self._act(stage, number, step, state, bench_of(number, step), early)
+            state = self._act(stage, number, step, state, bench, ahead)
         return state
+
+    def _at_hand(self, stage: Stage, word: str) -> bool:
+        """Whether ``--from=word`` is a stage, or an image that this build has already used."""
+        return self._plan.stage_of(word, stage.index) is not None or self._bases.has(
+            word, stage.platform
+        )
 
     def _begin(self, stage: Stage) -> StageState:
         info = self._info(stage, 0, stage.at)
@@ -171,14 +179,21 @@ class Stages:
         step: Instruction,
         state: StageState,
         bench: Bench,
-        early: Mapping[int, ahead.Early],
+        ahead: Ahead,
     ) -> StageState:
         info = self._info(stage, number, step.at)
+        meanwhile = partial(ahead.begin, number, state)
+        bench = replace(
+            bench,
+            origin=self._origin(stage, meanwhile),
+            output=lambda stream, data: self._listener.step_output(info, stream, data),
+            note=lambda: self._note(info),
+            meanwhile=meanwhile,
+        )
         started = time.monotonic()
         self._listener.step_started(info)
         with self._reporting(info, started), located(step.at):
-            done = ahead.take(early[number], state, bench) if number in early else None
-            done = done or act(step, state, bench)
+            done = ahead.take(number, state, bench) or act(step, state, bench)
         self._listener.step_finished(info, _result(done, time.monotonic() - started))
         if isinstance(step, Onbuild):
             return done.state  # told when it is carried out, as BuildKit has it
@@ -223,10 +238,14 @@ class Stages:
                 error.hint = f"{near.removesuffix('?')}, the stage? {error.hint}".strip()
             raise
 
-    def _origin(self, stage: Stage) -> Callable[[str, Instruction], Sequence[Layer]]:
+    def _origin(
+        self, stage: Stage, meanwhile: Callable[[], None] = lambda: None
+    ) -> Callable[[str, Instruction], Sequence[Layer]]:
         def origin(word: str, step: Instruction) -> Sequence[Layer]:
             index = self._plan.stage_of(word, stage.index)
             if index is not None:
+                if index not in self._states:
+                    meanwhile()
                 return self._wait(index).layers
             with self._naming(word, stage.index):
                 return self._bases.get(word, step.at, stage.platform).layers
@@ -280,6 +299,6 @@ def _result(done: Done, seconds: float) -> StepResult:
         acted=done.acted,
         layer_size=done.layer.size if done.layer else 0,
         receipt=done.receipt,
-        seconds=seconds,
+        seconds=seconds if done.seconds is None else done.seconds,
         layer=done.layer,
     )

@@ -40,11 +40,20 @@ _RECENT: Recent[_Seen] = Recent()
 
 
 class ContextTree:
-    """One context seen through its ignore rules. Built once per build, lazily."""
+    """One context seen through its ignore rules. Built once per build, lazily.
 
-    def __init__(self, context: Context, ignore: Callable[[], Ignore]) -> None:
+    ``check`` is called before a file is read for its hash alone, and what it raises ends that.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        ignore: Callable[[], Ignore],
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         self.context = context
         self._ignore = ignore
+        self._check = check
         self._lock = threading.Lock()
         self._seen: _Seen | None = None
 
@@ -152,6 +161,8 @@ class ContextTree:
         return close
 
     def _line(self, name: str, entry: Entry) -> str:
+        if not entry.token:
+            self._check()
         content = "" if entry.kind is Kind.FOLDER else self.context.digest(entry)
         return f"{entry.kind.value} {entry.mode} {content} {name}"
 

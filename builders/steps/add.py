@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
@@ -190,11 +190,22 @@ def _checksum(step: Add, text: str, order: Order, kinds: Kinds) -> str:
     return text
 
 
+def is_elsewhere(text: str) -> bool:
+    """Whether a source is fetched: a file of the web, a repository, or what is no place at all."""
+    try:
+        return parse_place(text) is not None or _WEB.match(text) is not None
+    except NoPlace:
+        return True
+
+
 @contextmanager
 def _spooled(source: Source, found: Found) -> Iterator[BinaryIO]:
     """The file's bytes on disk, from their beginning."""
-    with tempfile.TemporaryFile(prefix="gantry-add-") as spool:
-        for item in source.items(found, None):
+    with (
+        tempfile.TemporaryFile(prefix="gantry-add-") as spool,
+        closing(source.items(found, None)) as items,
+    ):
+        for item in items:
             for chunk in item.chunks:
                 spool.write(chunk)
         spool.seek(0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from builders.errors import ContextError
@@ -17,6 +18,18 @@ from runtime.paths import open_root
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
 _ENDLESS = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A file that is read until ``check`` raises."""
+
+    file: BinaryIO
+    check: Callable[[], None]
+
+    def read(self, size: int = -1, /) -> bytes:
+        self.check()
+        return self.file.read(size)
 
 
 def compression_of(spool: BinaryIO) -> str | None:
@@ -44,7 +57,8 @@ def unpacked(
         tree = folder / "tree"
         tree.mkdir(mode=0o700)
         try:
-            stream = TarStream(HashingReader(spool, limit=_ENDLESS), compression, limits)
+            reader = HashingReader(_Checked(spool, bench.check_cancelled), limit=_ENDLESS)
+            stream = TarStream(reader, compression, limits)
             implied: set[str] = set()
             extract_tar(stream, tree, base=bench.ids.base, limits=limits, implied=implied)
         except BadTar as error:

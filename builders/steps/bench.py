@@ -44,6 +44,7 @@ class Bench:
 
     ``network`` opens the build's one network on its first use. ``turns`` bounds how
     many sandboxes of the build run at once. ``pack``: its layers will be pushed.
+    ``meanwhile`` is called by a step that is going to wait, so that others may begin.
     """
 
     store: Store
@@ -58,6 +59,7 @@ class Bench:
     origin: Callable[[str, Instruction], Sequence[Layer]] = _no_origin
     output: Callable[[Stream, bytes], None] = _no_output
     note: Callable[[], str] = str
+    meanwhile: Callable[[], None] = lambda: None
     epoch: int = 0
     escape: str = "\\"
     build_args: Mapping[str, str] = field(default_factory=dict)
@@ -96,8 +98,13 @@ class Bench:
         return max(1, self.base_time - int(key[:8], 16) % _SPREAD)
 
     def check_cancelled(self) -> None:
-        if self.cancel.is_set():
-            raise BuildCancelled("The build was cancelled.")
+        raise_if_cancelled(self.cancel)
+
+
+def raise_if_cancelled(cancel: threading.Event) -> None:
+    """Raise BuildCancelled once ``cancel`` is set."""
+    if cancel.is_set():
+        raise BuildCancelled("The build was cancelled.")
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,7 @@ class Done:
     cached: bool = False
     receipt: Receipt | None = None
     acted: bool = True  # False for instructions that only change the config
+    seconds: float | None = None  # what it took, where that was before its turn
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import posixpath
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -87,10 +87,15 @@ def site_of(step: Copy, order: Order, state: StageState, bench: Bench) -> Site:
     if not step.link:
         return Site(order, state.layers, bench)
     owner = order.chown
-    if owner and not re.fullmatch(r"\d+(:\d+)?", owner):
+    if not is_numeric(owner):
         with opened_layers(state.layers, bench) as root, _placed(step):
             owner = ":".join(map(str, find_owner(root.fd, owner)))
     return Site(replace(order, chown=owner), (), bench.for_base(None))
+
+
+def is_numeric(owner: str) -> bool:
+    """Whether --chown means the same in any image: numbers, or nothing."""
+    return not owner or re.fullmatch(r"\d+(:\d+)?", owner) is not None
 
 
 def finish(
@@ -232,22 +237,25 @@ def place(
             find_owner(root, order.chown) if order.chown else None,
             ModeChange(order.chmod, step.at) if order.chmod else None,
             as_is=order.as_is,
+            check=bench.check_cancelled,
         )
         # The last name too is followed: COPY to a link writes what the link names.
         slash = "/" if order.dest.endswith("/") else ""
         order = replace(order, dest=resolve_in_root(root, order.dest).rstrip("/") + slash)
         for item in found:
             bench.check_cancelled()
-            _place_one(placer, order, source, item)
+            with closing(source.items(item, order.matcher if item.folder else None)) as items:
+                _place_one(placer, order, source, item, items)
         for name, text in order.texts:
             _place_text(placer, order, name, text)
 
 
-def _place_one(placer: Placer, order: Order, source: Source, found: Found) -> None:
+def _place_one(
+    placer: Placer, order: Order, source: Source, found: Found, items: Iterator[Item]
+) -> None:
     dest = order.dest
     if order.parents:
         dest = _with_parents(placer, dest, source, found)
-    items = source.items(found, order.matcher if found.folder else None)
     if found.folder:
         placer.make_folders(dest)
         placer.place_folder(dest, items)

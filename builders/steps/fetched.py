@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -158,7 +158,7 @@ class WebSource:
     def find(self, pattern: str) -> list[Found]:
         return []
 
-    def items(self, found: Found, exclude: object) -> Iterator[Item]:
+    def items(self, found: Found, exclude: object) -> Generator[Item]:
         with self._fetched.path.open("rb") as file:
             chunks = iter(lambda: file.read(1 << 20), b"")
             yield Item("", Kind.FILE, 0o600, mtime=self._fetched.mtime, chunks=chunks)
@@ -179,7 +179,7 @@ class GitDir:
     def find(self, pattern: str) -> list[Found]:
         return [WHOLE]
 
-    def items(self, found: Found, exclude: PatternMatcher | None) -> Iterator[Item]:
+    def items(self, found: Found, exclude: PatternMatcher | None) -> Generator[Item]:
         yield Item(".git", Kind.FOLDER, 0o755)
         for folder, folders, files in os.walk(self._git_dir):
             folders.sort()

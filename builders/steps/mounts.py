@@ -11,7 +11,7 @@ import os
 import posixpath
 import stat
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -212,7 +212,8 @@ class MountDesk:
                     code="context.missing",
                 )
             placer = Placer(root, bench.ids, _NO_TIME)
-            placer.place_folder("/", source.items(found[0], None))
+            with closing(source.items(found[0], None)) as items:
+                placer.place_folder("/", items)
             placer.become("/", source.folder(found[0].path))
 
     def _bind(self, mount: RunMount) -> Mount:
@@ -262,9 +263,10 @@ class MountDesk:
 
 def _place_whole(placer: Placer, source: ContextSource, found: Found) -> None:
     path = "/" + found.path
-    if found.folder:
-        placer.make_folders(path)
-        placer.place_folder(path, source.items(found, None))
-    else:
-        placer.make_folders(posixpath.dirname(path))
-        placer.place_file(path, source.items(found, None))
+    with closing(source.items(found, None)) as items:
+        if found.folder:
+            placer.make_folders(path)
+            placer.place_folder(path, items)
+        else:
+            placer.make_folders(posixpath.dirname(path))
+            placer.place_file(path, items)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -38,6 +38,7 @@ class Placer:
     # Of an archive: items keep their own owner and mode, which what is made on the way to them
     # does not have, and take the place of whatever is there.
     as_is: bool = False
+    check: Callable[[], None] = lambda: None  # called again and again, and may raise
 
     def is_folder(self, path: str) -> bool:
         status = exists_in_root(self.root_fd, path)
@@ -187,6 +188,7 @@ class Placer:
         fd = os.open(name, _NEW, 0o600, dir_fd=parent)
         try:
             for chunk in item.chunks:
+                self.check()
                 _write(fd, chunk)
             self._finish(fd, item, folder=False)
         finally:

@@ -118,6 +118,7 @@ class _Order:
     def act(self, rootfs: RootFs) -> Receipt:
         """Raises StepFailed, BuildCancelled."""
         tail = Tail(self.bench)
+        self.bench.meanwhile()
         with MountDesk(self.bench, self.step, self.state) as desk:
             spec = self._spec(rootfs, desk)
             with self.bench.turns:

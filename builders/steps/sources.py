@@ -9,7 +9,7 @@ import difflib
 import os
 import posixpath
 import stat
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -64,11 +64,14 @@ class Item:
 
 
 class Source(Protocol):
-    """``find`` returns [] for a missing path; ``nearest`` then helps the message."""
+    """``find`` returns [] for a missing path; ``nearest`` then helps the message.
+
+    Whoever does not use up ``items`` closes it: until then others may have to wait.
+    """
 
     def find(self, pattern: str) -> Sequence[Found]: ...
 
-    def items(self, found: Found, exclude: PatternMatcher | None) -> Iterator[Item]: ...
+    def items(self, found: Found, exclude: PatternMatcher | None) -> Generator[Item]: ...
 
     def folder(self, path: str) -> Item:
         """The folder at a matched path, or one above it, as an item without content."""
@@ -108,7 +111,7 @@ class ContextSource:
         entry = self._entry(found)
         return self._tree.digest(entry, exclude.matches if exclude else None)
 
-    def items(self, found: Found, exclude: PatternMatcher | None) -> Iterator[Item]:
+    def items(self, found: Found, exclude: PatternMatcher | None) -> Generator[Item]:
         entry = self._entry(found)
         if not found.folder:
             pairs = [("", entry)]
@@ -193,7 +196,7 @@ class RootSource:
         finally:
             os.close(fd)
 
-    def items(self, found: Found, exclude: PatternMatcher | None) -> Iterator[Item]:
+    def items(self, found: Found, exclude: PatternMatcher | None) -> Generator[Item]:
         if found.folder:
             fd = open_in_root(self._root, found.real, os.O_RDONLY | os.O_DIRECTORY)
             try:
