@@ -59,7 +59,7 @@ class Cluster:
                 [binaries() / "postgres", "-D", self.folder / "data", *words],
                 user=USER, group=USER, extra_groups=[], cwd=self.folder, stdout=log, stderr=log,
             )  # fmt: skip
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         ask = [binaries() / "pg_isready", "--quiet", "-h", "127.0.0.1", "-p", str(self.port)]
         while subprocess.run(ask, check=False).returncode != 0:
             assert self.process.poll() is None, (self.folder / "server.log").read_text()

@@ -61,6 +61,11 @@ def welch(forge: str) -> float:
 def test_a_wrong_first_digit_takes_as_long_as_a_wrong_last_one(forge: str) -> None:
     # A busy machine may look like a leak once; a leak looks like one each time, the same way.
     found = [welch(forge)]
-    while abs(found[-1]) >= CERTAIN and len(found) < 5:
+    while not _is_clear(found) and len(found) < 9:
         found.append(welch(forge))
-    assert abs(found[-1]) < CERTAIN, found
+    assert _is_clear(found), found
+
+
+def _is_clear(found: list[float]) -> bool:
+    """Whether the last is within chance, or not all are on one side."""
+    return abs(found[-1]) < CERTAIN or len({one > 0 for one in found}) > 1
