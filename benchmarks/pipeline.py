@@ -11,15 +11,16 @@
    repository whose post-receive hook runs ``docker build && docker run && docker push``, with
    BuildKit, to a registry of the same kind. Rounds take turns so that a busy moment meets both.
    Who pushes to the hook waits for all of it, to us for the push alone: the aim is for what is left
-   when that returns. Of 0.36 s in all (0.53 by the hook) ``git push`` takes 0.10, its programs and
-   three requests; the build 0.10, of it two COPYs one after the other 0.06; the test 0.15, of it
-   the sandbox 0.05 and its Python the rest; what is left of the upload 0.02.
+   when that returns. Of 0.31 s in all (0.49 by the hook) ``git push`` takes 0.10, its programs and
+   three requests; then the build, the test, of it the sandbox 0.05 and its Python the rest, and what
+   is left of the upload.
 3. ``--queued`` pipelines of one commit at once, each with a test that computes for about two
    seconds: what they take in all against the sum of their steps' own time shared by the workers'
    slots. Beside it as many such hooks at once, as many side by side as we have slots, against the
    sum of their ``docker run``.
-   Beside 0.86 s of steps a pipeline takes 0.15: claim and rows 0.03, its plan 0.02, sealing what
-   came from the cache 0.03, the sandbox's mounts 0.02, the manifest 0.02, its end 0.02.
+   Beside 0.76 s of steps a pipeline takes 0.1 of a slot, which is what else the two cores do for
+   it: 0.07 s of the worker's own processor time, 0.04 of the web process that queued it, 0.02 of
+   its release, of the registry and of the scheduler.
 
 Where Docker's engine or Chromium is not installed that part is left out, and said so.
 """
