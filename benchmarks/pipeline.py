@@ -12,8 +12,8 @@
    BuildKit, to a registry of the same kind. Rounds take turns so that a busy moment meets both.
    Who pushes to the hook waits for all of it, to us for the push alone: the aim is for what is left
    when that returns. Of 0.31 s in all (0.49 by the hook) ``git push`` takes 0.10, its programs and
-   three requests; then the build, the test, of it the sandbox 0.05 and its Python the rest, and what
-   is left of the upload.
+   three requests; then come the build, the test, of it the sandbox 0.05 and its Python the rest,
+   and what is left of the upload.
 3. ``--queued`` pipelines of one commit at once, each with a test that computes for about two
    seconds: what they take in all against the sum of their steps' own time shared by the workers'
    slots. Beside it as many such hooks at once, as many side by side as we have slots, against the

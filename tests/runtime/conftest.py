@@ -19,6 +19,7 @@ import pytest
 
 from runtime import host
 from runtime.network import later
+from runtime.reap import reap
 from runtime.removal import remove_path
 from runtime.sandbox import Stream, run
 from runtime.snapshots import LowerDir, RootFs, mount_rootfs
@@ -83,6 +84,13 @@ def busybox(tmp_path_factory: pytest.TempPathFactory) -> LowerDir:
 @pytest.fixture
 def state(area: Path) -> StateDirectory:
     return StateDirectory(area / "state")
+
+
+def reap_here(state: StateDirectory) -> list[str]:
+    """``reap``, and what it did of ``state``: mounts of the dead are looked for over the whole
+    machine, on which tests of other processes kill their owners, too."""
+    done = reap(state)
+    return [it for it in done if not it.startswith("unmounted ") or str(state.root) in it]
 
 
 @pytest.fixture

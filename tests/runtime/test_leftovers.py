@@ -32,6 +32,7 @@ from tests.runtime.conftest import (
     mounts,
     open_descriptors,
     processes_of,
+    reap_here,
     wait_until,
 )
 
@@ -309,7 +310,7 @@ def test_reaping_does_not_touch_the_living(sandboxes: Sandboxes) -> None:
 
     def reap_meanwhile() -> None:
         up.wait(10)
-        reaped.extend(reap(sandboxes.state))
+        reaped.extend(reap_here(sandboxes.state))
 
     reaper = threading.Thread(target=reap_meanwhile)
     reaper.start()

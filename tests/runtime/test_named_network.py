@@ -14,11 +14,10 @@ import pytest
 
 from runtime.errors import SpecError
 from runtime.network import NetworkHandle, join_private
-from runtime.reap import reap
 from runtime.snapshots import LowerDir
 from runtime.spec import Network
 from runtime.state import StateDirectory
-from tests.runtime.conftest import IDS, Sandboxes, mounts, processes_of, wait_until
+from tests.runtime.conftest import IDS, Sandboxes, mounts, processes_of, reap_here, wait_until
 from tests.runtime.test_network import PRIVATE, PUBLIC, TRY, internet
 from tests.runtime.test_private_network import FILES_FIRST, ask, serving
 from tests.together import together
@@ -136,7 +135,7 @@ def test_a_member_that_was_killed_is_out_and_its_place_can_be_taken(
             assert ask(sandboxes, test, "db") == "db reached\n"
         kill(fork(lambda ready: stay(state, "db", ready)))
         [network] = state.networks_dir.iterdir()
-        assert reap(state) == [f"removed member-1 of network {network.name}"]
+        assert reap_here(state) == [f"removed member-1 of network {network.name}"]
         with join_private("ci", "db", state=state) as db, serving(sandboxes, db):
             assert ask(sandboxes, test, "db") == "db reached\n"
 
@@ -146,7 +145,7 @@ def test_when_all_were_killed_the_reaper_removes_it(state: StateDirectory) -> No
     [network] = state.networks_dir.iterdir()
     for child in children:
         kill(child)
-    assert reap(state) == [f"removed network {network.name}"]
+    assert reap_here(state) == [f"removed network {network.name}"]
     assert not [line for line in mounts() if str(state.root) in line]
 
 
