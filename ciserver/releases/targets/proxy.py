@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ NEAR = ["127.0.0.1/32", "::1/128"]  # whose word on where a request came from is
 TIMEOUT = 5.0  # seconds
 # Caddy read a certificate's file while it wrote it for the configuration before this one.
 HALF_WRITTEN = "caching certificate: decoding certificate metadata"
+ON_THEIR_WAY = 0.5  # seconds that a request has from a name to the port it leads to
 TRIES = 5  # at a change that others get in the way of
 Permit = Callable[[], None]
 
@@ -130,22 +132,29 @@ class Proxy:
         in the same change. May be called again; nothing for what is not served. ``edge`` and
         ``permit`` as for ``name``.
 
-        Raises TrafficError, and then all is as it was.
+        The port before answers a moment longer, for requests by name that are on their way there.
+        Raises TrafficError, and then all is as it was, or both answer until it is called again.
         """
 
-        def changed(now: Any) -> Any:
+        def changed(now: Any, *, alone: bool) -> Any:
             servers = ((now or {}).get("http") or {}).get("servers") or {}
             row = servers.get(name)
-            if row is None or _port(row) == port:
+            if row is None:
                 return now
-            moved = {**row, "listen": [f"{self.listen}:{port}"]}
+            here = f"{self.listen}:{port}"
+            before = [] if alone else [one for one in row["listen"] if one != here]
+            if row["listen"] == [here, *before]:
+                return now
+            moved = {**row, "listen": [here, *before]}
             apps = {**now, "http": {**now["http"], "servers": {**servers, name: moved}}}
             names = domains_in(now).get(name)
             if names is None:
                 return apps
             return with_domains(apps, name, replace(names, port=port), self._here(edge, names))
 
-        self._change(APPS, changed, permit)
+        if self._change(APPS, partial(changed, alone=False), permit):
+            time.sleep(ON_THEIR_WAY)
+        self._change(APPS, partial(changed, alone=True), permit)
 
     def forget(self, name: str, *, permit: Permit = granted) -> None:
         """Nothing answers there any more. May be called again. ``permit`` as for ``serve``."""
@@ -177,15 +186,16 @@ class Proxy:
         self._change(f"{SERVERS}/{name}", changed, permit)
         return drained
 
-    def _change(self, path: str, changed: Callable[[Any], Any], permit: Permit) -> None:
-        """Set ``path`` to what ``changed`` makes of what is there, None being nothing.
+    def _change(self, path: str, changed: Callable[[Any], Any], permit: Permit) -> bool:
+        """Set ``path`` to what ``changed`` makes of what is there, None being nothing; whether
+        that was anything else.
         Compare-and-set: https://caddyserver.com/docs/api#concurrent-config-changes"""
         for _ in range(TRIES):
             now, etag = self._look(path)
             with understood("what is set there"):
                 wanted = changed(now)
             if wanted == now:
-                return
+                return False
             permit()
             # POST to a key of an object sets it, whether or not it was there.
             method = "DELETE" if wanted is None else "POST"
@@ -194,7 +204,7 @@ class Proxy:
                 time.sleep(0.2)
             elif response.status_code != httpx.codes.PRECONDITION_FAILED:
                 self._checked(response)
-                return
+                return True
         if HALF_WRITTEN in response.text:
             self._checked(response)
         raise TrafficError(
