@@ -47,7 +47,7 @@ class Gate:
         )
         while time.monotonic() < quiet_until:
             time.sleep(BETWEEN_TRIES)
-            self._still_up(container)
+            self._lives(container)
         if wrong := self._try(container, self.timeout):
             raise Unhealthy(self._with_log(container, f"it was healthy, then {wrong}"))
         return self._still_up(container)  # the one that passed, and not again since a restart
@@ -73,7 +73,7 @@ class Gate:
             if passed >= self.check.passes:
                 break
             if wrong:
-                self._still_up(container)
+                self._lives(container)
             if time.monotonic() > deadline:
                 if ever:
                     row = f"did not pass {self.check.passes} times in a row"
@@ -87,6 +87,13 @@ class Gate:
         timeout = min(self.check.timeout, max(seconds, SHORTEST_TRY))
         check = replace(self.check, timeout=timeout)
         return self.target.probe(container, check, pulse=self.pulse)
+
+    def _lives(self, container: Container) -> None:
+        """A look at its process. The engine, which takes ten times as long, is asked when that has
+        ended, and once at the end, when it also tells what became of other processes there."""
+        self.pulse()
+        if not container.pid or not self.target.checked([container])[0].running:
+            self._still_up(container)
 
     def _still_up(self, container: Container) -> Container:
         self.pulse()

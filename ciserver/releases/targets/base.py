@@ -33,6 +33,7 @@ from ciserver.releases.targets.spec import Check, Container, ImageFacts, Wanted
 
 PORT_TRIES = 5
 NAME_TAKEN = "is already in use by"
+NO_NETWORK = re.compile(r"\bnetwork\b.* not found")
 TAKEN = ("address already in use", "port is already allocated")
 NO_PORT = "the image exposes no port to ask; let it EXPOSE one, or check it by 'exec COMMAND'"
 AT_A_TIME = 100  # images
@@ -86,7 +87,8 @@ class EngineTarget:
         who needs it, and told then."""
         if network:
             with suppress(TargetError):
-                networks.ensure(self.machine, self.engine, network)
+                if not networks.is_guarded(self.machine, self.engine, network):
+                    networks.ensure(self.machine, self.engine, network)
                 self._ready[network] = time.monotonic()
 
     def _pull(
@@ -142,6 +144,9 @@ class EngineTarget:
         try:
             return self._run(wanted)
         except CommandFailed as error:
+            if NO_NETWORK.search(str(error)):  # it was removed since it was seen to be guarded
+                networks.ensure(self.machine, self.engine, wanted.network)
+                return self._run(wanted)
             # Asked for only now: as a rule it is not there, and each question takes its time.
             if NAME_TAKEN not in str(error):
                 raise

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import IO
+from functools import partial
+from typing import IO, Protocol
 
 from ciserver.lib.endings import Ending
 from ciserver.releases.targets.errors import CommandFailed, CommandTimedOut, CommandTooLoud
@@ -60,17 +61,64 @@ def attempt(
 ) -> Result:
     """Like ``run``, but a failure is a Result too. With ``keep`` it may say as much as it likes,
     and of each stream only the last whole lines are kept, within that many bytes."""
+    start = partial(begin, argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    return finish(start, argv, timeout=timeout, stdin=stdin, keep=keep, pulse=pulse)
+
+
+class Running(Protocol):
+    """A command that was begun: a ``Process`` here, or one at the other end of a connection."""
+
+    @property
+    def stdin(self) -> IO[bytes] | None: ...
+    @property
+    def stdout(self) -> IO[bytes] | None: ...
+    @property
+    def stderr(self) -> IO[bytes] | None: ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code. Raises subprocess.TimeoutExpired."""
+
+    def ask_to_end(self) -> None:
+        """So that a script may remove what it made for a while: a pull its password and half
+        layers. Waits a moment for that."""
+
+    def kill(self) -> None:
+        """It, and what it began. May be called when it has ended."""
+
+
+class Process(subprocess.Popen[bytes]):
+    """One in a session of its own, see ``begin``. Implements ``Running``."""
+
+    def ask_to_end(self) -> None:
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(self.pid, signal.SIGTERM)
+            self.wait(TIDY)
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+def finish(
+    start: Callable[[], Running],
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    stdin: bytes = b"",
+    keep: int | None = None,
+    pulse: Pulse = still,
+) -> Result:
+    """What ``attempt`` does, for ``argv`` begun by ``start``. Raises as that does, too."""
     room = MOST if keep is None else keep
     ends = (Ending(room), Ending(room))
-    process = begin(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = start()
     try:
-        until = _Until(process, time.monotonic() + timeout, pulse)
-        _converse(process, stdin, ends, until, endless=keep is not None)
+        until = _Until(argv, time.monotonic() + timeout, pulse)
+        code = _converse(process, stdin, ends, until, endless=keep is not None)
     except BaseException as error:
         if not isinstance(error, subprocess.TimeoutExpired | _TooMuch):
-            _ask_to_end(process)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            process.ask_to_end()
+        process.kill()
         process.wait()
         if isinstance(error, subprocess.TimeoutExpired):
             raise CommandTimedOut(argv, timeout) from None
@@ -83,14 +131,7 @@ def attempt(
                 with suppress(OSError):  # what it did not read is lost
                     pipe.close()
     out, err = (end.whole_lines().decode(errors="replace") for end in ends)
-    return Result(process.returncode, out, err)
-
-
-def _ask_to_end(process: subprocess.Popen[bytes]) -> None:
-    """So that a script may remove what it made for a while: a pull its password and half layers."""
-    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(TIDY)
+    return Result(code, out, err)
 
 
 class _TooMuch(Exception):
@@ -98,16 +139,16 @@ class _TooMuch(Exception):
 
 
 def _converse(
-    process: subprocess.Popen[bytes],
+    process: Running,
     stdin: bytes,
     ends: tuple[Ending, Ending],
     until: _Until,
     *,
     endless: bool,
-) -> None:
+) -> int:
     """Write ``stdin``, read both streams into ``ends`` and wait for the end, all at once: what
-    communicate() does, but it keeps whatever comes. Raises TimeoutExpired, _TooMuch, and what the
-    pulse of ``until`` raises."""
+    communicate() does, but it keeps whatever comes. The exit code. Raises TimeoutExpired, _TooMuch,
+    and what the pulse of ``until`` raises."""
     assert process.stdin and process.stdout and process.stderr  # noqa: S101 - pipes, as begun
     left = memoryview(stdin)
     counts = [0, 0]
@@ -132,14 +173,14 @@ def _converse(
                 if done:
                     selector.unregister(pipe)
                     pipe.close()
-    process.wait(max(until.deadline - time.monotonic(), 0))
+    return process.wait(max(until.deadline - time.monotonic(), 0))
 
 
 @dataclass
 class _Until:
-    """How long ``process`` may take, and who is asked meanwhile whether it still should."""
+    """How long ``argv`` may take, and who is asked meanwhile whether it still should."""
 
-    process: subprocess.Popen[bytes]
+    argv: Sequence[str]
     deadline: float  # monotonic
     pulse: Pulse
     asked: float = field(default_factory=time.monotonic)
@@ -148,7 +189,7 @@ class _Until:
         """Seconds to wait before this is called again."""
         now = time.monotonic()
         if now >= self.deadline:
-            raise subprocess.TimeoutExpired(self.process.args, 0)
+            raise subprocess.TimeoutExpired(self.argv, 0)
         if self.pulse is still:
             return self.deadline - now
         if now - self.asked >= BEAT:
@@ -173,9 +214,9 @@ def begin(
     stdin: IO[bytes] | int,
     stdout: IO[bytes] | int,
     stderr: IO[bytes] | int = subprocess.PIPE,
-) -> subprocess.Popen[bytes]:
+) -> Process:
     """Start ``argv`` in a session of its own; the caller ends it."""
-    return subprocess.Popen(
+    return Process(
         ["setpriv", "--pdeathsig", "KILL", "--", *argv],
         stdin=stdin,
         stdout=stdout,

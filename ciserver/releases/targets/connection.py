@@ -1,7 +1,7 @@
 """One ssh connection, shared by everything that goes on with a host until it is closed.
 
-OpenSSH's own multiplexing (ControlMaster in ssh_config(5)): a command costs one message, not a
-key exchange.
+OpenSSH's own multiplexing (ControlMaster in ssh_config(5)): a command costs one message (see
+``mux``), not a key exchange. Only what has streams of the caller's is an ``ssh`` of its own.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from typing import IO
 import httpx
 
 from ciserver.lib.ownfolders import own_folder
-from ciserver.releases.targets import commands, facts, masters
+from ciserver.releases.targets import commands, facts, masters, mux
 from ciserver.releases.targets.commands import QUICK, Pulse, Result, still
 from ciserver.releases.targets.errors import (
     CommandFailed,
-    CommandTimedOut,
-    CommandTooLoud,
     HostAway,
     HostKeyChanged,
     TargetError,
 )
-from ciserver.releases.targets.masters import CHECK_IT, LOST, in_shell
+from ciserver.releases.targets.masters import CHECK_IT, in_shell
+from ciserver.releases.targets.mux import LOCAL, LOST, PATH, REMOTE, Refused, Session
 from ciserver.releases.targets.spec import Place
 
+ENDS_WITHIN = 0.5  # seconds after the first of its sessions, if a connection is lost
 PORTS = range(20000, 32000)  # below those that Linux gives out by itself
 
 
 class Connection:
     """Implements ``Machine``. Made by ``connect``."""
 
-    def __init__(self, place: Place, folder: Path, master: masters.Reached) -> None:
-        self.place, self.folder, self._master = place, folder, master
+    def __init__(self, place: Place, folder: Path, reached: masters.Reached) -> None:
+        self.place, self.folder, self._reached = place, folder, reached
         self.lock = folder.parent / f"{place.name}.lock"
         self._forwards: dict[str, Path] = {}
-        self._made: list[tuple[str, ...]] = []  # what to cancel
+        self._made: list[tuple[int, mux.Place, mux.Place]] = []  # what to cancel
         self._guard = threading.Lock()
-        self.facts = facts.parse(master.said)
+        self.facts = facts.parse(reached.said)
         if not self.facts.engine and place.engine:  # it was removed since: is there another?
             self.facts = facts.parse(self.run(["sh", "-c", facts.script()], timeout=QUICK).out)
 
@@ -58,15 +58,22 @@ class Connection:
         keep: int | None = None,
         pulse: Pulse = still,
     ) -> Result:
-        words = self._words(argv, piped=bool(stdin))
-        try:
-            result = commands.attempt(words, timeout=timeout, stdin=stdin, keep=keep, pulse=pulse)
-        except CommandTimedOut:
-            raise CommandTimedOut(argv, timeout) from None
-        except CommandTooLoud:
-            raise CommandTooLoud(argv, commands.MOST) from None
-        if result.code == LOST and self._master.session.poll() is not None:
-            raise HostAway(f"The connection to {self.place.name} was lost. {CHECK_IT}")
+        # sshd gives a command a socket to read from, which cannot be opened as /dev/stdin.
+        script = in_shell(("cat | " if stdin else "") + shlex.join(argv))
+        begun: list[Session] = []
+
+        def start() -> Session:
+            try:
+                begun.append(self._reached.master.begin(script))
+            except OSError as error:
+                raise self._lost() from error
+            return begun[0]
+
+        result = commands.finish(start, argv, timeout=timeout, stdin=stdin, keep=keep, pulse=pulse)
+        if begun[0].refused:
+            raise HostAway(f"sshd on {self.place.name}: {begun[0].refused}. {CHECK_IT}")
+        if result.code == LOST and self._is_over():
+            raise self._lost()
         return result
 
     def run(
@@ -80,19 +87,19 @@ class Connection:
     def stream(
         self, argv: Sequence[str], *, stdin: IO[bytes] | int, stdout: IO[bytes] | int
     ) -> subprocess.Popen[bytes]:
-        return commands.begin(self._words(argv, piped=False), stdin=stdin, stdout=stdout)
+        client = masters.client(self._reached.master)
+        words = [*client, "--", self.place.name, in_shell(shlex.join(argv))]
+        return commands.begin(words, stdin=stdin, stdout=stdout)
 
     def transport(self, address: str) -> httpx.AsyncBaseTransport | None:
         return httpx.AsyncHTTPTransport(uds=str(self.forwarded(address)), verify=False)
 
     def connects(self, address: str, timeout: float) -> bool:
-        """ssh ends at once, and badly, when nothing listens; who listens may leave it open, and
-        say what it likes."""
-        argv = [*self._ssh, "-W", address, self.place.name]
+        host, _, port = address.rpartition(":")
         try:
-            return commands.attempt(argv, timeout=min(timeout, 2.0), keep=commands.PIECE).code == 0
-        except CommandTimedOut:
-            return True
+            return self._reached.master.connects(host, int(port), min(timeout, 2.0))
+        except OSError as error:
+            raise self._lost() from error
 
     def free_port(self) -> int:
         """A guess: the engine tells when it was wrong, and it is asked again."""
@@ -103,46 +110,58 @@ class Connection:
         with self._guard:
             if there not in self._forwards:
                 path = self.folder / f"{len(self._forwards)}.sock"
-                self._forward("-L", f"{path}:{there}")
+                self._forward(LOCAL, (str(path), PATH), _place(there))
                 self._forwards[there] = path
             return self._forwards[there]
 
     def exposed(self, path: Path) -> int:
         """A loopback port of the host that leads to the Unix socket ``path`` here, for as long as
         the connection lasts; to nothing, once nobody listens there any more."""
-        return int(self._forward("-R", f"127.0.0.1:0:{path}").out.split()[-1])
+        return self._forward(REMOTE, ("127.0.0.1", 0), (str(path), PATH))
 
     def give_back(self) -> None:
         """Forward nothing any more: who has the connection next begins with nothing. Where ssh does
         not do that, nobody finds it again."""
+        master = self._reached.master
         try:
-            done = all(self._control("cancel", *words).code == 0 for words in self._made)
-        except CommandTimedOut:
-            done = False
-        if not done:
-            self._master.socket.unlink(missing_ok=True)
+            for forwarding in self._made:
+                master.cancel(*forwarding)
+        except (OSError, Refused):
+            master.path.unlink(missing_ok=True)
 
-    @property
-    def _ssh(self) -> list[str]:
-        return masters.client(self._master.socket)
-
-    def _words(self, argv: Sequence[str], *, piped: bool) -> list[str]:
-        # sshd gives a command a socket to read from, which cannot be opened as /dev/stdin.
-        feed = "cat | " if piped else ""
-        return [*self._ssh, "--", self.place.name, in_shell(f"{feed}{shlex.join(argv)}")]
-
-    def _forward(self, *words: str) -> Result:
-        done = self._control("forward", *words)
-        if done.code != 0:
+    def _forward(self, kind: int, listen: mux.Place, connect: mux.Place) -> int:
+        """The port of ``listen``, if that left it open."""
+        try:
+            port = self._reached.master.forward(kind, listen, connect)
+        except OSError as error:
+            raise self._lost() from error
+        except Refused as error:
             raise TargetError(
-                f"sshd on {self.place.name} forwards nothing ({done.err.strip()[-200:]})."
+                f"sshd on {self.place.name} forwards nothing ({error})."
                 " Allow it there: AllowTcpForwarding yes and AllowStreamLocalForwarding yes."
-            )
-        self._made.append(words)
-        return done
+            ) from error
+        self._made.append((kind, listen, connect))
+        return port
 
-    def _control(self, verb: str, *words: str) -> Result:
-        return commands.attempt([*self._ssh, "-O", verb, *words, self.place.name], timeout=QUICK)
+    def _is_over(self) -> bool:
+        """Whether the connection is. A command that is ended by a signal has no exit code either;
+        then this takes a moment."""
+        try:
+            self._reached.session.wait(ENDS_WITHIN)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def _lost(self) -> HostAway:
+        return HostAway(f"The connection to {self.place.name} was lost. {CHECK_IT}")
+
+
+def _place(text: str) -> mux.Place:
+    """Of HOST:PORT, or of a socket's path."""
+    if text.startswith("/"):
+        return text, PATH
+    host, _, port = text.rpartition(":")
+    return host, int(port)
 
 
 @contextmanager
@@ -156,10 +175,10 @@ def connect(place: Place, run: Path) -> Iterator[Connection]:
     with own_folder(parent, "") as folder:
         known = folder / "known_hosts"
         known.write_text(f"gantry {place.host_key}\n" if place.host_key else "")
-        with masters.reached(place, parent, folder) as master:
+        with masters.reached(place, parent, folder) as reached:
             if not place.host_key:
                 _pin(place, known.read_text().strip().partition(" ")[2])
-            connection = Connection(place, folder, master)
+            connection = Connection(place, folder, reached)
             yield connection
             connection.give_back()
 

@@ -11,14 +11,17 @@ as the world is: a process of the user's (slirp4netns) connects from there, and 
 machine's own rules would know it for a container.
 
 The rules hold for the bridges in two sets, one of each engine: both may run on one machine, and
-neither knows the other's networks. A load replaces the rules and its own engine's set at once.
+neither knows the other's networks. A load replaces the rules, adds the bridges that it knows and
+takes out those that it was told are gone, all at once: who looked earlier and loads later takes
+nobody's new bridge out. Each bridge has its network's name as a comment, so that one look at the
+table tells whether a network is guarded.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 TABLE = "inet gantry_deployed"
 ENGINES = ("podman", "docker")  # the names of the sets
@@ -51,10 +54,16 @@ def _chains(machine: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
-def script(engine: str, bridges: Iterable[str], *, machine: Sequence[str] = ()) -> str:
-    """nft commands that guard ``bridges``, all that ``engine`` has there, beside those of the other
-    engine; may be loaded any number of times. ``machine`` as ``networks_of`` tells it, where the
-    bridges are not the machine's.
+def script(
+    engine: str,
+    bridges: Mapping[str, str],
+    *,
+    gone: Iterable[str] = (),
+    machine: Sequence[str] = (),
+) -> str:
+    """nft commands that guard ``bridges`` (by the names of their networks) of ``engine``, beside
+    all that are guarded already but for ``gone``; may be loaded any number of times. ``machine`` as
+    ``networks_of`` tells it, where the bridges are not the machine's.
 
     The chains stand before those of the engines (priority filter), whose ``accept`` is not the
     last word then.
@@ -66,9 +75,13 @@ def script(engine: str, bridges: Iterable[str], *, machine: Sequence[str] = ()) 
     for chain in chains:
         hook = f"type filter hook {chain} priority filter - 5; policy accept;"
         lines.append(f"chain {chain} {{ {hook} }}")
-    lines += ["}", f"flush table {TABLE}", f"flush set {TABLE} {engine}"]
-    if names := ", ".join(f'"{name}"' for name in sorted(set(bridges))):
-        lines.append(f"add element {TABLE} {engine} {{ {names} }}")
+    lines += ["}", f"flush table {TABLE}"]
+    named = {device: name for name, device in bridges.items()}
+    # To take out what is not there fails, and what is there keeps the comment that it has.
+    if some := ", ".join(f'"{device}"' for device in sorted({*named, *gone})):
+        lines += [f"{verb} element {TABLE} {engine} {{ {some} }}" for verb in ("add", "delete")]
+    if some := ", ".join(f'"{device}" comment "{named[device]}"' for device in sorted(named)):
+        lines.append(f"add element {TABLE} {engine} {{ {some} }}")
     lines.append(f"table {TABLE} {{")
     for chain, rules in chains.items():
         lines += [f"chain {chain} {{", *rules, "}"]
@@ -91,6 +104,16 @@ def _interfaces(said: str) -> Iterator[ipaddress.IPv4Interface | ipaddress.IPv6I
         words = line.split()
         if len(words) > 3 and words[2] in {"inet", "inet6"}:
             yield ipaddress.ip_interface(words[3])
+
+
+def guarded(listed: str, engine: str) -> dict[str, str]:
+    """The names of the networks whose bridges of ``engine`` the table guards, as ``nft list``
+    prints it, by bridge; nothing, if its rules are not all there."""
+    refusals = sum(rule.endswith(REFUSE) for rules in _chains(()).values() for rule in rules)
+    if listed.count("reject with icmpx") < refusals:
+        return {}
+    found = re.search(rf"set {engine} {{[^}}]*elements = {{([^}}]*)}}", listed)
+    return dict(re.findall(r'"([^"]+)"(?: comment "([^"]*)")?', found[1])) if found else {}
 
 
 def guards_others(listed: str, engine: str) -> bool:

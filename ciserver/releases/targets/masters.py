@@ -27,14 +27,14 @@ from uuid import uuid4
 
 from ciserver.lib import ssh
 from ciserver.releases.targets import commands, facts
-from ciserver.releases.targets.commands import QUICK
+from ciserver.releases.targets.commands import Process
 from ciserver.releases.targets.errors import (
-    CommandTimedOut,
     HostAway,
     HostKeyChanged,
     KeyRefused,
     TargetError,
 )
+from ciserver.releases.targets.mux import LOST, Master, Session
 from ciserver.releases.targets.spec import Place
 
 CONNECT = 10  # seconds until a host that does not answer is given up
@@ -42,7 +42,6 @@ ALIVE = 5  # seconds between two signs of life; three that stay out end the conn
 KEPT, OLD = 90, 300  # seconds unused, and since it was made
 SOON = 3.0  # seconds within which a kept one answers, or is none
 USED = "used"  # somebody has it, or was killed when he had
-LOST = 255  # ssh's own exit code
 SAID = 16 * 1024  # bytes of what ssh said, at most
 READY = b"\nthat is all\n"  # the host has told what it is like
 CHECK_IT = "See that it runs and is reachable, then check the host and deploy again."
@@ -71,11 +70,10 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reached:
-    """``socket`` is where clients of the master find it; ``session`` ends when the connection is
-    lost. ``said`` is what ``facts.parse`` reads."""
+    """``session`` ends when the connection is lost. ``said`` is what ``facts.parse`` reads."""
 
-    socket: Path
-    session: subprocess.Popen[bytes]
+    master: Master
+    session: Process | Session
     said: str
 
 
@@ -115,15 +113,14 @@ def end_kept(run: Path) -> None:
 
 def end(spot: Path) -> None:
     for socket in spot.glob("m-*"):
-        with suppress(CommandTimedOut):
-            commands.attempt([*client(socket), "-O", "exit", "any"], timeout=QUICK)
+        Master(socket).end()
         socket.unlink(missing_ok=True)
     (spot / USED).unlink(missing_ok=True)
 
 
-def client(socket: Path) -> list[str]:
-    """A client of the master at ``socket``; it never makes a connection of its own."""
-    return ["ssh", "-F", "none", "-S", str(socket), "-o", "ProxyCommand=false", "-T"]
+def client(master: Master) -> list[str]:
+    """A program that is a client of ``master``; it never makes a connection of its own."""
+    return ["ssh", "-F", "none", "-S", str(master.path), "-o", "ProxyCommand=false", "-T"]
 
 
 def in_shell(script: str) -> str:
@@ -169,13 +166,17 @@ def _again(place: Place, spot: Path) -> Reached | None:
         if (spot / USED).exists() or not _is_young(socket):
             break
         (spot / USED).touch()
-        session = _session([*client(socket), "--", place.name, _first_words(place)])
+        master = Master(socket)
+        try:
+            session = master.begin(_first_words(place))
+        except OSError:
+            break
         try:
             told = _told(session, place, SOON)
         except HostAway:
             told = b""
         if told.endswith(READY):
-            return Reached(socket=socket, session=session, said=_text(told))
+            return Reached(master=master, session=session, said=_text(told))
         _close(session)
     return None
 
@@ -194,7 +195,7 @@ def _first(place: Place, folder: Path, spot: Path | None) -> Reached:
         (spot / USED).touch()
     log = folder / "said"
     with _readable(place.private_key()) as key:
-        session = _session(master_words(place, folder, key, socket, keep=bool(spot)), log)
+        session = _begun(master_words(place, folder, key, socket, keep=bool(spot)), log)
         try:
             told = _told(session, place, 2 * CONNECT)
             if not told.endswith(READY) and _ended_by_ssh(session):
@@ -202,22 +203,22 @@ def _first(place: Place, folder: Path, spot: Path | None) -> Reached:
         except BaseException:
             _close(session)
             raise
-    return Reached(socket=socket, session=session, said=_text(told))
+    return Reached(master=Master(socket), session=session, said=_text(told))
 
 
-def _session(words: list[str], log: Path = Path(os.devnull)) -> subprocess.Popen[bytes]:
+def _begun(words: list[str], log: Path) -> Process:
     """It lasts until it is closed, or this thread is killed."""
     with log.open("wb") as said:
         pipe = subprocess.PIPE
         return commands.begin(words, stdin=pipe, stdout=pipe, stderr=said)
 
 
-def _close(session: subprocess.Popen[bytes]) -> None:
+def _close(session: Process | Session) -> None:
     with session:  # its pipes are closed, too
         session.kill()
 
 
-def _told(session: subprocess.Popen[bytes], place: Place, seconds: float) -> bytes:
+def _told(session: Process | Session, place: Place, seconds: float) -> bytes:
     """What it says up to READY, or up to its end. Raises HostAway."""
     told, deadline = b"", time.monotonic() + seconds
     while session.stdout and not told.endswith(READY) and len(told) < SAID:
@@ -235,7 +236,7 @@ def _text(told: bytes) -> str:
     return told.removesuffix(READY).decode(errors="replace")
 
 
-def _ended_by_ssh(session: subprocess.Popen[bytes]) -> bool:
+def _ended_by_ssh(session: Process) -> bool:
     """And not by the host's shell, or not at all."""
     with suppress(subprocess.TimeoutExpired):
         return session.wait(CONNECT) == LOST

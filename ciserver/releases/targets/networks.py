@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from ciserver.releases.targets import engine, firewall
@@ -18,24 +18,34 @@ def ensure(machine: Machine, engine_there: Engine, name: str) -> None:
     (a reboot, a restart of nftables). Raises TargetError: then no container may start there.
     """
     with _alone(machine):
+        listed = _table(machine, engine_there)
         there = _networks(machine, engine_there)
         if name not in there:
             machine.run(engine_there.create_network(name), timeout=QUICK)
             there = _networks(machine, engine_there)
-        _guard(machine, engine_there, there)
+        _guard(machine, engine_there, listed, there)
+
+
+def is_guarded(machine: Machine, engine_there: Engine, name: str) -> bool:
+    """Whether the rules hold for the bridge of ``name``, as one look tells. The network itself may
+    have been removed since."""
+    listed = _table(machine, engine_there)
+    return name in firewall.guarded(listed, engine_there.program).values()
 
 
 def guard(machine: Machine, engine_there: Engine) -> None:
     """Put the rules back, should somebody have flushed them."""
     with _alone(machine):
-        _guard(machine, engine_there, _networks(machine, engine_there))
+        listed = _table(machine, engine_there)
+        _guard(machine, engine_there, listed, _networks(machine, engine_there))
 
 
 def remove_unused(machine: Machine, engine_there: Engine, name: str) -> None:
     """Away with the network ``name``, unless a container is in it."""
     with _alone(machine):
         if machine.attempt(engine_there.remove_network(name), timeout=QUICK).code == 0:
-            _guard(machine, engine_there, _networks(machine, engine_there))
+            listed = _table(machine, engine_there)
+            _guard(machine, engine_there, listed, _networks(machine, engine_there))
 
 
 def _networks(machine: Machine, engine_there: Engine) -> dict[str, str]:
@@ -43,19 +53,36 @@ def _networks(machine: Machine, engine_there: Engine) -> dict[str, str]:
     return engine.parse_networks(machine.run(engine_there.list_networks(), timeout=QUICK).out)
 
 
-def _guard(machine: Machine, engine_there: Engine, there: Mapping[str, str]) -> None:
+def _table(machine: Machine, engine_there: Engine) -> str:
+    """As nft prints it; empty if it is not there."""
+    argv = [*_nft(machine, engine_there), "list", "table", *firewall.TABLE.split()]
+    return machine.attempt(argv, timeout=QUICK).out
+
+
+def _guard(machine: Machine, engine_there: Engine, listed: str, there: Mapping[str, str]) -> None:
+    """``listed`` is the table as it was before ``there`` was: what it guards and is not there, is
+    gone. Another worker may add its own meanwhile."""
+    nft = _nft(machine, engine_there)
+    if not there and not firewall.guards_others(listed, engine_there.program):
+        if not listed:
+            return
+        machine.attempt([*nft, "delete", "table", *firewall.TABLE.split()], timeout=QUICK)
+        there = _networks(machine, engine_there)  # or one that was made this very moment
+        if not there:
+            return
+    own = _own_networks(machine) if _is_users(machine, engine_there) else []
+    gone = firewall.guarded(listed, engine_there.program).keys() - there.values()
+    script = firewall.script(engine_there.program, there, gone=gone, machine=own).encode()
+    machine.run([*nft, "--file", "-"], timeout=QUICK, stdin=script)
+
+
+def _nft(machine: Machine, engine_there: Engine) -> list[str]:
     if "nft" not in machine.facts.programs:
         raise TargetError(
             "nft is not installed on this host, so that containers would reach the host itself and"
             " its cloud's credentials. Install the package nftables, then deploy again."
         )
-    nft = [*_inside(machine, engine_there), "nft"]
-    if not there and _is_of_nobody_else(machine, engine_there, nft):
-        machine.attempt([*nft, "delete", "table", *firewall.TABLE.split()], timeout=QUICK)
-        return
-    own = _own_networks(machine) if _is_users(machine, engine_there) else []
-    script = firewall.script(engine_there.program, there.values(), machine=own).encode()
-    machine.run([*nft, "--file", "-"], timeout=QUICK, stdin=script)
+    return [*_inside(machine, engine_there), "nft"]
 
 
 def _own_networks(machine: Machine) -> list[str]:
@@ -72,12 +99,6 @@ def _is_users(machine: Machine, engine_there: Engine) -> bool:
     return engine_there.program == "podman" and not machine.facts.root
 
 
-def _is_of_nobody_else(machine: Machine, engine_there: Engine, nft: Sequence[str]) -> bool:
-    """Whether the table, if there is one, guards nothing of a second engine on the machine."""
-    said = machine.attempt([*nft, "list", "table", *firewall.TABLE.split()], timeout=QUICK)
-    return not firewall.guards_others(said.out, engine_there.program)
-
-
 def _inside(machine: Machine, engine_there: Engine) -> list[str]:
     """What runs a program where the bridges are: a user's podman keeps them in a network
     namespace of its own, and docker's belong to the machine, whoever may use docker."""
@@ -89,8 +110,8 @@ def _inside(machine: Machine, engine_there: Engine) -> list[str]:
 
 @contextmanager
 def _alone(machine: Machine) -> Iterator[None]:
-    """One at a time on a machine: a list of bridges that is loaded late would take out of the
-    set what another worker has just put in."""
+    """One at a time on a machine, so that one makes a network and the next one finds it. Where it
+    is two hosts by our record, see ``firewall``: the rules hold none the less."""
     with machine.lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

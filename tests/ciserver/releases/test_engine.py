@@ -14,6 +14,7 @@ import subprocess
 import tarfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -185,29 +186,65 @@ def test_a_certificate_that_a_wrong_clock_takes_for_a_future_one_is_told_as_such
     )
 
 
-def test_the_firewall_names_only_the_bridges_it_was_given(tmp_path: Path) -> None:
-    (tmp_path / "one").write_text(firewall.script("podman", ["podman7", "podman7", "podman8"]))
-    (tmp_path / "two").write_text(firewall.script("docker", ["gtd1"]))
-    (tmp_path / "none").write_text(firewall.script("podman", []))
+@pytest.fixture
+def loaded(tmp_path: Path) -> Callable[..., str]:
+    """What nft lists after such scripts were loaded, in a network of its own."""
 
-    def loaded(*names: str) -> str:
-        loads = [f"nft -f {name}" for name in names]
-        script = " && ".join([f"cd {tmp_path}", *loads, "nft list ruleset"])
-        return commands.run(["unshare", "--net", "sh", "-c", script], timeout=20).out
+    def load(*scripts: str) -> str:
+        for number, text in enumerate(scripts):
+            (tmp_path / str(number)).write_text(text)
+        loads = [f"nft -f {tmp_path}/{number}" for number in range(len(scripts))]
+        line = " && ".join([*loads, f"nft list table {firewall.TABLE}"])
+        return commands.run(["unshare", "--net", "sh", "-c", line], timeout=20).out
 
-    podman = loaded("one", "one")
-    assert podman.count("podman7") == podman.count("podman8") == 1
+    return load
+
+
+def test_the_firewall_holds_for_the_bridges_it_was_given(loaded: Callable[..., str]) -> None:
+    one = firewall.script("podman", {"gantry-1": "podman7", "gantry-2": "podman8"})
+    two = firewall.script("docker", {"gantry-1": "gtd1"})
+    none = firewall.script("podman", {}, gone=["podman7", "podman8"])
+    podman = loaded(one, one)
+    assert firewall.guarded(podman, "podman") == {"podman7": "gantry-1", "podman8": "gantry-2"}
+    assert firewall.guarded(podman, "docker") == {}
     for chain in podman.split("\tchain ")[1:]:
         first = chain.splitlines()[2].strip()
         assert first == "iifname != @podman iifname != @docker accept", "before any other rule"
     assert podman.count("reject with icmpx") == 5, "loaded twice it is there once"
-    both = loaded("one", "two", "one", "two")
-    assert "gtd1" in both and "podman7" in both, "neither engine takes out the other's"
+    both = loaded(one, two, one, two)
+    assert firewall.guarded(both, "docker") == {"gtd1": "gantry-1"}
+    assert firewall.guarded(both, "podman"), "neither engine takes out the other's"
     assert both.count("reject with icmpx") == 5
     assert firewall.guards_others(both, "podman") and firewall.guards_others(both, "docker")
-    left = loaded("one", "two", "none")
+    left = loaded(one, two, none)
     assert "podman7" not in left and "gtd1" in left
     assert firewall.guards_others(left, "podman") and not firewall.guards_others(left, "docker")
+
+
+def test_who_looked_before_another_added_a_bridge_does_not_take_it_out(
+    loaded: Callable[..., str],
+) -> None:
+    """One machine may be two hosts by our record, whose workers do not wait for one another."""
+    early = firewall.script("podman", {"gantry-1": "podman1"}, gone=["podman0"])
+    late = firewall.script("podman", {"gantry-1": "podman1", "gantry-2": "podman2"})
+    both = {"podman1": "gantry-1", "podman2": "gantry-2"}
+    assert firewall.guarded(loaded(late, early), "podman") == both
+
+
+def test_a_bridge_that_another_network_has_now_is_told_by_that_ones_name(
+    loaded: Callable[..., str],
+) -> None:
+    before = firewall.script("podman", {"gantry-1": "podman1"})
+    after = firewall.script("podman", {"gantry-2": "podman1"})
+    assert firewall.guarded(loaded(before, after), "podman") == {"podman1": "gantry-2"}
+
+
+@pytest.mark.parametrize("chain", ["forward", "input"])
+def test_bridges_without_rules_are_not_guarded(loaded: Callable[..., str], chain: str) -> None:
+    flushed = f"flush chain {firewall.TABLE} {chain}"
+    said = loaded(firewall.script("podman", {"gantry-1": "podman1"}), flushed)
+    assert "podman1" in said
+    assert firewall.guarded(said, "podman") == {}
 
 
 def test_what_is_the_machines_own_is_known_from_its_addresses(tmp_path: Path) -> None:
@@ -220,7 +257,7 @@ def test_what_is_the_machines_own_is_known_from_its_addresses(tmp_path: Path) ->
 """
     own = firewall.networks_of(every, every.splitlines()[-1])
     assert own == ["172.17.0.0/16", "192.0.2.7/32", "198.51.100.9/32", "2001:db8::7/128"]
-    (tmp_path / "rules").write_text(firewall.script("podman", ["podman1"], machine=own))
+    (tmp_path / "rules").write_text(firewall.script("podman", {"gantry-1": "podman1"}, machine=own))
     load = ["unshare", "--net", "sh", "-c", f"nft -f {tmp_path}/rules && nft list ruleset"]
     said = commands.run(load, timeout=20).out
     assert "ip daddr { 172.17.0.0/16, 192.0.2.7, 198.51.100.9 } reject" in said

@@ -8,14 +8,16 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ciserver.releases.targets import connection, masters
+from ciserver.releases.targets import masters, mux
 from ciserver.releases.targets.connection import Connection, connect
+from ciserver.releases.targets.errors import HostAway, TargetError
 from ciserver.releases.targets.spec import Place
 from tests.machines import Machine, machine
 
@@ -92,7 +94,17 @@ def test_two_at_once_have_one_each_and_the_second_ends_with_its_user(
 
 
 @pytest.mark.parametrize(
-    "why", ["old", "another key", "engine unknown", "it went wrong", "cut", "gone", "hangs"]
+    "why",
+    [
+        "old",
+        "another key",
+        "engine unknown",
+        "it went wrong",
+        "cut",
+        "gone",
+        "hangs",
+        "other forwardings",
+    ],
 )
 def test_one_is_made_anew(
     ship: Machine, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
@@ -113,16 +125,100 @@ def test_one_is_made_anew(
         case "cut":
             ship.restart_sshd()
         case "hangs":
-            monkeypatch.setattr(connection, "QUICK", 0.0)
             with connect(place, tmp_path) as there:
-                there._made.append(("-R", "127.0.0.1:0:nobody"))
+                there.exposed(tmp_path / "nobody.sock")
+                found = subprocess.run(["pgrep", "-f", kept], capture_output=True, check=True)
+                os.kill(int(found.stdout), signal.SIGSTOP)
+                monkeypatch.setattr(mux, "QUICK", 0.2)
             monkeypatch.undo()
+            os.kill(int(found.stdout), signal.SIGKILL)
+        case "other forwardings":
+            with connect(place, tmp_path) as there:
+                there._made.append((mux.REMOTE, ("127.0.0.1", 0), ("nobody", mux.PATH)))
         case "gone":  # after it was seen
             masters.end(kept.parent)
             kept.symlink_to("nowhere")
     with connect(place, tmp_path) as there:
         assert port_of(there) != first
     assert not kept.exists() or why == "another key"
+
+
+def test_a_command_has_streams_and_an_exit_code(place: Place, tmp_path: Path) -> None:
+    script = "head -c 1000000; echo no >&2; exit 3"
+    with connect(place, tmp_path) as there:
+        told = there.attempt(["sh", "-c", script], timeout=20, stdin=b"x" * 1_500_000)
+        assert (told.code, told.out, told.err) == (3, "x" * 1_000_000, "no\n")
+        assert there.run(["wc", "-c"], timeout=20).out == "0\n", "it has nothing to read"
+
+
+def test_a_command_that_is_not_wanted_any_more_finds_its_streams_closed(
+    ship: Machine, place: Place, tmp_path: Path
+) -> None:
+    script = "trap 'touch /tmp/told; exit' PIPE; while echo; do sleep 0.1; done"
+
+    def pulse() -> None:
+        raise ZeroDivisionError
+
+    with connect(place, tmp_path) as there:
+        with pytest.raises(ZeroDivisionError):
+            there.run(["sh", "-c", script], timeout=20, pulse=pulse)
+        deadline = time.monotonic() + 10
+        while "told" not in ship.sh("ls /tmp"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert there.run(["echo", "still there"], timeout=20).out == "still there\n"
+
+
+def test_a_command_without_an_exit_code_does_not_end_the_connection(
+    place: Place, tmp_path: Path
+) -> None:
+    """The user's shell is killed, so that sshd tells of a signal."""
+    with connect(place, tmp_path) as there:
+        assert there.attempt(["sh", "-c", "kill -9 $PPID $$"], timeout=20).code == mux.LOST
+        assert there.run(["echo", "still there"], timeout=20).out == "still there\n"
+
+
+def test_more_commands_than_sshd_allows_at_once_are_told_so(place: Place, tmp_path: Path) -> None:
+    with connect(place, tmp_path) as there, ThreadPoolExecutor(12) as pool:
+        some = [pool.submit(there.attempt, ["sleep", "2"], timeout=20) for _ in range(12)]
+        said = [str(one.exception()) for one in some if one.exception()]
+    assert said and all("sshd on edge: Session open refused by peer. See" in one for one in said)
+
+
+@pytest.mark.parametrize("when", ["before it is begun", "while it runs"])
+def test_a_command_whose_connection_is_lost_says_so_at_once(
+    place: Place, tmp_path: Path, when: str
+) -> None:
+    with pytest.raises(HostAway, match="The connection to edge was lost"):
+        with connect(place, tmp_path) as there, ThreadPoolExecutor(1) as pool:
+            if when == "before it is begun":
+                there._reached.master.end()
+                there._reached.session.wait(10)
+            running = pool.submit(there.run, ["sleep", "30"], timeout=20)
+            time.sleep(0.5)
+            there._reached.master.end()
+            running.result(timeout=5)
+
+
+def test_what_listens_on_the_host_is_seen(ship: Machine, place: Place, tmp_path: Path) -> None:
+    with connect(place, tmp_path) as there:
+        assert there.connects("127.0.0.1:22", 5)
+        assert not there.connects("127.0.0.1:23", 5)
+
+
+def test_a_host_that_forwards_nothing_is_told_how_to(
+    ship: Machine, place: Place, tmp_path: Path
+) -> None:
+    line = "AllowTcpForwarding no"
+    ship.sh(f"echo '{line}' >> /etc/ssh/gantry_sshd")
+    ship.restart_sshd()
+    try:
+        with pytest.raises(TargetError, match=r"sshd on edge forwards nothing .* Allow it there"):
+            with connect(place, tmp_path) as there:
+                there.exposed(tmp_path / "nobody.sock")
+    finally:
+        ship.sh(f"sed -i '/{line}/d' /etc/ssh/gantry_sshd")
+        ship.restart_sshd()
 
 
 def test_what_a_killed_one_had_forwarded_ends_with_its_connection(
