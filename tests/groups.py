@@ -32,7 +32,7 @@ GROUPS = {
     "test_engine.py": "engine",
     "test_interop.py": "engine",
     "test_isolation.py": "machines",
-    "test_run_here.py": "engine",
+    "test_run_here.py": "machines",
     "test_both_databases.py": "databases",
     "test_contracts.py": "contracts",
     "test_examples.py": "examples",

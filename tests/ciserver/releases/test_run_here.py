@@ -1,4 +1,5 @@
-"""``gantry run`` with this machine's podman: what an environment runs, by its digest."""
+"""``gantry run`` with this machine's podman, and with the docker of a machine of its own: what an
+environment runs, by its digest."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,19 @@ from ciserver.cli.engines import GRACE
 from ciserver.lib.crypto import Secret
 from ciserver.releases import secrets, services
 from tests.ciserver.releases.conftest import free_port, wait_for
+from tests.machines import Machine
 
 pytestmark = [pytest.mark.root, pytest.mark.django_db(transaction=True)]
+OURS = "--filter=label=gantry.run=hello@qa"
 LAST_WORDS = "trap 'echo bye; exit 3' TERM; /bin/busybox httpd -f -p 8080 -h /www & wait"
 
 
 class Laptop:
-    """Where alice has a client and podman."""
+    """Where alice has a client, and podman or docker."""
 
     def __init__(self, url: str, token: str, folder: Path, digest: str) -> None:
-        self.digest = digest
-        self._env = os.environ | {
+        self.url, self.digest = url, digest
+        self.env = os.environ | {
             "GANTRY_URL": url,
             "GANTRY_TOKEN": token,
             "XDG_CONFIG_HOME": str(folder),
@@ -39,7 +42,7 @@ class Laptop:
     def begin(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "ciserver.cli", "run", "hello@qa", *words],
-            env=self._env,
+            env=self.env,
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -62,7 +65,7 @@ def page(url: str) -> str:
 
 def left() -> list[str]:
     """Containers that ``gantry run`` made and did not remove."""
-    asked = ["podman", "ps", "--all", "--quiet", "--filter=label=gantry.run=hello@qa"]
+    asked = ["podman", "ps", "--all", "--quiet", OURS]
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
 
 
@@ -95,6 +98,67 @@ def laptop(
             subprocess.run(["podman", "rm", "--force", "--time=0", name], check=True)
         reference = f"{release.repository}@{digest}"
         subprocess.run(["podman", "image", "rm", "--force", reference], check=False)
+
+
+@pytest.fixture
+def docker(
+    laptop: Laptop, guarded_registry: Any, ships: list[Machine], tmp_path: Path
+) -> Iterator[Callable[..., str]]:
+    """docker's client, for the daemon of a machine that reaches the registry and the service at
+    the addresses that they have here; ``laptop`` has it, too."""
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-qt", "ed25519", "-N", "", "-f", key], check=True)
+    ships[0].allow(key.with_suffix(".pub").read_text().strip())
+    ports = [url.rpartition(":")[2] for url in (guarded_registry.address, laptop.url)]
+    words = ["-F", "none", "-i", str(key), "-o", "StrictHostKeyChecking=no"]
+    words += ["-o", "UserKnownHostsFile=/dev/null", "-o", "ExitOnForwardFailure=yes"]
+    words += [word for port in ports for word in ("-R", f"127.0.0.1:{port}:127.0.0.1:{port}")]
+    laptop.env["DOCKER_HOST"] = f"unix:///proc/{ships[0].pid}/root/run/docker.sock"
+
+    def asked(*words: str) -> str:
+        done = subprocess.run(
+            ["docker", *words], env=laptop.env, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    with subprocess.Popen(
+        ["ssh", *words, "-N", f"root@{ships[0].ip}"], stderr=subprocess.DEVNULL
+    ) as tunnel:
+        try:
+            wait_for(lambda: f"127.0.0.1:{ports[1]} " in ships[0].sh("ss -Hltn"), 20)
+            yield asked
+        finally:
+            for name in asked("ps", "--all", "--quiet", OURS).split():
+                asked("rm", "--force", name)
+            tunnel.terminate()
+
+
+def test_docker_runs_the_same(
+    laptop: Laptop, docker: Callable[..., str], ships: list[Machine]
+) -> None:
+    script = "echo $LEVEL $KEY; cat; exit 7"
+    code, out, err = laptop.run(
+        "--engine=docker", "--env", "KEY", "--", "sh", "-c", script, stdin="typed\n"
+    )
+    assert (code, out) == (7, "info alice-own-key\ntyped\n"), err
+    assert docker("ps", "--all", "--quiet", OURS) == ""
+    code, out, err = laptop.run("--engine=docker", "--detach", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["image"].endswith(laptop.digest)
+    image = docker("container", "inspect", "--format={{.Config.Image}}", told["container"])
+    assert image.strip().endswith(laptop.digest)
+    address = told["addresses"][0]
+    wait_for(lambda: ships[0].sh(f"wget -qO- {address}", check=False) == "from qa")
+
+
+def test_docker_ends_with_ctrl_c(laptop: Laptop, docker: Callable[..., str]) -> None:
+    process = laptop.begin("--engine=docker")
+    wait_for(lambda: docker("ps", "--quiet", OURS) != "")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (3, "bye\n"), err
+    assert docker("ps", "--all", "--quiet", OURS) == ""
 
 
 def test_it_serves_until_ctrl_c_and_leaves_nothing(laptop: Laptop) -> None:
