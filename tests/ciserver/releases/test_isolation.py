@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ciserver.releases.targets import Target, commands, firewall, open_target
+from ciserver.releases.targets import Target, commands, firewall, networks, open_target
 from ciserver.releases.targets.images import Location, read_facts
 from ciserver.releases.targets.local import LocalTarget
 from ciserver.releases.targets.spec import Container, Place, Wanted
@@ -237,6 +237,38 @@ def test_a_users_container_reaches_the_machine_as_little(
         target.machine.run(["podman", "unshare", "--rootless-netns", *table], timeout=30)
         [now, _] = _reached_by(started, f"{machine.ip} 22", "203.0.113.1 22")
         assert now > {WORLD, f"{machine.ip} 22", "203.0.113.1 22"}, "it is there to be reached"
+
+
+def test_one_machine_that_is_two_hosts_by_our_record_has_all_its_networks_guarded(
+    ships: list[Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers, neither of which waits for the other: one has looked what there is, the other
+    makes a network, and the first one loads what it knows."""
+    ships[2].allow(PUBLIC)
+    places = [
+        Place(name=name, kind="ssh", address=f"root@{ships[2].ip}", private_key=lambda: PRIVATE)
+        for name in ("one", "two")
+    ]
+    with contextlib.ExitStack() as stack:
+        first, second = [
+            stack.enter_context(open_target(place, run=HOME / "run")) for place in places
+        ]
+        names = [f"{MINE}-{number}" for number in (1, 2)]
+        for target, name in zip((first, second), names, strict=True):
+            stack.callback(networks.remove_unused, target.machine, target.engine, name)
+        run, loaded = first.machine.run, []
+
+        def late(argv: Sequence[str], **more: Any) -> Any:
+            if "--file" in argv and not loaded:
+                loaded.append(argv)
+                networks.ensure(second.machine, second.engine, names[1])
+            return run(argv, **more)
+
+        monkeypatch.setattr(first.machine, "run", late)
+        networks.ensure(first.machine, first.engine, names[0])
+        assert loaded
+        guarded = [networks.is_guarded(first.machine, first.engine, name) for name in names]
+        assert guarded == [True, True]
 
 
 def _without_rules(ship: Ship, container: Container, places: list[str]) -> set[str]:
