@@ -33,6 +33,8 @@ from django.db import connection; connection.ensure_connection()'
         as_gantry python -m ciserver.serve
         ;;
     worker)
+        # What './gantry up' has as its watcher: what people ask of deployed containers.
+        (while :; do python manage.py watch || true; sleep 1; done) &
         exec python -m celery -A ciserver.celery worker \
             -Q default,planning,deployments,chores --pool prefork \
             --concurrency "${GANTRY_WORKER_CONCURRENCY:-2}" --loglevel INFO \

@@ -27,11 +27,14 @@ AGAIN = 30.0  # seconds until an engine that did not answer is asked again
 
 def follow() -> None:
     """Never returns."""
+    told = ""
     while True:
         try:
             engine = own_engine()
         except NoEngine as error:
-            log.warning("no containers can be watched: %s", error)
+            if str(error) != told:  # a machine may have none on purpose
+                told = str(error)
+                log.warning("no containers can be watched: %s", error)
             time.sleep(AGAIN)
             continue
         for _ in deaths(engine):

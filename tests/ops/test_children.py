@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
+import yaml
 from celery import Celery
 from django.conf import settings
 
@@ -65,6 +66,21 @@ def test_every_queue_that_tasks_are_routed_to_has_a_worker_here_and_in_the_compo
     listed = re.search(r"-Q (\S+)", entry)
     assert listed
     assert set(listed[1].split(",")) == routed
+
+
+def test_the_compose_file_has_six_services_and_in_them_all_that_runs_here(config: Config) -> None:
+    file = yaml.safe_load((CHECKOUT / "compose" / "compose.yaml").read_text())
+    services = file["services"]
+    once, named = {"setup"}, {"web", "worker", "scheduler", "postgres", "redis", "registry"}
+    assert set(services) == once | named
+    entry = (CHECKOUT / "compose" / "entry.sh").read_text()
+    roles = set(re.findall(r"^    (\w+)\)", entry, re.MULTILINE))
+    assert {name for name, row in services.items() if row.get("command") == [name]} == roles
+    for one in children_of(config):
+        if one.command[0] == "python":  # the others have images of their own
+            words = " ".join(one.command[1:])
+            program = re.match(r"manage\.py \w+|-m celery|-m ciserver\.\w+", words)
+            assert program and f"python {program[0]}" in entry, one.name
 
 
 def test_a_deployment_that_hangs_holds_up_no_other_and_no_release(config: Config) -> None:
