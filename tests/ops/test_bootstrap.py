@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,9 +24,9 @@ SCRIPT = str(CHECKOUT / "gantry")
 
 
 def attempt(
-    config: Config, *, before: str = ":", env: dict[str, str] | None = None
+    config: Config, words: str = "up", *, before: str = ":", env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs ``gantry up`` after the shell words ``before``, in a mount namespace of its own."""
+    """Runs ``gantry`` after the shell words ``before``, in a mount namespace of its own."""
     settings = {
         "GANTRY_HOME": str(config.home),
         "GANTRY_PORT": str(config.port),
@@ -32,7 +34,7 @@ def attempt(
         "PATH": os.environ["PATH"],
     }
     return subprocess.run(
-        ["unshare", "--mount", "sh", "-c", f'{before}; exec "$0" up', SCRIPT],
+        ["unshare", "--mount", "sh", "-c", f'{before}; exec "$0" {words}', SCRIPT],
         env=settings | (env or {}),
         capture_output=True,
         text=True,
@@ -41,21 +43,45 @@ def attempt(
     )
 
 
-def assert_refused(
-    done: subprocess.CompletedProcess[str], config: Config, sentence: str, step: str
-) -> None:
-    lines = done.stderr.splitlines()
-    assert done.returncode == 1, done.stderr
-    assert len(lines) == 2, done.stderr
-    assert sentence in lines[0]
-    assert step in lines[1]
-    assert not config.home.exists()
+Refuses = Callable[..., None]
 
 
-def test_another_user_than_root(config: Config) -> None:
-    as_nobody = f"exec setpriv --reuid 65534 --clear-groups sh {SCRIPT} up"
-    done = attempt(config, before=as_nobody)
-    assert_refused(done, config, "This needs root", "sudo")
+@pytest.fixture
+def refuses(config: Config) -> Iterator[Refuses]:
+    """``refuses(sentence, step, ...)``: the demo says just that, on a machine that has none of the
+    packages yet, and asks for none."""
+    with tempfile.TemporaryDirectory(prefix="gantry-bare-", dir="/var/tmp") as folder:
+        tools = Path(folder)
+        tools.chmod(0o755)
+        for name in ("apt-get", "dpkg-query"):
+            asked = f"echo {name} >>{tools}/asked" if name == "apt-get" else ":"
+            (tools / name).write_text(f"#!/bin/sh\n{asked}\n")
+            (tools / name).chmod(0o755)
+
+        def check(
+            sentence: str,
+            step: str,
+            *,
+            before: str = ":",
+            tools_too: Path = tools,
+            words: str = "demo --exit",
+        ) -> None:
+            path = f"{tools_too}:{tools}:{os.environ['PATH']}"
+            done = attempt(config, words, before=before, env={"PATH": path})
+            lines = done.stderr.splitlines()
+            assert done.returncode == 1, done.stderr
+            assert len(lines) == 2, done.stderr
+            assert sentence in lines[0]
+            assert step in lines[1]
+            assert not (tools / "asked").exists()
+            assert not config.home.exists()
+
+        yield check
+
+
+def test_another_user_than_root(refuses: Refuses) -> None:
+    as_nobody = f"exec setpriv --reuid 65534 --clear-groups sh {SCRIPT} demo"
+    refuses("This needs root", "sudo", before=as_nobody)
 
 
 @pytest.mark.parametrize(
@@ -66,45 +92,48 @@ def test_another_user_than_root(config: Config) -> None:
         'ID=ubuntu\nVERSION_ID="22.04"\nPRETTY_NAME="Ubuntu 22.04.4 LTS"',
     ],
 )
-def test_another_distribution(config: Config, tmp_path: Path, release: str) -> None:
+def test_another_distribution(refuses: Refuses, tmp_path: Path, release: str) -> None:
     file = tmp_path / "os-release"
     file.write_text(release)
-    done = attempt(config, before=f"mount --bind {file} /etc/os-release")
     name = release.rpartition("=")[2].strip('"')
-    assert_refused(done, config, f"{name} is not supported", "Debian 12 or newer")
+    there = f"mount --bind {file} /etc/os-release"
+    refuses(f"{name} is not supported", "Debian 12 or newer", before=there)
 
 
 @pytest.mark.parametrize("kernel", ["5.18.0-4-amd64", "5.4.0", "4.19.0-26-amd64"])
-def test_an_old_kernel(config: Config, tmp_path: Path, kernel: str) -> None:
+def test_an_old_kernel(refuses: Refuses, tmp_path: Path, kernel: str) -> None:
     fake = tmp_path / "uname"
     fake.write_text(f"#!/bin/sh\necho {kernel}\n")
     fake.chmod(0o755)
-    done = attempt(config, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
-    assert_refused(done, config, f"The kernel is {kernel}", "reboot")
+    refuses(f"The kernel is {kernel}", "reboot", tools_too=tmp_path)
 
 
-def test_a_full_disk(config: Config) -> None:
+def test_a_full_disk(refuses: Refuses, config: Config) -> None:
     config.home.parent.mkdir(exist_ok=True)
-    done = attempt(config, before=f"mount -t tmpfs -o size=20m none {config.home.parent}")
-    assert_refused(done, config, "20 MiB free", "GANTRY_HOME")
+    small = f"mount -t tmpfs -o size=20m none {config.home.parent}"
+    refuses("20 MiB free", "GANTRY_HOME", before=small)
+
+
+def test_a_full_disk_where_packages_and_deployed_images_go(refuses: Refuses) -> None:
+    refuses("/var/lib has 20 MiB free", "Free some", before="mount -t tmpfs -o size=20m n /var/lib")
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_a_port_in_use(config: Config, family: socket.AddressFamily) -> None:
+def test_a_port_in_use(refuses: Refuses, config: Config, family: socket.AddressFamily) -> None:
     with socket.socket(family) as listener:
         listener.bind(("127.0.0.1" if family == socket.AF_INET else "::1", config.port))
         listener.listen()
-        done = attempt(config)
-    assert_refused(done, config, f"Port {config.port} is taken", f"GANTRY_PORT={config.port + 1}")
+        for words in ("up", "demo --exit"):
+            another = f"GANTRY_PORT={config.port + 1}"
+            refuses(f"Port {config.port} is taken", another, words=words)
 
 
-def test_the_registrys_port_in_use(config: Config) -> None:
+def test_the_registrys_port_in_use(refuses: Refuses, config: Config) -> None:
     host, _, port = config.registry.rpartition(":")
     with socket.socket() as listener:
         listener.bind((host, int(port)))
         listener.listen()
-        done = attempt(config)
-    assert_refused(done, config, f"Port {port} is taken", f"GANTRY_REGISTRY={host}:{int(port) + 1}")
+        refuses(f"Port {port} is taken", f"GANTRY_REGISTRY={host}:{int(port) + 1}")
 
 
 def test_a_registry_elsewhere_may_have_any_port(config: Config) -> None:
