@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
+from ciserver.cli.client import Client
+from ciserver.cli.settings import Settings
 from ciserver.config import Config
 from ciserver.ops.credentials import Credentials
 from ciserver.ops.demo.compare import difference
-from ciserver.ops.demo.journey import Journey
+from ciserver.ops.demo.follow import follow
+from ciserver.ops.demo.journey import Journey, _check_production
 from ciserver.ops.demo.repository import Repository
+from ciserver.ops.errors import OpsError
 from ciserver.ops.launch import CHECKOUT
 
 LOGIN = Credentials(username="admin", password="not-used", token="gantry_secret")
@@ -90,3 +101,71 @@ def test_the_comparison_says_what_was_built_again_and_what_travelled() -> None:
     assert ["steps", "from", "the", "cache", "0", "1"] in rows
     assert ["sent", "to", "the", "registry", "3.4", "KiB", "3.4", "KiB"] in rows
     assert ["pulled", "by", "prod", "not", "known", "not", "known"] in rows
+
+
+@contextmanager
+def answering(text: str) -> Iterator[str]:
+    """The address of a server that answers everything with ``text``."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_production_must_show_the_commit_that_was_pushed() -> None:
+    console = Console(record=True, width=80)
+    commit, other = "c" * 40, "d" * 40
+    with answering(f"Hello from prod: v1, commit {commit}\n") as url:
+        _check_production(url, commit, console)
+        with pytest.raises(OpsError, match="does not show the commit dddddddd that was pushed"):
+            _check_production(url, other, console)
+    with pytest.raises(OpsError):
+        _check_production(url, commit, console)  # nobody answers there any more
+    said = console.export_text()
+    assert said.count(f"Hello from prod: v1, commit {commit}") == 2
+    assert "curl: (7)" in said
+
+
+def test_a_pipeline_that_is_not_green_ends_the_demo_with_its_place_and_reason() -> None:
+    row = {
+        "id": 1,
+        "state": "failed",
+        "place": "Dockerfile:5",
+        "reason": "RUN useradd ended with exit code 1.",
+        "page": "http://x/pipelines/1/",
+        "jobs": [],
+    }
+    with answering(json.dumps(row)) as url, Client(Settings(url=url, token="not-used")) as api:
+        with pytest.raises(OpsError) as ended:
+            follow(api, Console(record=True), row)
+    assert "failed: Dockerfile:5: RUN useradd ended with exit code 1." in str(ended.value)
+    assert "http://x/pipelines/1/" in ended.value.next_step
+
+
+@pytest.mark.root
+def test_a_demo_that_ends_early_says_why_and_its_exit_code_is_not_0(config: Config) -> None:
+    home = config.home.parent / ("x" * 60)  # too long a path
+    done = subprocess.run(
+        [sys.executable, "-m", "ciserver.ops", "demo", "--exit"],
+        cwd=CHECKOUT,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "GANTRY_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    sentence, step = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert "too long a path for the sockets" in sentence
+    assert step.strip()
+    assert not home.exists()
