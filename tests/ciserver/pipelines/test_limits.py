@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from builders.errors import ImageNotFound
+from builders.images.reference import Reference
 from ciserver.pipelines.definition import parse
 from ciserver.pipelines.runner import story
 from ciserver.pipelines.runner.commit_files import PlanError
@@ -60,6 +62,11 @@ def test_each_limit_of_a_test_and_of_a_service_ends_it(workplace: Workplace) -> 
         job = jobs[f"with-{key}"]
         assert reason in job.reason, (key, job.reason)
         assert job.place == f"gantry.yml: tests.with-{key}.services.db"
+
+    image = f"{workplace.workshop.config.registry}/{pipeline.project.slug}:{pipeline.commit}"
+    with pytest.raises(ImageNotFound):  # only what is green is pushed
+        workplace.workshop.registry.pull(Reference.parse(image), workplace.workshop.store)
+    assert pipeline.digest == ""
 
 
 @pytest.mark.django_db

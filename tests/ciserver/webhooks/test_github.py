@@ -137,7 +137,9 @@ def test_whatever_is_wrong_with_a_signature_the_answer_is_the_same(secret: str, 
     assert len(answers) == 1
     [(status, content)] = answers
     assert status == 401
-    assert json.loads(content)["code"] == "bad-signature"
+    problem = json.loads(content)
+    assert problem["code"] == "bad-signature"
+    assert problem["detail"] == "The signature is missing or wrong."
     assert not Delivery.objects.exists()
 
 
