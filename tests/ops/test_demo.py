@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -104,15 +106,16 @@ def test_the_comparison_says_what_was_built_again_and_what_travelled() -> None:
 
 
 @contextmanager
-def answering(text: str) -> Iterator[str]:
-    """The address of a server that answers everything with ``text``."""
+def answering(text: str, *, log: str = "") -> Iterator[str]:
+    """The address of a server that answers everything with ``text``, and asked for logs ``log``."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
+            self.send_header("Log-Position", "1-0")
             self.end_headers()
-            self.wfile.write(text.encode())
+            self.wfile.write((log if "/log/" in self.path else text).encode())
 
         def log_message(self, *_: object) -> None:
             pass
@@ -151,6 +154,20 @@ def test_a_pipeline_that_is_not_green_ends_the_demo_with_its_place_and_reason() 
             follow(api, Console(record=True), row)
     assert "failed: Dockerfile:5: RUN useradd ended with exit code 1." in str(ended.value)
     assert "http://x/pipelines/1/" in ended.value.next_step
+
+
+def test_a_terminal_is_shown_the_log_and_how_far_each_job_is() -> None:
+    steps = [{"state": "passed", "cached": hit} for hit in (True, False, True)]
+    job = {"id": 7, "name": "build", "state": "passed", "steps": steps}
+    row = {"id": 1, "state": "passed", "jobs": [job, {**job, "name": "unit", "state": "queued"}]}
+    shown = io.StringIO()
+    with answering(json.dumps(row), log="Made it.\nAll of it.\n") as url:
+        with Client(Settings(url=url, token="not-used")) as api:
+            assert follow(api, Console(width=100, force_terminal=True, file=shown), row) == row
+    said = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.getvalue())
+    assert "build   Made it." in said and "build   All of it." in said
+    assert re.search(r"✓ build ━{24} 3/3 steps, 2 from the cache", said)
+    assert "unit" not in said  # it waits
 
 
 @pytest.mark.root

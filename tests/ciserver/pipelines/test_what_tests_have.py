@@ -13,14 +13,18 @@ pytestmark = [pytest.mark.root, pytest.mark.django_db(transaction=True)]
 WRITE = """#!/bin/sh
 set -e
 env
+grep -E '^Cap(Eff|Bnd)' /proc/self/status
 mkdir -p a/deep b
 for n in $(seq 250); do echo "<testsuite><testcase name='n$n'/></testsuite>" > a/deep/$n.xml; done
 echo "<testsuite><testcase name='of b'/></testsuite>" > b/one.xml
 printf '<testsuite>\xff' > b/broken.xml
 touch "$(printf 'b/odd\\377.xml')" "$(printf 'b/Cancelled.\\n.xml')"
 """
+# As many as Moby gives but mknod, net_raw and audit_write, and in a user namespace.
+CAPABILITIES = [f"{name}:\t00000000800405fb" for name in ("CapEff", "CapBnd")]
 FILES = {
-    "Dockerfile": "FROM busybox\nWORKDIR /w\nCOPY write /\nENV CI=of-the-image\n",
+    "Dockerfile": "FROM busybox\nWORKDIR /w\nCOPY write /\nENV CI=of-the-image\n"
+    "RUN grep -E '^Cap(Eff|Bnd)' /proc/self/status\n",
     "write": WRITE,
     "gantry.yml": """
 tests:
@@ -41,7 +45,11 @@ def test_variables_tell_of_the_pipeline_and_reports_are_found_or_missed_aloud(
     job = pipeline.jobs.get(name="unit")
     assert job.state == "passed", job.reason
     log = log_of(job)
-    told = dict(line[6:].split("=", 1) for line in log.splitlines() if line.startswith("1 out "))
+    said = [line[6:] for line in log.splitlines() if line.startswith("1 out ")]
+    assert [line for line in said if line.startswith("Cap")] == CAPABILITIES
+    built = log_of(pipeline.jobs.get(name="build")).splitlines()
+    assert [line.partition("out ")[2] for line in built if "out Cap" in line] == CAPABILITIES
+    told = dict(line.split("=", 1) for line in said if "=" in line)
     expected = {
         "CI": "true",
         "GANTRY_PROJECT": "hello",
