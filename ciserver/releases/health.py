@@ -75,6 +75,7 @@ class Gate:
             if wrong:
                 self._lives(container)
             if time.monotonic() > deadline:
+                self._still_up(container)
                 if ever:
                     row = f"did not pass {self.check.passes} times in a row"
                     wrong = f"{self.check.describe()} {row}" + (f": {wrong}" if wrong else "")
@@ -90,7 +91,8 @@ class Gate:
 
     def _lives(self, container: Container) -> None:
         """A look at its process. The engine, which takes ten times as long, is asked when that has
-        ended, and once at the end, when it also tells what became of other processes there."""
+        ended, and once at the end, well or not, when it also tells what became of other processes
+        there."""
         self.pulse()
         if not container.pid or not self.target.checked([container])[0].running:
             self._still_up(container)

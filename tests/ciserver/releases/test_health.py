@@ -6,6 +6,7 @@ import itertools
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -90,6 +91,26 @@ def test_a_container_that_is_not_the_one_that_passed_is_not_healthy_without_a_qu
     strict = Gate(cast(Target, target), Check(path="/"), 60, stable_for=0)
     with pytest.raises(Unhealthy, match=words):
         strict.wait(CONTAINER)
+
+
+@dataclass
+class Starved(Hanging):
+    """A target whose container's first process lives on when memory was out for another."""
+
+    def find(self, name: str) -> Container:
+        return replace(CONTAINER, pid=7, oom_killed=bool(self.allowed))
+
+    def checked(self, found: Sequence[Container]) -> Sequence[Container]:
+        return found
+
+
+def test_a_container_whose_workers_run_out_of_memory_is_told_so_when_it_never_gets_healthy(
+    monkeypatch: Any,
+) -> None:
+    monkeypatch.setattr(health, "BETWEEN_TRIES", 0.2)
+    target = Starved(says="nothing answers on its port")
+    with pytest.raises(Unhealthy, match="it ran out of memory"):
+        Gate(cast(Target, target), Check(tcp=True), 0.5).wait(replace(CONTAINER, pid=7))
 
 
 def test_without_a_quiet_while_the_engine_is_asked_beside_the_first_try_and_at_the_end(
