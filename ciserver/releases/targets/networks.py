@@ -21,6 +21,10 @@ def ensure(machine: Machine, engine_there: Engine, name: str) -> None:
         listed = _table(machine, engine_there)
         there = _networks(machine, engine_there)
         if name not in there:
+            if name in firewall.guarded(listed, engine_there.program).values():
+                # Its network went and its bridge did not, as when a worker is killed between. The
+                # new one has another bridge, for which ``is_guarded`` must not take that.
+                _guard(machine, engine_there, listed, there)
             machine.run(engine_there.create_network(name), timeout=QUICK)
             there = _networks(machine, engine_there)
         _guard(machine, engine_there, listed, there)

@@ -271,6 +271,40 @@ def test_one_machine_that_is_two_hosts_by_our_record_has_all_its_networks_guarde
         assert guarded == [True, True]
 
 
+def test_a_bridge_that_outlived_its_network_does_not_vouch_for_the_next_one(
+    ships: list[Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers are killed twice: when a network was removed, and when it was made again."""
+    ships[2].allow(PUBLIC)
+    place = Place(
+        name="twice", kind="ssh", address=f"root@{ships[2].ip}", private_key=lambda: PRIVATE
+    )
+    name, other = f"{MINE}-1", f"{MINE}-2"
+    with contextlib.ExitStack() as stack:
+        target = stack.enter_context(open_target(place, run=HOME / "run"))
+        machine, engine = target.machine, target.engine
+        networks.ensure(machine, engine, name)
+        stack.callback(networks.remove_unused, machine, engine, name)
+        machine.run(engine.remove_network(name), timeout=30)
+        machine.run(engine.create_network(other), timeout=30)  # has the bridge's number now
+        stack.callback(networks.remove_unused, machine, engine, other)
+        assert networks.is_guarded(machine, engine, name), "by the bridge that is left"
+        run = machine.run
+
+        def killed(argv: Sequence[str], **more: Any) -> Any:
+            done = run(argv, **more)
+            if "create" in argv:
+                raise ZeroDivisionError
+            return done
+
+        monkeypatch.setattr(machine, "run", killed)
+        with pytest.raises(ZeroDivisionError):
+            networks.ensure(machine, engine, name)
+        monkeypatch.undo()
+        assert name in machine.run(engine.list_networks(), timeout=30).out
+        assert not networks.is_guarded(machine, engine, name)
+
+
 def _without_rules(ship: Ship, container: Container, places: list[str]) -> set[str]:
     subprocess.run(["nft", "delete", "table", *firewall.TABLE.split()], check=False)
     return ship.reaches(container, *places)
