@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -295,7 +296,9 @@ class EngineTarget:
             yield from rows
 
     def _probe_command(self, container: Container, check: Check, pulse: Pulse) -> str:
-        argv = self.engine.execute(container.id, check.command)
+        # sshd goes on with what has no end, and has only so many sessions.
+        ends = ["timeout", "-s", "KILL", str(math.ceil(check.timeout) + 1)]
+        argv = [*ends, *self.engine.execute(container.id, check.command)]
         try:
             result = self.machine.attempt(argv, timeout=check.timeout, keep=KEPT, pulse=pulse)
         except CommandTimedOut:
