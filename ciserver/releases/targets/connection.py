@@ -24,6 +24,7 @@ from ciserver.releases.targets import commands, facts, masters, mux
 from ciserver.releases.targets.commands import QUICK, Pulse, Result, still
 from ciserver.releases.targets.errors import (
     CommandFailed,
+    CommandTimedOut,
     HostAway,
     HostKeyChanged,
     TargetError,
@@ -64,8 +65,10 @@ class Connection:
 
         def start() -> Session:
             try:
-                begun.append(self._reached.master.begin(script))
+                begun.append(self._reached.master.begin(script, timeout))
             except OSError as error:
+                if isinstance(error, TimeoutError) and timeout < QUICK:
+                    raise CommandTimedOut(argv, timeout) from error
                 raise self._lost() from error
             return begun[0]
 
@@ -134,6 +137,8 @@ class Connection:
         try:
             port = self._reached.master.forward(kind, listen, connect)
         except OSError as error:
+            # It may be made yet: then nobody finds this connection again.
+            self._reached.master.path.unlink(missing_ok=True)
             raise self._lost() from error
         except Refused as error:
             raise TargetError(

@@ -168,7 +168,7 @@ def _again(place: Place, spot: Path) -> Reached | None:
         (spot / USED).touch()
         master = Master(socket)
         try:
-            session = master.begin(_first_words(place))
+            session = master.begin(_first_words(place), SOON)
         except OSError:
             break
         try:

@@ -10,13 +10,14 @@ mux.c beside it: the port of MUX_C_NEW_STDIO_FWD is a number.
 from __future__ import annotations
 
 import io
+import math
 import os
 import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -44,7 +45,7 @@ class Refused(Exception):
 class Session:
     """A command at the other end; see ``commands.Running``."""
 
-    def __init__(self, control: socket.socket, ends: tuple[int, int, int]) -> None:
+    def __init__(self, control: socket.socket, ends: Sequence[int]) -> None:
         self._control, self._said = control, b""
         self._code: int | None = None
         self.refused = ""  # why it was not begun
@@ -112,25 +113,26 @@ class Master:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def begin(self, command: str) -> Session:
+    def begin(self, command: str, timeout: float) -> Session:
         """Have the user's shell on the host run ``command``. What comes of it, also that it could
-        not begin, is told by the session. Raises OSError when there is no master."""
-        control = self._connected()
-        pipes = [os.pipe(), os.pipe(), os.pipe()]
-        theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
-        session = Session(control, (pipes[0][1], pipes[1][0], pipes[2][0]))
-        try:
+        not begin, is told by the session. Raises OSError when there is no master, or none that
+        takes it within ``timeout`` seconds."""
+        with ExitStack() as undo, ExitStack() as theirs:
+            control = undo.enter_context(self._connected(timeout))
+            ours, given = [], []
+            for number in range(3):
+                reads, writes = os.pipe()
+                mine, other = (reads, writes) if number else (writes, reads)
+                undo.callback(os.close, mine)
+                theirs.callback(os.close, other)
+                ours.append(mine)
+                given.append(other)
             flags = struct.pack(">5I", 0, 0, 0, 0, NO_ESCAPE)  # no terminal, X11, agent, subsystem
             _send(control, NEW_SESSION, _string("") + flags + _string("") + _string(command))
-            for end in theirs:
+            for end in given:
                 socket.send_fds(control, [b"\0"], [end])
-        except BaseException:
-            session.__exit__()
-            raise
-        finally:
-            for end in theirs:
-                os.close(end)
-        return session
+            undo.pop_all()
+            return Session(control, ours)
 
     def forward(self, kind: int, listen: Place, connect: Place) -> int:
         """The port that was chosen, where ``listen`` left that open with 0; else 0. Raises
@@ -169,10 +171,10 @@ class Master:
             _send(control, kind, body)
             return _receive(control)
 
-    def _connected(self) -> socket.socket:
+    def _connected(self, timeout: float = math.inf) -> socket.socket:
         control = socket.socket(socket.AF_UNIX)
         try:
-            control.settimeout(QUICK)
+            control.settimeout(min(timeout, QUICK))
             control.connect(str(self.path))
             hello = struct.pack(">2I", HELLO, VERSION)
             control.sendall(_string(hello))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -16,9 +19,11 @@ from pathlib import Path
 import pytest
 
 from ciserver.releases.targets import masters, mux
+from ciserver.releases.targets.base import EngineTarget
 from ciserver.releases.targets.connection import Connection, connect
-from ciserver.releases.targets.errors import HostAway, TargetError
-from ciserver.releases.targets.spec import Place
+from ciserver.releases.targets.engine import Engine
+from ciserver.releases.targets.errors import CommandTimedOut, HostAway, TargetError
+from ciserver.releases.targets.spec import Check, Container, Place
 from tests.machines import Machine, machine
 
 
@@ -185,6 +190,31 @@ def test_more_commands_than_sshd_allows_at_once_are_told_so(place: Place, tmp_pa
     assert said and all("sshd on edge: Session open refused by peer. See" in one for one in said)
 
 
+def test_healthchecks_that_hang_do_not_take_up_all_that_sshd_allows(
+    ship: Machine, place: Place, tmp_path: Path
+) -> None:
+    ship.sh("printf '#!/bin/sh\\nsleep 60\\n' > /tmp/engine && chmod +x /tmp/engine")
+    container = Container(
+        id="c1",
+        name="one",
+        image_id="",
+        labels={},
+        running=True,
+        oom_killed=False,
+        restarts=0,
+        address="",
+    )
+    with connect(place, tmp_path) as there:
+        target = EngineTarget(there, Engine(program="/tmp/engine"))
+        check = Check(command=("check",), timeout=0.2)
+        for _ in range(4):
+            assert target.probe(container, check) == "the HEALTHCHECK did not end within 0.2 s"
+        deadline = time.monotonic() + 20
+        while ship.sh("pgrep -f '^[^ ]*sh /tmp/engine'", check=False):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
 @pytest.mark.parametrize("when", ["before it is begun", "while it runs"])
 def test_a_command_whose_connection_is_lost_says_so_at_once(
     place: Place, tmp_path: Path, when: str
@@ -198,6 +228,116 @@ def test_a_command_whose_connection_is_lost_says_so_at_once(
             time.sleep(0.5)
             there._reached.master.end()
             running.result(timeout=5)
+
+
+OPENED = struct.pack(">4I", 12, mux.SESSION_OPENED, 0, 1)
+ENDED = struct.pack(">4I", 12, mux.EXIT, 1, 3)
+DENIED = struct.pack(">4I", 18, mux.FAILURE, 0, 6) + b"no, no"
+
+
+@pytest.fixture
+def told() -> Iterator[tuple[mux.Session, socket.socket]]:
+    """A session, and where a master speaks to it."""
+    ours, theirs = socket.socketpair()
+    null = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
+    with theirs, mux.Session(ours, null) as session:
+        yield session, theirs
+
+
+@pytest.mark.parametrize("ending", [ENDED, DENIED], ids=["exit", "refused"])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 16, 17, 1000])
+def test_what_the_master_says_may_come_in_any_pieces(
+    told: tuple[mux.Session, socket.socket], ending: bytes, size: int
+) -> None:
+    session, master = told
+    said = OPENED + ending
+    for first in range(0, len(said), size):
+        assert session.poll() is None
+        master.sendall(said[first : first + size])
+    assert session.wait(5) == (3 if ending == ENDED else mux.LOST)
+    assert session.refused == ("" if ending == ENDED else "no, no")
+
+
+def test_a_master_that_goes_away_within_a_message_has_told_nothing(
+    told: tuple[mux.Session, socket.socket],
+) -> None:
+    session, master = told
+    master.sendall(OPENED + ENDED[:-1])
+    assert session.poll() is None
+    master.close()
+    assert session.wait(5) == mux.LOST
+
+
+def test_a_worker_without_descriptors_loses_none_when_it_cannot_begin(
+    place: Place, tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with connect(place, tmp_path) as there:
+        before = descriptors()
+        failures = 0
+        for more in range(9):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (_beyond(more), hard))
+            try:
+                there.run(["true"], timeout=20)
+            except (HostAway, OSError):
+                failures += 1
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert 5 < failures < 9
+        assert descriptors() == before
+
+
+def descriptors() -> set[int]:
+    return {int(one.name) for one in Path("/proc/self/fd").iterdir()}
+
+
+def _beyond(free: int) -> int:
+    """A limit below which ``free`` numbers are not taken."""
+    number, taken = 0, descriptors()
+    while free >= 0:
+        free -= number not in taken
+        number += 1
+    return number - 1
+
+
+def test_a_master_that_does_not_answer_takes_no_longer_than_the_command_may(
+    place: Place, tmp_path: Path
+) -> None:
+    with connect(place, tmp_path):
+        (kept,) = (tmp_path / "ssh").glob("k*/m-*")
+    with connect(place, tmp_path) as there:
+        found = subprocess.run(["pgrep", "-f", kept], capture_output=True, check=True)
+        os.kill(pid := int(found.stdout), signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with pytest.raises(CommandTimedOut, match=r"'true' did not end within 0\.5 s"):
+                there.run(["true"], timeout=0.5)
+            assert time.monotonic() - began < mux.QUICK / 2
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert there.run(["echo", "still there"], timeout=20).out == "still there\n"
+
+
+def test_what_may_be_forwarded_yet_is_not_left_to_the_next_one(
+    ship: Machine, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = listening(ship)
+    with connect(place, tmp_path) as there:
+        first = port_of(there)
+        monkeypatch.setattr(mux, "QUICK", 0.5)
+        ship.unplug()
+        try:
+            with pytest.raises(HostAway):
+                there.exposed(tmp_path / "nobody.sock")
+        finally:
+            ship.plug_in()
+        monkeypatch.undo()
+        deadline = time.monotonic() + 20
+        while listening(ship) == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    with connect(place, tmp_path) as there:
+        assert port_of(there) != first
 
 
 def test_what_listens_on_the_host_is_seen(ship: Machine, place: Place, tmp_path: Path) -> None:
