@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import ast
 import base64
+import io
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from runtime.cli import main
 from runtime.cli.options import default_state, parse_size
+from runtime.sandbox import Stream
 from runtime.snapshots import LowerDir
 from runtime.state import StateDirectory
 
 ROOT = Path(__file__).parents[2]
 
 
-def runtime(*args: str | bytes, area: Path) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def program(*args: str, area: Path) -> Done:
+    """The command as a process of its own."""
     command, *rest = args
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "runtime", command, "--state", str(area / "state"), *rest],
         cwd=ROOT,
         capture_output=True,
@@ -30,12 +44,40 @@ def runtime(*args: str | bytes, area: Path) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def runtime(*args: str | bytes, area: Path) -> Done:
+    """The command in this process: starting one of its own takes longer than most of what is
+    asked of it."""
+    command, *rest = map(os.fsdecode, args)
+    out, err = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in Stream)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main([command, "--state", str(area / "state"), *rest])
+    except SystemExit as error:  # what argparse thinks of the words
+        code = int(error.code or 0)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return Done(code, *(each.buffer.getvalue().decode() for each in (out, err)))
 
 
 @pytest.mark.root
 def test_the_exit_code_and_both_streams_are_the_commands(area: Path) -> None:
-    done = runtime("run", "--", "sh", "-c", "echo out; echo err >&2; exit 3", area=area)
-    assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")
+    script = "echo out; echo err >&2; exit 3"
+    for way in (program, runtime):
+        done = way("run", "--", "sh", "-c", script, area=area)
+        assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")
+
+
+@pytest.mark.root
+def test_a_wrong_wish_is_told_by_the_program_too(area: Path) -> None:
+    for words in (("run", "--", os.fsdecode(b"\xff")), ("run", "--pids", "many", "--", "true")):
+        done = program(*words, area=area)
+        assert done == runtime(*words, area=area)
+        assert (done.returncode, done.stdout) == (125, "") and done.stderr
 
 
 @pytest.mark.root
