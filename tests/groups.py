@@ -9,9 +9,13 @@ into an attribute of the test that nothing reads any more.
 from __future__ import annotations
 
 import gc
-from pathlib import PurePosixPath
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path, PurePosixPath
 
 import pytest
+from _pytest.assertion import rewrite
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
@@ -56,15 +60,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ORDER.get(group_of(item.nodeid), len(ORDER)))
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Five thousand tests are many objects: garbage collections would look at each of them again
     and again while they are found, which is a third of the time that finding takes."""
     gc.disable()
+    if not hasattr(config, "workerinput"):
+        _compile(config)
+
+
+def _compile(config: pytest.Config) -> None:
+    """Of a fresh checkout each process would do it, with all modules of tests, at the same time."""
+    tests = Path(__file__).parent
+    with ProcessPoolExecutor(os.cpu_count(), get_context("fork"), _in_process, [config]) as pool:
+        list(pool.map(_compile_one, sorted(tests.rglob("test_*.py")), chunksize=16))
+
+
+_of_process: list[pytest.Config] = []
+_in_process = _of_process.append
+
+
+def _compile_one(path: Path) -> None:
+    """As pytest does when it imports the module."""
+    folder = rewrite.get_cache_dir(path)
+    made = folder / f"{path.stem}{rewrite.PYC_TAIL}"
+    if rewrite._read_pyc(path, made) is None and rewrite.try_makedirs(folder):
+        (config,) = _of_process
+        digest, code = rewrite._rewrite_test(path, config)
+        rewrite._write_pyc(config.stash[rewrite.assertstate_key], code, digest, made)
 
 
 def pytest_collection_finish() -> None:
-    """Those that come while the tests run pass them by."""
-    gc.collect()
+    """Those that come while the tests run pass them by. What is garbage by now may stay: to look
+    for it takes longer than all that comes later."""
     gc.freeze()
     gc.enable()
 

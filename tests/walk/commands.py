@@ -27,14 +27,15 @@ def page_of(name: str) -> Path:
 
 
 @cache
-def commands_of(page: Path) -> list[str]:
+@cache
+def commands_of(page: Path) -> tuple[str, ...]:
     """What a reader types. Lines that share variables or a here-document are one."""
     found: list[str] = []
     text = _OTHER_BLOCK.sub("", page.read_text())
     places = [*_BLOCK.finditer(text), *_INDENTED.finditer(_BLOCK.sub(_blank, text))]
     for block in sorted(places, key=lambda place: place.start()):
         found += _of_block(block[1] if block.re is _BLOCK else block[0])
-    return found + list(_of_sentences(page, found))
+    return (*found, *_of_sentences(page, found))
 
 
 def the_command(page: str, begins: str) -> str:

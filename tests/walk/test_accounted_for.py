@@ -95,6 +95,6 @@ def test_a_new_command_that_nobody_types_would_be_found(tmp_path: Path) -> None:
     page.write_text(
         "Type\n\n    gantry status --json | head  # nobody does\n\nor `gantry stop a@b`.\n"
     )
-    assert commands_of(page) == ["gantry status --json | head", "gantry stop a@b"]
+    assert commands_of(page) == ("gantry status --json | head", "gantry stop a@b")
     with pytest.raises(AssertionError, match="Add it to the page"):
         test_every_command_of_a_page_is_typed_or_has_a_reason_why_not(page)

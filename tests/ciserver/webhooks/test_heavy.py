@@ -24,19 +24,19 @@ from tests.ciserver.webhooks.test_sizes import _most_held, running, server
 __all__ = ["running", "server"]
 MIB = 1024 * 1024
 START = json.dumps(push())[:-1].encode() + b', "pad": '
-HEAVY = {
-    "lists": b"[" + b"[]," * (8 * MIB) + b"0]}",
-    "dictionaries": b"[" + b"{}," * (8 * MIB) + b"0]}",
-    "numbers": b"[" + b"0," * (12 * MIB) + b"0]}",
-    "wide characters": b'"' + b"x" * (20 * MIB) + "\U0001f600".encode() + b'"}',
-    "an escape of a wide character": b'"' + b"x" * (20 * MIB) + b"\\ud83d\\ude00" + b'"}',
-    "escapes": b'"' + b"\\u0041" * (4 * MIB) + b'"}',
-    "UTF-16": b'"' + b"x" * (2 * MIB) + b'"}',
+HEAVY = {  # made when it is needed: each process that runs tests reads this file
+    "lists": lambda: b"[" + b"[]," * (8 * MIB) + b"0]}",
+    "dictionaries": lambda: b"[" + b"{}," * (8 * MIB) + b"0]}",
+    "numbers": lambda: b"[" + b"0," * (12 * MIB) + b"0]}",
+    "wide characters": lambda: b'"' + b"x" * (20 * MIB) + "\U0001f600".encode() + b'"}',
+    "an escape of a wide character": lambda: b'"' + b"x" * (20 * MIB) + b"\\ud83d\\ude00" + b'"}',
+    "escapes": lambda: b'"' + b"\\u0041" * (4 * MIB) + b'"}',
+    "UTF-16": lambda: b'"' + b"x" * (2 * MIB) + b'"}',
 }
 
 
 def heavy(kind: str) -> bytes:
-    body = START + HEAVY[kind]
+    body = START + HEAVY[kind]()
     return body.decode().encode("utf-16") if kind == "UTF-16" else body
 
 
