@@ -7,7 +7,6 @@ take from it. Without that variable it listens where ``GANTRY_BIND`` and ``GANTR
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 import sys
@@ -16,6 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ciserver.config import Config
+from ciserver.lib import loading
 from ciserver.lib.logs import only_json
 
 APP = "ciserver.asgi:application"
@@ -54,14 +54,8 @@ class LimitedHeads(HttpToolsProtocol):
         self._in_head, self._turned = True, True
 
 
-def settle() -> None:
-    """Keep what is loaded out of garbage collections: a full one takes 80 to 260 ms over it, in
-    which nobody is answered."""
-    gc.collect()
-    gc.freeze()
-
-
 def main() -> None:
+    loading.begin()
     only_json()
     gantry, given = Config.from_env(), os.environ.get("LISTEN_FD")
     config = uvicorn.Config(
@@ -75,7 +69,7 @@ def main() -> None:
         timeout_graceful_shutdown=GRACE,
     )
     config.load()
-    settle()
+    loading.done()  # a full collection takes 80 to 260 ms, in which nobody is answered
     sockets = [socket.socket(fileno=int(given))] if given else None
     uvicorn.Server(config).run(sockets=sockets)
 

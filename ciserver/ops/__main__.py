@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 
 from ciserver.cli.errors import CliError
@@ -69,4 +71,5 @@ def _report(error: Exception) -> int:
 
 
 if __name__ == "__main__":
+    atexit.register(gc.freeze)  # its last collections free nothing
     sys.exit(main(sys.argv[1:]))

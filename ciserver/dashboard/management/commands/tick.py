@@ -21,7 +21,7 @@ from ciserver.accounts.services import check_audit
 from ciserver.accounts.sessions import SessionStore
 from ciserver.celery import app
 from ciserver.dashboard.image_reading import forget_unused, promise_unread
-from ciserver.lib import outbox
+from ciserver.lib import loading, outbox
 from ciserver.lib.leasing import Watch
 from ciserver.notifications import outgoing
 from ciserver.pipelines import leases
@@ -83,6 +83,7 @@ class Command(BaseCommand):
         parser.add_argument("--once", action="store_true", help="one round, then exit")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        loading.done()
         stop = threading.Event()
         if options["once"]:
             stop.set()

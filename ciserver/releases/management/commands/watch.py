@@ -7,6 +7,7 @@ import threading
 
 from django.core.management.base import BaseCommand
 
+from ciserver.lib import loading
 from ciserver.releases import watch
 from ciserver.releases.daytwo import attending
 
@@ -16,5 +17,6 @@ class Command(BaseCommand):
     help = "Start deployed containers that crash again; do what is asked of containers."
 
     def handle(self, *args: object, **options: object) -> None:
+        loading.done()
         threading.Thread(target=attending.attend, name="attend", daemon=True).start()
         watch.follow()
