@@ -139,6 +139,16 @@ class EngineTarget:
         return missing, self.engine.name_of(pulled.out, reference)
 
     def start(self, wanted: Wanted) -> Container:
+        started = self._start(wanted)
+        if wanted.network:
+            try:
+                networks.guard_again(self.machine, self.engine, wanted.network)
+            except TargetError:
+                self.machine.attempt(self.engine.remove(wanted.name), timeout=QUICK)
+                raise
+        return started
+
+    def _start(self, wanted: Wanted) -> Container:
         ready = self._ready.get(wanted.network, -STALE)
         if wanted.network and time.monotonic() - ready >= STALE:
             networks.ensure(self.machine, self.engine, wanted.network)
@@ -171,6 +181,8 @@ class EngineTarget:
     def resume(self, container: Container) -> Container:
         networks.guard(self.machine, self.engine)  # a reboot has taken the rules away
         self.machine.run(self.engine.start(container.id), timeout=QUICK)
+        if network := container.labels.get("network"):
+            networks.guard_again(self.machine, self.engine, network)
         return self._inspect([container.id])[0]
 
     def find(self, name: str) -> Container | None:

@@ -37,6 +37,14 @@ def is_guarded(machine: Machine, engine_there: Engine, name: str) -> bool:
     return name in firewall.guarded(listed, engine_there.program).values()
 
 
+def guard_again(machine: Machine, engine_there: Engine, name: str) -> None:
+    """Once a container runs in ``name``: a user's podman gives up its network namespace, and the
+    rules in it, when no container is left there; since version 5 also when what had loaded them
+    ends before the first container is there."""
+    if _is_users(machine, engine_there) and not is_guarded(machine, engine_there, name):
+        ensure(machine, engine_there, name)
+
+
 def guard(machine: Machine, engine_there: Engine) -> None:
     """Put the rules back, should somebody have flushed them."""
     with _alone(machine):

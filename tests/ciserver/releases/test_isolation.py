@@ -43,7 +43,7 @@ class Ship:
 
     def __init__(self, target: Target, registry: Any) -> None:
         self.target = target
-        location = Location(registry.address, "isolation")
+        self.location = location = Location(registry.address, "isolation")
         self.facts = read_facts(location, registry.push("isolation", page="hi"), token=None)
         self.target.pull(self.facts, location, lambda: None)
         self.reference = f"{registry.address}/isolation@{self.facts.digest}"
@@ -237,6 +237,30 @@ def test_a_users_container_reaches_the_machine_as_little(
         target.machine.run(["podman", "unshare", "--rootless-netns", *table], timeout=30)
         [now, _] = _reached_by(started, f"{machine.ip} 22", "203.0.113.1 22")
         assert now > {WORLD, f"{machine.ip} 22", "203.0.113.1 22"}, "it is there to be reached"
+
+
+def test_a_users_container_is_guarded_though_the_last_one_took_the_rules_with_it(
+    ships: list[Machine], registry: Any
+) -> None:
+    machine = ships[1]
+    machine.allow(PUBLIC, "deploy")
+    place = Place(
+        name="last", kind="ssh", address=f"deploy@{machine.ip}", private_key=lambda: PRIVATE
+    )
+    with contextlib.ExitStack() as stack:
+        stack.callback(machine.sh, "pkill -u deploy; true")
+        target = stack.enter_context(open_target(place, run=HOME / "run"))
+        users = Ship(target, registry)
+        stack.callback(users.clear)
+        first = users.start(1)
+        target.pull(users.facts, users.location, lambda: None, network=f"{MINE}-1")
+        target.remove(first, grace=0, alone=False)
+        again = users.start(1)
+        assert networks.is_guarded(target.machine, target.engine, f"{MINE}-1")
+        stop = [target.engine.program, "stop", "--time=0", again.id]
+        target.machine.run(stop, timeout=30)
+        target.resume(again)
+        assert networks.is_guarded(target.machine, target.engine, f"{MINE}-1")
 
 
 def test_one_machine_that_is_two_hosts_by_our_record_has_all_its_networks_guarded(
