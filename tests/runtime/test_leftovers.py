@@ -51,7 +51,7 @@ DAEMONS = [
 OTHER_IDS = IdRange(IDS.base + 70000)
 NEIGHBOUR_IDS = IdRange(IDS.base + 140000)
 KILLS = int(os.environ.get("SANDBOX_TEST_KILLS", "10"))
-IN_SEQUENCE = int(os.environ.get("SANDBOX_TEST_IN_SEQUENCE", "30"))
+IN_SEQUENCE = int(os.environ.get("SANDBOX_TEST_IN_SEQUENCE", "12"))
 AT_ONCE = 40
 
 
@@ -413,7 +413,7 @@ def test_forty_run_at_once(sandboxes: Sandboxes) -> None:
 
 @pytest.mark.timeout(600)
 def test_many_in_sequence_leave_descriptors_mounts_and_cgroups_flat(sandboxes: Sandboxes) -> None:
-    """Thirty; ``SANDBOX_TEST_IN_SEQUENCE=1000`` for the long form."""
+    """Twelve; ``SANDBOX_TEST_IN_SEQUENCE=1000`` for the long form."""
     sandboxes.sh("true")
     mine = str(sandboxes.state.root.parent)
 
