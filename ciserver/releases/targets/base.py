@@ -144,7 +144,8 @@ class EngineTarget:
             try:
                 networks.guard_again(self.machine, self.engine, wanted.network)
             except TargetError:
-                self.machine.attempt(self.engine.remove(wanted.name), timeout=QUICK)
+                if not started.image_id:  # else it was there before, and may serve
+                    self.machine.attempt(self.engine.remove(wanted.name), timeout=QUICK)
                 raise
         return started
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ciserver.releases.targets import Target, commands, firewall, networks, open_target
+from ciserver.releases.targets.errors import TargetError
 from ciserver.releases.targets.images import Location, read_facts
 from ciserver.releases.targets.local import LocalTarget
 from ciserver.releases.targets.spec import Container, Place, Wanted
@@ -343,6 +344,20 @@ def _reached_by(started: list[tuple[Ship, Container]], *more: str) -> list[set[s
         ship.reaches(container, *every, *(f"{other} 8080" for other in at if other != own))
         for (ship, container), own in zip(started, at, strict=True)
     ]
+
+
+def test_one_that_cannot_be_guarded_goes_but_not_one_that_ran_before(
+    ship: Ship, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise TargetError("nft does not answer")
+
+    before = ship.start(1)
+    monkeypatch.setattr(networks, "guard_again", fail)
+    for number in (1, 2):
+        with pytest.raises(TargetError, match="nft does not answer"):
+            ship.start(number)
+    assert [one.id for one in ship.target.containers({"installation": MINE})] == [before.id]
 
 
 def test_a_network_goes_with_its_last_container(ship: Ship) -> None:
