@@ -35,16 +35,20 @@ CONTRAST = """
     return layers.reverse().reduce((base, layer) => over(layer, base), [255, 255, 255]);
   };
   const bad = [];
+  const said = [...document.querySelectorAll("input, select, textarea")]
+    .filter((one) => !["hidden", "checkbox", "radio"].includes(one.type) && !one.disabled)
+    .map((one) => [one, one.value]);
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const text = walker.currentNode.data.trim();
-    const element = walker.currentNode.parentElement;
+  while (walker.nextNode()) said.push([walker.currentNode.parentElement, walker.currentNode.data]);
+  for (const [element, words] of said) {
+    const text = words.trim();
     if (!text || !element.checkVisibility({visibilityProperty: true})) continue;
     if (element.closest(".sr, .skip, script, template, [aria-hidden]")) continue;
     const style = getComputedStyle(element);
     const ground = behind(element);
     const ink = rgba(element.tagName === "text" ? style.fill : style.color);
-    ink[3] *= Number(style.opacity);
+    for (let node = element; node; node = node.parentElement)
+      ink[3] *= Number(getComputedStyle(node).opacity);
     const size = parseFloat(style.fontSize);
     const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
     const found = ratio(over(ink, ground), ground);
