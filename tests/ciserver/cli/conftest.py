@@ -9,8 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.main import get_command
 
 from ciserver.cli.__main__ import main
+from ciserver.cli.app import app
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,9 @@ class Ran:
 
 
 Gantry = Callable[..., Ran]
+# What ``app`` makes of its hundred functions whenever it is called: it takes a twentieth of a
+# second, each process of its own that test_whole starts does it, and it is always the same.
+COMMAND = get_command(app)
 
 
 @pytest.fixture
@@ -28,6 +33,7 @@ def gantry(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Gantry:
     """``gantry("status", "--json")`` runs the client in this process; nobody is logged in."""
+    monkeypatch.setattr("ciserver.cli.__main__.app", COMMAND)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     for name in ("GANTRY_URL", "GANTRY_TOKEN"):
         monkeypatch.delenv(name, raising=False)

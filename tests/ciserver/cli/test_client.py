@@ -129,8 +129,10 @@ def test_ctrl_c_ends_with_130_and_says_nothing() -> None:
     """In a shell, that is how a program that was interrupted ends; 1 would be a failed pipeline."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        words = ["-m", "ciserver.cli", "logs", "hello", "-f", "--json"]
         asks = subprocess.Popen(
-            [sys.executable, "-m", "ciserver.cli", "logs", "hello", "-f", "--json"],
+            # What a shell's background job starts would ignore it.
+            ["env", "--default-signal=INT", sys.executable, *words],
             env=os.environ | {"GANTRY_URL": url, "GANTRY_TOKEN": "gantry_x"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -19,12 +19,11 @@ from typing import Any
 
 import pytest
 from typer.core import TyperGroup
-from typer.main import get_command
 
 from ciserver.cli import errors
-from ciserver.cli.app import EPILOG, app
+from ciserver.cli.app import EPILOG
 from ciserver.cli.errors import Exit
-from tests.ciserver.cli.conftest import Gantry
+from tests.ciserver.cli.conftest import COMMAND, Gantry
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 # They run a program of this machine in our place, or print what a shell reads.
@@ -41,7 +40,7 @@ def _commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, command
 
 
-COMMANDS = dict(_commands(get_command(app)))
+COMMANDS = dict(_commands(COMMAND))
 
 
 def test_every_command_that_asks_the_service_has_a_json_form() -> None:
@@ -186,7 +185,8 @@ def test_ctrl_c_is_exit_code_130_without_a_traceback(words: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as service:
         address = f"http://127.0.0.1:{service.getsockname()[1]}"
         waits = subprocess.Popen(
-            [sys.executable, "-m", "ciserver.cli", *words],
+            # What a shell's background job starts would ignore it.
+            ["env", "--default-signal=INT", sys.executable, "-m", "ciserver.cli", *words],
             cwd=CHECKOUT,
             env=os.environ | {"GANTRY_URL": address, "GANTRY_TOKEN": "gantry_any"},
             stdout=subprocess.PIPE,
