@@ -28,6 +28,7 @@ from django.template.loader import render_to_string
 from django.test import RequestFactory
 from django.utils import timezone
 
+from ciserver.accounts import lock
 from ciserver.accounts.models import Scope, Team, Token, User
 from ciserver.accounts.sessions import SessionStore
 from ciserver.accounts.users import password_link
@@ -94,6 +95,12 @@ def rename(old: dict[str, str], new: dict[str, str]) -> None:
     project.environments.filter(name=old["place"]).update(name=new["place"])
     Job.objects.filter(pipeline__project=project, name=old["job"]).update(name=new["job"])
     Project.objects.filter(pk=project.pk).update(slug=new["slug"])
+
+
+def guessed(name: str, times: int) -> None:
+    """Wrong passwords from here: looking at one takes a third of a second, on purpose."""
+    for _ in range(times):
+        lock.failed(lock.begin(name, "127.0.0.1"), through="page")
 
 
 def session(name: str) -> str:
@@ -317,6 +324,7 @@ SCENES: dict[str, Callable[..., Any]] = {
         user, administrator, first_push, delivered, join, session, history, start, step, write,
         number_lines, more_jobs, fail, finish, restart, last_deployment, approvals, arrive,
         harbour, read_image, rarities, drawn, take_command, say, end_command, rename,
+        guessed,
     )
 }  # fmt: skip
 
