@@ -268,13 +268,18 @@ class Engine:
 
     def end(self, container: str, seconds: int) -> list[str]:
         """``stop`` it, if it is given time for that, and ``remove`` it, whatever came of it."""
-        removing = self.remove(container)
-        return ["sh", "-c", END, str(seconds), *removing] if seconds else removing
+        if self._is_docker and seconds:
+            return ["sh", "-c", END, str(seconds), *self.remove(container)]
+        return self._remove(container, seconds)
 
     def remove(self, container: str) -> list[str]:
-        """Kills it if it runs. Podman would ask it first and wait ten seconds; docker does not."""
-        at_once = ["--time=0"] if self.program == "podman" else []
-        return [self.program, "rm", "--force", "--volumes", *at_once, container]
+        """Kills it if it runs."""
+        return self._remove(container, 0)
+
+    def _remove(self, container: str, seconds: int) -> list[str]:
+        """Podman asks it first, and waits ten seconds if it is not told how many; docker kills."""
+        patience = [] if self._is_docker else [f"--time={seconds}"]
+        return [self.program, "rm", "--force", "--volumes", *patience, container]
 
 
 def choose(program: str, machine: Facts) -> Engine:

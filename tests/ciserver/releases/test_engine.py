@@ -401,10 +401,14 @@ esac
         listed, "container inspect one two", f"{listed} --filter=status=removing",
         "rm --force half", listed, "container inspect one", "container inspect two",
     ]  # fmt: skip
-    said = ran(podman().end("one", 7))
-    assert said == ["", "stop --time=7 one", "rm --force --volumes --time=0 one"]
-    assert podman().end("one", 0) == podman().remove("one")
-    assert str(CommandFailed(podman().end("one", 7), 1, "")).startswith("'podman rm' failed")
+    docker = choose("docker", facts())
+    said = ran(docker.end("one", 7))
+    assert said == ["", "stop --time=7 one", "rm --force --volumes one"]
+    assert podman().end("one", 7) == ["podman", "rm", "--force", "--volumes", "--time=7", "one"]
+    for known in (podman(), docker):
+        assert known.end("one", 0) == known.remove("one")
+    assert "--time=0" in podman().remove("one")
+    assert str(CommandFailed(docker.end("one", 7), 1, "")).startswith("'docker rm' failed")
     assert str(CommandFailed(podman().inspect_all({}), 1, "")).startswith("'podman ps' failed")
 
 
