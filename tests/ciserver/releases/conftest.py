@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,13 @@ class Registry:
     address: str
     salt: bytes = field(default_factory=lambda: os.urandom(64))  # its layers are nobody else's
     token: Callable[[str], str] = lambda name: ""  # one that may push to a repository
-    client: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False))
+    client: httpx.Client = field(
+        default_factory=lambda: httpx.Client(trust_env=False, verify=False)
+    )
+    brought: set[str] = field(default_factory=set)  # ids of its images that this machine has
 
     def push(self, name: str, *, page: str, command: str = SERVE, **config: Any) -> str:
         """Push an image that serves ``page``; the manifest's digest."""
-        base = _layer({"bin/busybox": BUSYBOX.read_bytes(), "bin/sh": "busybox", "salt": self.salt})
         top = _layer({"www/index.html": page.encode(), "www/id": os.urandom(64)})
         runs = {
             "Cmd": ["/bin/sh", "-c", command],
@@ -53,9 +56,9 @@ class Registry:
             "architecture": "amd64",
             "os": "linux",
             "config": runs,
-            "rootfs": {"type": "layers", "diff_ids": [_digest(base), _digest(top)]},
+            "rootfs": {"type": "layers", "diff_ids": [self._base[0], _digest(top)]},
         }
-        blobs = [gzip.compress(tar, compresslevel=1, mtime=0) for tar in (base, top)]
+        blobs = [self._base[1], _packed(top)]
         layer = "application/vnd.oci.image.layer.v1.tar+gzip"
         manifest = {
             "schemaVersion": 2,
@@ -84,11 +87,30 @@ class Registry:
 
     def _blob(self, name: str, content: bytes, media_type: str) -> dict[str, Any]:
         digest = _digest(content)
+        described = {"mediaType": media_type, "digest": digest, "size": len(content)}
+        there = f"http://{self.address}/v2/{name}/blobs/{digest}"
+        if self.client.head(there, headers=self._headers(name)).is_success:
+            return described
         uploads = f"http://{self.address}/v2/{name}/blobs/uploads/"
         start = self.client.post(uploads, headers=self._headers(name)).raise_for_status()
         url = httpx.URL(start.headers["Location"]).copy_merge_params({"digest": digest})
         self.client.put(url, content=content, headers=self._headers(name)).raise_for_status()
-        return {"mediaType": media_type, "digest": digest, "size": len(content)}
+        return described
+
+    @cached_property
+    def _base(self) -> tuple[str, bytes]:
+        """The diff id of the layer that all its images have, and the layer."""
+        tar = _layer({"bin/busybox": BUSYBOX.read_bytes(), "bin/sh": "busybox", "salt": self.salt})
+        return _digest(tar), _packed(tar)
+
+    def forget(self) -> None:
+        """Take its images from this machine. To list all that are there would take podman seconds,
+        and to remove each alone a process each."""
+        from ciserver.releases.targets.local import own_engine
+
+        if self.brought:
+            removing = [own_engine().program, "image", "rm", "--force", *self.brought]
+            subprocess.run(removing, check=False, capture_output=True, timeout=120)
 
     def _headers(self, name: str) -> dict[str, str]:
         token = self.token(name)
@@ -97,6 +119,10 @@ class Registry:
 
 def _digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _packed(tar: bytes) -> bytes:
+    return gzip.compress(tar, compresslevel=1, mtime=0)
 
 
 def _layer(files: dict[str, bytes | str]) -> bytes:
@@ -132,7 +158,9 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """Open to all, for the tests that are not about who may pull."""
     address = f"127.0.0.1:{free_port()}"
     with _serving(tmp_path_factory.mktemp("registry"), address, {}):
-        yield Registry(address)
+        made = Registry(address)
+        yield made
+        made.forget()
 
 
 @pytest.fixture
@@ -149,9 +177,11 @@ def guarded_registry(tmp_path: Path, live_server: Any, settings: Any) -> Iterato
         "rootcertbundle": str(HOME / "keys" / "registry.crt"),
     }
     with _serving(tmp_path, address, {"auth": {"token": token}}):
-        yield Registry(
+        made = Registry(
             address, token=lambda name: issue("worker", [Access(name, ("push", "pull"))])
         )
+        yield made
+        made.forget()
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class Browser:
 
     def __init__(self, caddy_socket: Path, edge: Edge) -> None:
         self.edge = edge
-        admin = httpx.Client(transport=httpx.HTTPTransport(uds=str(caddy_socket)))
+        admin = httpx.Client(transport=httpx.HTTPTransport(uds=str(caddy_socket), verify=False))
         root = admin.get("http://localhost/pki/ca/local").json()["root_certificate"]
         self.trust = ssl.create_default_context(cadata=root)
 
@@ -98,7 +98,7 @@ def test_a_name_is_answered_by_https_with_its_own_certificate_and_the_port_stays
         assert plain.headers["location"] == f"https://{SHOP}/page?x=1"
         with pytest.raises(httpx.ConnectError):
             browser.get("stranger.example.org")
-        assert httpx.get(f"http://127.0.0.1:{port}/").text == "one"
+        assert httpx.get(f"http://127.0.0.1:{port}/", verify=False).text == "one"
     assert proxy.routes() == {"a": one}
     assert proxy.domains() == {"a": of(port, OTHER, SHOP)}
 
@@ -181,9 +181,9 @@ def test_no_request_is_lost_by_name_while_an_environment_changes_its_port(
         assert failures == []
         assert proxy.served() == {"a": (one, after)}
         assert proxy.domains() == {"a": of(after, SHOP)}
-        assert httpx.get(f"http://127.0.0.1:{after}/").text == "one"
+        assert httpx.get(f"http://127.0.0.1:{after}/", verify=False).text == "one"
         with pytest.raises(httpx.ConnectError):
-            httpx.get(f"http://127.0.0.1:{before}/")
+            httpx.get(f"http://127.0.0.1:{before}/", verify=False)
 
 
 @pytest.mark.django_db
@@ -243,7 +243,7 @@ def test_an_environment_is_not_left_while_its_domain_cannot_be_taken_away(
     qa = hello.environments.get(name="qa")
     server, port = naming.server_name(qa), free_port()
     admin = httpx.Client(
-        transport=httpx.HTTPTransport(uds=str(proxy.socket)),
+        transport=httpx.HTTPTransport(uds=str(proxy.socket), verify=False),
         base_url="http://localhost/config/apps",
     )
     routes = "/http/servers/names-https/routes"

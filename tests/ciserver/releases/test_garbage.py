@@ -61,11 +61,12 @@ def release(ours: Registry, passed: Any, page: str) -> Release:
 def can_be_pulled(ours: Registry, row: Release) -> bool:
     base = f"http://{ours.address}/v2/hello"
     accept = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
-    manifest = httpx.get(f"{base}/manifests/{row.digest}", headers=accept)
+    manifest = httpx.get(f"{base}/manifests/{row.digest}", headers=accept, verify=False)
     if manifest.status_code != 200:
         return False
     parts = [manifest.json()["config"], *manifest.json()["layers"]]
-    return all(httpx.get(f"{base}/blobs/{one['digest']}").status_code == 200 for one in parts)
+    blobs = (f"{base}/blobs/{one['digest']}" for one in parts)
+    return all(httpx.get(blob, verify=False).status_code == 200 for blob in blobs)
 
 
 def test_what_only_a_deleted_image_had_goes_and_the_others_still_pull(

@@ -92,15 +92,15 @@ def test_a_route_is_made_changed_and_forgotten(proxy: Proxy) -> None:
     with answering("one") as one, answering("two") as two:
         proxy.serve("a", port=port, upstream=one)
         proxy.serve("a", port=port, upstream=one)
-        assert httpx.get(f"http://127.0.0.1:{port}/").text == "one"
+        assert httpx.get(f"http://127.0.0.1:{port}/", verify=False).text == "one"
         proxy.serve("a", port=port, upstream=two)
-        assert httpx.get(f"http://127.0.0.1:{port}/").text == "two"
+        assert httpx.get(f"http://127.0.0.1:{port}/", verify=False).text == "two"
         assert proxy.routes() == {"a": two}
         proxy.forget("a")
         proxy.forget("a")
     assert proxy.routes() == {}
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"http://127.0.0.1:{port}/")
+        httpx.get(f"http://127.0.0.1:{port}/", verify=False)
 
 
 def test_a_request_under_way_ends_where_it_began_and_is_waited_for(proxy: Proxy) -> None:
@@ -109,18 +109,20 @@ def test_a_request_under_way_ends_where_it_began_and_is_waited_for(proxy: Proxy)
     with answering("one") as one, answering("two") as two:
         proxy.serve("a", port=port, upstream=one)
         slow = threading.Thread(
-            target=lambda: said.append(httpx.get(f"http://127.0.0.1:{port}/slow").text)
+            target=lambda: said.append(
+                httpx.get(f"http://127.0.0.1:{port}/slow", verify=False).text
+            )
         )
         slow.start()
         wait_for(lambda: not proxy._is_idle(one, 0))
         proxy.serve("a", port=port, upstream=two)
         assert not proxy._is_idle(one, 0), "it is still under way and still counted"
-        assert httpx.get(f"http://127.0.0.1:{port}/").text == "two"
+        assert httpx.get(f"http://127.0.0.1:{port}/", verify=False).text == "two"
         assert proxy.drain("a", seconds=10)
         slow.join()
         assert proxy.drain("a", seconds=0), "asked again after the end"
         assert proxy.routes() == {"a": two}
-        assert httpx.get(f"http://127.0.0.1:{port}/").text == "two"
+        assert httpx.get(f"http://127.0.0.1:{port}/", verify=False).text == "two"
     assert said == ["one"]
 
 
@@ -128,7 +130,9 @@ def test_a_request_that_never_ends_is_not_waited_for_for_ever(proxy: Proxy) -> N
     port = free_port()
     with answering("one") as one, answering("two") as two:
         proxy.serve("a", port=port, upstream=one)
-        slow = threading.Thread(target=lambda: httpx.get(f"http://127.0.0.1:{port}/slow"))
+        slow = threading.Thread(
+            target=lambda: httpx.get(f"http://127.0.0.1:{port}/slow", verify=False)
+        )
         slow.start()
         wait_for(lambda: not proxy._is_idle(one, 0))
         proxy.serve("a", port=port, upstream=two)
@@ -143,7 +147,9 @@ def test_what_is_closed_refuses_new_requests_and_waits_for_those_under_way(proxy
         proxy.serve("a", port=port, upstream=one)
         proxy.serve("b", port=free_port(), upstream=two)
         slow = threading.Thread(
-            target=lambda: said.append(httpx.get(f"http://127.0.0.1:{port}/slow").text)
+            target=lambda: said.append(
+                httpx.get(f"http://127.0.0.1:{port}/slow", verify=False).text
+            )
         )
         slow.start()
         wait_for(lambda: not proxy._is_idle(one, 0))
@@ -151,7 +157,7 @@ def test_what_is_closed_refuses_new_requests_and_waits_for_those_under_way(proxy
         closing.start()
         wait_for(lambda: not proxy.routes()["a"])
         with pytest.raises(httpx.ConnectError):
-            httpx.get(f"http://127.0.0.1:{port}/")
+            httpx.get(f"http://127.0.0.1:{port}/", verify=False)
         assert said == []
         closing.join()
         slow.join()
@@ -159,7 +165,9 @@ def test_what_is_closed_refuses_new_requests_and_waits_for_those_under_way(proxy
         assert proxy.routes() == {"b": two}
         proxy.close("a", seconds=10)
         proxy.serve("a", port=port, upstream=one)
-        assert httpx.get(f"http://127.0.0.1:{port}/").text == "one", "it can be had again"
+        assert httpx.get(f"http://127.0.0.1:{port}/", verify=False).text == "one", (
+            "it can be had again"
+        )
 
 
 def test_who_slept_before_a_change_cannot_undo_what_a_successor_did(proxy: Proxy) -> None:
@@ -193,7 +201,7 @@ def test_whose_right_is_not_disputed_prevails_over_a_late_change(proxy: Proxy) -
 
 
 def test_two_first_routes_at_once_are_both_kept(proxy: Proxy) -> None:
-    httpx.Client(transport=httpx.HTTPTransport(uds=str(proxy.socket))).delete(
+    httpx.Client(transport=httpx.HTTPTransport(uds=str(proxy.socket), verify=False)).delete(
         "http://localhost/config/apps"
     ).raise_for_status()
     ports = {name: free_port() for name in "abcd"}
@@ -215,7 +223,7 @@ def test_environments_do_not_disturb_each_other(proxy: Proxy) -> None:
     with answering("one") as one, answering("two") as two:
         proxy.serve("a", port=first, upstream=one)
         proxy.serve("b", port=second, upstream=two)
-        assert httpx.get(f"http://127.0.0.1:{first}/").text == "one"
+        assert httpx.get(f"http://127.0.0.1:{first}/", verify=False).text == "one"
         proxy.forget("b")
         assert proxy.routes() == {"a": one}
 
@@ -228,7 +236,7 @@ def test_a_port_that_is_taken_changes_nothing_and_is_named(proxy: Proxy) -> None
         with pytest.raises(TrafficError, match=f"{taken}"):
             proxy.serve("b", port=taken, upstream=one)
         assert proxy.routes() == {"a": one}
-        assert httpx.get(f"http://127.0.0.1:{port}/").text == "one"
+        assert httpx.get(f"http://127.0.0.1:{port}/", verify=False).text == "one"
 
 
 def test_a_certificate_that_caddy_writes_while_it_reads_it_is_asked_for_again(

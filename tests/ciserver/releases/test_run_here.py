@@ -58,7 +58,7 @@ class Laptop:
 def page(url: str) -> str:
     """Empty while nobody answers."""
     try:
-        return httpx.get(url, trust_env=False).text
+        return httpx.get(url, trust_env=False, verify=False).text
     except httpx.HTTPError:
         return ""
 
