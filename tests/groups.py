@@ -29,6 +29,8 @@ GROUPS = {
     "faults": "faults",
     "test_hosts.py": "machines",
     "test_targets.py": "machines",
+    "test_day_two_far.py": "machines",
+    "test_direct_pull.py": "machines",
     "test_kept_connections.py": "kept",
     "test_deploy.py": "deployments",
     "test_day_two.py": "deployments",

@@ -243,6 +243,13 @@ def ships(launch: Future[list[Machine]]) -> list[Machine]:
     return launch.result()
 
 
+@pytest.fixture(scope="session")
+def known() -> dict[tuple[str, str], dict[str, str]]:
+    """The keys of hosts that an earlier test has reached, by name and address: a connection that
+    it left is there for the next one, as it is between two deployments."""
+    return {}
+
+
 class _running:
     """A child that is killed, by its own id, when the fixture ends."""
 

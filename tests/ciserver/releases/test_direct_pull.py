@@ -173,7 +173,9 @@ def test_it_gets_the_layers_by_itself_and_no_login_stays_there(
         deployed = release.deployments.get()
         assert (deployed.state, deployed.reason) == ("succeeded", "")
         assert deployed.bytes_pulled is not None and deployed.bytes_pulled > 500_000
-        assert httpx.get(f"http://{ship.ip}:{qa.port}/", trust_env=False).text == "one"
+        assert (
+            httpx.get(f"http://{ship.ip}:{qa.port}/", trust_env=False, verify=False).text == "one"
+        )
         said = ship.sh("podman inspect --format '{{.ImageDigest}}' $(podman ps -q)")
         assert said.strip() == digest
         assert given, "the registry gives nothing without a login"
@@ -190,4 +192,4 @@ def test_it_gets_the_layers_by_itself_and_no_login_stays_there(
         assert Host.objects.get().engine == "podman"
     finally:
         ship.sh("podman rm --force --all --time 0; podman image rm --force --all; true")
-        ship.sh("pkill -x caddy; rm -rf /var/lib/gantry-host /etc/ssh/allowed/*; true")
+        ship.sh("pkill -x caddy; rm -rf /var/lib/gantry-host; true")
