@@ -298,7 +298,7 @@ def kill_with_its_monitor(container: Container) -> None:
     os.kill(container.pid, signal.SIGKILL)
 
 
-def test_a_chore_in_the_environment_is_waited_for(desk: Desk) -> None:
+def test_a_chore_is_waited_for_and_what_cannot_be_done_now_is_told(desk: Desk) -> None:
     with leases.tend(desk.shop.qa) as chore:
         assert chore
         row = desk.ask("restart")
@@ -308,9 +308,10 @@ def test_a_chore_in_the_environment_is_waited_for(desk: Desk) -> None:
     heard = asyncio.run(listen(row.pk))
     thread.join(20)
     assert (heard.out, heard.end["reason"]) == (b"local: v1 serves\n", "")
+    _what_cannot_be_done_now_is_told_with_the_next_step(desk)
 
 
-def test_what_cannot_be_done_now_is_told_with_the_next_step(desk: Desk) -> None:
+def _what_cannot_be_done_now_is_told_with_the_next_step(desk: Desk) -> None:
     Deployment.objects.update(state=DeploymentState.RUNNING)
     end = desk.do("stop").end
     assert end["reason"].startswith("A deployment to hello@qa is under way.")

@@ -88,7 +88,7 @@ class Probe:
 
     def _ask(self) -> None:
         each_alone = httpx.Limits(max_keepalive_connections=0)
-        with httpx.Client(limits=each_alone, timeout=2, trust_env=False) as client:
+        with httpx.Client(limits=each_alone, timeout=2, trust_env=False, verify=False) as client:
             while not self._stop.wait(0.05):
                 try:
                     answer = client.get(self._url)
@@ -122,7 +122,7 @@ class Shop:
         return Deployment.objects.get(pk=deployment.pk)
 
     def page(self) -> str:
-        return httpx.get(self.url, timeout=5).text
+        return httpx.get(self.url, timeout=5, verify=False).text
 
     def containers(self) -> list[Any]:
         return target().containers({"installation": naming.installation()})
@@ -180,9 +180,7 @@ def _clear(opened: Shop) -> None:
         here.remove(container, grace=0)
     here.proxy.forget(naming.server_name(opened.qa))
     facts = Release.objects.exclude(image={}).values_list("image", flat=True)
-    ids = {one["config_digest"].removeprefix("sha256:") for one in facts}
-    if ids:  # to list all that the machine has would take podman seconds
-        commands.attempt([here.engine.program, "image", "rm", "--force", *ids], timeout=60)
+    opened.registry.brought.update(one["config_digest"].removeprefix("sha256:") for one in facts)
 
 
 def test_a_release_is_deployed_and_what_runs_is_what_was_recorded(shop: Shop) -> None:
@@ -460,42 +458,49 @@ def test_the_healthcheck_of_the_image_decides(shop: Shop) -> None:
 
 
 IS_THERE, IS_NOT = (f"/bin/busybox test -f /www/{name}" for name in ("index.html", "nothing"))
-# What lets a good image through, and a check or an image that does not pass.
-GATES: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
-    ("http /", {}, "http /", {"command": "sleep 60"}),
-    ("tcp", {}, "tcp", {"command": "sleep 60"}),
-    (f"exec {IS_THERE}", {}, f"exec {IS_NOT}", {}),
-    (
-        "", {"Healthcheck": {"Test": ["CMD-SHELL", IS_THERE]}},
-        "", {"Healthcheck": {"Test": ["CMD-SHELL", IS_NOT]}},
-    ),
-]  # fmt: skip
+# What lets a good image through.
+PASSES: dict[str, dict[str, Any]] = {
+    "http /": {},
+    "tcp": {},
+    f"exec {IS_THERE}": {},
+    "": {"Healthcheck": {"Test": ["CMD-SHELL", IS_THERE]}},
+}
+# What does not; of those that SICK has not.
+FAILS: dict[str, dict[str, Any]] = {"tcp": {"command": "sleep 60"}, f"exec {IS_NOT}": {}}
 
 
-@pytest.mark.timeout(300)  # nine deployments, on a machine that may be busy
+@pytest.mark.timeout(300)  # seven deployments, on a machine that may be busy
 def test_no_request_is_lost_whatever_kind_of_check_lets_a_release_through_or_not(
     shop: Shop,
 ) -> None:
     shop.deploy("first")
     with Probe(shop.url) as probe:
-        for number, (passes, good, fails, bad) in enumerate(GATES):
-            place = Environment.objects.filter(pk=shop.qa.pk)
+        place = Environment.objects.filter(pk=shop.qa.pk)
+        for passes, good in PASSES.items():
             place.update(health=passes, health_timeout=60)
-            assert shop.deploy(f"good {number}", **good).state == "succeeded", passes
-            assert shop.page() == f"good {number}"
+            assert shop.deploy(f"good by {passes}", **good).state == "succeeded", passes
+            assert shop.page() == f"good by {passes}"
+        for fails, bad in FAILS.items():
             place.update(health=fails, health_timeout=1)
             failed = shop.deploy("bad", **bad)
             assert failed.state == "failed", fails
             assert "not healthy within 1 s: " in failed.reason
-            assert shop.page() == f"good {number}"
+            assert shop.page() == f"good by {passes}"
     assert probe.failures == []
     assert "200 bad" not in probe.answers
     assert len(probe.answers) > 20
 
 
-def test_going_back_to_an_earlier_release_moves_no_bytes(shop: Shop, alice: Any) -> None:
+def test_going_back_to_an_earlier_release_moves_no_bytes_and_needs_no_registry(
+    shop: Shop, alice: Any, monkeypatch: Any
+) -> None:
     first = shop.deploy("one")
     shop.deploy("two")
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the registry was asked")
+
+    monkeypatch.setattr(images, "read_facts", away)
     with Probe(shop.url) as probe:
         queued = services.roll_back(environment=shop.qa, release=first.release, user=alice)
         back = shop.run(queued)
@@ -529,18 +534,20 @@ def test_workers_killed_in_every_step_leave_nothing_half_done(shop: Shop, doomed
     assert list(deployment.steps.filter(state="failed").values_list("name", flat=True)) == STEPS
 
 
-def test_traffic_and_record_agree_again_after_a_worker_died_between_them(
+def test_what_three_dead_workers_left_is_tidied_away_and_traffic_and_record_agree_again(
     shop: Shop, doomed: Doomed
 ) -> None:
     shop.deploy("one")
-    deployment = shop.release("two").deployments.get()
-    assert doomed.deploy(deployment.pk, "record") == -9
-    assert (shop.page(), Running.objects.get().release.name) == ("two", "v1")
-    Deployment.objects.filter(pk=deployment.pk).update(lease_until=timezone.now(), attempt=3)
-    runner.recover_deployments()
-    restoring.restore_routes()
-    assert (shop.page(), Running.objects.get().release.name) == ("one", "v1")
-    assert len(shop.containers()) == 1
+    for step, served in (("check", "one"), ("record", "two")):
+        deployment = shop.release("two").deployments.get()
+        assert doomed.deploy(deployment.pk, step) == -9
+        assert len(shop.containers()) == 2
+        assert (shop.page(), Running.objects.get().release.name) == (served, "v1")
+        Deployment.objects.filter(pk=deployment.pk).update(lease_until=timezone.now(), attempt=3)
+        runner.recover_deployments()
+        restoring.restore_routes()
+        assert (shop.page(), Running.objects.get().release.name) == ("one", "v1")
+        assert len(shop.containers()) == 1
 
 
 @pytest.mark.timeout(300)  # a whole lease passes
@@ -569,30 +576,7 @@ def test_within_a_minute_of_a_kill_pages_show_what_serves(
     assert probe.failures == []
 
 
-def test_what_three_dead_workers_left_is_tidied_away(shop: Shop, doomed: Doomed) -> None:
-    shop.deploy("one")
-    deployment = shop.release("two").deployments.get()
-    assert doomed.deploy(deployment.pk, "check") == -9
-    assert len(shop.containers()) == 2
-    Deployment.objects.filter(pk=deployment.pk).update(lease_until=timezone.now(), attempt=3)
-    runner.recover_deployments()
-    restoring.restore_routes()
-    assert len(shop.containers()) == 1
-    assert shop.page() == "one"
-
-
-def test_routes_and_containers_come_back_after_a_restart(shop: Shop) -> None:
-    shop.deploy("one")
-    here = target()
-    here.proxy.forget(naming.server_name(shop.qa))
-    (container,) = shop.containers()
-    commands.run(here.engine.stop(container.id, 0), timeout=30)
-    restoring.restore_routes()
-    assert shop.page() == "one"
-    assert Running.objects.get().healthy
-
-
-def test_what_somebody_changed_on_the_host_is_found_and_told(shop: Shop) -> None:
+def test_what_somebody_changed_on_the_host_is_found_told_and_comes_back(shop: Shop) -> None:
     shop.deploy("one")
     assert drift.look() == 0
     assert (Running.objects.get().drift, Running.objects.get().seen_at is None) == ("", False)
@@ -601,7 +585,10 @@ def test_what_somebody_changed_on_the_host_is_found_and_told(shop: Shop) -> None
     here.proxy.forget(naming.server_name(shop.qa))
     assert drift.look() == 1
     assert f"its traffic goes to nowhere, not to {container.address}" == Running.objects.get().drift
+    commands.run(here.engine.stop(container.id, 0), timeout=30)  # as after a restart
     restoring.restore_routes()
+    assert shop.page() == "one"
+    assert Running.objects.get().healthy
     assert (drift.look(), Running.objects.get().drift) == (1, "")
     here.remove(container, grace=0)
     drift.look()
@@ -668,7 +655,7 @@ def test_a_container_that_crashes_later_is_started_again(shop: Shop) -> None:
         assert Running.objects.get().healthy
 
 
-def test_a_registry_that_is_away_fails_the_deployment_with_its_name(
+def test_a_registry_or_a_proxy_that_is_away_fails_the_deployment_and_the_old_one_stays(
     shop: Shop, settings: Any
 ) -> None:
     shop.deploy("one")
@@ -677,26 +664,6 @@ def test_a_registry_that_is_away_fails_the_deployment_with_its_name(
     assert failed.state == "failed"
     assert "127.0.0.1:1 does not answer" in failed.reason
     assert failed.reason.endswith("v1 still serves qa.")
-
-
-def test_a_roll_back_to_an_image_that_is_still_here_needs_no_registry(
-    shop: Shop, alice: Any, monkeypatch: Any
-) -> None:
-    first = shop.deploy("one")
-    shop.deploy("two")
-
-    def away(*_: Any, **__: Any) -> Any:
-        raise AssertionError("the registry was asked")
-
-    monkeypatch.setattr(images, "read_facts", away)
-    queued = services.roll_back(environment=shop.qa, release=first.release, user=alice)
-    assert (shop.run(queued).state, shop.page()) == ("succeeded", "one")
-
-
-def test_a_proxy_that_is_away_fails_the_deployment_and_the_old_one_stays(
-    shop: Shop, settings: Any
-) -> None:
-    shop.deploy("one")
     deployment = shop.release("two").deployments.get()
     elsewhere = HOME / "elsewhere"
     keys = settings.GANTRY.keys
