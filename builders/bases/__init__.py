@@ -10,6 +10,7 @@ machine, and an image tells nothing about where it was made.
 from __future__ import annotations
 
 import platform
+import shlex
 import subprocess
 import time
 from collections import deque
@@ -126,9 +127,20 @@ def bootstrap_command(
     recipe: Recipe, tree: Path, *, settings: Path, sources: list[str], keyring: Path
 ) -> list[str]:
     """mmdebstrap's arguments. Excluded paths are excluded for later installs too, as in
-    docker's slim images."""
-    excludes = [f"--dpkgopt=path-exclude={pattern}" for pattern in tidy.EXCLUDED]
-    includes = [f"--dpkgopt=path-include={pattern}" for pattern in tidy.INCLUDED]
+    docker's slim images.
+
+    By a hook: what comes as ``--dpkgopt`` has mmdebstrap read each archive in Python as well. The
+    hook comes once the first packages are extracted, which dpkg then unpacks again.
+    """
+    patterns = [f"path-exclude={pattern}" for pattern in tidy.EXCLUDED]
+    patterns += [f"path-include={pattern}" for pattern in tidy.INCLUDED]
+    folders = " ".join(pattern.removesuffix("/*").lstrip("/") for pattern in tidy.EXCLUDED)
+    leave_out = (
+        f"printf '%s\\n' {shlex.join(patterns)} >\"$1\"/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
+        f' && cd "$1" && for at in {folders}; do'
+        ' [ -d "$at" ] || continue; made=$(stat -c @%Y "$at");'
+        ' find "$at" -mindepth 1 -delete; touch -d "$made" "$at"; done'
+    )
     return [
         "mmdebstrap",
         "--mode=root",
@@ -139,8 +151,7 @@ def bootstrap_command(
         *([f"--include={','.join(recipe.packages)}"] if recipe.packages else []),
         f"--aptopt={settings}",
         '--aptopt=Acquire::Languages "none"',
-        *excludes,
-        *includes,
+        f"--extract-hook={leave_out}",
         recipe.suite,
         str(tree),
         *sources,

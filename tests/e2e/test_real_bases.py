@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from builders.bases.tidy import EXCLUDED, INCLUDED
 from tests.ciserver.pipelines.host_images import MODULES, SITE
 from tests.e2e.service import CHECKOUT, Repository, Service
 from tests.walk.commands import the_command
@@ -24,6 +25,7 @@ def test_pytest_with_postgresql_on_bases_from_the_machines_mirror(
     subprocess.run(
         [*gantry, *words], cwd=CHECKOUT, env=service.env, check=True, capture_output=True
     )
+    _has_no_manuals(service.home / "store")
     service.make_project("notes")
     clone = Repository(tmp_path / "notes", service, "notes")
     shutil.copytree(CHECKOUT / "examples" / "python-postgres", clone.path, dirs_exist_ok=True)
@@ -50,3 +52,20 @@ def test_pytest_with_postgresql_on_bases_from_the_machines_mirror(
     ]
     db, unit = jobs["unit"]["steps"]
     assert (db["receipt"]["outcome"], unit["receipt"]["exit_code"]) == ("stopped", 0)
+
+
+def _has_no_manuals(store: Path) -> None:
+    """Neither have those that come first, nor will those that are installed later."""
+    bases = [path.parents[3] for path in store.glob("layers/sha256/*/tree/etc/dpkg/dpkg.cfg.d")]
+    assert len(bases) >= 2, "that of the demo, and this one"
+    for tree in (base / "tree" for base in bases):
+        share = tree / "usr/share"
+        found = [*(share / "man").rglob("*"), *(share / "doc").rglob("*")]
+        files = [path for path in found if path.is_file() and not path.is_symlink()]
+        assert [path for path in files if path.name != "copyright"] == []
+        assert (tree / "usr/share/doc/bash/copyright").exists()
+        kept = (tree / "etc/dpkg/dpkg.cfg.d/90container").read_text().splitlines()
+        assert kept == [
+            *(f"path-exclude={pattern}" for pattern in EXCLUDED),
+            *(f"path-include={pattern}" for pattern in INCLUDED),
+        ]
