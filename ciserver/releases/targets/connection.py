@@ -30,7 +30,7 @@ from ciserver.releases.targets.errors import (
     TargetError,
 )
 from ciserver.releases.targets.masters import CHECK_IT, in_shell
-from ciserver.releases.targets.mux import LOCAL, LOST, PATH, REMOTE, Refused, Session
+from ciserver.releases.targets.mux import LOCAL, LOST, PATH, REMOTE, Declined, Session
 from ciserver.releases.targets.spec import Place
 
 ENDS_WITHIN = 0.5  # seconds after the first of its sessions, if a connection is lost
@@ -129,7 +129,7 @@ class Connection:
         try:
             for forwarding in self._made:
                 master.cancel(*forwarding)
-        except (OSError, Refused):
+        except (OSError, Declined):
             master.path.unlink(missing_ok=True)
 
     def _forward(self, kind: int, listen: mux.Place, connect: mux.Place) -> int:
@@ -140,7 +140,7 @@ class Connection:
             # It may be made yet: then nobody finds this connection again.
             self._reached.master.path.unlink(missing_ok=True)
             raise self._lost() from error
-        except Refused as error:
+        except Declined as error:
             raise TargetError(
                 f"sshd on {self.place.name} forwards nothing ({error})."
                 " Allow it there: AllowTcpForwarding yes and AllowStreamLocalForwarding yes."

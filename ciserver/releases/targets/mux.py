@@ -38,7 +38,7 @@ LOST = 255  # ssh's own exit code
 Place = tuple[str, int]  # a host and a port, or a path and PATH
 
 
-class Refused(Exception):
+class Declined(Exception):
     """The master, or the host's sshd, does not do it. The message says why."""
 
 
@@ -136,13 +136,13 @@ class Master:
 
     def forward(self, kind: int, listen: Place, connect: Place) -> int:
         """The port that was chosen, where ``listen`` left that open with 0; else 0. Raises
-        Refused, OSError."""
+        Declined, OSError."""
         answer = self._asked(OPEN_FORWARD, _forwarding(kind, listen, connect))
         kind_of_answer, _, *more = struct.unpack_from(f">{min(len(answer) // 4, 3)}I", answer)
         return more[0] if kind_of_answer == REMOTE_PORT else 0
 
     def cancel(self, kind: int, listen: Place, connect: Place) -> None:
-        """Raises Refused, OSError."""
+        """Raises Declined, OSError."""
         self._asked(CLOSE_FORWARD, _forwarding(kind, listen, connect))
 
     def connects(self, host: str, port: int, timeout: float) -> bool:
@@ -155,7 +155,7 @@ class Master:
             control.settimeout(timeout)
             try:
                 _receive(control)
-            except Refused:
+            except Declined:
                 return False
             except TimeoutError:
                 return True
@@ -163,7 +163,7 @@ class Master:
 
     def end(self) -> None:
         """It and all that goes through it."""
-        with suppress(OSError, Refused):  # it may be gone before it has answered
+        with suppress(OSError, Declined):  # it may be gone before it has answered
             self._asked(TERMINATE, b"")
 
     def _asked(self, kind: int, body: bytes) -> bytes:
@@ -224,7 +224,7 @@ def _first(said: bytes) -> bytes | None:
 
 
 def _receive(control: socket.socket) -> bytes:
-    """The next message, from its type on. Raises Refused, and OSError if the master goes away."""
+    """The next message, from its type on. Raises Declined, and OSError if the master goes away."""
     said = b""
     while (message := _first(said)) is None:
         piece = control.recv(LONGEST)
@@ -232,5 +232,5 @@ def _receive(control: socket.socket) -> bytes:
             raise ConnectionResetError("ssh's master ended")
         said += piece
     if int.from_bytes(message[:4]) in {DENIED, FAILURE}:
-        raise Refused(_text(message[8:]))
+        raise Declined(_text(message[8:]))
     return message
