@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from django.urls import include, path
-from drf_spectacular.views import SpectacularAPIView
 
 from ciserver.lib import api_docs
 from ciserver.lib.health import healthz, readyz
@@ -12,7 +11,7 @@ urlpatterns = [
     path("healthz", healthz),
     path("readyz", readyz),
     path("api/v1/", include("ciserver.api_urls")),
-    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/schema/", api_docs.Document.as_view(), name="schema"),
     path("api/docs/", api_docs.docs, name="api-docs"),
     path("api/docs/<slug:tag>/", api_docs.group, name="api-docs-of"),
     path("", include("ciserver.repositories.urls")),

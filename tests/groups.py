@@ -1,6 +1,6 @@
 """Tests that would disturb one another stay in one process of xdist's, in their order.
 
-Loaded by ``./gantry test``, which starts four processes: most tests of the groups wait for
+Loaded by ``./gantry test``, which starts five processes: most tests of the groups wait for
 something that is started, so two would leave the cores idle. A scheduler of our own, by path,
 because ``--dist loadgroup`` of xdist 3.8 has no effect under pytest 9.2: the group is written
 into an attribute of the test that nothing reads any more.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
@@ -58,8 +59,15 @@ def group_of(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups first, in their order."""
-    items.sort(key=lambda item: ORDER.get(group_of(item.nodeid), len(ORDER)))
+    """Groups first, in their order; then file by file, mixed: those of one folder all compute or
+    all wait."""
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> tuple[int, int]:
+    place = ORDER.get(group_of(item.nodeid), len(ORDER))
+    mixed = zlib.crc32(item.nodeid.partition("::")[0].encode())
+    return place, mixed if place == len(ORDER) else 0
 
 
 def pytest_configure(config: pytest.Config) -> None:

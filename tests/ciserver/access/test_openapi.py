@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from django.test import Client
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.validation import validate_schema
 
@@ -32,6 +35,16 @@ def test_it_is_openapi_3_1() -> None:
     document = _document()
     assert document["openapi"].startswith("3.1.")
     validate_schema(document)
+
+
+def test_it_is_written_once_in_each_form_and_then_kept(client: Client, db: None) -> None:
+    def asked(accept: str) -> bytes:
+        return bytes(client.get("/api/schema/", HTTP_ACCEPT=accept).content)
+
+    forms = [asked(f"application/vnd.oai.openapi{suffix}") for suffix in ("", "+json") * 2]
+    assert forms[:2] == forms[2:]
+    assert yaml.safe_load(forms[0]) == json.loads(forms[1]) == json.loads(json.dumps(_document()))
+    assert b"Ask for application/json" in asked("text/css"), "a refusal is no document"
 
 
 def test_each_route_of_the_api_is_in_it() -> None:
