@@ -1,6 +1,6 @@
 """Tests that would disturb one another stay in one process of xdist's, in their order.
 
-Loaded by ``./gantry test``, which starts five processes: most tests of the groups wait for
+Loaded by ``./gantry test``, which starts four processes: most tests of the groups wait for
 something that is started, so two would leave the cores idle. A scheduler of our own, by path,
 because ``--dist loadgroup`` of xdist 3.8 has no effect under pytest 9.2: the group is written
 into an attribute of the test that nothing reads any more.

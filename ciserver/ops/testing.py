@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ciserver.ops.launch import CHECKOUT
 
 # ``tests.groups`` keeps what would disturb one another in one process.
-EVERYTHING = ("-p", "tests.groups", "-n", "5")
+EVERYTHING = ("-p", "tests.groups", "-n", "4")
 
 
 def run_tests(arguments: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import secrets
@@ -199,6 +200,8 @@ def mounts_of_the_host() -> set[str]:
 
 
 def open_descriptors() -> int:
+    """Of this process, but for what earlier tests left to the garbage collector."""
+    gc.collect()
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
