@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ciserver.releases.targets import engine, firewall
@@ -84,8 +84,15 @@ def _guard(machine: Machine, engine_there: Engine, listed: str, there: Mapping[s
             return
     own = _own_networks(machine) if _is_users(machine, engine_there) else []
     gone = firewall.guarded(listed, engine_there.program).keys() - there.values()
-    script = firewall.script(engine_there.program, there, gone=gone, machine=own).encode()
-    machine.run([*nft, "--file", "-"], timeout=QUICK, stdin=script)
+    _load(machine, nft, firewall.script(engine_there.program, there, gone=gone, machine=own))
+    if gone:
+        there = _networks(machine, engine_there)
+        if gone & set(there.values()):  # one was made meanwhile, and given that bridge's name
+            _load(machine, nft, firewall.script(engine_there.program, there, machine=own))
+
+
+def _load(machine: Machine, nft: Sequence[str], script: str) -> None:
+    machine.run([*nft, "--file", "-"], timeout=QUICK, stdin=script.encode())
 
 
 def _nft(machine: Machine, engine_there: Engine) -> list[str]:

@@ -264,8 +264,9 @@ def test_a_users_container_is_guarded_though_the_last_one_took_the_rules_with_it
         assert networks.is_guarded(target.machine, target.engine, f"{MINE}-1")
 
 
+@pytest.mark.parametrize("bridge", ["new", "of one that went"])
 def test_one_machine_that_is_two_hosts_by_our_record_has_all_its_networks_guarded(
-    ships: list[Machine], monkeypatch: pytest.MonkeyPatch
+    ships: list[Machine], monkeypatch: pytest.MonkeyPatch, bridge: str
 ) -> None:
     """Two workers, neither of which waits for the other: one has looked what there is, the other
     makes a network, and the first one loads what it knows."""
@@ -281,6 +282,13 @@ def test_one_machine_that_is_two_hosts_by_our_record_has_all_its_networks_guarde
         names = [f"{MINE}-{number}" for number in (1, 2)]
         for target, name in zip((first, second), names, strict=True):
             stack.callback(networks.remove_unused, target.machine, target.engine, name)
+        networks.guard(first.machine, first.engine)  # what other tests left is gone
+        if bridge == "of one that went":
+            went = [f"{MINE}-{number}" for number in (8, 9)]
+            for name in went:
+                networks.ensure(first.machine, first.engine, name)
+            for name in went:
+                first.machine.run(first.engine.remove_network(name), timeout=20)
         run, loaded = first.machine.run, []
 
         def late(argv: Sequence[str], **more: Any) -> Any:
