@@ -96,7 +96,8 @@ class Installation:
             if (
                 pid != os.getpid()
                 and mine
-                and not re.search("caddy|docker-registry", _command(pid))
+                # Another installation's, begun while a mount of ours was there: a copy of it.
+                and not re.search("caddy|docker-registry|conmon", _command(pid))
             ):
                 found.append(f"process {pid} {_command(pid)[:100]}")
         boxes = self.home / "sandboxes"

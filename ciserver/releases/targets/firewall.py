@@ -13,7 +13,8 @@ machine's own rules would know it for a container.
 The rules hold for the bridges in two sets, one of each engine: both may run on one machine, and
 neither knows the other's networks. A load replaces the rules, adds the bridges that it knows and
 takes out those that it was told are gone, all at once: who looked earlier and loads later takes
-nobody's new bridge out. Each bridge has its network's name as a comment, so that one look at the
+nobody's new bridge out, but for one with the name of one that is gone, for which it looks again
+(see ``networks``). Each bridge has its network's name as a comment, so that one look at the
 table tells whether a network is guarded.
 """
 
