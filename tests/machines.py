@@ -109,7 +109,10 @@ class Machine:
         self.restart_sshd()
 
     def restart_sshd(self) -> None:
-        self.sh("pkill -x sshd; /usr/sbin/sshd -f /etc/ssh/gantry_sshd -E /tmp/sshd.log")
+        """The next one finds its port free, or it would end without a word."""
+        free = "while ss -Hltn 'sport = :22' | grep -q .; do sleep 0.02; done"
+        start = "/usr/sbin/sshd -f /etc/ssh/gantry_sshd -E /tmp/sshd.log"
+        self.sh(f"pkill -x sshd; {free}; {start}")
 
     def unplug(self) -> None:
         _ip("link", "set", self.device, "down")
