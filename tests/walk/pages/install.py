@@ -66,15 +66,23 @@ RUNNING = Page(
         "podman network ls",
     ],
 )
+SOCKET = "/var/lib/gantry/run/caddy.sock"
+ASK = f"curl -s --unix-socket {SOCKET} http://localhost/config/ >/dev/null"
+START = "setsid caddy run --config /var/lib/gantry/run/caddy.json </dev/null >/tmp/caddy.log 2>&1"
+
+
+def _caddy_runs(walk: Walk) -> None:
+    """One that served nothing any more has ended with the service: its last database was empty."""
+    walk.sh(f"{ASK} || {{ {START} & until {ASK}; do sleep 0.1; done; }}", cwd="/")
+
+
 # Taking it away.
 REMOVING = Page(
     "install.md",
     {
         CADDY_STOP: Way(
-            then=proved(
-                "timeout 20 sh -c 'while curl -s --unix-socket /var/lib/gantry/run/caddy.sock"
-                " http://localhost/config/ >/dev/null; do sleep 0.2; done'"
-            )
+            before=_caddy_runs,
+            then=proved(f"timeout 20 sh -c 'while {ASK}; do sleep 0.2; done'"),
         ),
         # Its folder is a mount here.
         "rm -rf /var/lib/gantry": Way(
