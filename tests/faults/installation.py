@@ -92,12 +92,14 @@ class Installation:
         found = [f"mount {line}" for line in _mounts(os.getpid()).decode().splitlines()
                  if str(self.home) in line]  # fmt: skip
         for pid in _pids():
-            mine = here in _mounts(pid) or here in _command(pid).encode()
+            # A monitor of another installation's container, begun while a mount of ours was there,
+            # has a copy of that: of monitors it is ours that speak of our home.
+            monitor = "conmon" in _command(pid)
+            mine = here in _command(pid).encode() or (not monitor and here in _mounts(pid))
             if (
                 pid != os.getpid()
                 and mine
-                # Another installation's, begun while a mount of ours was there: a copy of it.
-                and not re.search("caddy|docker-registry|conmon", _command(pid))
+                and not re.search("caddy|docker-registry", _command(pid))
             ):
                 found.append(f"process {pid} {_command(pid)[:100]}")
         boxes = self.home / "sandboxes"
