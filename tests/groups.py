@@ -24,14 +24,14 @@ from xdist.workermanage import WorkerController
 # By a folder or a file's name. What shares a group shares what it starts, or counts what is there.
 # In the order in which they begin: the longest first, since all would wait for its end.
 GROUPS = {
-    "walk": "walk",
     "e2e": "service",
-    "browser": "browser",
-    "faults": "faults",
+    "walk": "walk",
     "test_hosts.py": "machines",
     "test_targets.py": "machines",
     "test_day_two_far.py": "machines",
     "test_direct_pull.py": "machines",
+    "browser": "browser",
+    "faults": "faults",
     "test_kept_connections.py": "kept",
     "test_deploy.py": "deployments",
     "test_day_two.py": "deployments",
@@ -49,13 +49,14 @@ GROUPS = {
     "test_away.py": "webhooks",
     "test_sizes.py": "webhooks",
 }
+AT_ONCE = 3  # they mostly wait; a fourth process has files, which mostly compute
 ORDER = {group: place for place, group in enumerate(dict.fromkeys(GROUPS.values()))}
 
 
 def group_of(nodeid: str) -> str:
-    """One of ``GROUPS``; any other test is a group of its own."""
-    path = PurePosixPath(nodeid.partition("::")[0])
-    return next((GROUPS[part] for part in path.parts if part in GROUPS), nodeid)
+    """One of ``GROUPS``; any other file is a group of its own."""
+    file = nodeid.partition("::")[0]
+    return next((GROUPS[part] for part in PurePosixPath(file).parts if part in GROUPS), file)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,9 +66,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _place(item: pytest.Item) -> tuple[int, int]:
-    place = ORDER.get(group_of(item.nodeid), len(ORDER))
-    mixed = zlib.crc32(item.nodeid.partition("::")[0].encode())
-    return place, mixed if place == len(ORDER) else 0
+    group = group_of(item.nodeid)
+    place = ORDER.get(group, len(ORDER))
+    return place, zlib.crc32(group.encode()) if place == len(ORDER) else 0
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -111,6 +112,16 @@ class ByGroup(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        """The next group, or a file while enough groups run in other processes."""
+        others = [work for of, work in self.assigned_work.items() if of is not node]
+        if sum(any(scope in ORDER for scope in work) for work in others) >= AT_ONCE:
+            for scope in self.workqueue:
+                if scope not in ORDER:
+                    self.workqueue.move_to_end(scope, last=False)
+                    break
+        super()._assign_work_unit(node)
 
     def _reschedule(self, node: WorkerController) -> None:
         """After each test: what has ended need not be counted again."""
