@@ -114,13 +114,12 @@ class ByGroup(LoadScopeScheduling):
         return group_of(nodeid)
 
     def _assign_work_unit(self, node: WorkerController) -> None:
-        """The next group, or a file while enough groups run in other processes."""
+        """The next group; or a file, while enough groups run in other processes."""
         others = [work for of, work in self.assigned_work.items() if of is not node]
         if sum(any(scope in ORDER for scope in work) for work in others) >= AT_ONCE:
-            for scope in self.workqueue:
-                if scope not in ORDER:
-                    self.workqueue.move_to_end(scope, last=False)
-                    break
+            file = next((scope for scope in self.workqueue if scope not in ORDER), None)
+            if file:
+                self.workqueue.move_to_end(file, last=False)
         super()._assign_work_unit(node)
 
     def _reschedule(self, node: WorkerController) -> None:

@@ -86,9 +86,9 @@ def program(netns: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser(program: Path) -> Iterator[Browser]:
-    """Of a module, not the session: while Playwright runs, this thread has an event loop, and
+    """Of the package, not the session: while Playwright runs, this thread has an event loop, and
     tests that come later in the same process could not start one of their own."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)

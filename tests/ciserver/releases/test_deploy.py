@@ -387,7 +387,8 @@ def test_one_that_is_cancelled_ends_a_pull_that_goes_on(shop: Shop, api: Any, al
     assert [(s.name, s.state) for s in bad.steps.all()] == [("pull", "cancelled")]
     assert set(probe.answers) == {"200 one"}
     assert len(shop.containers()) == 1
-    assert of_pulls() <= before, "neither a password nor half a layer is left"
+    left = of_pulls() - before  # those of other engines' pulls, in other tests, go
+    wait_for(lambda: not any(map(Path.exists, left)), seconds=30)  # passwords, halves of layers
 
 
 def of_pulls() -> set[Path]:
