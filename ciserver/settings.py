@@ -171,7 +171,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "ciserver.lib.openapi.Schema",
     "DEFAULT_PAGINATION_CLASS": "ciserver.lib.pagination.NewestFirst",
-    "EXCEPTION_HANDLER": "ciserver.lib.problems.exception_handler",
+    "EXCEPTION_HANDLER": "ciserver.lib.exception_handler.exception_handler",
     "PAGE_SIZE": 50,
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
