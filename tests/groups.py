@@ -8,6 +8,7 @@ into an attribute of the test that nothing reads any more.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import zlib
@@ -105,6 +106,15 @@ def pytest_collection_finish() -> None:
     for it takes longer than all that comes later."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    """Garbage that complains when it is collected does so now. Pytest would look for it again, and
+    Python itself twice, each time at all that five thousand tests have left."""
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.freeze)
 
 
 class ByGroup(LoadScopeScheduling):
